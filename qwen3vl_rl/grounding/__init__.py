@@ -1,0 +1,39 @@
+"""What a box, an answer and a prompt are: pure functions that every stage shares."""
+
+from qwen3vl_rl.grounding.boxes import (
+    Box,
+    IntBox,
+    box_1000_to_px,
+    eval_iou,
+    iou,
+    order_corners,
+    px_to_1000,
+    reward_iou,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
+from qwen3vl_rl.grounding.errors import InputError, cli, row_error
+from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000
+from qwen3vl_rl.grounding.prompts import PROMPTS, answer_text, render_prompt, target_text
+
+__all__ = [
+    "PARSERS",
+    "PROMPTS",
+    "Box",
+    "InputError",
+    "IntBox",
+    "answer_text",
+    "box_1000_to_px",
+    "cli",
+    "eval_iou",
+    "iou",
+    "order_corners",
+    "parse_box_1000",
+    "px_to_1000",
+    "render_prompt",
+    "reward_iou",
+    "row_error",
+    "target_text",
+    "xywh_to_xyxy",
+    "xyxy_to_xywh",
+]

@@ -1,0 +1,82 @@
+"""Boxes: conversions between units, the paper's scaling, IoU.
+
+Units are in the names. `xyxy` is (x1, y1, x2, y2) with exclusive right and bottom edges, `xywh` is COCO's
+(x, y, width, height); `_px` is pixels of the image, `_1000` is Qwen3-VL's relative scale, 0..1000 per axis.
+"""
+
+Box = tuple[float, float, float, float]
+IntBox = tuple[int, int, int, int]
+
+
+def xywh_to_xyxy(box: Box) -> Box:
+    """(x, y, width, height) to (x1, y1, x2, y2), same unit."""
+    x, y, width, height = box
+    return x, y, x + width, y + height
+
+
+def xyxy_to_xywh(box: Box) -> Box:
+    """(x1, y1, x2, y2) to (x, y, width, height), same unit."""
+    x1, y1, x2, y2 = box
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def order_corners(box: Box) -> Box:
+    """Swap coordinates where needed so that x1 <= x2 and y1 <= y2."""
+    x1, y1, x2, y2 = box
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def px_to_1000(xyxy_px: Box, width: int, height: int) -> IntBox:
+    """Pixels to relative integers: `round(v * 1000 / size)`, clamped to 0..1000."""
+    x1, y1, x2, y2 = xyxy_px
+    return (
+        round(_clamp(x1 * 1000 / width, 1000)),
+        round(_clamp(y1 * 1000 / height, 1000)),
+        round(_clamp(x2 * 1000 / width, 1000)),
+        round(_clamp(y2 * 1000 / height, 1000)),
+    )
+
+
+def box_1000_to_px(xyxy_1000: Box, width: int, height: int) -> IntBox:
+    """Relative coordinates to whole pixels, as the released reward and evaluation scale them.
+
+    Each value becomes `round(v * size / 1000)` clamped to 0..size-1; an axis on which both ends meet is widened
+    by one pixel where the image allows it. The corners stay as they are: swapped corners stay swapped.
+    """
+    x1, y1, x2, y2 = xyxy_1000
+    left, right = _span_px(x1, x2, width)
+    top, bottom = _span_px(y1, y2, height)
+    return left, top, right, bottom
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two `xyxy` boxes of one unit, 0..1. A box without area overlaps nothing."""
+    overlap_w = min(a[2], b[2]) - max(a[0], b[0])
+    overlap_h = min(a[3], b[3]) - max(a[1], b[1])
+    if overlap_w <= 0 or overlap_h <= 0:
+        return 0.0
+    overlap = overlap_w * overlap_h
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+    return overlap / union if union > 0 else 0.0
+
+
+def reward_iou(pred_1000: Box, truth_1000: Box, width: int, height: int) -> float:
+    """IoU as the reward counts it: prediction and truth both scaled to whole pixels (egm recipe, stage 2)."""
+    return iou(box_1000_to_px(pred_1000, width, height), box_1000_to_px(truth_1000, width, height))
+
+
+def eval_iou(pred_1000: Box, truth_xyxy_px: Box, width: int, height: int) -> float:
+    """IoU as the evaluation counts it: prediction scaled to whole pixels, truth in raw unrounded pixels."""
+    return iou(box_1000_to_px(pred_1000, width, height), truth_xyxy_px)
+
+
+def _span_px(low_1000: float, high_1000: float, size: int) -> tuple[int, int]:
+    last = size - 1
+    # Clamped before rounding, which gives the same integers and also holds for values that overflow.
+    low = round(_clamp(low_1000 * size / 1000, last))
+    high = round(_clamp(high_1000 * size / 1000, last))
+    return low, min(low + 1, last) if low == high else high
+
+
+def _clamp(value: float, limit: int) -> float:
+    return 0 if value < 0 else limit if value > limit else value
