@@ -23,17 +23,21 @@ def xyxy_to_xywh(box: Box) -> Box:
 def order_corners(box: Box) -> Box:
     """Swap coordinates where needed so that x1 <= x2 and y1 <= y2."""
     x1, y1, x2, y2 = box
-    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+    if x1 > x2:
+        x1, x2 = x2, x1
+    if y1 > y2:
+        y1, y2 = y2, y1
+    return x1, y1, x2, y2
 
 
 def px_to_1000(xyxy_px: Box, width: int, height: int) -> IntBox:
     """Pixels to relative integers: `round(v * 1000 / size)`, clamped to 0..1000."""
     x1, y1, x2, y2 = xyxy_px
     return (
-        round(_clamp(x1 * 1000 / width, 1000)),
-        round(_clamp(y1 * 1000 / height, 1000)),
-        round(_clamp(x2 * 1000 / width, 1000)),
-        round(_clamp(y2 * 1000 / height, 1000)),
+        round(clamp(x1 * 1000 / width, 1000)),
+        round(clamp(y1 * 1000 / height, 1000)),
+        round(clamp(x2 * 1000 / width, 1000)),
+        round(clamp(y2 * 1000 / height, 1000)),
     )
 
 
@@ -70,13 +74,14 @@ def eval_iou(pred_1000: Box, truth_xyxy_px: Box, width: int, height: int) -> flo
     return iou(box_1000_to_px(pred_1000, width, height), truth_xyxy_px)
 
 
+def clamp(value: float, limit: float) -> float:
+    """`value` moved into 0..limit."""
+    return 0.0 if value <= 0 else limit if value > limit else value
+
+
 def _span_px(low_1000: float, high_1000: float, size: int) -> tuple[int, int]:
     last = size - 1
     # Clamped before rounding, which gives the same integers and also holds for values that overflow.
-    low = round(_clamp(low_1000 * size / 1000, last))
-    high = round(_clamp(high_1000 * size / 1000, last))
+    low = round(clamp(low_1000 * size / 1000, last))
+    high = round(clamp(high_1000 * size / 1000, last))
     return low, min(low + 1, last) if low == high else high
-
-
-def _clamp(value: float, limit: int) -> float:
-    return 0 if value < 0 else limit if value > limit else value

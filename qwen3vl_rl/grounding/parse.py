@@ -2,32 +2,34 @@
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
 
-from qwen3vl_rl.grounding.boxes import Box, order_corners
+from qwen3vl_rl.grounding.boxes import Box, clamp, order_corners
 from qwen3vl_rl.grounding.errors import InputError
 
 # How far outside 0..1000 the house parser still takes a coordinate for a miss at the image's edge and clamps it.
 # Further out it is no relative coordinate, and the text holds no box. Our choice; the released code clamps all.
 OVERSHOOT_1000 = 50.0
 
-# Possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched: no bait makes these patterns backtrack.
+# Possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched, so no text makes a pattern backtrack.
+# A number is ASCII, may have an exponent, and is not glued to a word: `x1`, `2nd` and `1_000` are none.
 _NUMBER = r"[-+]?+(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+(?!\w)"
 _GAP = r"[\s,;]++"
-_CORNERS_GAP = r"(?:[\s,;]++|\s*+[)\]][\s,;]*+[(\[]\s*+)"  # also `x1, y1), (x2, y2`
-_FOUR = rf"({_NUMBER}){_GAP}({_NUMBER}){_CORNERS_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*+[)\]]"
-_BBOX_2D_KEY = re.compile(r"""bbox_2d["'\\\s]*+:["'\s]*+[(\[]""")
-_BBOX_2D = re.compile(rf"{_BBOX_2D_KEY.pattern}[(\[\s]*+{_FOUR}")
+_CORNER_GAP = rf"(?:{_GAP}|\s*+[)\]]\s*+,?+\s*+[(\[]\s*+)"  # also between the points of `(x1, y1), (x2, y2)`
+_FOUR = rf"({_NUMBER}){_GAP}({_NUMBER}){_CORNER_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*+[)\]]"
+_BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+:["'\\\s]*+[(\[]"""
+_BBOX_2D_BEGIN = re.compile(_BBOX_2D_LIST)
+_BBOX_2D = re.compile(rf"{_BBOX_2D_LIST}[(\[\s]*+{_FOUR}")
 _BRACKETED = re.compile(rf"[(\[]\s*+{_FOUR}")
-_RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
+_RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.+-])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
 
 
 def parse_box_1000(text: str, parser: str = "house") -> Box | None:
     """The box of an answer on the 0..1000 scale as `xyxy`, or None where there is none.
 
-    `parser`: `house` (default), `released_reward` or `released_eval` (the released code's two readings, exact).
+    `parser`: `house` (default), or the released code's readings, exact: `released_reward`, `released_eval`.
     Raises InputError for an unknown parser.
     """
     if parser not in PARSERS:
@@ -36,43 +38,45 @@ def parse_box_1000(text: str, parser: str = "house") -> Box | None:
 
 
 def _house(text: str) -> Box | None:
-    """The answer after the last `</think>` (without one, the whole text): `bbox_2d`, `<answer>`, `<box>`, last four."""
+    """Reads what follows the last `</think>` (the whole text where there is none), never the reasoning before it.
+
+    An answer that gives a list for `bbox_2d` is read there or not at all, as other numbers belong to its label. Of
+    several boxes the first counts, as in the released evaluation. Otherwise the first `<answer>`, the first `<box>`,
+    the last four numbers, whichever holds a box first. Corners are put in order; a box without area is none.
+    """
     answer = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
-    if _BBOX_2D_KEY.search(answer):
-        # An answer that names bbox_2d is read there or not at all: other numbers belong to its label.
-        # The first of several counts, as in the released evaluation.
-        match = _BBOX_2D.search(answer)
-        return _checked(match.groups()) if match else None
-    for tag in ("answer", "box"):
-        inside = _inside_tag(answer, tag)
-        box = _checked(_last_four(inside)) if inside else None
-        if box:
-            return box
-    return _checked(_last_four(answer))
-
-
-def _last_four(text: str) -> tuple[str, ...]:
-    """The last four numbers in one pair of brackets, else the last run of exactly four that no bracket opens."""
-    last = deque(_BRACKETED.finditer(text), maxlen=1)
-    if last:
-        return last[0].groups()
-    runs = (match[2] for match in _RUN.finditer(text) if not match[1])
-    fours = deque((run for run in runs if len(re.split(_GAP, run)) == 4), maxlen=1)
-    return tuple(re.split(_GAP, fours[0])) if fours else ()
-
-
-def _checked(numbers: tuple[str, ...]) -> Box | None:
-    if len(numbers) != 4:
+    match = _BBOX_2D.search(answer)
+    if match:
+        return _house_box(match.groups())
+    if _BBOX_2D_BEGIN.search(answer):
         return None
+    places = (_inside_tag(answer, "answer"), _inside_tag(answer, "box"), answer)
+    boxes = (_house_box(_last_four(place)) for place in places if place)
+    return next((box for box in boxes if box), None)
+
+
+def _last_four(text: str) -> Sequence[str]:
+    """The last four numbers that brackets enclose, else the last run of exactly four.
+
+    A run behind an opening bracket does not count: a complete list would have matched, so this one was cut off.
+    """
+    bracketed = deque(_BRACKETED.finditer(text), maxlen=1)
+    if bracketed:
+        return bracketed[0].groups()
+    runs = (re.split(_GAP, run[2]) for run in _RUN.finditer(text) if not run[1])
+    return next(iter(deque((run for run in runs if len(run) == 4), maxlen=1)), ())
+
+
+def _house_box(numbers: Sequence[str]) -> Box | None:
     values = [float(number) for number in numbers]
-    if not all(-OVERSHOOT_1000 <= value <= 1000 + OVERSHOOT_1000 for value in values):
+    if len(values) != 4 or min(values) < -OVERSHOOT_1000 or max(values) > 1000 + OVERSHOOT_1000:
         return None
-    x1, y1, x2, y2 = (min(max(value, 0.0), 1000.0) for value in values)
-    box = order_corners((x1, y1, x2, y2))
+    box = order_corners(_clamped(values))
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-_RELEASED_NUMBER = r"[-+]?+(?:\d++(?:\.\d++)?+|\.\d++)"  # matches what `[-+]?\d*\.?\d+` matches
+# The released pattern is `[-+]?\d*\.?\d+`; this one matches the same text without backtracking.
+_RELEASED_NUMBER = r"[-+]?+(?:\d++(?:\.\d++)?+|\.\d++)"
 _REWARD_NUMBER = re.compile(_RELEASED_NUMBER)
 _EVAL_NUMBER = re.compile(rf"{_RELEASED_NUMBER}(?:[eE][-+]?+\d++)?+")
 _EVAL_LIST = re.compile(r"\[\s*+" + r"\s*+,\s*+".join([f"({_EVAL_NUMBER.pattern})"] * 4) + r"\s*+\]")
@@ -80,40 +84,49 @@ _EVAL_BBOX_2D = re.compile(r'"bbox_2d"\s*+:\s*+' + _EVAL_LIST.pattern)
 
 
 def _released_reward(text: str) -> Box | None:
-    """The released reward's reading: first `<answer>` if it holds a box, else the whole text, reasoning included."""
+    """The released reward's reading: the first `<answer>` if it holds a box, else the whole text with its reasoning."""
     inside = _inside_tag(text, "answer")
     return (_last_innermost_list(inside) if inside else None) or _last_innermost_list(text)
 
 
 def _last_innermost_list(text: str) -> Box | None:
+    """The first four numbers of the last `[…]` without brackets inside; without any `[…]`, the text's last four."""
     start = text.rfind("[", 0, max(text.rfind("]"), 0))
     if start >= 0:
         numbers = _REWARD_NUMBER.findall(text, start, text.find("]", start))[:4]
     else:
         numbers = _last_numbers(_REWARD_NUMBER, text)
     values = [float(number) for number in numbers]
-    return order_corners((*values,)) if len(values) == 4 and all(map(isfinite, values)) else None
+    if len(values) != 4 or not all(map(isfinite, values)):
+        return None
+    x1, y1, x2, y2 = values
+    return order_corners((x1, y1, x2, y2))
 
 
 def _released_eval(text: str) -> Box | None:
-    """The released evaluation's reading: first `bbox_2d` list, else first list of four, else the last four numbers."""
+    """The released evaluation's reading: the first `"bbox_2d"` list, else the first list of four, else the last four.
+
+    Clamps to 0..1000 and does not order the corners.
+    """
     match = _EVAL_BBOX_2D.search(text) or _EVAL_LIST.search(text)
     numbers = match.groups() if match else _last_numbers(_EVAL_NUMBER, text)
-    if len(numbers) != 4:
-        return None
-    x1, y1, x2, y2 = (min(max(float(number), 0.0), 1000.0) for number in numbers)
-    return x1, y1, x2, y2  # corners are not swapped
+    return _clamped([float(number) for number in numbers]) if len(numbers) == 4 else None
 
 
-def _last_numbers(number: re.Pattern[str], text: str) -> tuple[str, ...]:
-    return tuple(match[0] for match in deque(number.finditer(text), maxlen=4))
+def _last_numbers(number: re.Pattern[str], text: str) -> Sequence[str]:
+    return [match[0] for match in deque(number.finditer(text), maxlen=4)]
 
 
 def _inside_tag(text: str, tag: str) -> str | None:
-    """What the first `<tag>` encloses, None where it is absent or never closed."""
+    """What the first `<tag>` encloses, None where there is none or it is never closed."""
     start = text.find(f"<{tag}>")
-    end = text.find(f"</{tag}>", start)
-    return text[start + len(tag) + 2 : end] if start >= 0 and end >= 0 else None
+    end = text.find(f"</{tag}>", start) if start >= 0 else -1
+    return text[start + len(f"<{tag}>") : end] if end >= 0 else None
+
+
+def _clamped(values: Sequence[float]) -> Box:
+    x1, y1, x2, y2 = values
+    return clamp(x1, 1000.0), clamp(y1, 1000.0), clamp(x2, 1000.0), clamp(y2, 1000.0)
 
 
 PARSERS: Mapping[str, Callable[[str], Box | None]] = MappingProxyType(
