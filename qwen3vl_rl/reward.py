@@ -88,13 +88,13 @@ def compute_score(
     predicted = parse_box_1000(solution_str, _named("parser", parser, _PARSERS))
     truth = _truth_1000(ground_truth)
     words = solution_str.split()
-    i = reward_iou(predicted, truth, width, height) if predicted and truth else 0.0
-    parts = Parts(i, len(words), longest_run(words), alpha, threshold)
     scored = predicted is not None and truth is not None
+    iou = reward_iou(predicted, truth, width, height) if scored else 0.0
+    parts = Parts(iou, len(words), longest_run(words), alpha, threshold)
     return {
         "score": reward(parts) if scored else 0.0,
         "acc": accuracy(parts) if scored else 0.0,
-        "iou": i,
+        "iou": iou,
         "format": float(predicted is not None),
         "length_words": float(parts.length_words),
         "repeats": float(parts.repeats),
@@ -109,6 +109,8 @@ def longest_run(words: list[str]) -> int:
 
 
 def _truth_1000(ground_truth: Iterable[float]) -> Box | None:
+    if isinstance(ground_truth, str | bytes):  # their characters could pass for four numbers
+        return None
     try:
         x1, y1, x2, y2 = map(float, ground_truth)
     except (TypeError, ValueError, OverflowError):

@@ -1,0 +1,246 @@
+import pickle
+from math import ceil, exp, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen3vl_rl.grounding import InputError, answer_text, reward_iou
+from qwen3vl_rl.reward import REWARDS, Parts, compute_score, longest_run
+
+TRUTH = [100, 200, 500, 600]
+INFO = {"split": "train", "index": 3, "id": "cup-3", "width": 1000, "height": 1000, "question": "Locate the cup"}
+PARTS = st.builds(
+    Parts,
+    iou=st.floats(0, 1),
+    length_words=st.integers(0, 3000),
+    repeats=st.integers(0, 30),
+    alpha=st.floats(0, 1),
+    threshold=st.floats(0, 1),
+)
+
+
+def score(text, truth=TRUTH, info=INFO, reward_type="mix", alpha=0.5, threshold=0.5, **kwargs):
+    return compute_score(
+        "grounding", text, truth, info, reward_type=reward_type, alpha=alpha, threshold=threshold, **kwargs
+    )
+
+
+def answer(box, reasoning="It is the left cup."):
+    return f"{reasoning}\n</think>\n\n{answer_text(box, 'cup')}"
+
+
+# The formulas
+
+
+@given(PARTS)
+def test_rewards_are_the_released_formulas(parts):
+    i, t, a, k = parts.iou, parts.threshold, parts.alpha, log(16)
+    mixed = a * (1 if i >= t else 0) + (1 - a) * i
+    too_long = 0.01 * ceil(max(0, parts.length_words - 512) / 50)
+    expected = {
+        "mix": mixed,
+        "sigmoid": 1 / (1 + exp(-8 * (i - t))),
+        "penalty": mixed - too_long - (0.3 if parts.repeats >= 7 else 0),
+        "normalized_exp": (1 - exp(-k * i)) / (1 - exp(-k)),
+        "eval": 1 if i >= t else 0,
+    }
+    assert {name: reward(parts) for name, reward in REWARDS.items()} == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "iou", "expected"),
+    [
+        ("mix", 0.5, 0.75),  # the threshold itself counts
+        ("mix", 0.4, 0.2),
+        ("mix", 1.0, 1.0),
+        ("sigmoid", 0.5, 0.5),
+        ("sigmoid", 1.0, 0.9820137900379085),
+        ("penalty", 0.5, 0.75),
+        ("normalized_exp", 0.0, 0.0),
+        ("normalized_exp", 0.5, 0.8),
+        ("normalized_exp", 1.0, 1.0),
+        ("eval", 0.5, 1.0),
+        ("eval", 0.4999, 0.0),
+    ],
+)
+def test_rewards_by_hand(name, iou, expected):
+    assert REWARDS[name](Parts(iou, 10, 1, 0.5, 0.5)) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "repeats", "less"),
+    [(512, 1, 0), (513, 1, 0.01), (562, 1, 0.01), (563, 1, 0.02), (10, 6, 0), (10, 7, 0.3), (612, 9, 0.32)],
+)
+def test_penalty_counts_begun_fifties_and_seven_in_a_row(words, repeats, less):
+    assert REWARDS["penalty"](Parts(1.0, words, repeats, 0.5, 0.5)) == pytest.approx(1 - less, rel=0, abs=1e-9)
+
+
+@given(PARTS, st.floats(0, 1))
+def test_a_better_box_never_scores_less(parts, other_iou):
+    better, worse = parts._replace(iou=max(parts.iou, other_iou)), parts._replace(iou=min(parts.iou, other_iou))
+    for reward in REWARDS.values():
+        assert reward(better) >= reward(worse)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=40))
+def test_longest_run_equals_a_count_by_hand(words):
+    longest = run = 0
+    for index, word in enumerate(words):
+        run = run + 1 if index and words[index - 1] == word else 1
+        longest = max(longest, run)
+    assert longest_run(words) == longest
+
+
+# The entry point
+
+
+def test_score_comes_with_its_parts():
+    text = answer((100, 200, 500, 500), reasoning="no no no, the left cup")
+    assert score(text) == {
+        "score": 0.875,
+        "acc": 1.0,
+        "iou": 0.75,
+        "format": 1.0,
+        "length_words": len(text.split()),
+        "repeats": 2.0,
+    }
+    assert all(type(value) is float for value in score(text).values())  # what verl logs and dumps as JSON
+
+
+@given(st.tuples(*[st.integers(0, 999)] * 2), st.integers(1, 300), st.sampled_from(sorted(REWARDS)))
+def test_score_is_the_named_reward_of_the_iou_in_pixels(corner, side, name):
+    box = (*corner, min(corner[0] + side, 1000), min(corner[1] + side, 1000))
+    info = {**INFO, "width": 333, "height": 77}
+    i = reward_iou(box, TRUTH, 333, 77)
+    result = score(answer(box), info=info, reward_type=name, alpha=0.3, threshold=0.6)
+    assert result["iou"] == i and result["acc"] == (i >= 0.6)
+    parts = Parts(i, result["length_words"], result["repeats"], 0.3, 0.6)
+    assert result["score"] == pytest.approx(REWARDS[name](parts), rel=0, abs=1e-9)
+
+
+def test_penalty_reads_length_and_repetition_from_the_whole_answer():
+    assert score(answer(TRUTH), reward_type="penalty")["score"] == 1
+    assert score(answer(TRUTH, "so " * 6), reward_type="penalty")["score"] == 1
+    assert score(answer(TRUTH, "so " * 7), reward_type="penalty")["score"] == pytest.approx(0.7)
+    words_of_answer = len(answer(TRUTH, "").split())
+    assert score(answer(TRUTH, "a b " * 256), reward_type="penalty")["score"] == pytest.approx(
+        1 - 0.01 * ceil(words_of_answer / 50)
+    )
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+def test_the_test_split_is_scored_with_eval(name):
+    info = {**INFO, "split": "test"}
+    assert score(answer((100, 200, 500, 500)), info=info, reward_type=name)["score"] == 1
+    assert score(answer((100, 200, 500, 300)), info=info, reward_type=name)["score"] == 0
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+@pytest.mark.parametrize("text", ["", "The cup.", "[1, 2]", "[100, 200, 500, 600] </think> no box", "so " * 900])
+def test_no_box_scores_0_under_every_reward(name, text):
+    result = score(text, reward_type=name)
+    assert (result["score"], result["acc"], result["iou"], result["format"]) == (0, 0, 0, 0)
+    assert score(text, reward_type=name, threshold=0.0)["score"] == 0  # even where any IoU would do
+
+
+@pytest.mark.parametrize("name", sorted(REWARDS))
+@pytest.mark.parametrize(
+    "truth",
+    [
+        *(None, 7, "1234", b"1234", "[1, 2, 3, 4]"),
+        *([], [1, 2, 3], [1, 2, 3, 4, 5], [[1, 2, 3, 4]], ["a", 2, 3, 4], [1, 2, 3, None]),
+        *([float("nan"), 2, 3, 4], [1, 2, float("inf"), 4], [10**400, 2, 3, 4]),
+    ],
+)
+def test_malformed_truth_scores_0(name, truth):
+    result = score(answer(TRUTH), truth=truth, reward_type=name)
+    assert (result["score"], result["acc"], result["iou"], result["format"]) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "truth", [tuple(TRUTH), np.array(TRUTH), np.array(TRUTH, np.float32), [float(value) for value in TRUTH]]
+)
+def test_truth_may_be_any_sequence_of_four_numbers(truth):
+    assert score(answer(TRUTH), truth=truth)["score"] == 1
+
+
+def test_sizes_may_be_numpy_integers():
+    info = {**INFO, "width": np.int64(640), "height": np.int32(480)}
+    assert score(answer(TRUTH), info=info)["score"] == 1
+
+
+def test_house_parser_ignores_the_reasoning_and_the_released_one_reads_the_last_list():
+    text = f"{answer(TRUTH)} or [0, 0, 10, 10]"
+    assert score(text)["score"] == 1
+    assert score(text, parser="released")["score"] == 0
+    assert score("It is at [100, 200, 500, 600]</think>there", parser="released")["score"] == 1
+    assert score(answer((0, 0, 1600, 1600)), parser="released")["format"] == 1
+    assert score(answer((0, 0, 1600, 1600)))["format"] == 0
+
+
+@given(st.text())
+def test_no_text_raises(text):
+    for parser in ("house", "released"):
+        assert 0 <= score(text, parser=parser)["score"] <= 1
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("field", ["width", "height"])
+@pytest.mark.parametrize("value", [None, 0, -5, "wide", float("nan")])
+def test_missing_size_names_sample_and_field(field, value):
+    with pytest.raises(InputError, match=rf'sample cup-3: extra_info field "{field}": expected .* in pixels, got'):
+        score(answer(TRUTH), info={**INFO, field: value})
+    with pytest.raises(InputError, match=rf'field "{field}"'):  # also where there is no box
+        score("", info={key: INFO[key] for key in INFO if key != field})
+
+
+def test_missing_extra_info_names_the_width():
+    with pytest.raises(InputError, match='field "width"'):
+        score(answer(TRUTH), info=None)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_unknown_reward_lists_the_known_ones(split):
+    known = "mix, sigmoid, penalty, normalized_exp, eval"
+    with pytest.raises(InputError, match=f"\"reward_type\": expected one of {known}, got 'giou'"):
+        score(answer(TRUTH), info={**INFO, "split": split}, reward_type="giou")
+
+
+@pytest.mark.parametrize("parser", ["released_eval", "mine"])
+def test_unknown_parser_lists_the_known_ones(parser):
+    with pytest.raises(InputError, match=f"\"parser\": expected one of house, released, got '{parser}'"):
+        score(answer(TRUTH), parser=parser)
+
+
+@pytest.mark.parametrize("missing", ["reward_type", "alpha", "threshold"])
+def test_reward_type_alpha_and_threshold_are_required_even_for_the_test_split(missing):
+    settings = {"reward_type": "eval", "alpha": 0.5, "threshold": 0.5}
+    del settings[missing]
+    with pytest.raises(TypeError, match=missing):
+        compute_score("grounding", answer(TRUTH), TRUTH, {**INFO, "split": "test"}, **settings)
+
+
+# Through verl
+
+
+def test_verl_loads_and_calls_it_from_its_config():
+    from omegaconf import OmegaConf
+    from verl.trainer.ppo.reward import get_custom_reward_fn
+
+    kwargs = {"reward_type": "mix", "alpha": 0.5, "threshold": 0.5, "parser": "house"}
+    function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
+    reward_fn = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": function}}))
+    result = reward_fn(
+        data_source="grounding",
+        solution_str=answer((100, 200, 500, 500)),
+        ground_truth=np.array(TRUTH),
+        extra_info={**INFO, "num_turns": None, "rollout_reward_scores": {}},
+        reward_router_address=None,
+        reward_model_tokenizer=None,
+    )
+    assert result["score"] == 0.875
+    assert pickle.loads(pickle.dumps(result)) == result
