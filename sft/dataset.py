@@ -1,0 +1,37 @@
+"""SFT rows as verl 0.9.1 trains on them: the prompt exactly as generation sees it, the target exactly as it is written."""
+
+import torch
+from omegaconf import OmegaConf
+from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+
+
+class ThinkingSFTDataset(MultiTurnSFTDataset):
+    """`messages` = [user, assistant], `images` = [path]; the assistant's text continues the open `<think>` block.
+
+    verl renders each message through the chat template on its own. The Thinking template drops the reasoning of an
+    assistant message that stands alone, so the assistant's tokens are made here: the generation prompt (no loss),
+    then the text and the end-of-turn token (loss). Rendering the whole conversation would not do either: with empty
+    reasoning "<think>\\n" and "\\n</think>" would share a token that generation never sees.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor writes into what it is given
+            self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs)
+
+    def _build_messages(self, example: dict) -> list[dict]:
+        return super()._build_messages(
+            {**example, self.image_key: [{"image": path} for path in example[self.image_key]]}
+        )
+
+    def _process_single_message(self, index, message, full_message, tools=None, enable_thinking=None):
+        if message["role"] != "assistant":
+            return super()._process_single_message(index, message, full_message, tools, enable_thinking)
+        text = "".join(part["text"] for part in message["content"])
+        target = self.tokenizer.encode(text + self.tokenizer.eos_token, add_special_tokens=False)
+        input_ids = torch.tensor(self.generation_prompt + target)
+        loss_mask = torch.tensor([0] * len(self.generation_prompt) + [1] * len(target))
+        return input_ids, loss_mask, torch.ones_like(input_ids), {}
+
+    def sanity_check(self, input_ids, messages, tools, enable_thinking) -> None:
+        """verl's check renders the whole conversation through the template, which is not what is wanted here."""
