@@ -13,7 +13,8 @@ from qwen3vl_rl.grounding.errors import InputError
 # Further out it is no relative coordinate, and the text holds no box. Our choice; the released code clamps all.
 OVERSHOOT_1000 = 50.0
 
-# Possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched, so no text makes a pattern backtrack.
+# Linear time on any text: possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched, and no match
+# begins within a number (`_RUN`'s look-behind) or elsewhere than at a bracket or a key.
 # A number is ASCII, may have an exponent, and is not glued to a word: `x1`, `2nd` and `1_000` are none.
 _NUMBER = r"[-+]?+(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+(?!\w)"
 _GAP = r"[\s,;]++"

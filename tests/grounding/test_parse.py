@@ -32,7 +32,7 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         f"thinking</think>\n\n{JSON_BOX}",
         f"[1, 2, 3, 4] is no, (5, 6, 7, 8) neither</think>{JSON_BOX}",
         f"<answer>[1, 2, 3, 4]</answer></think>{JSON_BOX}",
-        f"a</think>[1, 2, 3, 4] b</think>{JSON_BOX}",  # the last </think> counts
+        f'a</think>{{"bbox_2d": [1, 2, 3, 4]}} b</think>{JSON_BOX}',  # the last </think> counts
         "{'bbox_2d': [10, 20, 300, 400]}",
         "bbox_2d: [10, 20, 300, 400]",
         '{\\"bbox_2d\\": [10, 20, 300, 400]}',  # JSON within a JSON string
@@ -61,6 +61,7 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         "[1, 2, 3, 4], [10, 20, 300, 400]",
         "1 2 3 4, no: 10, 20, 300, 400.",
         "10 20 300 400",
+        "10 20 300 400 of 1 2 3 4 5",
         "1. [10, 20, 300, 400]",
         "1) [10, 20, 300, 400]",
         "[10, 20, 300, 400] px, found with 3 4 5 6 as distractors",  # brackets before bare numbers
@@ -109,6 +110,10 @@ def test_house_reads_the_box(text):
         "x1=10, y1=20, x2=300, y2=400",
         "the 10th, 20th, 300th and 400th",
         "10-20-300-400",
+        "x1 20 300 400",
+        "1.x.10 20 300 400",
+        "n-10 20 300 400",
+        "10 20 300 4th",
         "10% 20% 300% 400%",
         "1_0 2_0 3_0 4_0",
         "<answer>[10, 20, 300]</answer>",
@@ -287,6 +292,9 @@ BAIT = [
     ("", "[ ", ""),
     ("[", " ", ""),
     ("", "1", ""),
+    ("", "1", "a"),
+    ("1e", "1", "a"),
+    ("1.", "1", "a"),
     ("[", "1", ""),
     ("[1,2,3,", "1", ""),
     ("[0.", "0", "]"),
