@@ -94,7 +94,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def corpus(count: int = 20_000):
+def corpus(count: int = 4_000):
     """Prompts and answers of the world that the tokenizer is fitted to."""
     for referral in itertools.islice(referrals("tokenizer", KINDS, 0.2), count):
         xyxy_1000 = px_to_1000(referral.xyxy_px, WIDTH, HEIGHT)

@@ -37,6 +37,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 SIDES_PX = {"small": (16, 20), "medium": (27, 32), "large": (41, 48)}
+OBJECTS = (3, 7)  # in a scene
 BACKGROUNDS = ((245, 245, 240), (225, 230, 235), (35, 38, 45))
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MIN_VISIBLE = 0.4  # of an object's area
@@ -78,10 +79,13 @@ class Scene:
     background: tuple[int, int, int]
     index: np.ndarray
 
+    def palette(self) -> np.ndarray:
+        """RGB uint8 (objects + 1, 3): the colours that `index` points to."""
+        return np.array([self.background, *(COLOURS[s.colour] for s in self.shapes)], dtype=np.uint8)
+
     def render(self) -> np.ndarray:
         """RGB uint8 (HEIGHT, WIDTH, 3)."""
-        palette = np.array([self.background, *(COLOURS[s.colour] for s in self.shapes)], dtype=np.uint8)
-        return palette[self.index]
+        return self.palette()[self.index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,18 +177,18 @@ def _extent(mask: np.ndarray, x: int, y: int) -> Box:
     return (float(x + columns[0]), float(y + rows[0]), float(x + columns[-1] + 1), float(y + rows[-1] + 1))
 
 
-def sample_scene(rng: random.Random) -> Scene:
-    """Draw scenes until every object shows at least `MIN_VISIBLE` of its area."""
-    while (scene := _try_scene(rng)) is None:
+def sample_scene(rng: random.Random, objects: tuple[int, int] = OBJECTS) -> Scene:
+    """Draw scenes until every object shows at least `MIN_VISIBLE` of its area. `objects`: the range of their number."""
+    while (scene := _try_scene(rng, objects)) is None:
         pass
     return scene
 
 
-def _try_scene(rng: random.Random) -> Scene | None:
+def _try_scene(rng: random.Random, objects: tuple[int, int]) -> Scene | None:
     # Few colours and shapes per scene, so that several objects share a description and language has to tell them apart.
     colours, shapes = rng.sample(list(COLOURS), rng.randint(2, 3)), rng.sample(SHAPES, rng.randint(1, 3))
     index, placed = np.zeros((HEIGHT, WIDTH), dtype=np.uint8), []
-    for i in range(rng.randint(3, 7)):
+    for i in range(rng.randint(*objects)):
         size, shape = rng.choice(tuple(SIDES_PX)), rng.choice(shapes)
         side = rng.randint(*SIDES_PX[size])
         mask = stencil(shape, side)
