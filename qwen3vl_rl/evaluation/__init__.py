@@ -1,0 +1,1 @@
+"""Evaluation: checkpoints and samples -> requests -> predictions -> metrics -> table and report."""

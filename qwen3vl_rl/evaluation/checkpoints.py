@@ -1,0 +1,72 @@
+"""What the evaluation must know about Hugging Face checkpoint folders, read from their files alone."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+from qwen3vl_rl.grounding import InputError
+
+# Everything that turns text and images into model input. Two checkpoints that share it can share a server.
+_INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
+_BLOCKS, _BLOCK_BYTES = 64, 65536
+
+
+def check_checkpoint(checkpoint: Path) -> None:
+    """Raises InputError where the folder is no Hugging Face checkpoint with safetensors weights."""
+    if not (checkpoint / "config.json").is_file():
+        raise InputError(f"{checkpoint}: expected a Hugging Face checkpoint folder, found no config.json in it")
+    if not _weight_files(checkpoint):
+        raise InputError(f"{checkpoint}: expected weights as *.safetensors, found none")
+
+
+def weights_fingerprint(checkpoint: Path) -> str:
+    """A hash that changes with the weights: of each file's header and size, and of 64 blocks spread over its data.
+
+    Training moves nearly every number, so blocks suffice, and 16 GB cost no more than a few megabytes.
+    """
+    digest = hashlib.sha256()
+    for path in _weight_files(checkpoint):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} {sorted(_tensor_shapes(path).items())}".encode())
+        with path.open("rb") as file:
+            for block in range(_BLOCKS):
+                file.seek(max(size - _BLOCK_BYTES, 0) * block // (_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def interchangeable(a: Path, b: Path) -> bool:
+    """Whether a server that runs `a` becomes a server of `b` by loading other weights: same tensors, same input."""
+    return _structure(a) == _structure(b)
+
+
+def context_length(checkpoint: Path) -> int:
+    """The longest sequence of prompt and answer, in tokens, that the checkpoint's configuration allows."""
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    return config["text_config"]["max_position_embeddings"]
+
+
+def _structure(checkpoint: Path) -> dict:
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    parts = {name: _without_dtype(config.get(name)) for name in ("architectures", "text_config", "vision_config")}
+    tensors = {name: shape for path in _weight_files(checkpoint) for name, shape in _tensor_shapes(path).items()}
+    texts = {name: (checkpoint / name).read_bytes() for name in _INPUT_FILES if (checkpoint / name).is_file()}
+    return {"config": parts, "tensors": tensors, "texts": texts}
+
+
+def _without_dtype(part):
+    # The server is started with one dtype for all; how a checkpoint was stored does not matter.
+    return {name: value for name, value in part.items() if name != "dtype"} if isinstance(part, dict) else part
+
+
+def _weight_files(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob("*.safetensors"))
+
+
+def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes out of a safetensors header: its length as a little-endian uint64, then JSON."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}

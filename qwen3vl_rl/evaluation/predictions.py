@@ -1,0 +1,136 @@
+"""The predictions file: one JSON object a line, appended as each sample is finished, read back to resume.
+
+A process killed at any moment leaves at most one torn last line, which `resume` cuts off. Every row that ends in a
+newline stays as it is and its sample is never asked again.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TextIO
+
+from qwen3vl_rl.data.samples import Sample, read_jsonl
+from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, parse_box_1000, row_error
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One sample of a split. `key` is `{split}/{row, 1-based, six digits}`, unique within an evaluation."""
+
+    key: str
+    split: str
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row of predictions.jsonl.
+
+    `iou` compares `pred_xyxy_px` with the truth `xyxy_px` (on amodal splits the whole object), `modal_iou` with the
+    visible part. `latency_s` is from sending the request to its whole answer. A request that failed for good has an
+    `error` and counts as wrong; an answer without a box has `pred_xyxy_px` None and IoU 0.
+    """
+
+    key: str
+    split: str
+    image: str
+    sent: str
+    width: int
+    height: int
+    xyxy_px: Box
+    modal_xyxy_px: Box | None
+    text: str
+    pred_xyxy_px: IntBox | None
+    iou: float
+    modal_iou: float | None
+    tokens: int
+    latency_s: float
+    finish_reason: str | None
+    error: str | None
+
+
+_FIELDS = {field.name for field in fields(Prediction)}
+
+
+def score(
+    question: Question,
+    text: str,
+    *,
+    parser: str,
+    tokens: int = 0,
+    latency_s: float = 0.0,
+    finish_reason: str | None = None,
+    error: str | None = None,
+) -> Prediction:
+    """Read the answer's box with `parser` and compare it with the truth (the truth in raw, unrounded pixels)."""
+    sample = question.sample
+    size = sample.width, sample.height
+    xyxy_1000 = parse_box_1000(text, parser)
+    modal = sample.modal_xyxy_px
+    return Prediction(
+        key=question.key,
+        split=question.split,
+        image=sample.image,
+        sent=sample.sent,
+        width=sample.width,
+        height=sample.height,
+        xyxy_px=sample.xyxy_px,
+        modal_xyxy_px=modal,
+        text=text,
+        pred_xyxy_px=box_1000_to_px(xyxy_1000, *size) if xyxy_1000 else None,
+        iou=eval_iou(xyxy_1000, sample.xyxy_px, *size) if xyxy_1000 else 0.0,
+        modal_iou=None if modal is None else eval_iou(xyxy_1000, modal, *size) if xyxy_1000 else 0.0,
+        tokens=tokens,
+        latency_s=latency_s,
+        finish_reason=finish_reason,
+        error=error,
+    )
+
+
+def append(file: TextIO, prediction: Prediction) -> None:
+    """Write one row and hand it to the operating system at once, so that killing this process loses nothing."""
+    file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """All rows sorted by key. Raises InputError naming file, row and field for a malformed or repeated row."""
+    rows = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if set(row) != _FIELDS:
+            wrong = sorted(set(row) ^ _FIELDS)[0]
+            raise row_error(path, number, wrong, f"exactly the fields {', '.join(sorted(_FIELDS))}", sorted(row))
+        if row["key"] in rows:
+            raise row_error(path, number, "key", "every sample once", row["key"])
+        rows[row["key"]] = Prediction(**{name: _tupled(value) for name, value in row.items()})
+    return [rows[key] for key in sorted(rows)]
+
+
+def resume(path: Path) -> list[Prediction]:
+    """The rows of an earlier, perhaps killed, run sorted by key; a torn last line is cut off the file."""
+    if not path.exists():
+        return []
+    with path.open("rb+") as file:
+        complete = file.read().rfind(b"\n") + 1
+        if complete != file.tell():
+            file.truncate(complete)
+    return read_predictions(path)
+
+
+def unanswered(questions: Iterable[Question], predictions: Iterable[Prediction]) -> list[Question]:
+    """The questions without a row, in their order."""
+    answered = {prediction.key for prediction in predictions}
+    return [question for question in questions if question.key not in answered]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that at any moment either the earlier or the new one is there in full."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _tupled(value):
+    return tuple(value) if isinstance(value, list) else value
