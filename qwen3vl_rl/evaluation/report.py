@@ -5,9 +5,8 @@ Nothing is loaded from elsewhere: pictures and curves are embedded. The same res
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,10 +14,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from qwen3vl_rl.data.samples import read_jsonl
-from qwen3vl_rl.evaluation.metrics import is_correct
+from qwen3vl_rl.evaluation.metrics import AVERAGE, is_correct
 from qwen3vl_rl.evaluation.predictions import Prediction, write_whole
 from qwen3vl_rl.evaluation.run import Result
-from qwen3vl_rl.evaluation.table import DIFFERENCE_TITLE, HEADER, difference_rows, notes, table_rows
+from qwen3vl_rl.evaluation.table import DIFFERENCE_TITLE, HEADER, difference_rows, notes, places, table_rows
 from qwen3vl_rl.grounding import InputError
 
 EXAMPLES_PER_SPLIT = 6
@@ -39,6 +38,10 @@ class Example:
 
     outcome: str
     predictions: list[Prediction]
+
+    @property
+    def image(self) -> str:
+        return self.predictions[0].image
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def write_report(path: Path, results: Sequence[Result], images: Path, curves: Ma
         rows=table_rows(results),
         differences=difference_rows(results) if len(results) > 1 else [],
         difference_title=DIFFERENCE_TITLE,
-        notes=notes(results).splitlines(),
+        notes=notes(results),
         curves=[curve for name, file in curves.items() for curve in draw_curves(name, Path(file))],
         examples=choose_examples(results),
         images=images,
@@ -78,7 +81,8 @@ def choose_examples(results: Sequence[Result]) -> dict[str, list[Example]]:
         example = Example(_outcome(predictions), list(predictions))
         outcomes = by_split.setdefault(predictions[0].split, {outcome: [] for outcome in OUTCOMES})
         outcomes[example.outcome].append(example)
-    return {split: _first_of_images(_in_turn(outcomes.values())) for split, outcomes in by_split.items()}
+    order = [place for place in places(results) if place != AVERAGE]
+    return {split: _in_turn(by_split[split].values()) for split in order}
 
 
 def draw_curves(name: str, metrics: Path) -> list[Curve]:
@@ -107,16 +111,15 @@ def _outcome(predictions: Sequence[Prediction]) -> str:
     return "lost" if before else "still wrong"
 
 
-def _in_turn(groups) -> Iterator[Example]:
-    return (example for round_ in zip_longest(*groups) for example in round_ if example)
-
-
-def _first_of_images(examples: Iterator[Example]) -> list[Example]:
+def _in_turn(groups: Iterable[list[Example]]) -> list[Example]:
+    """The groups' next examples in turn, none of an image that is shown already, until there are enough."""
     chosen: dict[str, Example] = {}
-    for example in examples:
-        chosen.setdefault(example.predictions[0].image, example)
-        if len(chosen) == EXAMPLES_PER_SPLIT:
-            break
+    queues = [iter(group) for group in groups]
+    while queues and len(chosen) < EXAMPLES_PER_SPLIT:
+        queue = queues.pop(0)
+        if example := next((example for example in queue if example.image not in chosen), None):
+            chosen[example.image] = example
+            queues.append(queue)
     return sorted(chosen.values(), key=lambda example: OUTCOMES.index(example.outcome))
 
 

@@ -105,9 +105,13 @@ class Run:
                 timing |= {"wall_s": wall_s, "requests": len(todo), "requests_per_s": len(todo) / wall_s}
             _write_json(self.folder / "timing.json", timing)
 
-    def _ask(self, todo: list[Question], server: Server | Endpoint, images: Path, concurrency: int) -> float:
+    def write_config(self) -> None:
+        """Write what decides the predictions, before there are any."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "config.yaml", yaml.safe_dump(self._config, sort_keys=False))
+
+    def _ask(self, todo: list[Question], server: Server | Endpoint, images: Path, concurrency: int) -> float:
+        self.write_config()
         served = server.load(self.model)
         bar = tqdm(
             total=len(self.questions), initial=len(self._done), desc=f"evaluate {self.folder.name}", unit="sample"

@@ -4,6 +4,7 @@ python -m qwen3vl_rl.evaluation.table [--markdown] OUT/base OUT/sft OUT/rl
 """
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,13 +15,14 @@ from qwen3vl_rl.grounding import cli
 
 HEADER = ("split", "model", "samples", "Acc@0.5", "95 % interval", "mean IoU", "invalid", "tokens", "latency")
 DIFFERENCE_TITLE = "Paired difference in Acc@0.5, percentage points (95 % interval)"
+WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 def table_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     """One row of texts under `HEADER` per split and model; amodal splits follow the average, which leaves them out."""
     rows = []
-    for place in _places(results):
+    for place in places(results):
         for result in results:
             numbers = result.summary["average"] if place == AVERAGE else result.summary["splits"][place]
             rows.append((place, result.name, *_cells(numbers, result.timing["latency"].get(place))))
@@ -37,7 +39,7 @@ def difference_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     pairs = list(pairwise(results)) + ([(results[0], results[-1])] if len(results) > 2 else [])
     differences = [paired_difference(a.predictions, b.predictions) for a, b in pairs]
     header = ("split", *(f"{b.name} {MINUS} {a.name}" for a, b in pairs))
-    return [header, *((place, *(_difference(one[place]) for one in differences)) for place in _places(results))]
+    return [header, *((place, *(_difference(one[place]) for one in differences)) for place in places(results))]
 
 
 def table_text(results: Sequence[Result]) -> str:
@@ -45,7 +47,7 @@ def table_text(results: Sequence[Result]) -> str:
     parts = [_aligned([HEADER, *table_rows(results)], texts=2)]
     if len(results) > 1:
         parts.append(f"{DIFFERENCE_TITLE}\n{_aligned(difference_rows(results), texts=1)}")
-    return "\n\n".join([*parts, notes(results)])
+    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, WIDTH) for note in notes(results))])
 
 
 def table_markdown(results: Sequence[Result]) -> str:
@@ -53,10 +55,10 @@ def table_markdown(results: Sequence[Result]) -> str:
     parts = [_markdown([HEADER, *table_rows(results)], texts=2)]
     if len(results) > 1:
         parts += [DIFFERENCE_TITLE, _markdown(difference_rows(results), texts=1)]
-    return "\n\n".join([*parts, notes(results)])
+    return "\n\n".join([*parts, " ".join(notes(results))])
 
 
-def notes(results: Sequence[Result]) -> str:
+def notes(results: Sequence[Result]) -> list[str]:
     """What the numbers mean, in sentences."""
     concurrency = " / ".join(dict.fromkeys(str(result.timing["concurrency"]) for result in results))
     resumed = [result.name for result in results if result.timing["resumed"]]
@@ -69,10 +71,11 @@ def notes(results: Sequence[Result]) -> str:
     if resumed:
         lines.append(f"Resumed, so with latencies of several sessions: {', '.join(resumed)}.")
     lines += [f"{name}: {count} failed requests, counted as wrong." for name, count in failed.items() if count]
-    return "\n".join(lines)
+    return lines
 
 
-def _places(results: Sequence[Result]) -> list[str]:
+def places(results: Sequence[Result]) -> list[str]:
+    """The rows' order: the averaged splits, the average, then the amodal splits."""
     splits, averaged = results[0].summary["splits"], results[0].summary["average"]["of"]
     return [*averaged, AVERAGE, *(split for split in splits if split not in averaged)]
 

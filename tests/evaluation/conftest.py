@@ -1,0 +1,63 @@
+"""What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.evaluation.predictions import Prediction, Question, append, score
+from qwen3vl_rl.evaluation.run import Run, read_questions
+from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.grounding import Box, px_to_1000, target_text
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A RefShapes folder with 6 samples a split."""
+    folder = tmp_path_factory.mktemp("world")
+    refshapes.build(folder, train=2, val=6, seed=3)
+    return folder
+
+
+@pytest.fixture
+def make_prediction() -> Callable[..., Prediction]:
+    """`make_prediction(number, correct, split=..., image=..., modal=...)`: scored from an answer's text."""
+
+    def make(
+        number: int, correct: bool, *, split: str = "toy_val", image: str | None = None, modal: Box | None = None
+    ) -> Prediction:
+        truth = (100.0, 100.0, 300.0, 300.0)
+        sample = Sample(f"s{number}", image or f"{number}.png", 1000, 1000, "the <b>star</b>", truth, modal)
+        answered = truth if correct else (600.0, 600.0, 800.0, 800.0)
+        text = target_text("There is one star.", px_to_1000(answered, 1000, 1000), sample.sent)
+        prediction = score(Question(f"{split}/{number:06d}", split, sample), text, parser="house", finish_reason="stop")
+        return replace(prediction, tokens=20 + number, latency_s=0.1 * (number + 1))
+
+    return make
+
+
+@pytest.fixture
+def finished_runs(world, tmp_path) -> list[Path]:
+    """Folders `base`, `sft`, `rl` of finished runs over RefShapes: all wrong, half right, all right."""
+    questions = read_questions([world / "eval"], world / "images")
+    folders = []
+    for name, is_right in (("base", lambda i: False), ("sft", lambda i: i % 2 == 0), ("rl", lambda i: True)):
+        folder = tmp_path / name
+        run = Run(folder, name, questions, load_settings(), endpoint="http://localhost:1")
+        run.write_config()
+        with (folder / "predictions.jsonl").open("w") as file:
+            for i, question in enumerate(questions):
+                append(file, _answer(question, is_right(i)))
+        Run(folder, name, questions, load_settings(), endpoint="http://localhost:1").complete(None, None, concurrency=8)
+        folders.append(folder)
+    return folders
+
+
+def _answer(question: Question, is_right: bool) -> Prediction:
+    sample = question.sample
+    xyxy_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height) if is_right else (0, 0, 20, 20)
+    text = target_text(f"<i>{sample.sent}</i> & nothing else", xyxy_1000, sample.sent)
+    return score(question, text, parser="house", tokens=30, latency_s=0.25, finish_reason="stop")

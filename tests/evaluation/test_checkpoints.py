@@ -1,0 +1,48 @@
+"""Which checkpoints may share a server, and whether weights are the same."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from qwen3vl_rl.evaluation.checkpoints import check_checkpoint, interchangeable, weights_fingerprint
+from qwen3vl_rl.grounding import InputError
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path):
+    def make(name, *, shape=(64, 3), seed=0, layers=2, template="{{ messages }}"):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"architectures": ["Qwen3VL"], "text_config": {"layers": layers, "dtype": name}, "vision_config": {}}
+        (folder / "config.json").write_text(json.dumps(config | {"transformers_version": name}))
+        (folder / "chat_template.jinja").write_text(template)
+        generator = torch.Generator().manual_seed(seed)
+        save_file({"weight": torch.rand(shape, generator=generator)}, folder / "model.safetensors")
+        return folder
+
+    return make
+
+
+def test_other_weights_of_one_architecture_share_a_server(make_checkpoint):
+    assert interchangeable(make_checkpoint("base"), make_checkpoint("tuned", seed=1))
+
+
+@pytest.mark.parametrize("change", [{"shape": (64, 4)}, {"layers": 3}, {"template": "{{ other }}"}], ids=str)
+def test_another_architecture_or_another_input_does_not(make_checkpoint, change):
+    assert not interchangeable(make_checkpoint("base"), make_checkpoint("other", **change))
+
+
+def test_the_fingerprint_follows_the_weights_and_nothing_else(make_checkpoint):
+    base = weights_fingerprint(make_checkpoint("base", shape=(512, 512)))
+    assert base == weights_fingerprint(make_checkpoint("copy", shape=(512, 512), template="another"))
+    assert base != weights_fingerprint(make_checkpoint("tuned", shape=(512, 512), seed=1))
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(make_checkpoint, tmp_path):
+    with pytest.raises(InputError, match=r"absent.*config\.json"):
+        check_checkpoint(tmp_path / "absent")
+    (make_checkpoint("empty") / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"empty.*safetensors"):
+        check_checkpoint(tmp_path / "empty")

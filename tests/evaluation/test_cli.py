@@ -1,0 +1,119 @@
+"""The command line refuses bad input in one line before any server starts, and leaves what is there alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qwen3vl_rl.evaluation.run import Run, read_questions
+from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.grounding import InputError
+
+
+@pytest.fixture
+def copied_world(world, tmp_path):
+    """The evaluation files, free to be damaged."""
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    for file in (world / "eval").glob("*.jsonl"):
+        (folder / file.name).write_text(file.read_text())
+    return folder
+
+
+def _change_row(file, number, **changes):
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[number - 1] |= changes
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _evaluate(world, data, out, *options):
+    command = [sys.executable, "-m", "qwen3vl_rl.evaluation", "--model", f"base={out / 'no checkpoint'}"]
+    command += ["--data", data, "--images", world / "images", "--out", out, *options]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+
+
+def test_a_bad_row_ends_the_command_with_one_line_and_code_2(world, copied_world, tmp_path):
+    _change_row(copied_world / "refshapes_testA.jsonl", 4, bbox=[10, 10, 900, 90])
+    out = tmp_path / "out"
+    (out / "base").mkdir(parents=True)
+    (out / "base" / "predictions.jsonl").write_text("earlier\n")
+    result = _evaluate(world, copied_world, out)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert 'refshapes_testA.jsonl: row 4: field "bbox"' in result.stderr
+    assert [path.name for path in out.rglob("*")] == ["base", "predictions.jsonl"]
+    assert (out / "base" / "predictions.jsonl").read_text() == "earlier\n"
+
+
+def test_a_folder_without_checkpoint_ends_the_command_before_any_server(world, tmp_path):
+    result = _evaluate(world, world / "eval", tmp_path / "out")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "no checkpoint: expected a Hugging Face checkpoint folder" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"image": "absent.png"}, "image"), ({"sent": ""}, "sent"), ({"width": "160"}, "width"), ({"bbox": [1]}, "bbox")],
+    ids=lambda value: str(value),
+)
+def test_bad_rows_name_file_row_and_field(world, copied_world, changes, field):
+    _change_row(copied_world / "refshapes_val.jsonl", 2, **changes)
+    with pytest.raises(InputError, match=rf'refshapes_val\.jsonl: row 2: field "{field}"'):
+        read_questions([copied_world], world / "images")
+
+
+def test_unknown_splits_are_told_which_there_are(world):
+    with pytest.raises(InputError, match=r'refshapes_testA, .*got "refcoco_val"'):
+        read_questions([world / "eval"], world / "images", splits=["refcoco_val"])
+
+
+def test_a_split_may_be_given_once(world, copied_world):
+    file = "refshapes_val.jsonl"
+    with pytest.raises(InputError, match="one file per split"):
+        read_questions([world / "eval" / file, copied_world / file], world / "images")
+
+
+def test_limit_takes_the_first_samples_of_each_chosen_split(world):
+    questions = read_questions([world / "eval"], world / "images", ["refshapes_val", "refshapes_testB"], limit=2)
+    assert [question.key for question in questions] == [
+        "refshapes_testB/000001",
+        "refshapes_testB/000002",
+        "refshapes_val/000001",
+        "refshapes_val/000002",
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"parser": "mine"}, {"max_tokens": 0}], ids=str)
+def test_settings_that_cannot_be_are_refused(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
+        load_settings(**changes)
+
+
+def test_the_recipe_is_the_default():
+    settings = load_settings(max_tokens=None)
+    assert settings.sampling() == {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 20,
+        "repetition_penalty": 1.0,
+        "max_tokens": 4096,
+    }
+
+
+def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_prediction):
+    """Other samples, settings or weights than those that made the rows: an error that names the difference."""
+    questions = read_questions([world / "eval"], world / "images")
+    settings = load_settings(max_tokens=50)
+    run = Run(tmp_path, "served", questions, settings, endpoint="http://localhost:1")
+    run.write_config()
+    (tmp_path / "predictions.jsonl").write_text("")
+    Run(tmp_path, "served", questions, settings, endpoint="http://localhost:1")  # the same may go on
+    for others, field in (
+        (("served", questions, load_settings(max_tokens=60)), "settings.max_tokens"),
+        (("served", questions[:-1], settings), "samples.refshapes_val.count"),
+        (("another", questions, settings), "weights"),
+    ):
+        with pytest.raises(InputError, match=field):
+            Run(tmp_path, *others, endpoint="http://localhost:1")

@@ -1,0 +1,122 @@
+"""The numbers: their definitions on cases small enough to count, and their intervals against theory."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from qwen3vl_rl.evaluation.metrics import AVERAGE, paired_difference, summarize, summarize_latency
+from qwen3vl_rl.grounding import InputError
+
+
+def _run(make_prediction, outcomes, **options):
+    return [make_prediction(number, correct, **options) for number, correct in enumerate(outcomes)]
+
+
+def test_summary_is_identical_for_rows_in_any_order(make_prediction):
+    rng = random.Random(0)
+    rows = _run(make_prediction, [rng.random() < 0.4 for _ in range(60)])
+    rows = [replace(row, iou=rng.random(), image=f"{rng.randrange(20)}.png") for row in rows]
+    first = json.dumps(summarize(rows))
+    for _ in range(5):
+        rng.shuffle(rows)
+        assert json.dumps(summarize(rows)) == first
+
+
+def test_an_iou_of_exactly_one_half_is_wrong(make_prediction):
+    rows = _run(make_prediction, [True, True])
+    summary = summarize([replace(rows[0], iou=0.5), replace(rows[1], iou=0.5000001)])
+    assert summary["splits"]["toy_val"]["acc"] == 0.5
+    assert summary["criterion"] == "IoU > 0.5"
+
+
+def test_the_average_weighs_splits_alike_and_leaves_amodal_ones_out(make_prediction):
+    rows = [
+        *_run(make_prediction, [True] * 9, split="toy_testA"),
+        make_prediction(0, False, split="toy_val"),
+        make_prediction(0, False, split="toy_amodal_val", modal=(100.0, 100.0, 300.0, 250.0)),
+    ]
+    average = summarize(rows)["average"]
+    assert average["of"] == ["toy_val", "toy_testA"]
+    assert average["acc"] == 0.5
+    assert average["mean_iou"] == 0.5
+    assert summarize(rows[-1:])["average"]["of"] == ["toy_amodal_val"]
+
+
+def test_amodal_splits_also_score_the_visible_part(make_prediction):
+    visible = (100.0, 100.0, 300.0, 190.0)  # IoU 0.45 with the whole object, which the model boxes
+    split = summarize([make_prediction(0, True, modal=visible)])["splits"]["toy_val"]
+    assert (split["acc"], split["visible_acc"]) == (1.0, 0.0)
+    assert split["visible_mean_iou"] == pytest.approx(0.45)
+
+
+def test_invalid_truncated_and_failed_answers_are_counted(make_prediction):
+    rows = _run(make_prediction, [True] * 4)
+    rows[1] = replace(rows[1], pred_xyxy_px=None, iou=0.0, finish_reason="length")
+    rows[2] = replace(rows[2], pred_xyxy_px=None, iou=0.0, finish_reason=None, error="HTTP 500")
+    split = summarize(rows)["splits"]["toy_val"]
+    counted = (split["acc"], split["invalid_rate"], split["truncated_rate"], split["failed_requests"])
+    assert counted == (0.5, 0.5, 0.25, 1)
+    assert "toy_val" in summarize_latency(rows) and summarize_latency([rows[2]]) == {}
+
+
+def test_latency_leaves_failed_requests_out(make_prediction):
+    rows = _run(make_prediction, [True] * 3)
+    rows = [replace(rows[0], latency_s=1), replace(rows[1], latency_s=2), replace(rows[2], error="HTTP 500")]
+    latency = summarize_latency(rows)["toy_val"]
+    assert latency == {"mean_s": 1.5, "p50_s": 1.5, "p95_s": pytest.approx(1.95)}
+
+
+def test_the_interval_of_independent_samples_is_the_binomial_one(make_prediction):
+    rows = _run(make_prediction, [number % 2 == 0 for number in range(400)])
+    low, high = summarize(rows)["splits"]["toy_val"]["acc_interval"]
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 400) ** 0.5, rel=0.1)
+    assert low < 0.5 < high
+
+
+def test_samples_of_one_image_widen_the_interval_as_one_observation(make_prediction):
+    """40 images with 10 equal outcomes each say as much as 40 samples."""
+    rows = [make_prediction(i, (i // 10) % 2 == 0, image=f"{i // 10}.png") for i in range(400)]
+    low, high = summarize(rows)["splits"]["toy_val"]["acc_interval"]
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 / 40) ** 0.5, rel=0.1)
+
+
+def test_one_image_gives_no_interval(make_prediction):
+    rows = _run(make_prediction, [True, False], image="same.png")
+    assert summarize(rows)["splits"]["toy_val"]["acc_interval"] is None
+
+
+def test_paired_difference_is_the_difference_and_narrower_than_unpaired_ones(make_prediction):
+    rng = random.Random(1)
+    before = [rng.random() < 0.5 for _ in range(300)]
+    after = [correct or rng.random() < 0.2 for correct in before]
+    a, b = _run(make_prediction, before), _run(make_prediction, after)
+    difference = paired_difference(a, b)[AVERAGE]
+    first, second = summarize(a)["average"], summarize(b)["average"]
+    assert difference.value == pytest.approx(second["acc"] - first["acc"])
+    assert 0 < difference.interval[0] < difference.value < difference.interval[1]
+    width = difference.interval[1] - difference.interval[0]
+    assert width < first["acc_interval"][1] - first["acc_interval"][0]
+    turned = paired_difference(b, a)[AVERAGE]
+    assert (turned.value, turned.interval) == (
+        -difference.value,
+        pytest.approx([-v for v in difference.interval[::-1]]),
+    )
+
+
+def test_a_run_does_not_differ_from_itself(make_prediction):
+    rows = _run(make_prediction, [True, False, True])
+    assert paired_difference(rows, rows)[AVERAGE].interval == (0.0, 0.0)
+
+
+def test_runs_over_other_samples_are_not_compared(make_prediction):
+    rows = _run(make_prediction, [True, False, True])
+    for others in (rows[:2], [replace(rows[0], sent="another"), *rows[1:]]):
+        with pytest.raises(InputError, match="same samples"):
+            paired_difference(rows, others)
+
+
+def test_no_predictions_are_an_error():
+    with pytest.raises(InputError, match="at least one prediction"):
+        summarize([])

@@ -1,0 +1,76 @@
+"""The predictions file survives a kill at any moment, and says what is wrong with it."""
+
+import pytest
+
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.evaluation.predictions import Question, append, read_predictions, resume, score, unanswered
+from qwen3vl_rl.grounding import InputError
+
+
+def _write(path, predictions):
+    with path.open("a", encoding="utf-8") as file:
+        for prediction in predictions:
+            append(file, prediction)
+
+
+def test_rows_come_back_as_written_and_sorted_by_key(tmp_path, make_prediction):
+    rows = [make_prediction(2, True), make_prediction(0, False), make_prediction(1, True, modal=(100, 100, 200, 300))]
+    _write(tmp_path / "p.jsonl", rows)
+    assert read_predictions(tmp_path / "p.jsonl") == sorted(rows, key=lambda row: row.key)
+
+
+def test_a_file_cut_at_any_byte_resumes_to_every_sample_exactly_once(tmp_path, make_prediction):
+    rows = [make_prediction(number, number % 2 == 0) for number in range(3)]
+    questions = [
+        Question(r.key, r.split, Sample(r.key, r.image, r.width, r.height, r.sent, r.xyxy_px, None)) for r in rows
+    ]
+    path = tmp_path / "p.jsonl"
+    _write(path, rows)
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        done = resume(path)
+        assert len(done) == whole[:cut].count(b"\n")
+        kept = path.read_bytes()
+        assert whole.startswith(kept) and kept.count(b"\n") == len(done)
+        todo = {question.key for question in unanswered(questions, done)}
+        _write(path, [row for row in rows if row.key in todo])
+        assert path.read_bytes() == whole
+
+
+def test_no_file_means_nothing_is_done(tmp_path):
+    assert resume(tmp_path / "absent.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda lines: [lines[0], lines[1][:30], lines[2]], "row 2"),
+        (lambda lines: [*lines, lines[0]], 'row 4: field "key": expected every sample once'),
+        (lambda lines: [lines[0].replace('"iou"', '"iuo"')], 'row 1: field "iou"'),
+    ],
+    ids=["broken row in the middle", "repeated row", "wrong field"],
+)
+def test_a_damaged_file_is_named_with_its_row(tmp_path, make_prediction, damage, message):
+    path = tmp_path / "p.jsonl"
+    _write(path, [make_prediction(number, True) for number in range(3)])
+    damaged = "\n".join(damage(path.read_text().splitlines())) + "\n"
+    path.write_text(damaged)
+    with pytest.raises(InputError, match=r"p\.jsonl") as error:
+        resume(path)
+    assert message in str(error.value)
+    assert path.read_text() == damaged
+
+
+def test_scores_compare_with_the_whole_and_with_the_visible_box():
+    sample = Sample("a", "a.png", 1000, 1000, "the star", (0.0, 0.0, 400.0, 400.0), (0.0, 0.0, 400.0, 200.0))
+    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="house")
+    assert prediction.pred_xyxy_px == (0, 0, 400, 200)
+    assert (prediction.iou, prediction.modal_iou) == (0.5, 1.0)
+
+
+def test_an_answer_without_a_box_scores_zero(make_prediction):
+    row = make_prediction(0, True)
+    sample = Sample("a", "a.png", row.width, row.height, row.sent, row.xyxy_px, row.xyxy_px)
+    prediction = score(Question("s/1", "s", sample), "no idea", parser="house")
+    assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == (None, 0.0, 0.0)
