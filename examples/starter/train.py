@@ -50,7 +50,7 @@ from qwen3vl_rl.grounding import eval_iou, parse_box_1000, px_to_1000, render_pr
 
 IGNORE = -100
 AMODAL_RATE = 0.2
-RAMP = 0.2  # share of the training over which the curriculum grows
+RAMP = 0.25  # share of the training over which the curriculum grows
 EVERYTHING = Category(None, None, None)
 
 
@@ -65,7 +65,7 @@ class Example:
 
 
 def detect_example(rng: random.Random, objects: tuple[int, int]) -> Example:
-    """`red squares from left to right`, or all shapes: the boxes as JSON with full labels, half of the time after a
+    """`red squares from left to right`, or all shapes: the boxes as JSON with full labels, most of the time after a
     reasoning block that lists them."""
     while True:
         scene, order = sample_scene(rng, objects), rng.choice(ORDERS)
@@ -76,8 +76,14 @@ def detect_example(rng: random.Random, objects: tuple[int, int]) -> Example:
     items = [
         {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
     ]
-    reasoning = list_candidates(scene, category, order, members) if rng.random() < 0.5 else ""
-    prompt = render_prompt("qwen3_official", f"{category}s {order.phrase}")
+    listed = category is not EVERYTHING and rng.random() < 0.7
+    reasoning = list_candidates(scene, category, order, members) if listed else ""
+    phrases = [
+        order.phrase,
+        f"with the {order.superlative} first",
+        *([f"counted from the {order.side}"] * bool(order.side)),
+    ]
+    prompt = render_prompt("qwen3_official", f"{category}s {rng.choice(phrases)}")
     return Example(scene, prompt, f"{reasoning}\n</think>\n\n{list_answer(items)}")
 
 
@@ -96,7 +102,7 @@ def refer_example(referral: Referral, reason: bool = False) -> Example:
 
 
 def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
-    """Endless examples. Over the first `ramp` of them, scenes grow from one object to seven and referring sets in:
+    """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and referring sets in:
     without this curriculum the vision tower had learnt nothing after 900,000 samples."""
     rng, stream = random.Random(seed), referrals(seed, KINDS, AMODAL_RATE)
     for n in itertools.count():
@@ -104,7 +110,7 @@ def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
         if rng.random() < 0.5 * progress:
             yield refer_example(next(stream))
         else:
-            yield detect_example(rng, (1, max(1, round(OBJECTS[1] * progress))))
+            yield detect_example(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))
 
 
 # --- batches --------------------------------------------------------------------------------------------------------
@@ -171,7 +177,7 @@ class Batches(IterableDataset):
             yield from map(self.collate, batches)
 
 
-class Positions:
+class Geometry:
     """What Qwen3-VL derives from the image grid, computed once: every row holds one image of one size up front."""
 
     def __init__(self, model, processor, device: str):
@@ -179,11 +185,26 @@ class Positions:
         self.grid = torch.tensor([[1, HEIGHT // self.patch, WIDTH // self.patch]], device=device)
         self.model, self.token_id = model.model, model.config.image_token_id
 
-    def __call__(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """mRoPE positions (3, B, L), from the first row: right padding is never attended to."""
-        row = input_ids[:1]
-        types = (row == self.token_id).int()
-        return self.model.get_rope_index(row, types, self.grid)[0].expand(3, len(input_ids), -1)
+    def vision_inputs(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """The index tensors of transformers' vision_utils for one image, repeated, instead of a loop over images."""
+        visual, patches = self.model.visual, int(self.grid.prod())
+        indices, weights = vision_utils.get_vision_bilinear_indices_and_weights(
+            self.grid, visual.num_grid_per_side, visual.spatial_merge_size
+        )
+        positions = vision_utils.get_vision_position_ids(self.grid, visual.spatial_merge_size)
+        ends = torch.arange(0, (batch_size + 1) * patches, patches, dtype=torch.int32, device=self.grid.device)
+        return {
+            "image_grid_thw": self.grid.expand(batch_size, -1),
+            "image_bilinear_indices": indices.repeat(1, batch_size),
+            "image_bilinear_weights": weights.repeat(1, batch_size),
+            "image_position_ids": positions.repeat(batch_size, 1),
+            "image_cu_seqlens": ends,
+        }
+
+    def text_positions(self, input_ids: torch.Tensor, length: int) -> torch.Tensor:
+        """mRoPE positions (3, 1, length) that fit every row: padding is on the right and never attended to."""
+        row = torch.nn.functional.pad(input_ids[:1], (0, length - input_ids.shape[1]))
+        return self.model.get_rope_index(row, (row == self.token_id).int(), self.grid)[0]
 
     def pixel_values(self, index: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
         """`encode_images` to normalised patches in the image processor's order, (B * patches, features)."""
@@ -203,7 +224,7 @@ def train(model, processor, make_examples, *, steps: int, batch_size: int, lr: f
     loader = iter(
         DataLoader(Batches(Collator(processor), make_examples, seed, batch_size), batch_size=None, num_workers=workers)
     )
-    positions = Positions(model, processor, device)
+    geometry = Geometry(model, processor, device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=device == "cuda"
     )
@@ -212,18 +233,20 @@ def train(model, processor, make_examples, *, steps: int, batch_size: int, lr: f
         optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
     )
     model.train()
+    vision_inputs, positions = geometry.vision_inputs(batch_size), None
     losses, started = [], time.perf_counter()
     bar = tqdm(range(steps), desc="starter", unit="step", mininterval=5)
     for step in bar:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(loader).items()}
+        if positions is None:
+            positions = geometry.text_positions(batch["input_ids"], model.config.text_config.max_position_embeddings)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = model(
                 input_ids=batch["input_ids"],
                 labels=batch["labels"],
-                position_ids=positions(batch["input_ids"]),
-                pixel_values=positions.pixel_values(batch["index"], batch["palette"]),
-                image_grid_thw=positions.grid.expand(batch_size, -1),
-                **vision_precomputed(positions, model, batch_size),
+                position_ids=positions[:, :, : batch["input_ids"].shape[1]].expand(3, batch_size, -1),
+                pixel_values=geometry.pixel_values(batch["index"], batch["palette"]),
+                **vision_inputs,
             ).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -242,25 +265,6 @@ def train(model, processor, make_examples, *, steps: int, batch_size: int, lr: f
     }
 
 
-def vision_precomputed(positions: Positions, model, batch_size: int) -> dict[str, torch.Tensor]:
-    """The index tensors of transformers' vision_utils for one image, repeated, instead of a Python loop over images."""
-    visual = model.model.visual
-    patches = int(positions.grid.prod())
-    indices, weights = vision_utils.get_vision_bilinear_indices_and_weights(
-        positions.grid, visual.num_grid_per_side, visual.spatial_merge_size
-    )
-    return {
-        "image_bilinear_indices": indices.repeat(1, batch_size),
-        "image_bilinear_weights": weights.repeat(1, batch_size),
-        "image_position_ids": vision_utils.get_vision_position_ids(positions.grid, visual.spatial_merge_size).repeat(
-            batch_size, 1
-        ),
-        "image_cu_seqlens": torch.arange(
-            0, (batch_size + 1) * patches, patches, dtype=torch.int32, device=positions.grid.device
-        ),
-    }
-
-
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
@@ -269,7 +273,7 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
     """Greedy Acc@0.5 (strict), mean IoU and mean tokens on `count` fresh samples of every evaluation split."""
     model.eval()
     tokenizer, collate = processor.tokenizer, Collator(processor)
-    positions, device = Positions(model, processor, model.device.type), model.device
+    geometry, device = Geometry(model, processor, model.device.type), model.device
     results = {}
     for split, kinds in SPLITS.items():
         stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split))
@@ -280,8 +284,8 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
         output = model.generate(
             **inputs,
             mm_token_type_ids=(inputs["input_ids"] == model.config.image_token_id).int(),
-            pixel_values=positions.pixel_values(**images),
-            image_grid_thw=positions.grid.expand(count, -1),
+            pixel_values=geometry.pixel_values(**images),
+            image_grid_thw=geometry.grid.expand(count, -1),
             max_new_tokens=max_new_tokens,
             do_sample=False,
         )[:, inputs["input_ids"].shape[1] :]

@@ -1,6 +1,6 @@
 """RefShapes: a synthetic referring-expression world, deterministic by seed.
 
-Scenes hold 3 to 7 coloured shapes of three sizes that may hide one another, so every object has a visible and an amodal
+Scenes hold 3 to 6 coloured shapes of three sizes that may hide one another, so every object has a visible and an amodal
 box. Expressions use attributes, superlatives, relations and ordinals, and each has exactly one referent. The reasoning
 trace is drawn from the scene graph: it lists the candidates in the order that the expression asks for and picks one.
 
@@ -37,7 +37,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 SIDES_PX = {"small": (16, 20), "medium": (27, 32), "large": (41, 48)}
-OBJECTS = (3, 7)  # in a scene
+OBJECTS = (3, 6)  # in a scene
 BACKGROUNDS = ((245, 245, 240), (225, 230, 235), (35, 38, 45))
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MIN_VISIBLE = 0.4  # of an object's area
@@ -230,9 +230,14 @@ def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -
 
 
 def list_candidates(scene: Scene, category: Category, order: Order, members: list[int]) -> str:
-    """The sentence that every trace is built on: `Red squares from left to right: [box], [box].`"""
-    boxes = ", ".join(format_box_1000(scene.shapes[i].visible_px) for i in members)
-    return f"{str(category).capitalize()}s {order.phrase}: {boxes}."
+    """The sentence that every trace is built on: `Red squares from left to right, first: [box], second: [box].`"""
+    named = (f"{ORDINALS[k]}: {format_box_1000(scene.shapes[i].visible_px)}" for k, i in enumerate(members))
+    return f"{str(category).capitalize()}s {order.phrase}, {', '.join(named)}."
+
+
+def pick(scene: Scene, members: list[int], target: int) -> str:
+    """`the second: [box]`, as the list names it."""
+    return f"the {ORDINALS[members.index(target)]}: {format_box_1000(scene.shapes[target].visible_px)}"
 
 
 def format_box_1000(xyxy_px: Box) -> str:
@@ -272,7 +277,7 @@ def _attribute(scene: Scene, rng: random.Random) -> Query | None:
         "attribute",
         f"the {category}",
         found[0],
-        f"{listed} The {which} one is the {ORDINALS[candidates.index(found[0])]}.",
+        f"{listed} The {which} one is {pick(scene, candidates, found[0])}.",
     )
 
 
@@ -285,7 +290,9 @@ def _superlative(scene: Scene, rng: random.Random) -> Query | None:
         return None
     listed = list_candidates(scene, category, order, members)
     sent = f"the {order.superlative} {category}"
-    return Query("superlative", sent, members[0], f"{listed} The {order.superlative} one is the first.")
+    return Query(
+        "superlative", sent, members[0], f"{listed} The {order.superlative} one is {pick(scene, members, members[0])}."
+    )
 
 
 def _ordinal(scene: Scene, rng: random.Random) -> Query | None:
@@ -296,7 +303,7 @@ def _ordinal(scene: Scene, rng: random.Random) -> Query | None:
     k = rng.randrange(1, len(members))
     listed = list_candidates(scene, category, order, members)
     sent = f"the {ORDINALS[k]} {category} from the {order.side}"
-    return Query("ordinal", sent, members[k], f"{listed} I need the {ORDINALS[k]}.")
+    return Query("ordinal", sent, members[k], f"{listed} I need {pick(scene, members, members[k])}.")
 
 
 def _relation(scene: Scene, rng: random.Random) -> Query | None:
@@ -314,8 +321,8 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
             continue
         start = f"The {anchor} is at {format_box_1000(scene.shapes[anchors[0]].visible_px)}."
         listed = list_candidates(scene, category, order, candidates)
-        pick = f"The one {name} it is the {ORDINALS[candidates.index(fits[0])]}."
-        return Query("relation", f"the {category} {name} the {anchor}", fits[0], f"{start} {listed} {pick}")
+        last = f"The one {name} it is {pick(scene, candidates, fits[0])}."
+        return Query("relation", f"the {category} {name} the {anchor}", fits[0], f"{start} {listed} {last}")
     return None
 
 
