@@ -1,4 +1,4 @@
-"""SFT rows as verl 0.9.1 trains on them: the prompt exactly as generation sees it, the target exactly as it is written."""
+"""SFT rows as verl 0.9.1 trains on them: the prompt as generation sees it, the target as generation writes it."""
 
 import torch
 from omegaconf import OmegaConf

@@ -21,10 +21,8 @@ def main(config: DictConfig) -> None:
     if config.trainer.device == "cpu":
         cpu.activate()
     if "RANK" not in os.environ:
-        ranks = ["--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
-        os.execv(
-            sys.executable, [sys.executable, "-m", "torch.distributed.run", *ranks, "-m", "sft.train", *sys.argv[1:]]
-        )
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
+        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "sft.train", *sys.argv[1:]])
     from verl.trainer.sft_trainer import run_sft
 
     run_sft(config)

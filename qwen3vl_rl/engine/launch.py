@@ -9,7 +9,7 @@ from qwen3vl_rl.grounding.errors import InputError
 
 
 def verl_config() -> str:
-    """The folder of verl's own Hydra configs, found without importing verl (which takes seconds and freezes its platform)."""
+    """The folder of verl's own Hydra configs. Importing verl would take seconds, and settle its platform too early."""
     return str(Path(importlib.util.find_spec("verl").origin).parent / "trainer" / "config")
 
 
