@@ -1,11 +1,15 @@
 """What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.predictions import Prediction, Question, append, score
@@ -61,3 +65,16 @@ def _answer(question: Question, is_right: bool) -> Prediction:
     xyxy_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height) if is_right else (0, 0, 20, 20)
     text = target_text(f"<i>{sample.sent}</i> & nothing else", xyxy_1000, sample.sent)
     return score(question, text, parser="house", tokens=30, latency_s=0.25, finish_reason="stop")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
+    """Two tiny Qwen3-VL checkpoints of one architecture with different random weights."""
+    first, second = (tmp_path_factory.mktemp("checkpoints") / name for name in ("first", "second"))
+    build_checkpoint(first, seed=0)
+    shutil.copytree(first, second)
+    generator = torch.Generator().manual_seed(1)
+    weights = load_file(first / "model.safetensors")
+    moved = {name: w + 0.02 * torch.randn(w.shape, generator=generator) for name, w in weights.items()}
+    save_file(moved, second / "model.safetensors", metadata={"format": "pt"})
+    return first, second
