@@ -27,6 +27,7 @@ OUTCOMES = ("learned", "still wrong", "right throughout", "lost")  # of the firs
 CURVES = {  # verl's metric -> what it is called here; which of them a file holds depends on the stage
     "train/loss": "training loss",
     "critic/score/mean": "reward of a step",
+    "val-core/grounding/acc/mean@1": "validation accuracy",
     "response_length/mean": "response length (tokens)",
     "val/loss": "validation loss",
 }

@@ -55,7 +55,14 @@ def test_a_folder_without_checkpoint_ends_the_command_before_any_server(world, t
 
 @pytest.mark.parametrize(
     ("changes", "field"),
-    [({"image": "absent.png"}, "image"), ({"sent": ""}, "sent"), ({"width": "160"}, "width"), ({"bbox": [1]}, "bbox")],
+    [
+        ({"image": "absent.png"}, "image"),
+        ({"image": "../eval/refshapes_val.jsonl"}, "image"),
+        ({"width": 161}, "width"),
+        ({"width": "160"}, "width"),
+        ({"sent": ""}, "sent"),
+        ({"bbox": [1]}, "bbox"),
+    ],
     ids=lambda value: str(value),
 )
 def test_bad_rows_name_file_row_and_field(world, copied_world, changes, field):
