@@ -39,6 +39,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--engine", choices=ENGINES, default="vllm", help="the server to start")
     add("--endpoint", metavar="URL", help="ask this running server instead; the PATH of --model is its model's name")
     add("--curves", action="append", default=[], metavar="NAME=JSONL", help="training metrics to draw in the report")
+    add("--report", type=Path, metavar="FILE", help="where the report goes (default: OUT/report/index.html)")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments of the server")
     return parser.parse_args(arguments)
 
@@ -55,7 +56,7 @@ def main() -> None:
         for run in runs:
             run.complete(server, args.images, args.concurrency)
     results = [read_result(run.folder) for run in runs]
-    report = write_report(args.out / "report" / "index.html", results, args.images, curves)
+    report = write_report(args.report or args.out / "report" / "index.html", results, args.images, curves)
     print(f"\n{table_text(results)}\n\nreport: {report}")
 
 
