@@ -2,31 +2,32 @@
 
     python -m sft.train hardware=cpu size=tiny model.path=CHECKPOINT data.train_files=sft_train.parquet
 
-`--cfg job` prints the composed recipe. The command starts one process per GPU through torchrun; start it under a
-torchrun of your own for several nodes.
+`--cfg job` prints the composed recipe. `engine/launch.py` tells what a run leaves in `trainer.default_local_dir`.
 """
 
-import os
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from qwen3vl_rl.engine import cpu, launch
+from qwen3vl_rl.engine import launch
+from qwen3vl_rl.grounding import cli
+
+COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
+
+
+def train(config: DictConfig) -> None:
+    launch.check_files(config, "model.path", "data.train_files", *(["data.val_files"] if config.data.val_files else []))
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
+    launch.run(config, [*torchrun, "-m", "verl.trainer.sft_trainer"], COLUMNS)
 
 
 @hydra.main(config_path="config", config_name="sft", version_base=None)
 def main(config: DictConfig) -> None:
-    launch.check_files(config, "model.path", "data.train_files", "data.val_files")
-    if config.trainer.device == "cpu":
-        cpu.activate()
-    if "RANK" not in os.environ:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "sft.train", *sys.argv[1:]])
-    from verl.trainer.sft_trainer import run_sft
-
-    run_sft(config)
+    cli(lambda: train(config))
 
 
 if __name__ == "__main__":
+    cli(lambda: launch.check_choices(Path(__file__).parent / "config", sys.argv[1:]))
     main()

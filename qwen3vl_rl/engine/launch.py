@@ -1,11 +1,24 @@
-"""What both training entry points do before they hand a recipe to verl."""
+"""How both stages hand a recipe to verl: one recipe file, one log, one metrics file, and a line per step on the screen.
+
+Of a run in FOLDER (`trainer.default_local_dir`): `recipe.yaml` is the composed config, `train.log` all that verl and
+its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `global_step_*` the checkpoints.
+"""
 
 import importlib.util
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from omegaconf import DictConfig, OmegaConf
 
-from qwen3vl_rl.grounding.errors import InputError
+from qwen3vl_rl.engine import cpu, process
+from qwen3vl_rl.grounding import InputError
+
+POLL_S = 0.2
 
 
 def verl_config() -> str:
@@ -16,10 +29,80 @@ def verl_config() -> str:
 OmegaConf.register_new_resolver("verl_config", verl_config, replace=True)
 
 
+def check_choices(groups: Path, overrides: Sequence[str]) -> None:
+    """Raise InputError for an override `group=choice` of a config group of ours that has no such choice."""
+    for group, _, choice in (override.partition("=") for override in overrides):
+        choices = sorted(path.stem for path in (groups / group).glob("*.yaml")) if group.isidentifier() else []
+        if choices and choice not in choices:
+            raise InputError(f'{group}: expected one of {", ".join(choices)}, got "{choice}"')
+
+
 def check_files(config: DictConfig, *keys: str) -> None:
-    """Raise InputError for the first of `keys` that names a local file which is not there."""
+    """Raise InputError for the first of `keys` that is not set, or names a local file that is not there."""
     for key in keys:
         value = OmegaConf.select(config, key)
-        for path in [value] if isinstance(value, str) else value or []:
+        if not value:
+            raise InputError(f"{key}: expected a path, got nothing")
+        for path in [value] if isinstance(value, str) else value:
             if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
                 raise InputError(f"{key}: no such file or folder: {path}")
+
+
+def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics.
+
+    Exits with code 1 where verl fails.
+    """
+    if config.trainer.device == "cpu":
+        cpu.activate()
+    folder = Path(config.trainer.default_local_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "recipe.yaml")
+    recipe = ["--config-path", str(folder), "--config-name", "recipe"]
+    hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    metrics = _next_metrics_file(folder)
+    log = folder / "train.log"
+    print(f"starting; log in {log}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is stopped, too
+    command = [sys.executable, "-m", *command, *recipe, *hydra]
+    child = process.start(command, log, {"VERL_FILE_LOGGER_PATH": str(metrics)})
+    try:
+        _follow(child, metrics, columns)
+    finally:
+        process.stop(child)
+    if child.returncode:
+        print(f"error: training stopped with exit code {child.returncode}; see {log}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """The metrics of a run by step. Of a step that was trained again after a resume, the later ones."""
+    rows = (json.loads(line) for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
+    return {row["step"]: row["data"] for row in rows}
+
+
+def _next_metrics_file(folder: Path) -> Path:
+    """verl empties the file that it is given, so every start gets its own."""
+    return folder / f"metrics-{len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
+
+
+def _follow(child, metrics: Path, columns: Mapping[str, str]) -> None:
+    """Print a line for every step that `child` reports, until it ends."""
+    while child.poll() is None and not metrics.exists():
+        time.sleep(POLL_S)
+    if metrics.exists():
+        with metrics.open() as file:
+            while child.poll() is None:
+                _print_steps(file, columns)
+                time.sleep(POLL_S)
+            _print_steps(file, columns)
+
+
+def _print_steps(file: IO[str], columns: Mapping[str, str]) -> None:
+    position = file.tell()
+    while (line := file.readline()).endswith("\n"):
+        row = json.loads(line)
+        values = [f"{label} {row['data'][key]:.4g}" for label, key in columns.items() if key in row["data"]]
+        print("  ".join([f"step {row['step']}", *values]), flush=True)
+        position = file.tell()
+    file.seek(position)  # a line that is still being written

@@ -1,7 +1,7 @@
 """How a vLLM 0.24 worker takes the actor's weights on a CPU.
 
-There vLLM packs the weights of linear layers and drops the originals, so that verl 0.9.1's in-place loading has nothing to
-load into. vLLM's own `reload_weights` rebuilds, loads and packs each layer. Chosen by the CPU recipe through
+There vLLM packs the weights of linear layers and drops the originals, so that verl 0.9.1's in-place loading finds
+nothing to load into. vLLM's own `reload_weights` rebuilds, loads and packs each layer. Chosen by the CPU recipe through
 `rollout.engine_kwargs.vllm.worker_extension_cls`.
 """
 

@@ -1,0 +1,51 @@
+"""A run's recipe, log and metrics are kept, its steps reach the screen, and its failure the exit code."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from qwen3vl_rl.engine import launch
+
+STEPS = """
+import json, os, sys
+with open(os.environ["VERL_FILE_LOGGER_PATH"], "w") as file:
+    for step in (1, 2):
+        file.write(json.dumps({"step": step, "data": {"train/loss": 3 / step, "other": 1}}) + "\\n")
+print("noise", sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    return OmegaConf.create({"trainer": {"device": "cuda", "default_local_dir": str(tmp_path / "run")}})
+
+
+@pytest.fixture
+def trainer(tmp_path, monkeypatch):
+    """`trainer(code)`: a module of that code for `launch.run` to run in verl's place; returns the command."""
+
+    def write(code: str) -> list[str]:
+        (tmp_path / "stand_in.py").write_text(code)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return ["stand_in"]
+
+    return write
+
+
+def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, trainer, capsys, tmp_path):
+    for start in range(2):
+        launch.run(config, trainer(STEPS), {"loss": "train/loss", "absent": "x"})
+        assert (tmp_path / "run" / f"metrics-00{start}.jsonl").exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"starting; log in {tmp_path}/run/train.log", "step 1  loss 3", "step 2  loss 1.5"] * 2
+    assert OmegaConf.load(tmp_path / "run" / "recipe.yaml") == config
+    assert (tmp_path / "run" / "train.log").read_text().count("noise ['--config-path'") == 2
+    assert launch.read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
+
+
+def test_a_failed_run_exits_with_1_and_names_the_log(config, trainer, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        launch.run(config, trainer("raise SystemExit(7)"), {})
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err
+    assert "exit code 7" in message
+    assert "train.log" in message

@@ -1,0 +1,71 @@
+"""Children write to their log, and end with us and with their own children."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.engine import process
+
+ROOT = Path(__file__).parents[2]
+FAMILY = (
+    "import os, subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+)
+
+
+def read_pid(log: Path) -> int:
+    for _ in range(100):
+        if log.exists() and log.read_text().endswith("\n"):
+            return int(log.read_text())
+        time.sleep(0.1)
+    pytest.fail("the child wrote nothing")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_stop_ends_the_whole_group(tmp_path):
+    child = process.start([sys.executable, "-c", FAMILY], tmp_path / "log", {})
+    grandchild = read_pid(tmp_path / "log")
+    process.stop(child)
+    assert child.returncode == -signal.SIGTERM
+    assert not is_alive(grandchild)
+
+
+def test_a_child_that_ignores_the_request_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
+    child = process.start([sys.executable, "-c", STUBBORN], tmp_path / "log", {})
+    read_pid(tmp_path / "log")
+    process.stop(child)
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_environment_and_log_are_added_to(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    code = "import os; print(os.environ['EGM_TEST'], 'PATH' in os.environ)"
+    child = process.start([sys.executable, "-c", code], log, {"EGM_TEST": "here"})
+    child.wait()
+    process.stop(child)  # of what has ended already
+    assert log.read_text() == "before\nhere True\n"
+
+
+def test_a_child_ends_when_its_parent_is_killed(tmp_path):
+    log = tmp_path / "log"
+    parent = subprocess.Popen([sys.executable, "-c", LONELY, str(log)], cwd=ROOT)
+    child = read_pid(log)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    for _ in range(50):
+        if not is_alive(child):
+            return
+        time.sleep(0.1)
+    pytest.fail("the child outlived its parent")

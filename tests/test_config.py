@@ -1,0 +1,191 @@
+"""Every shipped recipe composes over verl's own configs, is accepted by verl, and holds the paper's numbers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from qwen3vl_rl.engine import launch
+from qwen3vl_rl.reward import REWARDS
+
+ROOT = Path(__file__).parents[1]
+SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"
+PATHS = ["actor_rollout_ref.model.path=checkpoint", "data.train_files=train.parquet", "data.val_files=val.parquet"]
+
+
+def choices(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def recipe(folder: Path, *overrides: str) -> DictConfig:
+    name = {SFT: "sft", RL: "grounding_grpo"}[folder]
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose(name, list(overrides))
+
+
+@pytest.mark.parametrize("hardware", choices(SFT / "hardware"))
+@pytest.mark.parametrize("size", choices(SFT / "size"))
+def test_every_sft_recipe_composes(size, hardware):
+    config = recipe(
+        SFT, f"size={size}", f"hardware={hardware}", "model.path=checkpoint", "data.train_files=train.parquet"
+    )
+    assert OmegaConf.to_container(config, resolve=True)["data"]["custom_cls"]["name"] == "ThinkingSFTDataset"
+
+
+@pytest.mark.parametrize("hardware", choices(RL / "hardware"))
+@pytest.mark.parametrize("engine", choices(RL / "engine"))
+@pytest.mark.parametrize("size", choices(RL / "size"))
+def test_every_rl_recipe_composes(size, engine, hardware):
+    config = recipe(RL, f"size={size}", f"engine={engine}", f"hardware={hardware}", *PATHS)
+    assert OmegaConf.to_container(config, resolve=True)["actor_rollout_ref"]["rollout"]["name"] == engine
+
+
+@pytest.mark.parametrize("hardware", choices(RL / "hardware"))
+def test_verl_accepts_the_rl_recipe(hardware):
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    config = recipe(RL, f"hardware={hardware}", "size=tiny" if hardware == "cpu" else "size=8b", *PATHS)
+    validate_config(config, use_reference_policy=True, use_critic=False)
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("gspo", "seq-mean-token-mean")
+    assert actor.optim.lr_scheduler_type == "cosine"
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.rollout).val_kwargs.temperature == 0
+
+
+@pytest.mark.parametrize("hardware", choices(SFT / "hardware"))
+def test_verl_accepts_the_sft_recipe(hardware):
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = recipe(SFT, f"hardware={hardware}")
+    assert omega_conf_to_dataclass(config.engine).strategy == "fsdp2"
+    assert omega_conf_to_dataclass(config.optim).lr_scheduler_type == "cosine"
+
+
+@pytest.mark.parametrize("reward", choices(RL / "reward"))
+def test_every_reward_reaches_its_function_with_all_that_it_asks_for(reward):
+    config = recipe(RL, f"reward={reward}", "reward.threshold=0.7", "reward.parser=released")
+    function = OmegaConf.to_container(config.reward, resolve=True)["custom_reward_function"]
+    assert function["reward_kwargs"] == {"reward_type": reward, "alpha": 0.5, "threshold": 0.7, "parser": "released"}
+    assert config.reward.reward_manager.name == "naive"  # verl's own fields are still there
+
+
+def test_every_training_reward_has_a_recipe():
+    assert set(choices(RL / "reward")) == set(REWARDS) - {"eval"}
+
+
+def test_stage_1_is_the_released_recipe():
+    config = recipe(SFT)
+    expected = {
+        "optim.lr": 1e-5,
+        "optim.lr_scheduler_type": "cosine",
+        "optim.lr_warmup_steps_ratio": 0.03,
+        "optim.weight_decay": 0.0,
+        "optim.clip_grad": 1.0,
+        "trainer.total_epochs": 1,
+        "trainer.n_gpus_per_node": 8,
+        "data.train_batch_size": 128,
+        "data.max_length": 8192,
+        "data.apply_chat_template_kwargs.processor_kwargs.max_pixels": 50176,
+        "model.enable_gradient_checkpointing": True,
+        "model.override_config.freeze_vision": True,
+        "model.path": "Qwen/Qwen3-VL-8B-Thinking",
+    }
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+def test_stage_2_is_the_released_recipe():
+    config = recipe(RL)
+    expected = {
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.use_kl_in_reward": False,
+        "data.train_batch_size": 256,
+        "data.max_prompt_length": 16384,
+        "data.max_response_length": 2048,
+        "data.filter_overlong_prompts": True,
+        "data.truncation": "error",
+        "data.image_patch_size": 16,
+        "actor_rollout_ref.model.override_config.freeze_vision": False,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 256,
+        "actor_rollout_ref.actor.use_dynamic_bsz": True,
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 25600,
+        "actor_rollout_ref.actor.optim.lr": 3e-6,
+        "actor_rollout_ref.actor.optim.lr_warmup_steps": 30,
+        "actor_rollout_ref.actor.use_kl_loss": True,
+        "actor_rollout_ref.actor.kl_loss_coef": 0.005,
+        "actor_rollout_ref.actor.kl_loss_type": "low_var_kl",
+        "actor_rollout_ref.actor.entropy_coeff": 0,
+        "actor_rollout_ref.actor.fsdp_config.param_offload": True,
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
+        "actor_rollout_ref.rollout.name": "vllm",
+        "actor_rollout_ref.rollout.n": 16,
+        "actor_rollout_ref.rollout.temperature": 0.7,
+        "actor_rollout_ref.rollout.top_p": 0.9,
+        "actor_rollout_ref.rollout.top_k": 50,
+        "actor_rollout_ref.rollout.val_kwargs.do_sample": False,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.8,
+        "actor_rollout_ref.rollout.enable_chunked_prefill": False,
+        "reward.custom_reward_function.reward_kwargs.reward_type": "mix",
+        "reward.alpha": 0.5,
+        "reward.threshold": 0.5,
+        "trainer.total_epochs": 3,
+        "trainer.save_freq": 10,
+        "trainer.test_freq": 10,
+        "trainer.val_before_train": True,
+        "trainer.n_gpus_per_node": 8,
+    }
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("module", ["sft.train", "qwen3vl_rl.train"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["hardware=toaster"], 'error: hardware: expected one of cpu, gpu1, node8, got "toaster"\n'),
+        (["size=tiny"], "model.path: expected a path, got nothing\n"),
+    ],
+)
+def test_bad_choices_end_in_one_line(module, arguments, message):
+    run = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: ")
+    assert run.stderr.endswith(message)
+    assert run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reward=best"], 'reward: expected one of mix, normalized_exp, penalty, sigmoid, got "best"'),
+        (["reward.custom_reward_function.reward_kwargs.reward_type=best"], "reward_type: expected one of mix, "),
+        (
+            ["data.train_files=/nowhere/train.parquet"],
+            "data.train_files: no such file or folder: /nowhere/train.parquet",
+        ),
+    ],
+)
+def test_bad_rl_values_end_in_one_line(overrides, message, tmp_path):
+    files = [f"{key}={tmp_path}" for key in ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")]
+    command = [sys.executable, "-m", "qwen3vl_rl.train", "size=tiny", "hardware=cpu", *files, *overrides]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert message in run.stderr
+
+
+@pytest.mark.parametrize("module", ["sft.train", "qwen3vl_rl.train"])
+def test_a_recipe_prints_without_importing_verl(module):
+    code = f"import sys, runpy; sys.argv = ['x', '--cfg', 'job']; runpy.run_module('{module}', run_name='__main__')"
+    check = f"try:\n {code}\nfinally:\n assert 'verl' not in sys.modules and 'torch' not in sys.modules"
+    run = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "total_epochs" in run.stdout
+
+
+def test_the_steps_of_a_resumed_run_are_read_once(tmp_path):
+    (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"data":{"loss":9}}\n')
+    (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"loss":2}}\n')
+    assert launch.read_metrics(tmp_path) == {1: {"loss": 3}, 2: {"loss": 2}}
