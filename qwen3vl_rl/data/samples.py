@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from qwen3vl_rl.grounding import Box, InputError, row_error
 
 _REF = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
@@ -68,11 +70,22 @@ def read_samples(path: Path) -> list[Sample]:
     return [_parse_row(path, number, row) for number, row in enumerate(read_jsonl(path), start=1)]
 
 
-def check_images(samples: Iterable[Sample], source: Path, folder: Path) -> None:
-    """Raises InputError for the first sample of `source` whose image is not below `folder`."""
-    for number, sample in enumerate(samples, start=1):
-        if not (folder / sample.image).is_file():
-            raise row_error(source, number, "image", f"a file below {folder}", sample.image)
+def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> None:
+    """`located`: samples with their file and 1-based row. Raises InputError for the first image below `folder` that is
+    missing, cannot be opened, or has another size than its row says."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for path, number, sample in located:
+        if sample.image not in sizes:
+            try:
+                with Image.open(folder / sample.image) as image:  # reads the header alone
+                    sizes[sample.image] = image.size
+            except FileNotFoundError:
+                raise row_error(path, number, "image", f"a file below {folder}", sample.image) from None
+            except OSError:
+                raise row_error(path, number, "image", "a readable image", sample.image) from None
+        if sizes[sample.image] != (sample.width, sample.height):
+            size = "{}x{}".format(*sizes[sample.image])
+            raise row_error(path, number, "width", f"the image's size {size}", f"{sample.width}x{sample.height}")
 
 
 def _parse_row(path: Path, number: int, row: dict) -> Sample:

@@ -12,10 +12,9 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import yaml
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from qwen3vl_rl.data.samples import Sample, check_images, read_samples
+from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.evaluation.checkpoints import check_checkpoint, weights_fingerprint
 from qwen3vl_rl.evaluation.metrics import summarize, summarize_latency
 from qwen3vl_rl.evaluation.predict import predict
@@ -30,7 +29,7 @@ from qwen3vl_rl.evaluation.predictions import (
 )
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import Settings
-from qwen3vl_rl.grounding import InputError, row_error
+from qwen3vl_rl.grounding import InputError
 
 
 def read_questions(
@@ -53,27 +52,11 @@ def read_questions(
         samples = read_samples(path)[:limit]
         if not samples:
             raise InputError(f"{path}: expected at least one sample, found none")
-        check_images(samples, path, images)
-        _check_sizes(samples, path, images)
+        check_images(((path, number, sample) for number, sample in enumerate(samples, start=1)), images)
         questions += [
             Question(f"{split}/{number:06d}", split, sample) for number, sample in enumerate(samples, start=1)
         ]
     return questions
-
-
-def _check_sizes(samples: Sequence[Sample], source: Path, images: Path) -> None:
-    """Raises InputError for the first image that cannot be opened or has another size than its row says."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for number, sample in enumerate(samples, start=1):
-        if sample.image not in sizes:
-            try:
-                with Image.open(images / sample.image) as image:  # reads the header alone
-                    sizes[sample.image] = image.size
-            except UnidentifiedImageError:
-                raise row_error(source, number, "image", "a readable image", sample.image) from None
-        if sizes[sample.image] != (sample.width, sample.height):
-            size = "{}x{}".format(*sizes[sample.image])
-            raise row_error(source, number, "width", f"the image's size {size}", f"{sample.width}x{sample.height}")
 
 
 def _split_files(data: Sequence[Path]) -> dict[str, Path]:
