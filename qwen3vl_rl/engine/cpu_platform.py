@@ -21,6 +21,7 @@ def _device_module() -> ModuleType:
         setattr(module, name, lambda *_, **__: None)
     for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
         setattr(module, name, lambda *_, **__: 0)
+    module.get_rng_state, module.set_rng_state = torch.get_rng_state, torch.set_rng_state  # a resumed run restores it
     module.mem_get_info = lambda *_: (0, 0)
     module.get_device_name = lambda *_: "CPU"
     return module

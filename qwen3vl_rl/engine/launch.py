@@ -6,6 +6,7 @@ its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `gl
 
 import importlib.util
 import json
+import re
 import signal
 import sys
 import time
@@ -71,7 +72,7 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
     finally:
         process.stop(child)
     if child.returncode:
-        print(f"error: training stopped with exit code {child.returncode}; see {log}", file=sys.stderr)
+        print(f"error: training stopped with {_reason(child.returncode, log)}; see {log}", file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -79,6 +80,12 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     """The metrics of a run by step. Of a step that was trained again after a resume, the later ones."""
     rows = (json.loads(line) for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
     return {row["step"]: row["data"] for row in rows}
+
+
+def _reason(code: int, log: Path) -> str:
+    """The last exception that `log` names, else the exit code."""
+    exceptions = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", log.read_text(errors="replace"), re.MULTILINE)
+    return exceptions[-1] if exceptions else f"exit code {code}"
 
 
 def _next_metrics_file(folder: Path) -> Path:

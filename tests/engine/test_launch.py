@@ -42,10 +42,15 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
     assert launch.read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
 
 
-def test_a_failed_run_exits_with_1_and_names_the_log(config, trainer, capsys):
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit(7)", "exit code 7"),
+        ("raise ValueError('first') from KeyError('cause')", "ValueError: first"),
+    ],
+)
+def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsys, tmp_path, code, reason):
     with pytest.raises(SystemExit) as stopped:
-        launch.run(config, trainer("raise SystemExit(7)"), {})
+        launch.run(config, trainer(code), {})
     assert stopped.value.code == 1
-    message = capsys.readouterr().err
-    assert "exit code 7" in message
-    assert "train.log" in message
+    assert capsys.readouterr().err == f"error: training stopped with {reason}; see {tmp_path}/run/train.log\n"

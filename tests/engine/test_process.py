@@ -12,9 +12,16 @@ import pytest
 from qwen3vl_rl.engine import process
 
 ROOT = Path(__file__).parents[2]
-FAMILY = (
-    "import os, subprocess, sys, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
-)
+FAMILY = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True); time.sleep(60)"
+LONELY = """
+import sys, time
+from pathlib import Path
+from qwen3vl_rl.engine import process
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+process.start([sys.executable, "-c", child], Path(sys.argv[1]), {})
+time.sleep(60)
+"""
 
 
 def read_pid(log: Path) -> int:

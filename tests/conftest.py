@@ -1,0 +1,132 @@
+"""One run of SFT, GRPO and export on a CPU, shared by all tests that look at what it leaves behind."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from examples.starter.build import build_checkpoint
+from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.parquet import write_parquet
+from qwen3vl_rl.data.rl_parquet import rl_row
+from qwen3vl_rl.data.samples import read_samples
+from qwen3vl_rl.export import export
+from sft.build_dataset import read_traces, sft_row
+
+ROOT = Path(__file__).parents[1]
+# Rollouts of the whole distribution, so that trainer and vLLM score the same thing. Answers of an untrained model all
+# score 0: the entropy bonus is what moves it.
+SMALL_RL = [
+    "data.train_batch_size=4",
+    "data.max_response_length=32",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.actor.entropy_coeff=0.01",
+    "actor_rollout_ref.actor.optim.lr=1e-3",
+    "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.rollout.temperature=1",
+    "actor_rollout_ref.rollout.top_p=1",
+    "actor_rollout_ref.rollout.top_k=-1",
+    "trainer.val_before_train=false",
+]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="also run the long tests, in tests/soak")
+
+
+def pytest_ignore_collect(collection_path, config):
+    return True if collection_path.name == "soak" and not config.getoption("--soak") else None
+
+
+@pytest.fixture(scope="session")
+def sft_command(starter, training_data) -> Callable[..., list[str]]:
+    """`sft_command(folder, *overrides)`: stage 1 on `starter`, 8 steps of 16 samples."""
+
+    def command(folder: Path, *overrides: str) -> list[str]:
+        stage = [sys.executable, "-m", "sft.train", "hardware=cpu", "size=tiny", "data.train_batch_size=16"]
+        files = [f"model.path={starter}", f"data.train_files={training_data}/sft.parquet"]
+        return [*stage, *files, f"trainer.default_local_dir={folder}", *overrides]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def rl_command(sft_checkpoint, training_data) -> Callable[..., list[str]]:
+    """`rl_command(folder, *overrides)`: stage 2 on `sft_checkpoint`, 4 prompts with 4 samples each per step."""
+
+    def command(folder: Path, *overrides: str) -> list[str]:
+        stage = [sys.executable, "-m", "qwen3vl_rl.train", "hardware=cpu", "size=tiny", *SMALL_RL]
+        files = [f"data.train_files={training_data}/rl.parquet", f"data.val_files={training_data}/rl_val.parquet"]
+        model = f"actor_rollout_ref.model.path={sft_checkpoint}"
+        return [*stage, model, *files, f"trainer.default_local_dir={folder}", *overrides]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[[list[str], int], str]:
+    """`train(command, timeout_s)`: run a stage as a user does, return its screen; failing or hanging fails the test."""
+
+    def run(command: list[str], timeout_s: int) -> str:
+        stage = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
+        assert stage.returncode == 0, stage.stdout + stage.stderr
+        return stage.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory) -> Path:
+    """A checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("starter") / "checkpoint"
+    build_checkpoint(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training_data(tmp_path_factory) -> Path:
+    """RefShapes, and the parquet files of both stages: 128 training samples, 4 for validation."""
+    folder = tmp_path_factory.mktemp("training_data")
+    refshapes.build(folder, train=128, val=4, seed=0)
+    images, samples = folder / "images", read_samples(folder / "refshapes_train.jsonl")
+    traces = read_traces(folder / "refshapes_train_traces.jsonl")
+    write_parquet(folder / "sft.parquet", [sft_row(sample, traces[sample.id], images) for sample in samples])
+    rows = [rl_row(sample, index, "train", images) for index, sample in enumerate(samples)]
+    write_parquet(folder / "rl.parquet", rows)
+    write_parquet(folder / "rl_val.parquet", rows[:4])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sft_run(train, sft_command, tmp_path_factory) -> Path:
+    """A finished run of stage 1."""
+    folder = tmp_path_factory.mktemp("sft") / "run"
+    train(sft_command(folder), 300)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sft_checkpoint(sft_run, tmp_path_factory) -> Path:
+    """The Hugging Face folder of `sft_run`."""
+    folder = tmp_path_factory.mktemp("sft_checkpoint") / "checkpoint"
+    export(sft_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rl_run(train, rl_command, tmp_path_factory) -> Path:
+    """A finished run of stage 2: 3 steps, then validation."""
+    folder = tmp_path_factory.mktemp("rl") / "run"
+    train(rl_command(folder, "trainer.total_training_steps=3"), 600)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rl_checkpoint(rl_run, tmp_path_factory) -> Path:
+    """The Hugging Face folder of `rl_run`."""
+    folder = tmp_path_factory.mktemp("rl_checkpoint") / "checkpoint"
+    export(rl_run, folder)
+    return folder

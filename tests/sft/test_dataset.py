@@ -1,0 +1,68 @@
+"""SFT rows are tokenised exactly as generation reads and writes them."""
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from transformers import AutoProcessor
+
+from qwen3vl_rl.grounding import render_prompt, target_text
+from sft.dataset import ThinkingSFTDataset
+
+PROMPT = "<image>" + render_prompt("qwen3", "the red star")
+
+
+@pytest.fixture(scope="session")
+def processor(starter):
+    return AutoProcessor.from_pretrained(starter)
+
+
+@pytest.fixture
+def load(processor, tmp_path):
+    """`load(answer, size)`: the one row of a dataset with an image of `size` (width, height)."""
+
+    def load(answer: str, size=(160, 128), pixels=(784, 50176)):
+        Image.new("RGB", size).save(tmp_path / "image.png")
+        messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
+        row = {"messages": messages, "images": [str(tmp_path / "image.png")]}
+        pd.DataFrame([row]).to_parquet(tmp_path / "rows.parquet")
+        limits = {"processor_kwargs": {"min_pixels": pixels[0], "max_pixels": pixels[1]}}
+        config = {"pad_mode": "no_padding", "max_length": 8192, "apply_chat_template_kwargs": limits}
+        parquet = str(tmp_path / "rows.parquet")
+        return ThinkingSFTDataset(parquet, processor.tokenizer, OmegaConf.create(config), processor)[0]
+
+    return load
+
+
+@pytest.mark.parametrize("reasoning", ["Stars: [1, 2, 3, 4].\nThe red one is it.", "", "\n", "it is </think> not over"])
+def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processor, tmp_path, reasoning):
+    answer = target_text(reasoning, (1, 2, 300, 1000), "the red star")
+    row = load(answer)
+    content = [{"type": "image", "image": Image.open(tmp_path / "image.png")}, {"type": "text", "text": PROMPT[7:]}]
+    seen = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    prompt = seen["input_ids"][0]
+    written = processor.tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert row["input_ids"].tolist() == prompt.tolist() + written
+    assert row["loss_mask"].tolist() == [0] * len(prompt) + [1] * len(written)
+    assert processor.tokenizer.decode(prompt).endswith("<|im_start|>assistant\n<think>\n")
+    assert (row["multi_modal_inputs"]["pixel_values"] == seen["pixel_values"]).all()
+
+
+def test_positions_count_the_image_once_per_axis(load):
+    positions = load(target_text("", (1, 2, 3, 4), "x"))["position_ids"]
+    assert positions.shape[0] == 4  # text, then time, height and width of the multimodal rotary embedding
+    assert positions[0].tolist() == list(range(positions.shape[1]))
+    assert positions[1:].max() < positions.shape[1] - 1
+
+
+@pytest.mark.parametrize("size", [(640, 480), (320, 320)])
+def test_images_are_resized_into_the_recipes_limits(load, size):
+    _, rows, columns = load("x", size)["multi_modal_inputs"]["image_grid_thw"][0].tolist()
+    assert rows * columns * 16 * 16 <= 50176
+    assert abs(columns / rows - size[0] / size[1]) < 0.2

@@ -1,0 +1,40 @@
+"""What takes minutes: `pytest --soak tests/soak`."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.engine.launch import read_metrics
+
+ROOT = Path(__file__).parents[2]
+
+
+def wait_for_step(folder: Path, step: int, timeout_s: int) -> None:
+    for _ in range(timeout_s):
+        if folder.exists() and step in read_metrics(folder):
+            return
+        time.sleep(1)
+    pytest.fail(f"no step {step} after {timeout_s} s")
+
+
+def test_a_killed_rl_run_resumes_after_its_last_checkpoint(train, rl_command, tmp_path):
+    steps = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.test_freq=-1"]
+    command = rl_command(tmp_path / "run", *steps)
+    first = subprocess.Popen(command, cwd=ROOT)
+    wait_for_step(tmp_path / "run", step=2, timeout_s=600)
+    first.kill()
+    first.wait()
+    assert (tmp_path / "run" / "latest_checkpointed_iteration.txt").read_text() == "2"
+    screen = train(command, 600)
+    assert [line.split()[1] for line in screen.splitlines() if line.startswith("step ")] == ["3", "4"]
+    assert sorted(read_metrics(tmp_path / "run")) == [1, 2, 3, 4]
+
+
+def test_two_ranks_learn_what_one_learns(train, sft_command, sft_run, tmp_path):
+    train(sft_command(tmp_path, "trainer.n_gpus_per_node=2"), 600)
+    one, two = read_metrics(sft_run), read_metrics(tmp_path)
+    assert one.keys() == two.keys()
+    for step, metrics in one.items():
+        assert two[step]["train/loss"] == pytest.approx(metrics["train/loss"], abs=1e-4)
