@@ -24,7 +24,6 @@ SMALL_RL = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=4",
     "actor_rollout_ref.actor.entropy_coeff=0.01",
     "actor_rollout_ref.actor.optim.lr=1e-3",
-    "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
     "actor_rollout_ref.rollout.n=4",
     "actor_rollout_ref.rollout.temperature=1",
     "actor_rollout_ref.rollout.top_p=1",

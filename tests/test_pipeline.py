@@ -1,6 +1,7 @@
 """SFT, GRPO and export with the real verl, Ray, FSDP2 and vLLM: what the one shared run leaves behind."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.export import export
+from qwen3vl_rl.grounding import InputError
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -69,3 +72,25 @@ def test_an_export_is_whole_and_keeps_what_goes_with_the_weights(stage, starter,
         assert (checkpoint / name).read_text() == (starter / name).read_text()
     assert json.loads((checkpoint / "config.json").read_text())["dtype"] == "float32"
     assert {tensor.dtype for tensor in weights(checkpoint).values()} == {torch.float32}
+
+
+def test_sharded_weights_are_merged_and_rounded(sft_run, sft_checkpoint, tmp_path):
+    step = shutil.copytree(sft_run / "global_step_8", tmp_path / "global_step_8")
+    (step / "huggingface" / "model.safetensors").unlink()
+    export(step, tmp_path / "merged")
+    exact, merged = weights(sft_checkpoint), weights(tmp_path / "merged")
+    assert exact.keys() == merged.keys()
+    assert all(torch.equal(merged[name], exact[name].bfloat16()) for name in exact)
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_an_export_replaces_an_older_one_and_a_failed_one_leaves_it(sft_run, tmp_path):
+    target = tmp_path / "checkpoint"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(InputError, match="expected a training run"):
+        export(tmp_path, target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoint", "old"]
+    export(sft_run, target)
+    assert not (target / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

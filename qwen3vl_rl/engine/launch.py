@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from omegaconf import DictConfig, OmegaConf
@@ -65,12 +66,13 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
     log = folder / "train.log"
     print(f"starting; log in {log}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is stopped, too
-    command = [sys.executable, "-m", *command, *recipe, *hydra]
-    child = process.start(command, log, {"VERL_FILE_LOGGER_PATH": str(metrics)})
-    try:
-        _follow(child, metrics, columns)
-    finally:
-        process.stop(child)
+    with TemporaryDirectory(prefix="egm-", ignore_cleanup_errors=True) as temporary:  # Ray and vLLM leave files behind
+        environment = {"VERL_FILE_LOGGER_PATH": str(metrics), "TMPDIR": temporary}
+        child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
+        try:
+            _follow(child, metrics, columns)
+        finally:
+            process.stop(child)
     if child.returncode:
         print(f"error: training stopped with {_reason(child.returncode, log)}; see {log}", file=sys.stderr)
         raise SystemExit(1)

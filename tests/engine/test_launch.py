@@ -1,10 +1,18 @@
 """A run's recipe, log and metrics are kept, its steps reach the screen, and its failure the exit code."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.engine import launch
 
+ROOT = Path(__file__).parents[2]
 STEPS = """
 import json, os, sys
 with open(os.environ["VERL_FILE_LOGGER_PATH"], "w") as file:
@@ -54,3 +62,20 @@ def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsy
         launch.run(config, trainer(code), {})
     assert stopped.value.code == 1
     assert capsys.readouterr().err == f"error: training stopped with {reason}; see {tmp_path}/run/train.log\n"
+
+
+def test_a_terminated_run_ends_its_trainer(trainer, tmp_path):
+    command = trainer("import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)")
+    code = (
+        "from omegaconf import OmegaConf; from qwen3vl_rl.engine import launch\n"
+        "trainer = {'device': 'cuda', 'default_local_dir': 'run'}\n"
+        f"launch.run(OmegaConf.create({{'trainer': trainer}}), {command}, {{}})"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
+    while not (tmp_path / "pid").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.terminate()
+    assert run.wait(60) == 128 + signal.SIGTERM
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
