@@ -26,7 +26,7 @@ COLUMNS = {
 
 
 def train(config: DictConfig) -> None:
-    launch.check_files(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+    launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     reward = config.reward.custom_reward_function.reward_kwargs.reward_type
     if reward not in REWARDS:
         raise InputError(f'reward_type: expected one of {", ".join(REWARDS)}, got "{reward}"')

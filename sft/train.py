@@ -18,7 +18,7 @@ COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation
 
 
 def train(config: DictConfig) -> None:
-    launch.check_files(config, "model.path", "data.train_files", *(["data.val_files"] if config.data.val_files else []))
+    launch.check_paths(config, "model.path", "data.train_files", *(["data.val_files"] if config.data.val_files else []))
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "verl.trainer.sft_trainer"], COLUMNS)
 

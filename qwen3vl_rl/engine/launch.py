@@ -39,14 +39,15 @@ def check_choices(groups: Path, overrides: Sequence[str]) -> None:
             raise InputError(f'{group}: expected one of {", ".join(choices)}, got "{choice}"')
 
 
-def check_files(config: DictConfig, *keys: str) -> None:
-    """Raise InputError for the first of `keys` that is not set, or names a local file that is not there."""
-    for key in keys:
+def check_paths(config: DictConfig, model: str, *files: str) -> None:
+    """Raise InputError for a key that is not set, or names what is not there. A model may be `owner/name` of a hub."""
+    for key in (model, *files):
         value = OmegaConf.select(config, key)
         if not value:
             raise InputError(f"{key}: expected a path, got nothing")
         for path in [value] if isinstance(value, str) else value:
-            if path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
+            on_hub = key == model and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)
+            if not on_hub and not Path(path).expanduser().exists():
                 raise InputError(f"{key}: no such file or folder: {path}")
 
 
