@@ -4,12 +4,12 @@
 #   bash scripts/quickstart.sh [Hydra overrides of stage 2, such as reward=sigmoid]
 #
 # OUT=DIR   where everything goes (outputs/quickstart)       SEED=N   of data and training (0)
-# MODEL=DIR the checkpoint to start from (examples/starter/checkpoint)
+# MODEL=DIR the checkpoint to start from (random weights of examples/starter/build.py)
 #
 # A second run goes on where the first stopped and skips what is done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=${OUT:-outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-examples/starter/checkpoint}
+OUT=${OUT:-outputs/quickstart} SEED=${SEED:-0}
 SFT_SAMPLES=1600 RL_SAMPLES=400 EVAL_SAMPLES=150
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
@@ -39,6 +39,11 @@ stage() {
 bash scripts/setup.sh cpu
 unset PYTHONDONTWRITEBYTECODE
 
+if [[ -z ${MODEL:-} ]]; then
+  MODEL=$OUT/checkpoints/base
+  stage base "model: random weights, so nothing much will be learnt; MODEL=… names a trained checkpoint" \
+    $python examples/starter/build.py --out "$MODEL" --seed "$SEED"
+fi
 stage refshapes "data: RefShapes, $((SFT_SAMPLES + RL_SAMPLES)) training samples, $EVAL_SAMPLES per evaluation split" \
   $python -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES --seed "$SEED"
 stage sft-data "data: samples and reasoning traces to SFT parquet" \
