@@ -36,39 +36,43 @@ stage() {
   echo "   took $((SECONDS - begin)) s"
 }
 
-bash scripts/setup.sh cpu
-unset PYTHONDONTWRITEBYTECODE
+main() {
+  bash scripts/setup.sh cpu
+  unset PYTHONDONTWRITEBYTECODE
 
-if [[ -z ${MODEL:-} ]]; then
-  MODEL=$OUT/checkpoints/base
-  stage base "model: random weights, so nothing much will be learnt; MODEL=… names a trained checkpoint" \
-    $python examples/starter/build.py --out "$MODEL" --seed "$SEED"
-fi
-stage refshapes "data: RefShapes, $((SFT_SAMPLES + RL_SAMPLES)) training samples, $EVAL_SAMPLES per evaluation split" \
-  $python -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES --seed "$SEED"
-stage sft-data "data: samples and reasoning traces to SFT parquet" \
-  $python -m sft.build_dataset --samples "$data/refshapes_train.jsonl" --traces "$data/refshapes_train_traces.jsonl" \
-  --images "$data/images" --rows ":$SFT_SAMPLES" --out "$data/sft_train.parquet"
-stage rl-data "data: other samples to RL parquet" \
-  $python -m qwen3vl_rl.data.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
-  --rows "$SFT_SAMPLES:" --split train --out "$data/rl_train.parquet"
-stage rl-val-data "data: RL validation parquet, from the val split alone" \
-  $python -m qwen3vl_rl.data.rl_parquet --samples "$data/eval/refshapes_val.jsonl" --images "$data/images" \
-  --rows :32 --split test --out "$data/rl_val.parquet"
-stage sft "stage 1: SFT on $SFT_SAMPLES reasoning traces" \
-  $python -m sft.train hardware=cpu size=tiny model.path="$MODEL" data.train_files="$data/sft_train.parquet" \
-  trainer.seed="$SEED" trainer.default_local_dir="$OUT/sft"
-stage sft-export "stage 1: checkpoint to Hugging Face folder" \
-  $python -m qwen3vl_rl.export "$OUT/sft" "$OUT/checkpoints/sft"
-stage rl "stage 2: GRPO with the IoU reward" \
-  $python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path="$OUT/checkpoints/sft" \
-  data.train_files="$data/rl_train.parquet" data.val_files="$data/rl_val.parquet" data.seed="$SEED" \
-  trainer.default_local_dir="$OUT/rl" trainer.total_training_steps=12 "$@"
-stage rl-export "stage 2: checkpoint to Hugging Face folder" \
-  $python -m qwen3vl_rl.export "$OUT/rl" "$OUT/checkpoints/rl"
-echo "== evaluation: base, SFT and RL on four splits"
-$python -m qwen3vl_rl.evaluation --data "$data/eval" --images "$data/images" --out "$OUT/eval" \
-  --report "$OUT/report/index.html" --max-tokens 224 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
-  --model rl="$OUT/checkpoints/rl" --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
-  --curves rl="$(ls "$OUT"/rl/metrics-*.jsonl | tail -1)"
-echo "the whole run took $SECONDS s"
+  if [[ -z ${MODEL:-} ]]; then
+    MODEL=$OUT/checkpoints/base
+    stage base "model: random weights, so nothing much will be learnt; MODEL=… names a trained checkpoint" \
+      $python examples/starter/build.py --out "$MODEL" --seed "$SEED"
+  fi
+  stage refshapes "data: RefShapes, $((SFT_SAMPLES + RL_SAMPLES)) training samples, $EVAL_SAMPLES per evaluation split" \
+    $python -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES --seed "$SEED"
+  stage sft-data "data: samples and reasoning traces to SFT parquet" \
+    $python -m sft.build_dataset --samples "$data/refshapes_train.jsonl" --traces "$data/refshapes_train_traces.jsonl" \
+    --images "$data/images" --rows ":$SFT_SAMPLES" --out "$data/sft_train.parquet"
+  stage rl-data "data: other samples to RL parquet" \
+    $python -m qwen3vl_rl.data.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
+    --rows "$SFT_SAMPLES:" --split train --out "$data/rl_train.parquet"
+  stage rl-val-data "data: RL validation parquet, from the val split alone" \
+    $python -m qwen3vl_rl.data.rl_parquet --samples "$data/eval/refshapes_val.jsonl" --images "$data/images" \
+    --rows :32 --split test --out "$data/rl_val.parquet"
+  stage sft "stage 1: SFT on $SFT_SAMPLES reasoning traces" \
+    $python -m sft.train hardware=cpu size=tiny model.path="$MODEL" data.train_files="$data/sft_train.parquet" \
+    trainer.seed="$SEED" trainer.default_local_dir="$OUT/sft"
+  stage sft-export "stage 1: checkpoint to Hugging Face folder" \
+    $python -m qwen3vl_rl.export "$OUT/sft" "$OUT/checkpoints/sft"
+  stage rl "stage 2: GRPO with the IoU reward" \
+    $python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path="$OUT/checkpoints/sft" \
+    data.train_files="$data/rl_train.parquet" data.val_files="$data/rl_val.parquet" data.seed="$SEED" \
+    trainer.default_local_dir="$OUT/rl" trainer.total_training_steps=12 "$@"
+  stage rl-export "stage 2: checkpoint to Hugging Face folder" \
+    $python -m qwen3vl_rl.export "$OUT/rl" "$OUT/checkpoints/rl"
+  echo "== evaluation: base, SFT and RL on four splits"
+  $python -m qwen3vl_rl.evaluation --data "$data/eval" --images "$data/images" --out "$OUT/eval" \
+    --report "$OUT/report/index.html" --max-tokens 224 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
+    --model rl="$OUT/checkpoints/rl" --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
+    --curves rl="$(ls "$OUT"/rl/metrics-*.jsonl | tail -1)"
+  echo "the whole run took $SECONDS s"
+}
+
+main "$@" # a function, so that bash has read it all before it starts
