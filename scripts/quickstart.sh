@@ -58,12 +58,13 @@ main() {
     --rows :32 --split test --out "$data/rl_val.parquet"
   stage sft "stage 1: SFT on $SFT_SAMPLES reasoning traces" \
     $python -m sft.train hardware=cpu size=tiny model.path="$MODEL" data.train_files="$data/sft_train.parquet" \
-    trainer.seed="$SEED" trainer.default_local_dir="$OUT/sft"
+    trainer.default_local_dir="$OUT/sft"
   stage sft-export "stage 1: checkpoint to Hugging Face folder" \
     $python -m qwen3vl_rl.export "$OUT/sft" "$OUT/checkpoints/sft"
   stage rl "stage 2: GRPO with the IoU reward" \
     $python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path="$OUT/checkpoints/sft" \
     data.train_files="$data/rl_train.parquet" data.val_files="$data/rl_val.parquet" data.seed="$SEED" \
+    actor_rollout_ref.rollout.seed="$SEED" \
     trainer.default_local_dir="$OUT/rl" trainer.total_training_steps=12 "$@"
   stage rl-export "stage 2: checkpoint to Hugging Face folder" \
     $python -m qwen3vl_rl.export "$OUT/rl" "$OUT/checkpoints/rl"

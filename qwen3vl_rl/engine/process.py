@@ -30,10 +30,12 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
 def stop(process: subprocess.Popen) -> None:
     """End the group of `process`: ask, wait, then kill what is left."""
     _signal_group(process, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_TIMEOUT_S)
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_TIMEOUT_S)
+    finally:  # also takes what outlived its parent, and runs when Ctrl-C cuts the wait short
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

@@ -2,7 +2,8 @@
 
 transformers (5.9) calls scaled-dot-product attention once per image and layer. It hands a whole batch, with its
 cumulative lengths, only to functions whose name contains "flash"; hence the name below. Registered through
-transformers' `AttentionInterface`. Chosen on a loaded model: while loading, such a name would be taken for a flash-attn package.
+transformers' `AttentionInterface`. Chosen on a loaded model: while loading, such a name would be taken
+for a flash-attn package.
 """
 
 import torch

@@ -4,15 +4,11 @@ Both offer `load(model)`, which makes the server answer as that model and return
 `reads_images_below`, the folder whose files requests may name by path (None: images travel inside the request).
 """
 
-import ctypes
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -20,17 +16,15 @@ from pathlib import Path
 
 import httpx
 
-from qwen3vl_rl.engine import cpu
+from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.evaluation.checkpoints import context_length, interchangeable
 from qwen3vl_rl.grounding import InputError
 
 MAX_PROMPT_TOKENS = 16384  # egm recipe, stage 2: the longest prompt, image included
 START_TIMEOUT_S = 1800  # an 8B model with torch.compile and CUDA graphs on cold disks
 SWAP_TIMEOUT_S = 600
-STOP_TIMEOUT_S = 20
 LOG_LINES = 25
 SERVED_NAME = "evaluated"
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class EngineError(RuntimeError):
@@ -120,16 +114,9 @@ class Server:
 
     def stop(self) -> None:
         """Stop the process group that `load` started, if any."""
-        process, self._process, self._checkpoint = self._process, None, None
-        if process is None:
-            return
-        _signal_group(process, signal.SIGTERM)
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_TIMEOUT_S)
-        finally:  # also takes what outlived its parent
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
+        child, self._process, self._checkpoint = self._process, None, None
+        if child is not None:
+            process.stop(child)
 
     def describe_failure(self, what: str) -> str:
         """`what`, with the last lines of the server's log."""
@@ -147,17 +134,8 @@ class Server:
         command = [*self._engine.command(checkpoint, length), "--host", "127.0.0.1", "--port", str(port)]
         command += [self._engine.media_flag, str(self.reads_images_below), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
-            self._log_start = log.tell()
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self._engine.environment},
-                start_new_session=True,  # a group of its own to stop, which Ctrl-C in the terminal does not reach
-                preexec_fn=_die_with_parent(),
-            )
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._process = process.start(command, self._log, self._engine.environment)
         self.url = f"http://127.0.0.1:{port}"
         _say(f"starting a server on {checkpoint}, log in {self._log}")
         self._wait_until_healthy()
@@ -231,14 +209,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # all of the group has ended
-        os.killpg(process.pid, number)
-
-
-def _die_with_parent() -> Callable[[], None]:
-    """For the child, between fork and exec: ask Linux to end it when this process is killed, even by `kill -9`."""
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

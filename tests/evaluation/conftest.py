@@ -1,15 +1,11 @@
 """What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.predictions import Prediction, Question, append, score
@@ -68,13 +64,6 @@ def _answer(question: Question, is_right: bool) -> Prediction:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory) -> tuple[Path, Path]:
-    """Two tiny Qwen3-VL checkpoints of one architecture with different random weights."""
-    first, second = (tmp_path_factory.mktemp("checkpoints") / name for name in ("first", "second"))
-    build_checkpoint(first, seed=0)
-    shutil.copytree(first, second)
-    generator = torch.Generator().manual_seed(1)
-    weights = load_file(first / "model.safetensors")
-    moved = {name: w + 0.02 * torch.randn(w.shape, generator=generator) for name, w in weights.items()}
-    save_file(moved, second / "model.safetensors", metadata={"format": "pt"})
-    return first, second
+def checkpoints(starter, rl_checkpoint) -> tuple[Path, Path]:
+    """Two checkpoints of one architecture: the start and the end of the shared SFT → GRPO run."""
+    return starter, rl_checkpoint
