@@ -50,6 +50,7 @@ from qwen3vl_rl.grounding import eval_iou, parse_box_1000, px_to_1000, render_pr
 
 IGNORE = -100
 AMODAL_RATE = 0.2
+REUSE = 3  # times that an example is seen
 RAMP = 0.25  # share of the training over which the curriculum grows
 EVERYTHING = Category(None, None, None)
 
@@ -59,6 +60,15 @@ class Example:
     scene: Scene
     prompt: str
     target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An example in tokens, image placeholders and end of turn included."""
+
+    scene: Scene
+    prompt_ids: list[int]
+    target_ids: list[int]
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -128,25 +138,27 @@ class Collator:
         )
         before, after = text.replace("<|image_pad|>", "<|image_pad|>" * image_tokens).split("PROMPT")
         # Special tokens stand on both sides of the prompt, so the three parts tokenize apart as they would together.
-        self.before, self.after = self.encode([before, after])
+        self.before, self.after = self.tokenize([before, after])
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
 
-    def encode_prompts(self, examples: list[Example]) -> list[list[int]]:
-        return [self.before + ids + self.after for ids in self.encode([e.prompt for e in examples])]
+    def encode(self, examples: list[Example]) -> list[Encoded]:
+        prompts, targets = self.tokenize([e.prompt for e in examples]), self.tokenize([e.target for e in examples])
+        return [
+            Encoded(e.scene, self.before + prompt + self.after, [*target, self.tokenizer.eos_token_id])
+            for e, prompt, target in zip(examples, prompts, targets, strict=True)
+        ]
 
-    def __call__(self, examples: list[Example]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[Encoded]) -> dict[str, torch.Tensor]:
         """`input_ids` (B, L), `labels` (B, L) with the prompt ignored, and the arrays of `encode_images`."""
-        prompts = self.encode_prompts(examples)
-        targets = [[*ids, self.tokenizer.eos_token_id] for ids in self.encode([e.target for e in examples])]
-        longest = max(len(p) + len(t) for p, t in zip(prompts, targets, strict=True))
+        longest = max(len(e.prompt_ids) + len(e.target_ids) for e in examples)
         input_ids = np.full((len(examples), longest), self.tokenizer.pad_token_id)
         labels = np.full((len(examples), longest), IGNORE)
-        for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
-            end = len(prompt) + len(target)
-            input_ids[row, :end] = prompt + target
-            labels[row, len(prompt) : end] = target
+        for row, example in enumerate(examples):
+            start, end = len(example.prompt_ids), len(example.prompt_ids) + len(example.target_ids)
+            input_ids[row, :end] = example.prompt_ids + example.target_ids
+            labels[row, start:end] = example.target_ids
         arrays = encode_images([e.scene for e in examples]) | {"input_ids": input_ids, "labels": labels}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
@@ -160,7 +172,8 @@ def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
 
 
 class Batches(IterableDataset):
-    """Endless batches; each worker draws its own stream and groups similar lengths, which saves padding."""
+    """Endless batches. Each worker draws its own stream into pools, groups similar lengths, which saves padding, and
+    uses a pool `REUSE` times: drawing scenes, not the GPU, was what bounded the speed."""
 
     def __init__(self, collate: Collator, make_examples, seed: int, batch_size: int, pool: int = 8):
         self.collate, self.make_examples = collate, make_examples
@@ -171,10 +184,12 @@ class Batches(IterableDataset):
         stream = self.make_examples(f"starter-{self.seed}-{worker.id if worker else 0}")
         rng = random.Random(self.seed)
         while True:
-            drawn = sorted(itertools.islice(stream, self.pool * self.batch_size), key=lambda e: len(e.target))
-            batches = [drawn[i : i + self.batch_size] for i in range(0, len(drawn), self.batch_size)]
-            rng.shuffle(batches)
-            yield from map(self.collate, batches)
+            pool = self.collate.encode(list(itertools.islice(stream, self.pool * self.batch_size)))
+            for _ in range(REUSE):
+                pool.sort(key=lambda e: len(e.target_ids) + rng.uniform(-8, 8))  # other neighbours each time
+                batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
+                rng.shuffle(batches)
+                yield from map(self.collate, batches)
 
 
 class Geometry:
@@ -289,7 +304,7 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
     for split, kinds in SPLITS.items():
         stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split))
         drawn = list(itertools.islice(stream, count))
-        prompts = collate.encode_prompts([refer_example(r) for r in drawn])
+        prompts = [e.prompt_ids for e in collate.encode([refer_example(r) for r in drawn])]
         inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
         images = {k: torch.from_numpy(v).to(device) for k, v in encode_images([r.scene for r in drawn]).items()}
         output = model.generate(
@@ -329,7 +344,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     build_checkpoint(args.out, args.seed)
-    ramp = int(RAMP * args.steps * args.batch_size / max(1, args.workers))
+    ramp = int(RAMP * args.steps * args.batch_size / max(1, args.workers) / REUSE)  # each worker counts its own
     model, processor = load(args.out, device)
     run = train(
         model, processor, partial(starter_examples, ramp=ramp),

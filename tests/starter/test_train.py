@@ -14,8 +14,8 @@ from examples.starter.train import IGNORE, Collator, Geometry, load, starter_exa
 def batch_and_parts(starter):
     model, processor = load(starter, "cpu")
     torch.nn.init.normal_(model.model.visual.merger.linear_fc2.weight, std=0.5)  # so that the image matters
-    examples = list(itertools.islice(starter_examples("test", ramp=1), 6))
-    return model, processor, examples, Collator(processor)(examples)
+    examples, collate = list(itertools.islice(starter_examples("test", ramp=1), 6)), Collator(processor)
+    return model, processor, examples, collate(collate.encode(examples))
 
 
 def test_logits_equal_transformers_own_path(batch_and_parts, starter):
