@@ -1,4 +1,4 @@
-"""The long tests write their outcomes to results.json as they finish; a case that passed at this commit is not run again."""
+"""The long tests write their outcomes to results.json as they end; what passed at this commit is not repeated."""
 
 import json
 import os
