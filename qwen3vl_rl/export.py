@@ -19,8 +19,13 @@ from qwen3vl_rl.grounding import InputError, cli
 
 
 def export(source: Path, target: Path) -> None:
-    """Write `target` whole or not at all. Raises InputError where `source` holds no checkpoint."""
+    """Write `target` whole or not at all; an earlier checkpoint there is replaced.
+
+    Raises InputError where `source` holds no checkpoint, and where `target` holds something else.
+    """
     checkpoint = find_checkpoint(source)
+    if target.exists() and any(target.iterdir()) and not (target / "config.json").exists():
+        raise InputError(f"{target}: expected no such folder or an earlier checkpoint, found other files")
     draft = target.with_name(f"{target.name}.{os.getpid()}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

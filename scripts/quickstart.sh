@@ -3,14 +3,14 @@
 #
 #   bash scripts/quickstart.sh [Hydra overrides of stage 2, such as reward=sigmoid]
 #
-# OUT=DIR   where everything goes (outputs/quickstart)       SEED=N   of data and training (0)
-# MODEL=DIR the checkpoint to start from (random weights of examples/starter/build.py)
+# OUT=DIR   where everything goes (outputs/quickstart)       SEED=N   of data, base weights and RL (0)
+# MODEL=DIR the checkpoint to start from (default: a tiny one with random weights)
 #
 # A second run goes on where the first stopped and skips what is done.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-outputs/quickstart} SEED=${SEED:-0}
-SFT_SAMPLES=1600 RL_SAMPLES=400 EVAL_SAMPLES=150
+SFT_SAMPLES=1600 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=12 # sizes that two cores finish in ten minutes
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=.venv/bin/python data=$OUT/data
@@ -43,7 +43,7 @@ main() {
   if [[ -z ${MODEL:-} ]]; then
     MODEL=$OUT/checkpoints/base
     stage base "model: random weights, so nothing much will be learnt; MODEL=… names a trained checkpoint" \
-      $python examples/starter/build.py --out "$MODEL" --seed "$SEED"
+      $python -m examples.starter.build --out "$MODEL" --seed "$SEED"
   fi
   stage refshapes "data: RefShapes, $((SFT_SAMPLES + RL_SAMPLES)) training samples, $EVAL_SAMPLES per evaluation split" \
     $python -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES --seed "$SEED"
@@ -65,12 +65,12 @@ main() {
     $python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path="$OUT/checkpoints/sft" \
     data.train_files="$data/rl_train.parquet" data.val_files="$data/rl_val.parquet" data.seed="$SEED" \
     actor_rollout_ref.rollout.seed="$SEED" \
-    trainer.default_local_dir="$OUT/rl" trainer.total_training_steps=12 "$@"
+    trainer.default_local_dir="$OUT/rl" trainer.total_training_steps=$RL_STEPS "$@"
   stage rl-export "stage 2: checkpoint to Hugging Face folder" \
     $python -m qwen3vl_rl.export "$OUT/rl" "$OUT/checkpoints/rl"
   echo "== evaluation: base, SFT and RL on four splits"
   $python -m qwen3vl_rl.evaluation --data "$data/eval" --images "$data/images" --out "$OUT/eval" \
-    --report "$OUT/report/index.html" --max-tokens 224 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
+    --report "$OUT/report/index.html" --max-tokens 192 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
     --model rl="$OUT/checkpoints/rl" --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
     --curves rl="$(ls "$OUT"/rl/metrics-*.jsonl | tail -1)"
   echo "the whole run took $SECONDS s"

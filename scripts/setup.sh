@@ -21,7 +21,10 @@ find_python() {
 stamp=.venv/installed-$(cat "$pins" pyproject.toml | sha256sum | cut -c1-16)
 [[ -f $stamp ]] && exit 0
 echo "== environment: installing $pins into .venv"
-[[ -x .venv/bin/python ]] || "$(find_python)" -m venv .venv
+if [[ ! -x .venv/bin/pip ]]; then
+  python=$(find_python)
+  "$python" -m venv --clear .venv
+fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$(grep '^uv==' "$pins")"
 # The list is complete and resolved, so nothing may add to it: --no-deps.
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --compile-bytecode -r "$pins" -e .

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.parquet import add_arguments, select_samples, user_turn, write_parquet
 from qwen3vl_rl.data.samples import Sample, read_jsonl
-from qwen3vl_rl.grounding import cli, px_to_1000, row_error, target_text
+from qwen3vl_rl.grounding import InputError, cli, px_to_1000, row_error, target_text
 
 
 def read_traces(path: Path) -> dict[str, str]:
@@ -43,6 +43,8 @@ def main() -> None:
     traces = read_traces(args.traces)
     samples = select_samples(args)
     rows = [sft_row(sample, traces[sample.id], args.images) for _, _, sample in samples if sample.id in traces]
+    if not rows:
+        raise InputError(f"{args.traces}: expected traces of the chosen samples, found none")
     write_parquet(args.out, rows)
     print(f"{args.out}: {len(rows)} rows, {len(samples) - len(rows)} samples without a trace left out")
 

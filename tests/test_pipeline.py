@@ -87,10 +87,17 @@ def test_sharded_weights_are_merged_and_rounded(sft_run, sft_checkpoint, tmp_pat
 def test_an_export_replaces_an_older_one_and_a_failed_one_leaves_it(sft_run, tmp_path):
     target = tmp_path / "checkpoint"
     target.mkdir()
+    (target / "config.json").touch()
     (target / "old").touch()
     with pytest.raises(InputError, match="expected a training run"):
         export(tmp_path, target)
-    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoint", "old"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["checkpoint", "config.json", "old"]
     export(sft_run, target)
     assert not (target / "old").exists()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "important").touch()
+    with pytest.raises(InputError, match="found other files"):
+        export(sft_run, tmp_path / "notes")
+    (tmp_path / "notes" / "important").unlink()
+    (tmp_path / "notes").rmdir()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]

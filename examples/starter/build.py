@@ -1,6 +1,6 @@
 """Build a small Qwen3-VL checkpoint with random weights that transformers, verl and vLLM load unchanged.
 
-    python examples/starter/build.py --out DIR [--seed 0] [--set text_config.num_hidden_layers=8]
+    python -m examples.starter.build --out DIR [--seed 0] [--set text_config.num_hidden_layers=8]
 
 The architecture is Qwen3-VL's own (patch 16, merge 2, deepstack, interleaved mRoPE); `CONFIG` sizes it. The tokenizer
 is a byte-level BPE learned from RefShapes text: Qwen's special tokens, one token per digit, and any UTF-8 text can be

@@ -22,14 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def select_samples(args: argparse.Namespace) -> list[Located]:
     """The chosen rows of all files. Raises InputError for bad rows, bad images and an empty choice."""
     try:
-        chosen = slice(*(int(end) if end else None for end in args.rows.split(":")))
-    except (ValueError, TypeError):
+        start, end = args.rows.split(":")
+        chosen = slice(int(start) if start else None, int(end) if end else None)
+    except ValueError:
         raise InputError(f"--rows: expected START:END, got {args.rows!r}") from None
     located = []
     for path in args.samples:
         located += [(path, number, sample) for number, sample in enumerate(read_samples(path), start=1)][chosen]
     if not located:
-        raise InputError(f"--rows {args.rows}: expected at least one sample, found none")
+        raise InputError(f"{args.samples[0]}: expected at least one sample in rows {args.rows}, found none")
     check_images(located, args.images)
     return located
 

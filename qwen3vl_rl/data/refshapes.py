@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from qwen3vl_rl.data.samples import write_jsonl
-from qwen3vl_rl.grounding import Box, cli, iou, px_to_1000, render_prompt
+from qwen3vl_rl.grounding import Box, InputError, cli, iou, px_to_1000, render_prompt
 
 WIDTH, HEIGHT = 160, 128  # px; not square, so that swapped axes show; multiples of 32, so that Qwen3-VL never resizes
 COLOURS = {
@@ -454,6 +454,9 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=100, help="samples in each evaluation split")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    for name in ("train", "val"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
     build(args.out, args.train, args.val, args.seed)
     counts = {"train": args.train} | dict.fromkeys(SPLITS, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))

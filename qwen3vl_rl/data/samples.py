@@ -53,8 +53,13 @@ def read_jsonl(path: Path) -> list[dict]:
     """Rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is no object."""
     if not path.is_file():
         raise InputError(f"{path}: expected a jsonl file, found none")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start})") from None
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Not splitlines(): JSON strings may hold U+0085 or U+2028, which it also takes for the end of a line.
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -81,7 +86,7 @@ def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> N
                     sizes[sample.image] = image.size
             except FileNotFoundError:
                 raise row_error(path, number, "image", f"a file below {folder}", sample.image) from None
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a path that no file can have
                 raise row_error(path, number, "image", "a readable image", sample.image) from None
         if sizes[sample.image] != (sample.width, sample.height):
             size = "{}x{}".format(*sizes[sample.image])
@@ -145,10 +150,12 @@ def _conversation_box(path: Path, number: int, row: dict, width: int, height: in
     return [v * side / 1000 for v, side in zip(xyxy_1000, (width, height, width, height), strict=True)]
 
 
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf  # also for integers too large for a float
+
+
 def _check_box(path: Path, number: int, name: str, value, width: int, height: int) -> Box:
-    is_box = (
-        isinstance(value, list) and len(value) == 4 and all(type(v) in (int, float) and math.isfinite(v) for v in value)
-    )
+    is_box = isinstance(value, list) and len(value) == 4 and all(_is_number(v) for v in value)
     if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):
         raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
     return tuple(float(v) for v in value)

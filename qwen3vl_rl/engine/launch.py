@@ -46,7 +46,7 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
         if not value:
             raise InputError(f"{key}: expected a path, got nothing")
         for path in [value] if isinstance(value, str) else value:
-            on_hub = key == model and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)
+            on_hub = key == model and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not Path(path).parent.exists()
             if not on_hub and not Path(path).expanduser().exists():
                 raise InputError(f"{key}: no such file or folder: {path}")
 
@@ -93,7 +93,8 @@ def _reason(code: int, log: Path) -> str:
 
 def _next_metrics_file(folder: Path) -> Path:
     """verl empties the file that it is given, so every start gets its own."""
-    return folder / f"metrics-{len(list(folder.glob('metrics-*.jsonl'))):03d}.jsonl"
+    taken = [int(path.stem.removeprefix("metrics-")) for path in folder.glob("metrics-*.jsonl")]
+    return folder / f"metrics-{max(taken, default=-1) + 1:03d}.jsonl"
 
 
 def _follow(child, metrics: Path, columns: Mapping[str, str]) -> None:

@@ -130,7 +130,10 @@ class Server:
         if on_cpu():
             cpu.activate()
         port = _free_port()
-        length = min(MAX_PROMPT_TOKENS + self._max_tokens, context_length(checkpoint))
+        context = context_length(checkpoint)
+        if self._max_tokens >= context:
+            raise InputError(f"max_tokens: expected less than the model's context of {context}, got {self._max_tokens}")
+        length = min(MAX_PROMPT_TOKENS + self._max_tokens, context)
         command = [*self._engine.command(checkpoint, length), "--host", "127.0.0.1", "--port", str(port)]
         command += [self._engine.media_flag, str(self.reads_images_below), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)

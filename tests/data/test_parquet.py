@@ -83,6 +83,21 @@ def test_bad_traces_are_named(world, tmp_path, line, message):
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_traces_of_other_samples_are_an_error_and_keep_the_earlier_file(world, tmp_path):
+    out, traces = tmp_path / "sft.parquet", tmp_path / "traces.jsonl"
+    out.write_text("earlier")
+    traces.write_text('{"id": "other", "reasoning": "a"}\n')
+    done = run("sft.build_dataset", *common(world, out), "--traces", traces)
+    assert done.returncode == 2 and "expected traces of the chosen samples" in done.stderr
+    assert out.read_text() == "earlier"
+
+
+@pytest.mark.parametrize("rows", ["2", "::0", "a:b"])
+def test_rows_are_start_and_end(world, tmp_path, rows):
+    done = run("qwen3vl_rl.data.rl_parquet", *common(world, tmp_path / "o"), "--split", "test", "--rows", rows)
+    assert done.returncode == 2 and "expected START:END" in done.stderr
+
+
 def test_an_empty_choice_is_an_error(world, tmp_path):
     done = run("qwen3vl_rl.data.rl_parquet", *common(world, tmp_path / "o"), "--split", "test", "--rows", "500:")
-    assert done.returncode == 2 and "--rows 500:" in done.stderr
+    assert done.returncode == 2 and "at least one sample in rows 500:" in done.stderr

@@ -46,6 +46,7 @@ def test_modal_box_chooses_the_amodal_prompt(tmp_path):
         ({"bbox": [1, 2, 3, "4"]}, "bbox"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox"),
         ({"bbox": None}, "bbox"),
+        ({"bbox": [0, 0, 10**400, 5]}, "bbox"),
         ({"modal_bbox": [0, 0, 500, 5]}, "modal_bbox"),
         ({"sent": ""}, "sent"),
         ({"image": 3}, "image"),
@@ -85,6 +86,18 @@ def test_broken_lines_are_named(tmp_path, line):
     path.write_text(json.dumps(EVALUATION) + "\n" + line + "\n")
     with pytest.raises(InputError, match=r"bad\.jsonl: row 2: "):
         read_samples(path)
+
+
+def test_line_separators_inside_texts_are_no_line_ends(tmp_path):
+    sent = "a\u0085b\u2028c\u2029d"
+    rows = read_samples(write(tmp_path / "rows.jsonl", EVALUATION | {"sent": sent}, EVALUATION))
+    assert [row.sent for row in rows] == [sent, "the cat"]
+
+
+def test_a_file_that_is_no_utf8_is_named(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"sent": "caf\xe9"}\n')
+    with pytest.raises(InputError, match=r"latin\.jsonl: expected UTF-8"):
+        read_samples(tmp_path / "latin.jsonl")
 
 
 def test_a_missing_file_is_named(tmp_path):
