@@ -1,4 +1,4 @@
-"""Real COCO images and human expressions (RefCOCOS, val2017) through the sample reader, the image check and RL parquet."""
+"""Real COCO images and expressions (RefCOCOS, val2017) through the sample reader, the image check and RL parquet."""
 
 import json
 import os
