@@ -35,7 +35,7 @@ def test_the_quickstart_ends_in_table_and_report_and_a_second_one_skips_what_is_
     assert "data:image/png" in (tmp_path / "report" / "index.html").read_text()
     second = quickstart(tmp_path)
     assert second.returncode == 0, second.stderr
-    assert second.stdout.count("done before") == first.stdout.count("took")
+    assert second.stdout.count("done before") == first.stdout.count("   took ")
     other = quickstart(tmp_path, "reward=sigmoid")
     assert other.returncode == 2
     assert "holds the stage 'rl' of another run" in other.stderr
