@@ -327,11 +327,9 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
 
 
 def amodal_reasoning(scene: Scene, query: Query) -> str:
-    """The trace of an amodal sample says what hides the target."""
-    front = scene.shapes[query.target].hidden_by
-    if front is None:
-        return f"{query.reasoning} It is fully visible."
-    return f"{query.reasoning} The {scene.shapes[front].colour} {scene.shapes[front].shape} hides a part of it."
+    """The trace of an amodal sample, whose target is always partly hidden, says by what."""
+    front = scene.shapes[scene.shapes[query.target].hidden_by]
+    return f"{query.reasoning} The {front.colour} {front.shape} hides a part of it."
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
