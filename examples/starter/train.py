@@ -45,7 +45,7 @@ from qwen3vl_rl.data.refshapes import (
     sample_scene,
     sort_members,
 )
-from qwen3vl_rl.engine.vision_attention import use_batched_attention
+from qwen3vl_rl.engine.packed_attention import pack_images
 from qwen3vl_rl.grounding import eval_iou, parse_box_1000, px_to_1000, render_prompt, target_text
 
 IGNORE = -100
@@ -325,7 +325,7 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
 
 def load(path: Path, device: str):
     model = AutoModelForImageTextToText.from_pretrained(path, attn_implementation="sdpa").to(device)
-    use_batched_attention(model)
+    pack_images(model)
     return model, AutoProcessor.from_pretrained(path)
 
 

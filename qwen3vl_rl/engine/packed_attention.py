@@ -1,0 +1,118 @@
+"""Attention over packed sequences: all images of a batch in the vision tower, all samples in the language model.
+
+Without the flash-attn package, transformers (5.9) calls attention once per image and vision layer, masks packed text
+with a matrix of packed length squared, and computes the vision tower's position indices image by image. Here one call
+per layer attends over the whole batch, and the indices are computed once per image size.
+
+The attention function is registered through transformers' `AttentionInterface`. transformers hands cumulative lengths
+only to functions whose name contains "flash"; hence the name. It is chosen on a loaded model: while loading, such a
+name would be taken for a flash-attn package.
+"""
+
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, Qwen3VLForConditionalGeneration
+from transformers.masking_utils import flash_attention_mask
+from transformers.vision_utils import get_vision_bilinear_indices_and_weights, get_vision_position_ids
+
+NAME = "packed_as_flash"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: torch.Tensor | int,
+    longest: int | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each sequence: bidirectional in images, causal in text (`module.is_causal`).
+
+    query: (1, heads, tokens, head_dim), key and value the same with as many or fewer heads; the tokens of all sequences
+    in a row. cu_seq_lens_q: int32 (sequences + 1,). longest: the longest sequence, where the host knows it; reading it
+    from the device would stall every layer. Returns (1, tokens, heads, head_dim).
+    """
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
+        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+        longest = longest or int(max_length_q)
+        window = (-1, 0) if module.is_causal else (-1, -1)  # as many tokens to the left as there are, none to the right
+        out = varlen_attn(q, k, v, cu_seq_lens_q, cu_seq_lens_q, longest, longest, scale=scaling, window_size=window)
+        return out.unsqueeze(0), None
+    lengths = cu_seq_lens_q.diff().tolist()
+    parts = zip(*(_stack(x, lengths) for x in (query, key, value)), strict=True)
+    outs = [
+        scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=module.is_causal, enable_gqa=True)
+        for q, k, v in parts
+    ]
+    return torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outs]).unsqueeze(0), None
+
+
+def _stack(x: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
+    """(1, heads, tokens, head_dim) to one (sequences, heads, length, head_dim), or several where lengths differ."""
+    if len(set(lengths)) == 1:
+        return [x.squeeze(0).unflatten(1, (len(lengths), -1)).transpose(0, 1)]
+    return list(x.split(lengths, dim=2))
+
+
+@lru_cache(maxsize=1024)
+def _image_indices(
+    grid_thw: tuple[int, int, int], grid_per_side: int, merge_size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of an image of t x h x w patches: bilinear indices and weights (4, patches), position ids (patches, 2)."""
+    grid = torch.tensor([grid_thw], device=device)
+    return (
+        *get_vision_bilinear_indices_and_weights(grid, grid_per_side, merge_size),
+        get_vision_position_ids(grid, merge_size),
+    )
+
+
+def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    """Forward pre-hook of the vision tower: gives it the indices that it would compute image by image."""
+    if "cu_seqlens" in kwargs:
+        return None
+    grid = kwargs["grid_thw"]
+    images = [tuple(image) for image in grid.tolist()]
+    merge = visual.spatial_merge_size
+    parts = (_image_indices(image, visual.num_grid_per_side, merge, grid.device) for image in images)
+    indices, weights, positions = zip(*parts, strict=True)
+    frames = [h * w for t, h, w in images for _ in range(t)]
+    indices = {
+        "bilinear_indices": torch.cat(indices, dim=1),
+        "bilinear_weights": torch.cat(weights, dim=1),
+        "position_ids": torch.cat(positions),
+        "cu_seqlens": torch.tensor([0, *accumulate(frames)], dtype=torch.int32, device=grid.device),
+        "longest": max(frames),
+    }
+    return args, {**kwargs, **indices}
+
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, flash_attention_mask)  # none: the lengths say it all
+
+
+def pack_images(model: Qwen3VLForConditionalGeneration) -> None:
+    """Make the vision tower of a loaded model attend over whole batches."""
+    model.model.visual.config._attn_implementation = NAME
+    model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
+
+
+def pack_text(model: Qwen3VLForConditionalGeneration) -> None:
+    """Make the language model attend over samples in a row; its forward pass then needs `packing`."""
+    model.model.language_model.config._attn_implementation = NAME
+
+
+def packing(offsets: torch.Tensor, pad_size: int = 0) -> dict[str, torch.Tensor | int]:
+    """What the language model's attention needs to know of packed samples that end at `offsets`, (samples + 1,);
+    padding at the end counts as one more sample."""
+    ends = torch.cat([offsets, offsets[-1:] + pad_size]) if pad_size else offsets
+    ends = ends.to(torch.int32)
+    longest = int(ends.diff().max())
+    return {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
