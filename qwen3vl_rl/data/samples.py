@@ -24,14 +24,14 @@ _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`image` is relative to the image folder; boxes are xyxy px inside the image."""
+    """`image` is relative to the image folder; boxes are xyxy px inside the image, None without a referent."""
 
     id: str
     image: str
     width: int
     height: int
     sent: str
-    xyxy_px: Box
+    xyxy_px: Box | None
     modal_xyxy_px: Box | None = None
 
     @property
@@ -70,9 +70,12 @@ def read_jsonl(path: Path) -> list[dict]:
     return rows
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """Validated samples of a training or evaluation jsonl file. Raises InputError naming file, row and field."""
-    return [_parse_row(path, number, row) for number, row in enumerate(read_jsonl(path), start=1)]
+def read_samples(path: Path, allow_no_referent: bool = False) -> list[Sample]:
+    """Validated samples of a training or evaluation jsonl file. Raises InputError naming file, row and field.
+
+    `allow_no_referent`: evaluation rows may say `"bbox": null`, that nothing in the image is meant.
+    """
+    return [_parse_row(path, number, row, allow_no_referent) for number, row in enumerate(read_jsonl(path), start=1)]
 
 
 def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> None:
@@ -93,7 +96,7 @@ def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> N
             raise row_error(path, number, "width", f"the image's size {size}", f"{sample.width}x{sample.height}")
 
 
-def _parse_row(path: Path, number: int, row: dict) -> Sample:
+def _parse_row(path: Path, number: int, row: dict, allow_no_referent: bool) -> Sample:
     def field(name: str, kind: type, expected: str):
         value = row.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or value in ("", 0):
@@ -106,6 +109,7 @@ def _parse_row(path: Path, number: int, row: dict) -> Sample:
     box = _conversation_box(path, number, row, width, height) if is_training else row.get("bbox")
     name = "conversations" if is_training else "bbox"
     modal = row.get("modal_bbox")
+    is_absent = allow_no_referent and not is_training and "bbox" in row and box is None
     return Sample(
         id=str(row.get("id", f"{path.stem}_{number}")),
         image=field("image", str, "a path relative to the image folder"),
@@ -114,7 +118,7 @@ def _parse_row(path: Path, number: int, row: dict) -> Sample:
         sent=_conversation_sent(path, number, row)
         if is_training and "sent" not in row
         else field("sent", str, "the expression"),
-        xyxy_px=_check_box(path, number, name, box, width, height),
+        xyxy_px=None if is_absent else _check_box(path, number, name, box, width, height),
         modal_xyxy_px=None if modal is None else _check_box(path, number, "modal_bbox", modal, width, height),
     )
 
