@@ -1,15 +1,28 @@
-"""verl 0.9.1's FSDP engine with two additions; both stages load it through `model.external_lib`.
+"""verl 0.9.1's FSDP engine for Qwen3-VL; both stages load it through `model.external_lib`.
 
-- `model.override_config.freeze_vision` freezes the vision encoder (egm recipe, stage 1), while the mergers and the
-  language model train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
-- A reference policy on a CPU. verl offloads it to pinned memory, which torch has on GPUs alone.
+Attention is packed (see `packed_attention.py`): always over images, over text where `use_remove_padding` asks for it.
+Of `model.override_config` the engine reads these words:
+
+- `freeze_vision`: the vision encoder stays as it is (egm recipe, stage 1), while the mergers and the language model
+  train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
+- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
+- `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
+  log-probabilities, which is SFT's.
+
+A reference policy on a CPU works too: verl offloads it to pinned memory, which torch has on GPUs alone.
 """
 
 from dataclasses import replace
 
+import torch
+from tensordict import TensorDict
+from torch.nn.functional import cross_entropy
 from verl.utils.device import get_device_name
+from verl.utils.ulysses import ulysses_pad_and_slice_inputs
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
 
 
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.
@@ -17,9 +30,21 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 class Qwen3VLEngine(FSDPEngineWithLMHead):
     def _build_module(self):
         module = super()._build_module()
-        if self.model_config.override_config.get("freeze_vision"):
+        words = self.model_config.override_config
+        self._loss_tokens_only = words.get("loss_tokens_only", False)
+        pack_images(module)
+        if self.use_remove_padding:
+            pack_text(module)
+        if words.get("freeze_vision"):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
+        if words.get("compile_blocks"):
+            for block in [*module.model.visual.blocks, *module.model.language_model.layers]:
+                block.forward = torch.compile(block.forward, dynamic=True)  # blocks of a kind share one graph
+        if self._loss_tokens_only:
+            module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
+        if self.rank == 0:
+            print(count_parameters(module), flush=True)
         return module
 
     def _build_fsdp_module(self, module):
@@ -30,3 +55,40 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             return super()._build_fsdp_module(module)
         finally:
             self.engine_config = config
+
+    def prepare_model_inputs(self, micro_batch: TensorDict):
+        inputs, output_args = super().prepare_model_inputs(micro_batch)
+        if self.use_remove_padding:
+            inputs |= packing(micro_batch["input_ids"].offsets(), output_args["pad_size"])
+        if self._loss_tokens_only:
+            self._loss_positions = self._positions_before_loss(micro_batch)
+        return inputs, output_args
+
+    def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
+        if not self._loss_tokens_only:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        labels = output_args["input_ids_rmpad_rolled"]
+        positions = self._loss_positions
+        found = -cross_entropy(output.logits[0].float(), labels[positions], reduction="none")
+        log_probs = found.new_zeros(len(labels)).index_copy(0, positions, found)
+        log_probs = self._gather_and_unpad_packed(log_probs, output_args["pad_size"])
+        return {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs, micro_batch["input_ids"].offsets())}
+
+    def _positions_before_loss(self, micro_batch: TensorDict) -> torch.Tensor:
+        """Positions, in this rank's slice of the packed samples, whose next token carries loss."""
+        mask = micro_batch["loss_mask"].values().roll(-1)[None]
+        if self.use_ulysses_sp:
+            mask, _, _ = ulysses_pad_and_slice_inputs(mask, sp_size=self.ulysses_sequence_parallel_size)
+        return mask[0].nonzero().squeeze(1)
+
+
+def count_parameters(module: torch.nn.Module) -> str:
+    """One line on what trains and what does not, in millions of parameters."""
+    counts = {name: [0, 0] for name in ("vision encoder", "mergers", "language model")}
+    for name, parameter in module.named_parameters():
+        part = "language model" if ".visual." not in name else "mergers" if "merger" in name else "vision encoder"
+        counts[part][parameter.requires_grad] += parameter.numel()
+    parts = [
+        f"{part} {trained / 1e6:.1f}M of {(trained + frozen) / 1e6:.1f}M" for part, (frozen, trained) in counts.items()
+    ]
+    return f"parameters trained: {', '.join(parts)}"

@@ -9,6 +9,7 @@ only to functions whose name contains "flash"; hence the name. It is chosen on a
 name would be taken for a flash-attn package.
 """
 
+from copy import copy
 from functools import lru_cache
 from itertools import accumulate
 
@@ -100,13 +101,22 @@ AttentionMaskInterface.register(NAME, flash_attention_mask)  # none: the lengths
 
 def pack_images(model: Qwen3VLForConditionalGeneration) -> None:
     """Make the vision tower of a loaded model attend over whole batches."""
-    model.model.visual.config._attn_implementation = NAME
+    _choose(model.model.visual)
     model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
 
 
 def pack_text(model: Qwen3VLForConditionalGeneration) -> None:
     """Make the language model attend over samples in a row; its forward pass then needs `packing`."""
-    model.model.language_model.config._attn_implementation = NAME
+    _choose(model.model.language_model)
+
+
+def _choose(part: torch.nn.Module) -> None:
+    """Give the modules of `part` a config of their own that names our function: the model's is saved and loaded."""
+    shared, own = part.config, copy(part.config)
+    own._attn_implementation = NAME
+    for module in part.modules():
+        if getattr(module, "config", None) is shared:
+            module.config = own
 
 
 def packing(offsets: torch.Tensor, pad_size: int = 0) -> dict[str, torch.Tensor | int]:
