@@ -10,9 +10,18 @@ path).
 import argparse
 from pathlib import Path
 
-from qwen3vl_rl.data.parquet import add_arguments, select_samples, user_turn, write_parquet
+import pyarrow as pa
+
+from qwen3vl_rl.data.parquet import add_arguments, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import Sample, read_jsonl
 from qwen3vl_rl.grounding import InputError, cli, px_to_1000, row_error, target_text
+
+SFT_SCHEMA = pa.schema(
+    {
+        "messages": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "images": pa.list_(pa.string()),
+    }
+)
 
 
 def read_traces(path: Path) -> dict[str, str]:
@@ -41,11 +50,11 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, required=True)
     args = parser.parse_args()
     traces = read_traces(args.traces)
-    samples = select_samples(args)
+    samples = list(select_samples(args))
     rows = [sft_row(sample, traces[sample.id], args.images) for _, _, sample in samples if sample.id in traces]
     if not rows:
         raise InputError(f"{args.traces}: expected traces of the chosen samples, found none")
-    write_parquet(args.out, rows)
+    write_rows(args.out, rows, SFT_SCHEMA)
     print(f"{args.out}: {len(rows)} rows, {len(samples) - len(rows)} samples without a trace left out")
 
 

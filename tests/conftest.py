@@ -9,11 +9,11 @@ import pytest
 
 from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
-from qwen3vl_rl.data.parquet import write_parquet
-from qwen3vl_rl.data.rl_parquet import rl_row
+from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import read_samples
 from qwen3vl_rl.export import export
-from sft.build_dataset import read_traces, sft_row
+from sft.build_dataset import SFT_SCHEMA, read_traces, sft_row
 
 ROOT = Path(__file__).parents[1]
 # Rollouts of the whole distribution, so that trainer and vLLM score the same thing. Answers of an untrained model all
@@ -92,10 +92,9 @@ def training_data(tmp_path_factory) -> Path:
     refshapes.build(folder, train=128, val=4, seed=0)
     images, samples = folder / "images", read_samples(folder / "refshapes_train.jsonl")
     traces = read_traces(folder / "refshapes_train_traces.jsonl")
-    write_parquet(folder / "sft.parquet", [sft_row(sample, traces[sample.id], images) for sample in samples])
-    rows = [rl_row(sample, index, "train", images) for index, sample in enumerate(samples)]
-    write_parquet(folder / "rl.parquet", rows)
-    write_parquet(folder / "rl_val.parquet", rows[:4])
+    write_rows(folder / "sft.parquet", (sft_row(sample, traces[sample.id], images) for sample in samples), SFT_SCHEMA)
+    write_rl_parquet(folder / "rl.parquet", samples, "train", images)
+    write_rl_parquet(folder / "rl_val.parquet", samples[:4], "train", images)
     return folder
 
 

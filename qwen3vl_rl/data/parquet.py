@@ -1,38 +1,56 @@
 """What the parquet writers of both stages share: choosing samples, the user turn, and writing whole files."""
 
 import argparse
-import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
 
-from qwen3vl_rl.data.samples import Sample, check_images, read_samples
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples
 from qwen3vl_rl.grounding import InputError, render_prompt
 
+BATCH_ROWS = 8192  # of a parquet row group
 Located = tuple[Path, int, Sample]  # a sample with its file and 1-based row, for messages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, nargs="+", required=True, help="training or evaluation jsonl")
-    parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
+    add_image_arguments(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice")
+    parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice, from 0")
 
 
-def select_samples(args: argparse.Namespace) -> list[Located]:
-    """The chosen rows of all files. Raises InputError for bad rows, bad images and an empty choice."""
-    try:
-        start, end = args.rows.split(":")
-        chosen = slice(int(start) if start else None, int(end) if end else None)
-    except ValueError:
-        raise InputError(f"--rows: expected START:END, got {args.rows!r}") from None
-    located = []
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
+    parser.add_argument(
+        "--check-images",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="open every image once and compare its size (default); without: trust the files' sizes",
+    )
+
+
+def select_samples(args: argparse.Namespace) -> Iterator[Located]:
+    """The chosen rows of all files, one at a time.
+
+    Raises InputError for a bad row or image when its turn comes, and for an empty choice at the end.
+    """
+    start, end = _parse_rows(args.rows)
+    images = ImageCheck(args.images) if args.check_images else None
+    count = 0
     for path in args.samples:
-        located += [(path, number, sample) for number, sample in enumerate(read_samples(path), start=1)][chosen]
-    if not located:
+        for number, sample in islice(enumerate(iter_samples(path), start=1), start, end):
+            if images:
+                images.check(path, number, sample)
+            count += 1
+            yield path, number, sample
+    if not count:
         raise InputError(f"{args.samples[0]}: expected at least one sample in rows {args.rows}, found none")
-    check_images(located, args.images)
-    return located
 
 
 def user_turn(sample: Sample) -> dict[str, str]:
@@ -40,9 +58,41 @@ def user_turn(sample: Sample) -> dict[str, str]:
     return {"role": "user", "content": "<image>" + render_prompt(sample.prompt_name, sample.sent)}
 
 
-def write_parquet(path: Path, rows: list[dict]) -> None:
-    """Write all rows or leave the earlier file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pd.DataFrame(rows).to_parquet(part, index=False)
-    os.replace(part, path)
+def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write all rows or leave the earlier file as it was; returns their number.
+
+    One batch is encoded while the next one is made, and memory does not grow with the number of rows.
+    """
+    with (
+        replacing(path) as part,
+        ThreadPoolExecutor(1) as encoder,
+        pq.ParquetWriter(part, schema) as writer,
+        tqdm(desc=path.name, unit="row", disable=None) as bar,
+    ):
+        count, writing = 0, None
+        for batch in batches:
+            if writing:
+                writing.result()
+            writing = encoder.submit(writer.write_batch, batch)
+            count += len(batch)
+            bar.update(len(batch))
+        if writing:
+            writing.result()
+    return count
+
+
+def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> int:
+    """`write_parquet` of dictionaries, for rows that are not worth building by columns."""
+    rows = iter(rows)
+    batches = (pa.RecordBatch.from_pylist(batch, schema) for batch in iter(lambda: list(islice(rows, BATCH_ROWS)), []))
+    return write_parquet(path, batches, schema)
+
+
+def _parse_rows(text: str) -> tuple[int | None, int | None]:
+    try:
+        start, end = (int(part) if part else None for part in text.split(":"))
+    except ValueError:
+        start = end = -1
+    if min(start or 0, end or 0) < 0:
+        raise InputError(f"--rows: expected START:END, got {text!r}")
+    return start, end

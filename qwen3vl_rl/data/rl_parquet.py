@@ -1,46 +1,155 @@
 """Samples to the RL parquet that verl reads, in the released schema; images stay paths.
 
-python -m qwen3vl_rl.data.rl_parquet --samples train.jsonl --images DIR --split train --out rl_train.parquet
+    python -m qwen3vl_rl.data.rl_parquet --samples train.jsonl --images DIR --split train --out rl_train.parquet
+
+`--no-check-images` trusts the sizes in the samples and opens no image.
 """
 
 import argparse
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from qwen3vl_rl.data.parquet import add_arguments, select_samples, user_turn, write_parquet
-from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.grounding import cli, px_to_1000
+import pyarrow as pa
 
+from qwen3vl_rl.data.parquet import BATCH_ROWS, add_arguments, select_samples, user_turn, write_parquet
+from qwen3vl_rl.data.samples import Sample, check_box_px, check_sent, is_number
+from qwen3vl_rl.grounding import PROMPTS, cli, px_to_1000, row_error
 
-def rl_row(sample: Sample, index: int, split: str, images: Path) -> dict:
-    """One prompt with its ground truth, xyxy in 0..1000; `split` test means that the reward is plain accuracy."""
-    prompt = user_turn(sample)
-    truth_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height)
-    return {
-        "data_source": "grounding",
-        "prompt": [prompt],
-        "images": [str((images / sample.image).resolve())],
-        "ability": "grounding",
-        "reward_model": {"style": "rule", "ground_truth": list(truth_1000)},
-        "extra_info": {
-            "split": split,
-            "index": index,
-            "id": sample.id,
-            "height": sample.height,
-            "width": sample.width,
-            "question": prompt["content"],
-        },
+RL_SCHEMA = pa.schema(
+    {
+        "data_source": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "images": pa.list_(pa.string()),
+        "ability": pa.string(),
+        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.list_(pa.int64())}),
+        "extra_info": pa.struct(
+            {
+                "split": pa.string(),
+                "index": pa.int64(),
+                "id": pa.string(),
+                "height": pa.int64(),
+                "width": pa.int64(),
+                "question": pa.string(),
+            }
+        ),
     }
+)
+SPLITS = ("train", "test")  # test: the reward is plain accuracy
+
+
+def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: Path) -> int:
+    """One prompt per sample with its ground truth, xyxy in 0..1000; returns their number.
+
+    `images` is the folder that the samples' paths are relative to; the parquet holds absolute paths.
+    """
+    return write_parquet(path, _rl_batches(iter(samples), split, images.resolve()), RL_SCHEMA)
+
+
+def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str]:
+    """The sample of one row, its box in px as exact as 0..1000 allows, and the name of its prompt.
+
+    The schema has no place for an amodal sample's visible box, so the sample never has one.
+    Raises InputError naming file, row and field.
+    """
+    info, images = row["extra_info"] or {}, row["images"]
+    width, height, question = info.get("width"), info.get("height"), info.get("question")
+    for name, size in (("width", width), ("height", height)):
+        if type(size) is not int or size <= 0:
+            raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
+    if not isinstance(images, list) or len(images) != 1 or type(images[0]) is not str or not images[0]:
+        raise row_error(path, number, "images", "one path", images)
+    if info.get("split") not in SPLITS:
+        raise row_error(path, number, "extra_info.split", " or ".join(SPLITS), info.get("split"))
+    if [(turn or {}).get("content") for turn in row["prompt"] or []] != [question]:
+        raise row_error(path, number, "prompt", "one turn with the text of extra_info.question", row["prompt"])
+    prompt_name, sent = _split_question(path, number, question)
+    sample = Sample(
+        id=str(info.get("id")),
+        image=images[0],
+        width=width,
+        height=height,
+        sent=sent,
+        xyxy_px=_truth_px(path, number, row["reward_model"] or {}, width, height),
+    )
+    return sample, prompt_name
+
+
+def _rl_batches(samples: Iterator[Sample], split: str, images: Path) -> Iterator[pa.RecordBatch]:
+    first_index = 0
+    while batch := list(islice(samples, BATCH_ROWS)):
+        yield _rl_batch(batch, first_index, split, images)
+        first_index += len(batch)
+
+
+def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: Path) -> pa.RecordBatch:
+    """Built by columns: several times faster than letting Arrow take nested rows apart."""
+    count = len(samples)
+    turns = [user_turn(sample) for sample in samples]
+    questions = pa.array([turn["content"] for turn in turns], pa.string())
+    truths_1000 = [v for s in samples for v in px_to_1000(s.xyxy_px, s.width, s.height)]
+    columns = {
+        "data_source": _repeat("grounding", count),
+        "prompt": _lists(_struct(role=pa.array([turn["role"] for turn in turns]), content=questions), 1),
+        "images": _lists(pa.array([os.path.join(images, sample.image) for sample in samples], pa.string()), 1),
+        "ability": _repeat("grounding", count),
+        "reward_model": _struct(
+            style=_repeat("rule", count), ground_truth=_lists(pa.array(truths_1000, pa.int64()), 4)
+        ),
+        "extra_info": _struct(
+            split=_repeat(split, count),
+            index=pa.array(range(first_index, first_index + count), pa.int64()),
+            id=pa.array([sample.id for sample in samples], pa.string()),
+            height=pa.array([sample.height for sample in samples], pa.int64()),
+            width=pa.array([sample.width for sample in samples], pa.int64()),
+            question=questions,
+        ),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=RL_SCHEMA)
+
+
+def _repeat(value: str, count: int) -> pa.Array:
+    return pa.array([value] * count, pa.string())
+
+
+def _lists(values: pa.Array, length: int) -> pa.ListArray:
+    """Lists of `length` consecutive values each."""
+    return pa.ListArray.from_arrays(pa.array(range(0, len(values) + 1, length), pa.int32()), values)
+
+
+def _struct(**fields: pa.Array) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(fields.values()), list(fields))
+
+
+def _split_question(path: Path, number: int, question: Any) -> tuple[str, str]:
+    """Name of the prompt and expression. The longest fitting text wins: `qwen3_amodal` also fits `qwen3`."""
+    text = question.removeprefix("<image>").strip() if isinstance(question, str) else ""
+    parts = {name: prompt.split("{sent}") for name, prompt in PROMPTS.items()}
+    fitting = [name for name, (head, tail) in parts.items() if text.startswith(head) and text.endswith(tail)]
+    if not fitting or not question.startswith("<image>"):
+        raise row_error(path, number, "extra_info.question", "<image> and one of the known prompts", question)
+    name = max(fitting, key=lambda name: len(PROMPTS[name]))
+    head, tail = parts[name]
+    return name, check_sent(path, number, "extra_info.question", text[len(head) : len(text) - len(tail)])
+
+
+def _truth_px(path: Path, number: int, reward_model: dict[str, Any], width: int, height: int):
+    field, truth = "reward_model.ground_truth", reward_model.get("ground_truth")
+    if not isinstance(truth, list) or len(truth) != 4 or not all(map(is_number, truth)):
+        raise row_error(path, number, field, "four numbers in 0..1000", truth)
+    xyxy_px = [v * side / 1000 for v, side in zip(truth, (width, height, width, height), strict=True)]
+    return check_box_px(path, number, field, xyxy_px, width, height)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--split", choices=("train", "test"), required=True)
+    parser.add_argument("--split", choices=SPLITS, required=True)
     args = parser.parse_args()
-    samples = select_samples(args)
-    rows = [rl_row(sample, index, args.split, args.images) for index, (_, _, sample) in enumerate(samples)]
-    write_parquet(args.out, rows)
-    print(f"{args.out}: {len(rows)} rows")
+    samples = (sample for _, _, sample in select_samples(args))
+    print(f"{args.out}: {write_rl_parquet(args.out, samples, args.split, args.images)} rows")
 
 
 if __name__ == "__main__":

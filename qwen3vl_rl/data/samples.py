@@ -2,29 +2,33 @@
 
 Training rows (the released raw format): `image`, `height`, `width`, `conversations` whose answer holds
 `<box>[x1,y1,x2,y2]</box>` in 0..1000, and `id`, `sent`. Evaluation rows: `image`, `sent`, `bbox` (xyxy px), `width`,
-`height`. In both, `modal_bbox` (xyxy px, the visible part) marks an amodal sample, whose box is the whole object's.
-Other columns are allowed and left alone.
+`height`, and `id`. In both, `modal_bbox` (xyxy px, the visible part) marks an amodal sample, whose box is the whole
+object's. Other columns are allowed and left alone. `bbox` null says that nothing in the image fits the expression;
+only the evaluation reads such rows.
 """
 
 import json
 import math
-import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import orjson
 from PIL import Image
 
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.grounding import Box, InputError, row_error
 
 _REF = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
+_MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`image` is relative to the image folder; boxes are xyxy px inside the image, None without a referent."""
+    """`image` is relative to the image folder; boxes are xyxy px inside the image. `xyxy_px` None: no referent."""
 
     id: str
     image: str
@@ -40,90 +44,184 @@ class Sample:
         return "qwen3" if self.modal_xyxy_px is None else "qwen3_amodal"
 
 
+def sample_row(sample: Sample) -> dict[str, Any]:
+    """The evaluation row of a sample, which `parse_sample` reads back unchanged."""
+    row = {
+        "id": sample.id,
+        "image": sample.image,
+        "width": sample.width,
+        "height": sample.height,
+        "sent": sample.sent,
+        "bbox": sample.xyxy_px,
+    }
+    return row if sample.modal_xyxy_px is None else row | {"modal_bbox": sample.modal_xyxy_px}
+
+
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     """Write all rows or leave the earlier file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    os.replace(part, path)
 
 
-def read_jsonl(path: Path) -> list[dict]:
-    """Rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is no object."""
+def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines of a jsonl file with their 1-based number. Raises InputError for a missing file.
+
+    A line ends at a newline alone: JSON strings may hold U+0085 or U+2028, which `str.splitlines` takes for one.
+    """
     if not path.is_file():
         raise InputError(f"{path}: expected a jsonl file, found none")
+    with path.open("rb") as file:
+        yield from enumerate(file, start=1)
+
+
+def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """The JSON object of one line. Raises InputError for anything else."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text ({error.reason} at byte {error.start})") from None
-    rows = []
-    # Not splitlines(): JSON strings may hold U+0085 or U+2028, which it also takes for the end of a line.
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise row_error(path, number, "(line)", f"one JSON object ({error.msg})", line[:80]) from None
-        if not isinstance(row, dict):
-            raise row_error(path, number, "(line)", "one JSON object", line[:80])
-        rows.append(row)
-    return rows
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        row = _parse_unusual(path, number, line)
+    if type(row) is not dict:
+        raise row_error(path, number, "(line)", "one JSON object", _shown(line))
+    return row
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is no object."""
+    return [parse_line(path, number, line) for number, line in iter_lines(path)]
+
+
+def iter_samples(path: Path, allow_no_referent: bool = False) -> Iterator[Sample]:
+    """Validated samples of a training or evaluation jsonl file, one at a time.
+
+    Raises InputError naming file, row and field; also for a row without a referent, unless these are allowed.
+    """
+    for number, line in iter_lines(path):
+        yield parse_sample(path, number, parse_line(path, number, line), allow_no_referent)
 
 
 def read_samples(path: Path, allow_no_referent: bool = False) -> list[Sample]:
-    """Validated samples of a training or evaluation jsonl file. Raises InputError naming file, row and field.
-
-    `allow_no_referent`: evaluation rows may say `"bbox": null`, that nothing in the image is meant.
-    """
-    return [_parse_row(path, number, row, allow_no_referent) for number, row in enumerate(read_jsonl(path), start=1)]
+    """All samples of a file; see `iter_samples`."""
+    return list(iter_samples(path, allow_no_referent))
 
 
-def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> None:
-    """`located`: samples with their file and 1-based row. Raises InputError for the first image below `folder` that is
-    missing, cannot be opened, or has another size than its row says."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for path, number, sample in located:
-        if sample.image not in sizes:
-            try:
-                with Image.open(folder / sample.image) as image:  # reads the header alone
-                    sizes[sample.image] = image.size
-            except FileNotFoundError:
-                raise row_error(path, number, "image", f"a file below {folder}", sample.image) from None
-            except (OSError, ValueError):  # ValueError: a path that no file can have
-                raise row_error(path, number, "image", "a readable image", sample.image) from None
-        if sizes[sample.image] != (sample.width, sample.height):
-            size = "{}x{}".format(*sizes[sample.image])
-            raise row_error(path, number, "width", f"the image's size {size}", f"{sample.width}x{sample.height}")
-
-
-def _parse_row(path: Path, number: int, row: dict, allow_no_referent: bool) -> Sample:
-    def field(name: str, kind: type, expected: str):
-        value = row.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or value in ("", 0):
-            raise row_error(path, number, name, expected, value)
-        return value
-
-    width = field("width", int, "the image's width in px")
-    height = field("height", int, "the image's height in px")
-    is_training = "conversations" in row
-    box = _conversation_box(path, number, row, width, height) if is_training else row.get("bbox")
-    name = "conversations" if is_training else "bbox"
-    modal = row.get("modal_bbox")
-    is_absent = allow_no_referent and not is_training and "bbox" in row and box is None
+def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent: bool = False) -> Sample:
+    """The sample of one training or evaluation row. Raises InputError naming file, row and field."""
+    image, width, height, modal = row.get("image"), row.get("width"), row.get("height"), row.get("modal_bbox")
+    if type(image) is not str or not image:
+        raise row_error(path, number, "image", "a path relative to the image folder", image)
+    if type(width) is not int or width <= 0:
+        raise row_error(path, number, "width", "the image's width in px", width)
+    if type(height) is not int or height <= 0:
+        raise row_error(path, number, "height", "the image's height in px", height)
+    if is_training := "conversations" in row:
+        box = _conversation_box(path, number, row, width, height)
+        sent = row["sent"] if "sent" in row else _conversation_sent(path, number, row)
+    else:
+        box, sent = row.get("bbox"), row.get("sent")
+    no_referent = allow_no_referent and box is None and "bbox" in row
     return Sample(
-        id=str(row.get("id", f"{path.stem}_{number}")),
-        image=field("image", str, "a path relative to the image folder"),
+        id=_check_id(path, number, row),
+        image=image,
         width=width,
         height=height,
-        sent=_conversation_sent(path, number, row)
-        if is_training and "sent" not in row
-        else field("sent", str, "the expression"),
-        xyxy_px=None if is_absent else _check_box(path, number, name, box, width, height),
-        modal_xyxy_px=None if modal is None else _check_box(path, number, "modal_bbox", modal, width, height),
+        sent=check_sent(path, number, "sent", sent),
+        xyxy_px=None
+        if no_referent
+        else check_box_px(path, number, "conversations" if is_training else "bbox", box, width, height),
+        modal_xyxy_px=None if modal is None else check_box_px(path, number, "modal_bbox", modal, width, height),
     )
 
 
-def _turn(path: Path, number: int, row: dict, speaker: str) -> str:
+def check_sent(path: Path, number: int, name: str, value: Any) -> str:
+    """`value` where it can be an expression, else an InputError that names the field `name`."""
+    if type(value) is not str or not value or value.isspace():
+        raise row_error(path, number, name, "the expression", value)
+    if "<" in value and _MEDIA.search(value):
+        raise row_error(path, number, name, "an expression without <image>, <video> or <audio>", value)
+    return value
+
+
+def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
+    """`value` where it is an xyxy box in px inside the image, else an InputError that names the field `name`."""
+    is_box = isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
+    if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):
+        raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
+    x1, y1, x2, y2 = value
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number; True and False are none."""
+    return type(value) in (int, float) and abs(value) < math.inf  # also for integers too large for a float
+
+
+class ImageCheck:
+    """Opens each image below `folder` once, and reads no more of it than its header."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def size(self, path: Path, number: int, image: str) -> tuple[int, int]:
+        """(width, height) in px. Raises InputError naming file and row where the image is missing or unreadable."""
+        if image not in self._sizes:
+            try:
+                with Image.open(self._folder / image) as opened:
+                    self._sizes[image] = opened.size
+            except FileNotFoundError:
+                raise row_error(path, number, "image", f"a file below {self._folder}", image) from None
+            except (OSError, ValueError, Image.DecompressionBombError):  # ValueError: a path that no file can have
+                raise row_error(path, number, "image", "a readable image", image) from None
+        return self._sizes[image]
+
+    def check(self, path: Path, number: int, sample: Sample) -> None:
+        """Raises InputError where the sample's image cannot be read or has another size than its row says."""
+        size = self.size(path, number, sample.image)
+        if size != (sample.width, sample.height):
+            raise row_error(
+                path, number, "width", "the image's size {}x{}".format(*size), f"{sample.width}x{sample.height}"
+            )
+
+
+def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> None:
+    """`located`: samples with their file and 1-based row. Raises InputError for the first bad image below `folder`."""
+    images = ImageCheck(folder)
+    for path, number, sample in located:
+        images.check(path, number, sample)
+
+
+def _parse_unusual(path: Path, number: int, line: bytes) -> Any:
+    """What orjson refuses: NaN and huge integers pass, so that the check of their field can name them."""
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+    except json.JSONDecodeError as error:
+        raise row_error(path, number, "(line)", f"one JSON object ({error.msg})", _shown(line)) from None
+    except UnicodeEncodeError:
+        raise row_error(path, number, "(line)", "text without lone surrogates", _shown(line)) from None
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise row_error(path, number, "(line)", f"UTF-8 text ({reason})", _shown(line)) from None
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
+        reason = str(error).partition(";")[0]
+        raise row_error(path, number, "(line)", f"one JSON object ({reason})", _shown(line)) from None
+    return row
+
+
+def _shown(line: bytes) -> str:
+    return line[:80].decode(errors="replace").rstrip("\n")
+
+
+def _check_id(path: Path, number: int, row: dict[str, Any]) -> str:
+    value = row.get("id")
+    if value is None:
+        return f"{path.stem}_{number}"
+    if type(value) not in (str, int) or value == "":
+        raise row_error(path, number, "id", "a text or an integer", value)
+    return str(value)
+
+
+def _turn(path: Path, number: int, row: dict[str, Any], speaker: str) -> str:
     turns = row["conversations"]
     texts = (
         [t.get("value") for t in turns if isinstance(t, dict) and t.get("from") == speaker]
@@ -135,14 +233,14 @@ def _turn(path: Path, number: int, row: dict, speaker: str) -> str:
     return texts[0]
 
 
-def _conversation_sent(path: Path, number: int, row: dict) -> str:
+def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> str:
     text = _turn(path, number, row, "human")
     if (found := _REF.search(text)) is None:
         raise row_error(path, number, "conversations", "the expression inside <ref>…</ref>", text)
     return found[1]
 
 
-def _conversation_box(path: Path, number: int, row: dict, width: int, height: int) -> list[float]:
+def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> list[float]:
     text = _turn(path, number, row, "gpt")
     found = _BOX.search(text)
     try:
@@ -152,14 +250,3 @@ def _conversation_box(path: Path, number: int, row: dict, width: int, height: in
     if len(xyxy_1000) != 4:
         raise row_error(path, number, "conversations", "<box>[x1,y1,x2,y2]</box> in 0..1000", text)
     return [v * side / 1000 for v, side in zip(xyxy_1000, (width, height, width, height), strict=True)]
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float) and abs(value) < math.inf  # also for integers too large for a float
-
-
-def _check_box(path: Path, number: int, name: str, value, width: int, height: int) -> Box:
-    is_box = isinstance(value, list) and len(value) == 4 and all(_is_number(v) for v in value)
-    if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):
-        raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
-    return tuple(float(v) for v in value)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qwen3vl_rl.data.parquet import write_parquet
-from qwen3vl_rl.data.rl_parquet import rl_row
+from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import check_images, read_samples, write_jsonl
 from qwen3vl_rl.grounding import eval_iou
 
@@ -37,7 +36,7 @@ def test_real_rows_become_rl_parquet_and_keep_their_boxes(folder, rows, tmp_path
     samples = read_samples(path)
     assert len(samples) == 32
     check_images([(path, number, sample) for number, sample in enumerate(samples, start=1)], folder)
-    write_parquet(tmp_path / "rl.parquet", [rl_row(s, i, "test", folder) for i, s in enumerate(samples)])
+    write_rl_parquet(tmp_path / "rl.parquet", samples, "test", folder)
     for row, sample in zip(pd.read_parquet(tmp_path / "rl.parquet").itertuples(), samples, strict=True):
         truth_1000 = tuple(row.reward_model["ground_truth"])
         assert eval_iou(truth_1000, sample.xyxy_px, sample.width, sample.height) > 0.9

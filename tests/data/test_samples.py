@@ -96,7 +96,7 @@ def test_line_separators_inside_texts_are_no_line_ends(tmp_path):
 
 def test_a_file_that_is_no_utf8_is_named(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b'{"sent": "caf\xe9"}\n')
-    with pytest.raises(InputError, match=r"latin\.jsonl: expected UTF-8"):
+    with pytest.raises(InputError, match=r"latin\.jsonl: row 1: .* expected UTF-8"):
         read_samples(tmp_path / "latin.jsonl")
 
 
