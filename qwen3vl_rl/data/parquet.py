@@ -1,20 +1,22 @@
 """What the parquet writers of both stages share: choosing samples, the user turn, and writing whole files."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples
-from qwen3vl_rl.grounding import InputError, render_prompt
+from qwen3vl_rl.data.samples import ImageCheck, Sample, check_sent, iter_samples
+from qwen3vl_rl.grounding import PROMPTS, InputError, render_prompt, row_error
 
 BATCH_ROWS = 8192  # of a parquet row group
+READ_ROWS = 256  # at a time: rows may hold whole images
 Located = tuple[Path, int, Sample]  # a sample with its file and 1-based row, for messages
 
 
@@ -58,6 +60,21 @@ def user_turn(sample: Sample) -> dict[str, str]:
     return {"role": "user", "content": "<image>" + render_prompt(sample.prompt_name, sample.sent)}
 
 
+def read_user_turn(path: Path, number: int, name: str, content: Any) -> tuple[str, str]:
+    """Name of the prompt and expression of a user turn's text. Raises InputError that names the field `name`.
+
+    Of several fitting prompts the longest counts: what fits `qwen3_amodal` also fits `qwen3`.
+    """
+    text = content.removeprefix("<image>").strip() if isinstance(content, str) else ""
+    parts = {prompt: PROMPTS[prompt].split("{sent}") for prompt in sorted(PROMPTS, key=lambda key: -len(PROMPTS[key]))}
+    fitting = (prompt for prompt, (head, tail) in parts.items() if text.startswith(head) and text.endswith(tail))
+    prompt = next(fitting, None)
+    if prompt is None or not content.startswith("<image>"):
+        raise row_error(path, number, name, "<image> and one of the known prompts", content)
+    head, tail = parts[prompt]
+    return prompt, check_sent(path, number, name, text[len(head) : len(text) - len(tail)])
+
+
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
     """Write all rows or leave the earlier file as it was; returns their number.
 
@@ -86,6 +103,21 @@ def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> int:
     rows = iter(rows)
     batches = (pa.RecordBatch.from_pylist(batch, schema) for batch in iter(lambda: list(islice(rows, BATCH_ROWS)), []))
     return write_parquet(path, batches, schema)
+
+
+def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """These columns of each row with its 1-based number. Raises InputError for a broken file or a missing column."""
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in columns if name not in file.schema_arrow.names]:
+                raise row_error(path, 1, missing[0], "this column", file.schema_arrow.names)
+            number = 0
+            for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: expected a parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _parse_rows(text: str) -> tuple[int | None, int | None]:

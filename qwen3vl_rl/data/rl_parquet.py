@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from qwen3vl_rl.data.parquet import BATCH_ROWS, add_arguments, select_samples, user_turn, write_parquet
-from qwen3vl_rl.data.samples import Sample, check_box_px, check_sent, is_number
-from qwen3vl_rl.grounding import PROMPTS, cli, px_to_1000, row_error
+from qwen3vl_rl.data.parquet import BATCH_ROWS, add_arguments, read_user_turn, select_samples, user_turn, write_parquet
+from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
+from qwen3vl_rl.grounding import Box, cli, px_to_1000, row_error
 
 RL_SCHEMA = pa.schema(
     {
@@ -54,7 +54,7 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
     The schema has no place for an amodal sample's visible box, so the sample never has one.
     Raises InputError naming file, row and field.
     """
-    info, images = row["extra_info"] or {}, row["images"]
+    info, images = _object(path, number, row, "extra_info"), row["images"]
     width, height, question = info.get("width"), info.get("height"), info.get("question")
     for name, size in (("width", width), ("height", height)):
         if type(size) is not int or size <= 0:
@@ -63,16 +63,16 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
         raise row_error(path, number, "images", "one path", images)
     if info.get("split") not in SPLITS:
         raise row_error(path, number, "extra_info.split", " or ".join(SPLITS), info.get("split"))
-    if [(turn or {}).get("content") for turn in row["prompt"] or []] != [question]:
-        raise row_error(path, number, "prompt", "one turn with the text of extra_info.question", row["prompt"])
-    prompt_name, sent = _split_question(path, number, question)
+    if row["prompt"] != [{"role": "user", "content": question}]:
+        raise row_error(path, number, "prompt", "one user turn with the text of extra_info.question", row["prompt"])
+    prompt_name, sent = read_user_turn(path, number, "extra_info.question", question)
     sample = Sample(
         id=str(info.get("id")),
         image=images[0],
         width=width,
         height=height,
         sent=sent,
-        xyxy_px=_truth_px(path, number, row["reward_model"] or {}, width, height),
+        xyxy_px=_truth_px(path, number, _object(path, number, row, "reward_model"), width, height),
     )
     return sample, prompt_name
 
@@ -123,19 +123,13 @@ def _struct(**fields: pa.Array) -> pa.StructArray:
     return pa.StructArray.from_arrays(list(fields.values()), list(fields))
 
 
-def _split_question(path: Path, number: int, question: Any) -> tuple[str, str]:
-    """Name of the prompt and expression. The longest fitting text wins: `qwen3_amodal` also fits `qwen3`."""
-    text = question.removeprefix("<image>").strip() if isinstance(question, str) else ""
-    parts = {name: prompt.split("{sent}") for name, prompt in PROMPTS.items()}
-    fitting = [name for name, (head, tail) in parts.items() if text.startswith(head) and text.endswith(tail)]
-    if not fitting or not question.startswith("<image>"):
-        raise row_error(path, number, "extra_info.question", "<image> and one of the known prompts", question)
-    name = max(fitting, key=lambda name: len(PROMPTS[name]))
-    head, tail = parts[name]
-    return name, check_sent(path, number, "extra_info.question", text[len(head) : len(text) - len(tail)])
+def _object(path: Path, number: int, row: dict[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(row[name], dict):
+        raise row_error(path, number, name, "an object", row[name])
+    return row[name]
 
 
-def _truth_px(path: Path, number: int, reward_model: dict[str, Any], width: int, height: int):
+def _truth_px(path: Path, number: int, reward_model: dict[str, Any], width: int, height: int) -> Box:
     field, truth = "reward_model.ground_truth", reward_model.get("ground_truth")
     if not isinstance(truth, list) or len(truth) != 4 or not all(map(is_number, truth)):
         raise row_error(path, number, field, "four numbers in 0..1000", truth)

@@ -1,0 +1,112 @@
+"""Is this file fit for training or evaluation? Any of our formats, any number of rows, every problem counted.
+
+    python -m qwen3vl_rl.data.check FILE… [--images DIR] [--evaluation FILE…]
+
+Checked are every row's fields, that ids are unique and that a RefCOCO split has its known number of rows. With
+`--images` every image is opened once, for its header alone: it must be readable and have the stated size. With
+`--evaluation` no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from qwen3vl_rl.data.formats import Entry, image_key, read_entries
+from qwen3vl_rl.data.refcoco import EXPRESSIONS
+from qwen3vl_rl.data.samples import ImageCheck
+from qwen3vl_rl.grounding import InputError, cli, row_error
+
+
+@dataclass
+class Findings:
+    """What a file holds, and what is wrong with it: all problems counted, the first `shown` kept."""
+
+    shown: int
+    rows: int = 0
+    repeats: int = 0  # rows with image, expression and box of an earlier one: people do say the same thing
+    problems: int = 0
+    first: list[InputError] = field(default_factory=list)
+
+    def add(self, problem: InputError) -> None:
+        self.problems += 1
+        if len(self.first) < self.shown:
+            self.first.append(problem)
+
+
+def check_file(path: Path, images: ImageCheck | None, held_out: set[str], shown: int) -> Findings:
+    """`held_out`: keys of images that the file must not hold. Raises InputError where it is none of our formats."""
+    findings, ids, seen = Findings(shown), set(), set()
+    for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
+        findings.rows += 1
+        if isinstance(entry, InputError):
+            findings.add(entry)
+            continue
+        try:
+            _check_entry(path, number, entry, images, held_out)
+        except InputError as problem:
+            findings.add(problem)
+        if entry.id is not None and (key := hash(entry.id)) in ids:
+            findings.add(row_error(path, number, "id", "an id that no earlier row has", entry.id))
+        elif entry.id is not None:
+            ids.add(key)
+        content = hash((entry.image, entry.sent, entry.xyxy_1000))
+        findings.repeats += content in seen
+        seen.add(content)
+    _check_count(path, findings)
+    return findings
+
+
+def image_keys(paths: Iterable[Path]) -> set[str]:
+    """Keys of all images of these files. Raises InputError for the first bad row."""
+    keys = set()
+    for path in paths:
+        for _, entry in read_entries(path):
+            if isinstance(entry, InputError):
+                raise entry
+            keys.add(image_key(entry.image))
+    return keys
+
+
+def _check_entry(path: Path, number: int, entry: Entry, images: ImageCheck | None, held_out: set[str]) -> None:
+    if image_key(entry.image) in held_out:
+        raise row_error(path, number, "image", "no image of the evaluation files", entry.image)
+    if images:
+        size = images.size(path, number, entry.image)
+        if entry.size and size != entry.size:
+            raise row_error(path, number, "width", "the image's size {}x{}".format(*size), "{}x{}".format(*entry.size))
+
+
+def _check_count(path: Path, findings: Findings) -> None:
+    expected = EXPRESSIONS.get(path.stem)
+    if not findings.rows:
+        findings.add(InputError(f"{path}: expected at least one row, found none"))
+    elif expected not in (None, findings.rows):
+        findings.add(InputError(f"{path}: expected the {expected:,} rows of {path.stem}, found {findings.rows:,}"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--images", type=Path, help="open all images; relative paths start here")
+    parser.add_argument("--evaluation", type=Path, nargs="+", default=[], help="files whose images must not be in FILE")
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="how many problems of each file to print")
+    args = parser.parse_args()
+    held_out = image_keys(args.evaluation)
+    images = ImageCheck(args.images) if args.images else None
+    problems = 0
+    for path in args.files:
+        findings = check_file(path, images, held_out, args.show)
+        for problem in findings.first:
+            print(problem)
+        repeats = f", {findings.repeats:,} say the same as an earlier row" if findings.repeats else ""
+        print(f"{path}: {findings.rows:,} rows{repeats}, {findings.problems:,} problems")
+        problems += findings.problems
+    if problems:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli(main)

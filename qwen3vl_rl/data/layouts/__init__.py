@@ -1,0 +1,1 @@
+"""Annotation as others publish it, one module per layout. Each reads its files into `Record`s."""

@@ -1,0 +1,220 @@
+"""COCOA (COCO-Amodal): regions whose `segmentation` is the whole object and `visible_mask` the part in sight.
+
+Reads the published files (`images`, `annotations`) and files of one annotation alone. COCOA's `name` is a class, so it
+serves as the expression only where no other region of the image shares it; `--expressions` gives real ones as jsonl:
+`image_id`, `region` (its index from 0), `sent`. Regions of stuff are left out.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from qwen3vl_rl.data.layouts.record import EDGE_PX, Record, check_sents, clip, field, positive, read_json, text
+from qwen3vl_rl.data.samples import check_box_px, is_number, read_jsonl
+from qwen3vl_rl.grounding import Box, InputError, row_error, xywh_to_xyxy
+
+# The occlusion ranges of the authors' own evaluation (github.com/Wakeupbuddy/amodalAPI): the largest rate of each.
+LEVELS = {"none": 0.00001, "partial": 0.25, "heavy": 1.0}
+FOLDERS = {"train2014": "coco/train2014", "val2014": "coco/val2014"}
+
+Expressions = Mapping[tuple[int, int], list[str]]  # by image id and region
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Boxes are xyxy px; the amodal one may leave the image. `modal_xyxy_px` None: no pixel is in sight."""
+
+    name: str
+    is_stuff: bool
+    occlude_rate: float
+    amodal_xyxy_px: Box
+    modal_xyxy_px: Box | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One annotation: an image and its regions, in the file's order."""
+
+    image_id: int
+    file_name: str
+    width: int
+    height: int
+    regions: tuple[Region, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="COCOA json")
+    parser.add_argument("--name", required=True, help="of the split: files are NAME_none, NAME_partial, NAME_heavy")
+    parser.add_argument("--expressions", type=Path, help="jsonl of image_id, region, sent")
+    parser.add_argument(
+        "--outside",
+        choices=("clip", "drop"),
+        required=True,
+        help="amodal boxes that leave the image: clip them to it, or leave the region out",
+    )
+
+
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
+    """The regions that can be asked for. Raises InputError naming file, row and field."""
+    expressions = _read_expressions(args.expressions) if args.expressions else None
+    used = set()
+    for path in args.files:
+        for number, scene in read_scenes(path):
+            shared = Counter(region.name for region in scene.regions)
+            for index, region in enumerate(scene.regions):
+                key = scene.image_id, index
+                used.add(key)
+                if expressions is None:
+                    sents = [region.name] if shared[region.name] == 1 else []
+                else:
+                    sents = expressions.get(key, [])
+                box = _inside(region, scene, args.outside)
+                if reason := _why_not(region, sents, box):
+                    left_out[reason] += 1
+                    continue
+                modal = check_box_px(path, number, "visible_mask", region.modal_xyxy_px, scene.width, scene.height)
+                yield Record(
+                    split=f"{args.name}_{occlusion_level(region.occlude_rate)}",
+                    id=f"{args.name}_{scene.image_id}_{index}",
+                    image=f"{_folder(scene.file_name)}/{scene.file_name}",
+                    width=scene.width,
+                    height=scene.height,
+                    xyxy_px=check_box_px(path, number, "segmentation", box, scene.width, scene.height),
+                    sents=check_sents(path, number, sents),
+                    modal_xyxy_px=modal,
+                )
+    if expressions and (unknown := sorted(set(expressions) - used)):
+        raise InputError(
+            "{}: expected regions of the COCOA files, got image {} region {}".format(args.expressions, *unknown[0])
+        )
+
+
+def read_scenes(path: Path) -> Iterator[tuple[int, Scene]]:
+    """Every annotation of a file with its 1-based number. Raises InputError naming file, row and field."""
+    whole = read_json(path)
+    annotations = whole.get("annotations", [whole]) if isinstance(whole, dict) else [whole]
+    images = whole.get("images", []) if isinstance(whole, dict) else []
+    by_id = {image.get("id"): image for image in images if isinstance(image, dict)}
+    for number, annotation in enumerate(annotations, start=1):
+        image = by_id.get(field(path, number, annotation, "image_id"), {})
+        yield number, _scene(path, number, annotation, image)
+
+
+def occlusion_level(rate: float) -> str:
+    """`none`, `partial` or `heavy`, as COCOA's evaluation divides them."""
+    return next(level for level, most in LEVELS.items() if rate <= most)
+
+
+def _scene(path: Path, number: int, annotation: dict[str, Any], image: dict[str, Any]) -> Scene:
+    rows = field(path, number, annotation, "regions")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise row_error(path, number, "regions", "a list of objects", rows)
+    width, height = _size(path, number, rows, image)
+    url = image.get("file_name") or text(path, number, "url", annotation.get("url"))
+    return Scene(
+        image_id=positive(path, number, "image_id", annotation["image_id"]),
+        file_name=url.rpartition("/")[2],
+        width=width,
+        height=height,
+        regions=tuple(_region(path, number, index, row, width, height) for index, row in enumerate(rows)),
+    )
+
+
+def _size(path: Path, number: int, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[int, int]:
+    """(width, height), from the file's `images` or from the size that the masks state."""
+    masks = (row.get("visible_mask") for row in rows)
+    stated = next((mask.get("size") for mask in masks if isinstance(mask, dict)), None)
+    height, width = (image.get("height"), image.get("width")) if image else stated or (None, None)
+    return positive(path, number, "width", width), positive(path, number, "height", height)
+
+
+def _region(path: Path, number: int, index: int, row: dict[str, Any], width: int, height: int) -> Region:
+    def value(name: str) -> Any:
+        return field(path, number, row, name)
+
+    rate = value("occlude_rate")
+    if not is_number(rate) or not 0 <= rate <= 1:
+        raise row_error(path, number, f"regions[{index}].occlude_rate", "a rate in 0..1", rate)
+    amodal = _extent(path, number, f"regions[{index}].segmentation", value("segmentation"), width, height)
+    if amodal is None:
+        raise row_error(path, number, f"regions[{index}].segmentation", "a mask with a pixel", row["segmentation"])
+    visible = row.get("visible_mask")
+    modal = (
+        clip(amodal, width, height)
+        if visible is None
+        else _extent(path, number, f"regions[{index}].visible_mask", visible, width, height)
+    )
+    return Region(
+        name=text(path, number, f"regions[{index}].name", value("name")).strip(),
+        is_stuff=bool(row.get("isStuff")),
+        occlude_rate=float(rate),
+        amodal_xyxy_px=amodal,
+        modal_xyxy_px=modal,
+    )
+
+
+def _extent(path: Path, number: int, name: str, mask: Any, width: int, height: int) -> Box | None:
+    """xyxy px around polygons or an RLE mask; None around nothing."""
+    if isinstance(mask, dict):
+        return _rle_extent(path, number, name, mask, width, height)
+    polygons = mask if isinstance(mask, list) and mask and isinstance(mask[0], list) else [mask]
+    for polygon in polygons:
+        is_polygon = isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
+        if not is_polygon or not all(map(is_number, polygon)):
+            raise row_error(path, number, name, "polygons of at least three points, or an RLE mask", polygon)
+    xs = [x for polygon in polygons for x in polygon[0::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _rle_extent(path: Path, number: int, name: str, mask: dict[str, Any], width: int, height: int) -> Box | None:
+    counts, size = mask.get("counts"), mask.get("size")
+    if size != [height, width] or not isinstance(counts, str | list):
+        raise row_error(path, number, name, f"an RLE mask of size {[height, width]}", mask)
+    try:
+        rle = coco_mask.frPyObjects(mask, height, width) if isinstance(counts, list) else mask
+        box = coco_mask.toBbox(rle).tolist()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise row_error(path, number, name, f"an RLE mask ({error})", mask) from None
+    x1, y1, x2, y2 = xywh_to_xyxy(tuple(box))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _inside(region: Region, scene: Scene, outside: str) -> Box | None:
+    """The amodal box within the image; None where it is to be left out, or nothing of it is inside."""
+    box = clip(region.amodal_xyxy_px, scene.width, scene.height)
+    overshoot_px = max(abs(a - b) for a, b in zip(box, region.amodal_xyxy_px, strict=True))
+    if box[0] >= box[2] or box[1] >= box[3] or (outside == "drop" and overshoot_px > EDGE_PX):
+        return None
+    return box
+
+
+def _why_not(region: Region, sents: list[str], box: Box | None) -> str | None:
+    if region.is_stuff:
+        return "stuff"
+    if not sents:
+        return "no expression of its own"
+    if region.modal_xyxy_px is None:
+        return "nothing in sight"
+    return "amodal box leaves the image" if box is None else None
+
+
+def _folder(file_name: str) -> str:
+    """Where COCO's archives put an image, by its name `COCO_val2014_…`."""
+    return next((folder for part, folder in FOLDERS.items() if part in file_name), "coco")
+
+
+def _read_expressions(path: Path) -> Expressions:
+    expressions = defaultdict(list)
+    for number, row in enumerate(read_jsonl(path), start=1):
+        image_id = positive(path, number, "image_id", field(path, number, row, "image_id"))
+        region = field(path, number, row, "region")
+        if type(region) is not int or region < 0:
+            raise row_error(path, number, "region", "the index of a region, from 0", region)
+        expressions[image_id, region] += check_sents(path, number, [field(path, number, row, "sent")])
+    return dict(expressions)

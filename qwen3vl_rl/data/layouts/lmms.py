@@ -1,0 +1,66 @@
+"""The `lmms-lab/RefCOCO`, `RefCOCOplus` and `RefCOCOg` parquet files of the Hugging Face hub.
+
+A row is one object: `image` (bytes; only its size is read), `answer` (its expressions), `bbox` (xywh px) and
+`file_name`, COCO's name with the annotation's number behind it. A file's split is its name up to the first hyphen.
+Mind the counts: the hub's RefCOCO `val` holds 8,811 objects where unc has 3,811.
+"""
+
+import argparse
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, text
+from qwen3vl_rl.data.parquet import iter_parquet
+from qwen3vl_rl.data.refcoco import PARTITIONS
+from qwen3vl_rl.grounding import row_error
+
+_ANNOTATION_NUMBER = re.compile(r"_\d+(?=\.\w+$)")
+_COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", choices=tuple(PARTITIONS), required=True)
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="SPLIT-*.parquet")
+
+
+def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+    """Every object of the files. Raises InputError naming file, row and field."""
+    for path in args.files:
+        split = path.name.partition("-")[0]
+        for number, row in iter_parquet(path, _COLUMNS):
+            width, height = _size(path, number, row["image"])
+            yield refcoco_record(
+                path,
+                number,
+                {
+                    "dataset": args.dataset,
+                    "partition": PARTITIONS[args.dataset],
+                    "split": split,
+                    "ref_id": row["question_id"],
+                    "file_name": _coco_name(text(path, number, "file_name", row["file_name"])),
+                    "width": width,
+                    "height": height,
+                    "bbox": row["bbox"],
+                    "sents": row["answer"],
+                },
+            )
+
+
+def _coco_name(file_name: str) -> str:
+    """`COCO_train2014_000000581857_16.jpg` without the annotation's number."""
+    stem = _ANNOTATION_NUMBER.sub("", file_name)
+    return stem if re.search(r"\d{12}\.", stem) else file_name
+
+
+def _size(path: Path, number: int, image: Any) -> tuple[int, int]:
+    data = field(path, number, image, "bytes")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return opened.size
+    except (OSError, TypeError, Image.DecompressionBombError):
+        raise row_error(path, number, "image", "the bytes of a readable image", type(data).__name__) from None

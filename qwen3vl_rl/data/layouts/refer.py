@@ -1,0 +1,86 @@
+"""REFER: `DATASET/refs(PARTITION).p` and `DATASET/instances.json` below one folder, as github.com/lichengunc/refer
+distributes RefCOCO, RefCOCO+ and RefCOCOg."""
+
+import argparse
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_rl.data.layouts.record import Record, field, positive, read_json, refcoco_record, sentence_texts
+from qwen3vl_rl.data.refcoco import PARTITIONS
+from qwen3vl_rl.grounding import InputError, row_error
+
+FAMILY = [f"{dataset}:{partition}" for dataset, partition in PARTITIONS.items()]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, required=True, help="the folder that holds refcoco/, refcoco+/, refcocog/")
+    parser.add_argument("--parts", nargs="+", default=FAMILY, metavar="DATASET:PARTITION", help=" ".join(FAMILY))
+
+
+def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+    """Every object of the chosen parts. Raises InputError naming file, row and field."""
+    for part in args.parts:
+        dataset, _, partition = part.partition(":")
+        yield from _part(args.root / dataset, dataset, partition)
+
+
+def load_pickle(path: Path) -> Any:
+    """Plain data out of a pickle: whatever would import or call something is refused before it happens.
+
+    Raises InputError for a missing, broken or refused file.
+    """
+    try:
+        with path.open("rb") as file:
+            return _PlainUnpickler(file, encoding="latin1").load()  # written by Python 2
+    except OSError as error:
+        raise InputError(f"{path}: expected a pickle ({error.strerror})") from None
+    except Exception as error:  # the pickle module's own list of what a broken file raises is open-ended
+        raise InputError(f"{path}: expected a pickle of plain data ({type(error).__name__}: {error})") from None
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _part(folder: Path, dataset: str, partition: str) -> Iterator[Record]:
+    path = folder / f"refs({partition}).p"
+    refs = load_pickle(path)
+    if not isinstance(refs, list):
+        raise InputError(f"{path}: expected a list of references, got {type(refs).__name__}")
+    images, boxes = _read_instances(folder / "instances.json")
+    for number, ref in enumerate(refs, start=1):
+        image, ann = field(path, number, ref, "image_id"), field(path, number, ref, "ann_id")
+        if not isinstance(image, int) or image not in images:
+            raise row_error(path, number, "image_id", "an image of instances.json", image)
+        if not isinstance(ann, int) or ann not in boxes:
+            raise row_error(path, number, "ann_id", "an annotation of instances.json", ann)
+        own = {name: field(path, number, ref, name) for name in ("split", "ref_id")}
+        known = {"dataset": dataset, "partition": partition, "bbox": boxes[ann]}
+        sents = sentence_texts(path, number, ref)
+        yield refcoco_record(path, number, own | known | images[image] | {"sents": sents})
+
+
+def _read_instances(path: Path) -> tuple[dict[int, dict], dict[int, Any]]:
+    """File name and size of every image, the box of every annotation, both by id."""
+    instances = read_json(path)
+    images = {
+        positive(path, number, "id", field(path, number, image, "id")): {
+            name: field(path, number, image, name) for name in ("file_name", "width", "height")
+        }
+        for number, image in enumerate(_list(path, instances, "images"), start=1)
+    }
+    boxes = {
+        positive(path, number, "id", field(path, number, annotation, "id")): field(path, number, annotation, "bbox")
+        for number, annotation in enumerate(_list(path, instances, "annotations"), start=1)
+    }
+    return images, boxes
+
+
+def _list(path: Path, instances: Any, name: str) -> list:
+    found = instances.get(name) if isinstance(instances, dict) else None
+    if not isinstance(found, list):
+        raise InputError(f'{path}: field "{name}": expected a list, got {type(found).__name__}')
+    return found

@@ -1,0 +1,55 @@
+"""TensorFlow Datasets' `ref_coco`: its `refcoco.json`, or jsonl with one object a line.
+
+`refcoco.json` is what TFDS's manual step writes: `ref` (REFER's references with `ann`, `dataset`,
+`dataset_partition`) and `coco_anns` (by image id: `info`). A line of the jsonl holds `dataset`, `split_by`, `split`,
+`ref_id`, `file_name`, `width`, `height`, `bbox_xywh` (px) and `sentences`.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwen3vl_rl.data.layouts.record import Record, field, read_json, refcoco_record, sentence_texts
+from qwen3vl_rl.data.samples import iter_lines, parse_line
+from qwen3vl_rl.grounding import row_error
+
+_NAMES = {"partition": "split_by", "bbox": "bbox_xywh", "sents": "sentences"}
+_FIELDS = ("dataset", "partition", "split", "ref_id", "file_name", "width", "height", "bbox", "sents")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="refcoco.json or jsonl")
+
+
+def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+    """Every object of every partition. Raises InputError naming file, row and field."""
+    for path in args.files:
+        yield from _from_json(path) if path.suffix == ".json" else _from_jsonl(path)
+
+
+def _from_jsonl(path: Path) -> Iterator[Record]:
+    for number, line in iter_lines(path):
+        row = parse_line(path, number, line)
+        ref = {name: field(path, number, row, _NAMES.get(name, name)) for name in _FIELDS}
+        yield refcoco_record(path, number, ref)
+
+
+def _from_json(path: Path) -> Iterator[Record]:
+    whole = read_json(path)
+    refs, images = (field(path, 1, whole, name) for name in ("ref", "coco_anns"))
+    for number, ref in enumerate(refs if isinstance(refs, list) else [refs], start=1):
+        image_id = str(field(path, number, ref, "image_id"))
+        if not isinstance(images, dict) or image_id not in images:
+            raise row_error(path, number, "image_id", "an image of coco_anns", image_id)
+        info = field(path, number, images[image_id], "info")
+        yield refcoco_record(
+            path,
+            number,
+            {name: field(path, number, info, name) for name in ("file_name", "width", "height")}
+            | {name: field(path, number, ref, name) for name in ("dataset", "split", "ref_id")}
+            | {
+                "partition": field(path, number, ref, "dataset_partition"),
+                "bbox": field(path, number, field(path, number, ref, "ann"), "bbox"),
+                "sents": sentence_texts(path, number, ref),
+            },
+        )

@@ -1,0 +1,57 @@
+"""What is known of the RefCOCO family's splits: their names, which are for validation, and how large they are."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qwen3vl_rl.grounding import InputError
+
+# The partition that papers report; its files carry no partition in their name.
+PARTITIONS: Mapping[str, str] = MappingProxyType({"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"})
+SPLITS = ("train", "val", "test", "testA", "testB")
+
+VAL_SPLITS = ("refcoco_val", "refcoco+_val", "refcocog_val")
+EVAL_SPLITS = (
+    "refcoco_val",
+    "refcoco_testA",
+    "refcoco_testB",
+    "refcoco+_val",
+    "refcoco+_testA",
+    "refcoco+_testB",
+    "refcocog_val",
+    "refcocog_test",
+)
+
+# Expressions of each split. With the training splits the sums are 142,210, 141,564 and 95,010, REFER's totals.
+EXPRESSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "refcoco_train": 120_624,
+        "refcoco_val": 10_834,
+        "refcoco_testA": 5_657,
+        "refcoco_testB": 5_095,
+        "refcoco+_train": 120_191,
+        "refcoco+_val": 10_758,
+        "refcoco+_testA": 5_726,
+        "refcoco+_testB": 4_889,
+        "refcocog_train": 80_512,
+        "refcocog_val": 4_896,
+        "refcocog_test": 9_602,
+    }
+)
+
+
+def split_name(dataset: str, partition: str, split: str) -> str:
+    """`refcoco_testA`; for a partition that papers do not report `refcoco_google_test`. Raises InputError."""
+    if dataset not in PARTITIONS:
+        raise InputError(f"dataset: expected one of {', '.join(PARTITIONS)}, got {dataset!r}")
+    if split not in SPLITS:
+        raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if partition not in ("unc", "umd", "google"):
+        raise InputError(f"partition: expected unc, umd or google, got {partition!r}")
+    return f"{dataset}_{split}" if partition == PARTITIONS[dataset] else f"{dataset}_{partition}_{split}"
+
+
+def describe_count(split: str, count: int) -> str:
+    """One line: the split, its expressions, and how they compare with the known number where there is one."""
+    expected = EXPRESSIONS.get(split)
+    verdict = "" if expected is None else "as expected" if count == expected else f"expected {expected:,}: DIFFERS"
+    return f"{split:<24}{count:>10,}  {verdict} {f'by {count - expected:+,}' if 'DIFFERS' in verdict else ''}".rstrip()
