@@ -46,7 +46,7 @@ def main() -> None:
         "rewards_per_s": [
             {"answer": name, "words": len(text.split()), "parser": parser, "value": round(rewards_per_s(text, parser))}
             for name, text in texts.items()
-            for parser in ("house", "released")
+            for parser in ("house", "released_reward")
         ],
     }
     written = json.dumps(result, indent=2)

@@ -1,30 +1,38 @@
 """The rewards of stage 2 and verl's entry point to them.
 
 verl calls `compute_score` through `reward.custom_reward_function` (`path: pkg://qwen3vl_rl.reward`); the keyword
-arguments come from its `reward_kwargs`. Formulas and constants: egm recipe, stage 2.
+arguments come from its `reward_kwargs`. Formulas and constants of the first four: egm recipe, stage 2. A reward of your
+own is a function of `Parts` in any file; `FILE.py:NAME` names it where a reward is asked for.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from importlib.util import module_from_spec, spec_from_file_location
 from itertools import groupby
 from math import ceil, exp, isfinite
 from operator import eq
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qwen3vl_rl.grounding import Box, InputError, order_corners, parse_box_1000, reward_iou
-
-# The released RL reads boxes as `released_reward`; `released_eval` belongs to the evaluation.
-_PARSERS = MappingProxyType({"house": "house", "released": "released_reward"})
+from qwen3vl_rl.grounding import Box, InputError, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000
 
 
 class Parts(NamedTuple):
     """What a reward may depend on, for an answer that holds a box."""
 
-    iou: float  # of prediction and truth in whole pixels, 0..1
+    predicted_px: IntBox  # xyxy in whole pixels, as is the truth
+    truth_px: IntBox
+    iou: float  # of the two, 0..1
     length_words: int  # whitespace-separated words of the whole answer, reasoning included
+    length_tokens: int  # as generated, 0 where the caller does not say
     repeats: int  # longest run of one word repeated, 1 where none is
     alpha: float  # share of the step [iou >= threshold] in `mix`
     threshold: float  # IoU from which an answer is right
+    budget_tokens: int  # what `efficient` lets an answer spend for free
+
+
+Reward = Callable[[Parts], float]
 
 
 def mix(parts: Parts) -> float:
@@ -48,13 +56,35 @@ def normalized_exp(parts: Parts) -> float:
     return (1 - 16**-parts.iou) / (1 - 1 / 16)
 
 
+def giou(parts: Parts) -> float:
+    """`mix` with (1 + GIoU) / 2 in place of the IoU: of two boxes that miss the truth, the nearer one earns more.
+
+    GIoU = iou - (hull - union) / hull, -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630).
+    """
+    graded = (1 + generalized_iou(parts.predicted_px, parts.truth_px)) / 2
+    return parts.alpha * accuracy(parts) + (1 - parts.alpha) * graded
+
+
+def efficient(parts: Parts) -> float:
+    """`mix` within the budget; beyond it `mix * budget_tokens / length_tokens`. Being short earns nothing by itself."""
+    return mix(parts) * min(1.0, parts.budget_tokens / max(1, parts.length_tokens))
+
+
 def accuracy(parts: Parts) -> float:
     """[iou >= threshold]."""
     return float(parts.iou >= parts.threshold)
 
 
-REWARDS: Mapping[str, Callable[[Parts], float]] = MappingProxyType(
-    {"mix": mix, "sigmoid": sigmoid, "penalty": penalty, "normalized_exp": normalized_exp, "eval": accuracy}
+REWARDS: Mapping[str, Reward] = MappingProxyType(
+    {
+        "mix": mix,
+        "sigmoid": sigmoid,
+        "penalty": penalty,
+        "normalized_exp": normalized_exp,
+        "giou": giou,
+        "efficient": efficient,
+        "eval": accuracy,
+    }
 )
 
 
@@ -68,37 +98,85 @@ def compute_score(
     alpha: float,
     threshold: float,
     parser: str = "house",
+    budget_tokens: int = 100,
     **kwargs: Any,
 ) -> dict[str, float]:
     """The reward of one answer, as verl's reward managers call it.
 
     `ground_truth` is the true box, xyxy on the 0..1000 scale; `extra_info` holds the image's `width` and `height` in
-    pixels. Where its `split` is `test` the reward is `eval` whatever `reward_type` says. `parser`: `house`, or
-    `released` for the released reward's reading. `data_source` and `kwargs` are verl's and not used.
+    pixels and the answer's `length_tokens`. Where its `split` is `test` the reward is `eval` whatever `reward_type`
+    says. `reward_type`: a name of `REWARDS`, or `FILE.py:NAME`. `parser`: a name of `grounding.PARSERS`;
+    `released_reward` is the released reward's reading. `data_source` and `kwargs` are verl's and not used.
 
     Returns `score` and its parts: `acc` ([iou >= threshold]), `iou`, `format` (1.0 where the answer holds a box),
     `length_words`, `repeats`. An answer without a box and a malformed truth score 0, with no penalty.
     Raises InputError for an unknown reward or parser and for a missing size.
     """
     extra_info = extra_info or {}
-    reward = _named("reward_type", reward_type, REWARDS)
+    reward = find_reward(reward_type)
     if extra_info.get("split") == "test":
-        reward = REWARDS["eval"]
+        reward = accuracy
     width, height = _size_px(extra_info, "width"), _size_px(extra_info, "height")
-    predicted = parse_box_1000(solution_str, _named("parser", parser, _PARSERS))
-    truth = _truth_1000(ground_truth)
+    predicted, truth = parse_box_1000(solution_str, parser), _truth_1000(ground_truth)
     words = solution_str.split()
-    scored = predicted is not None and truth is not None
-    iou = reward_iou(predicted, truth, width, height) if scored else 0.0
-    parts = Parts(iou, len(words), longest_run(words), alpha, threshold)
+    repeats = longest_run(words)
+    score = acc = overlap = 0.0
+    if predicted is not None and truth is not None:
+        predicted_px, truth_px = box_1000_to_px(predicted, width, height), box_1000_to_px(truth, width, height)
+        overlap = iou(predicted_px, truth_px)
+        tokens = extra_info.get("length_tokens", 0)
+        parts = Parts(predicted_px, truth_px, overlap, len(words), tokens, repeats, alpha, threshold, budget_tokens)
+        score, acc = float(reward(parts)), accuracy(parts)
     return {
-        "score": reward(parts) if scored else 0.0,
-        "acc": accuracy(parts) if scored else 0.0,
-        "iou": iou,
+        "score": score,
+        "acc": acc,
+        "iou": overlap,
         "format": float(predicted is not None),
-        "length_words": float(parts.length_words),
-        "repeats": float(parts.repeats),
+        "length_words": float(len(words)),
+        "repeats": float(repeats),
     }
+
+
+def check_settings(reward_type: str, alpha: float, threshold: float, parser: str, budget_tokens: int, **_: Any) -> None:
+    """Raise InputError for settings of `compute_score` that cannot work, before anything is started."""
+    find_reward(reward_type)
+    parse_box_1000("", parser)
+    for name, value in (("alpha", alpha), ("threshold", threshold)):
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"reward.{name}: expected a number in 0..1, got {value!r}")
+    if not isinstance(budget_tokens, int) or budget_tokens < 1:
+        raise InputError(f"reward.budget_tokens: expected a positive integer, got {budget_tokens!r}")
+
+
+def find_reward(name: str) -> Reward:
+    """The reward of that name, or the function of `FILE.py:NAME`. Raises InputError where there is none."""
+    if name in REWARDS:
+        return REWARDS[name]
+    file, colon, function = name.rpartition(":")
+    if not colon:
+        raise InputError(f'reward_type: expected one of {", ".join(REWARDS)} or FILE.py:NAME, got "{name}"')
+    return _load(file, function)
+
+
+@lru_cache
+def _load(file: str, function: str) -> Reward:
+    if not Path(file).is_file():
+        raise InputError(f"reward_type: no such file: {file}")
+    spec = spec_from_file_location(Path(file).stem, file)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(reward := getattr(module, function, None)):
+        raise InputError(f'reward_type: expected a function "{function}" in {file}, found none')
+    return reward
+
+
+def generalized_iou(a: Box, b: Box) -> float:
+    """IoU less the share of the common hull that neither box covers, -1..1. Boxes have x1 <= x2 and y1 <= y2."""
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    overlap = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = areas - overlap
+    return (overlap / union if union else 0.0) - ((hull - union) / hull if hull else 0.0)
 
 
 def longest_run(words: list[str]) -> int:
@@ -129,9 +207,3 @@ def _size_px(extra_info: Mapping[str, Any], field: str) -> int:
             f"expected the image's {field} in pixels, got {extra_info.get(field)!r}"
         )
     return size
-
-
-def _named(field: str, name: str, table: Mapping[str, Any]) -> Any:
-    if name not in table:
-        raise InputError(f'reward: field "{field}": expected one of {", ".join(table)}, got {name!r}')
-    return table[name]

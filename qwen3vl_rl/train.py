@@ -6,20 +6,23 @@
 `--cfg job` prints the composed recipe. `engine/launch.py` tells what a run leaves in `trainer.default_local_dir`.
 """
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
 import numpy as np
-from omegaconf import DictConfig
+from huggingface_hub import hf_hub_download
+from omegaconf import DictConfig, OmegaConf
 
+from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.reward import REWARDS
 
 COLUMNS = {
     "reward": "critic/score/mean",
+    "accuracy": "reward/acc",
     "validation accuracy": "val-core/grounding/acc/mean@1",
     "tokens": "response_length/mean",
     "KL": "actor/kl_loss",
@@ -28,15 +31,39 @@ COLUMNS = {
 
 
 def train(config: DictConfig) -> None:
-    launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
-    reward = config.reward.custom_reward_function.reward_kwargs.reward_type
-    if reward not in REWARDS:
-        raise InputError(f'reward_type: expected one of {", ".join(REWARDS)}, got "{reward}"')
+    resolve_reward_file(config)
+    preflight.check(config)
+    if config.actor_rollout_ref.rollout.name == "sglang":
+        set_sglang_sampling(config)
     launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
     steps = launch.read_metrics(Path(config.trainer.default_local_dir))
     rewards = {step: row["critic/score/mean"] for step, row in steps.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:
         print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))
+
+
+def resolve_reward_file(config: DictConfig) -> None:
+    """Make the file of a reward `FILE.py:NAME` absolute: Ray's workers run elsewhere."""
+    kwargs = config.reward.custom_reward_function.reward_kwargs
+    if kwargs.reward_type is None:
+        raise InputError("reward.function: expected FILE.py:NAME, got nothing")
+    file, colon, name = kwargs.reward_type.rpartition(":")
+    if colon:
+        kwargs.reward_type = f"{Path(file).expanduser().resolve()}:{name}"
+
+
+def set_sglang_sampling(config: DictConfig) -> None:
+    """Forbid the image and video placeholders, and hand on `rollout.ignore_eos`.
+
+    verl 0.9.1 does both for vLLM alone. A sampled placeholder has no image behind it, and the actor refuses the answer.
+    """
+    model = Path(config.actor_rollout_ref.model.path).expanduser()
+    path = model / "config.json" if model.is_dir() else hf_hub_download(str(model), "config.json")
+    ids = json.loads(Path(path).read_text())
+    bias = {str(ids[name]): -1e4 for name in ("image_token_id", "video_token_id")}
+    sampling = {"logit_bias": bias, "ignore_eos": config.actor_rollout_ref.rollout.ignore_eos}
+    key = "actor_rollout_ref.rollout.engine_kwargs.sglang.preferred_sampling_params"
+    OmegaConf.update(config, key, json.dumps(sampling), force_add=True)
 
 
 def trend(values: Mapping[int, float], replicates: int = 2000) -> tuple[float, float, float] | None:

@@ -12,15 +12,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO
+from tempfile import TemporaryDirectory, gettempdir
 
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
-POLL_S = 0.2
+POLL_S, LOOK_S = 0.2, 5.0
+RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
 
 def verl_config() -> str:
@@ -34,7 +34,7 @@ OmegaConf.register_new_resolver("verl_config", verl_config, replace=True)
 def check_choices(groups: Path, overrides: Sequence[str]) -> None:
     """Raise InputError for an override `group=choice` of a config group of ours that has no such choice."""
     for group, _, choice in (override.partition("=") for override in overrides):
-        choices = sorted(path.stem for path in (groups / group).glob("*.yaml")) if group.isidentifier() else []
+        choices = sorted(path.stem for path in (groups / group).glob("[!_]*.yaml")) if group.isidentifier() else []
         if choices and choice not in choices:
             raise InputError(f'{group}: expected one of {", ".join(choices)}, got "{choice}"')
 
@@ -51,32 +51,81 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
                 raise InputError(f"{key}: no such file or folder: {path}")
 
 
+def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
+    """Raise InputError where the folder holds checkpoints of a run with other values of `keys`: verl would go on from
+    them, and mix two runs. An earlier start that saved nothing does not count."""
+    folder = Path(config.trainer.default_local_dir)
+    if config.trainer.resume_mode == "disable" or not (folder / LATEST).exists() or not (folder / RECIPE).exists():
+        return
+    earlier = OmegaConf.load(folder / RECIPE)
+    for key in keys:
+        old, new = OmegaConf.select(earlier, key), OmegaConf.select(config, key)
+        if old != new:
+            raise InputError(
+                f"{folder}: holds a run with another {key}; choose a folder with trainer.default_local_dir=… "
+                f"({_first_difference(key, old, new)})"
+            )
+
+
+def _first_difference(key: str, old: object, new: object) -> str:
+    """`key: old → new` of the first value below `key` that differs."""
+    if isinstance(old, DictConfig) and isinstance(new, DictConfig):
+        below = next(name for name in [*old, *new] if old.get(name) != new.get(name))
+        return _first_difference(f"{key}.{below}", old.get(below), new.get(below))
+    return f"{key}: {old} there, {new} here"
+
+
 def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
     """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics.
 
-    Exits with code 1 where verl fails.
+    Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`.
     """
     if config.trainer.device == "cpu":
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "recipe.yaml")
-    recipe = ["--config-path", str(folder), "--config-name", "recipe"]
+    mend_tracker(folder)
+    OmegaConf.save(config, folder / RECIPE)
+    recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    metrics = _next_metrics_file(folder)
-    log = folder / "train.log"
+    metrics, log = _next_metrics_file(folder), folder / LOG
+    begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is stopped, too
-    with TemporaryDirectory(prefix="egm-", ignore_cleanup_errors=True) as temporary:  # Ray and vLLM leave files behind
-        environment = {"VERL_FILE_LOGGER_PATH": str(metrics), "TMPDIR": temporary}
+    with TemporaryDirectory(prefix="egm-", dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
+        environment = {
+            "VERL_FILE_LOGGER_PATH": str(metrics),
+            "TENSORBOARD_DIR": str(folder / "tensorboard"),
+            "WANDB_DIR": str(folder),
+            "TMPDIR": temporary,  # Ray and vLLM leave files behind
+        }
         child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
+        family = process.Family(child.pid)
         try:
-            _follow(child, metrics, columns)
+            hung = _follow(child, family, metrics, columns, config.trainer.get("step_timeout_s"))
         finally:
             process.stop(child)
-    if child.returncode:
-        print(f"error: training stopped with {_reason(child.returncode, log)}; see {log}", file=sys.stderr)
+            family.end()
+    if hung or child.returncode:
+        print(
+            f"error: training stopped with {hung or _reason(child.returncode, log, begin)}; see {log}", file=sys.stderr
+        )
         raise SystemExit(1)
+
+
+def mend_tracker(folder: Path) -> None:
+    """verl opens its record of the last checkpoint when that is whole, then writes the number. Killed in between, it
+    leaves an empty record, which the next start could not read; then the newest checkpoint is the one it stood for."""
+    tracker = folder / LATEST
+    if tracker.exists() and not tracker.read_text().strip():
+        steps = [int(path.name.removeprefix("global_step_")) for path in folder.glob("global_step_*")]
+        tracker.write_text(str(max(steps)))
+
+
+def _short_folder() -> str:
+    """Where temporary files go. Ray keeps sockets there, whose paths may have 107 bytes; Ray itself takes 74."""
+    folder = gettempdir()
+    return folder if len(folder) <= 20 else "/tmp"
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
@@ -85,9 +134,12 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     return {row["step"]: row["data"] for row in rows}
 
 
-def _reason(code: int, log: Path) -> str:
-    """The last exception that `log` names, else the exit code."""
-    exceptions = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", log.read_text(errors="replace"), re.MULTILINE)
+def _reason(code: int, log: Path, begin: int) -> str:
+    """The last exception that this start wrote to `log`, from byte `begin` on; else the exit code."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode(errors="replace")
+    exceptions = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", text, re.MULTILINE)
     return exceptions[-1] if exceptions else f"exit code {code}"
 
 
@@ -97,23 +149,38 @@ def _next_metrics_file(folder: Path) -> Path:
     return folder / f"metrics-{max(taken, default=-1) + 1:03d}.jsonl"
 
 
-def _follow(child, metrics: Path, columns: Mapping[str, str]) -> None:
-    """Print a line for every step that `child` reports, until it ends."""
-    while child.poll() is None and not metrics.exists():
+def _follow(
+    child, family: process.Family, metrics: Path, columns: Mapping[str, str], timeout_s: float | None
+) -> str | None:
+    """Print a line for every step that `child` reports, until it ends; says so where it hangs instead."""
+    position, reported, looked = 0, time.monotonic(), 0.0
+    while True:
+        ended = child.poll() is not None  # asked first: steps that were written before the end are still printed
+        new_position = _print_steps(metrics, position, columns)
+        now = time.monotonic()
+        if new_position > position:
+            position, reported = new_position, now
+        if ended:
+            return None
+        if timeout_s and now - reported > timeout_s:
+            return f"no step in {timeout_s:g} s (trainer.step_timeout_s)"
+        if now - looked > LOOK_S:
+            family.look()
+            looked = now
         time.sleep(POLL_S)
-    if metrics.exists():
-        with metrics.open() as file:
-            while child.poll() is None:
-                _print_steps(file, columns)
-                time.sleep(POLL_S)
-            _print_steps(file, columns)
 
 
-def _print_steps(file: IO[str], columns: Mapping[str, str]) -> None:
-    position = file.tell()
-    while (line := file.readline()).endswith("\n"):
-        row = json.loads(line)
-        values = [f"{label} {row['data'][key]:.4g}" for label, key in columns.items() if key in row["data"]]
-        print("  ".join([f"step {row['step']}", *values]), flush=True)
-        position = file.tell()
-    file.seek(position)  # a line that is still being written
+def _print_steps(metrics: Path, position: int, columns: Mapping[str, str]) -> int:
+    """Print the whole lines of `metrics` from byte `position` on; returns where they end."""
+    if not metrics.exists():
+        return position
+    with metrics.open("rb") as file:
+        file.seek(position)
+        for line in file:
+            if not line.endswith(b"\n"):  # still being written
+                break
+            row = json.loads(line)
+            values = [f"{label} {row['data'][key]:.4g}" for label, key in columns.items() if key in row["data"]]
+            print("  ".join([f"step {row['step']}", *values]), flush=True)
+            position += len(line)
+    return position

@@ -1,14 +1,15 @@
-"""Child processes that end with us, whatever ends us, and take their own children with them."""
+"""Child processes that end with us, whatever ends us, and take their own children with them. Linux only."""
 
 import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 STOP_TIMEOUT_S = 20
+SHARED_MEMORY = "/dev/shm/"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -36,6 +37,70 @@ def stop(process: subprocess.Popen) -> None:
     finally:  # also takes what outlived its parent, and runs when Ctrl-C cuts the wait short
         _signal_group(process, signal.SIGKILL)
         process.wait()
+
+
+class Family:
+    """All processes below one, in whatever group, and the shared memory that they map.
+
+    Ray and the rollout engines start daemons in groups of their own, and leave segments in /dev/shm when they are
+    killed. `look` remembers who and what is there now; `end` removes what is left of it.
+    """
+
+    def __init__(self, root: int):
+        self._members = {(root, _started(root))}
+        self._segments: set[str] = set()
+
+    def look(self) -> None:
+        """Call it every few seconds: an orphan is known by the parent that it had."""
+        parents = dict(_processes())
+        pids = {pid for pid, started in self._members if _started(pid) == started}
+        while found := {pid for pid, parent in parents.items() if parent in pids} - pids:
+            pids |= found
+        self._members |= {(pid, _started(pid)) for pid in pids}
+        self._segments |= {name for pid in pids for name in _mapped(pid)}
+
+    def end(self) -> None:
+        """Kill the members that still run, remove the segments that no process maps any more."""
+        self.look()
+        for pid, started in self._members:
+            if started and _started(pid) == started:  # else the number has passed to another process
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        in_use = {name for pid, _ in _processes() for name in _mapped(pid)} if self._segments else set()
+        for name in self._segments - in_use:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """Every process with its parent."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            yield int(entry.name), int(fields[1])
+
+
+def _started(pid: int) -> str:
+    """When a process was started, in clock ticks; empty where there is none or it has ended."""
+    fields = _stat(pid)
+    return fields[19] if fields and fields[0] != "Z" else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat (proc_pid_stat(5)) from the third, the state, on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:  # it has just ended
+        return []
+
+
+def _mapped(pid: int) -> set[str]:
+    """The files of /dev/shm that a process maps; none where it is not ours to ask."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    paths = (line.split(maxsplit=5)[-1] for line in lines if SHARED_MEMORY in line)
+    return {path for path in paths if path.startswith(SHARED_MEMORY) and not path.endswith("(deleted)")}
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

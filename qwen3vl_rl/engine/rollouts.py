@@ -1,0 +1,77 @@
+"""What verl 0.9.1 does not report of the rollouts: reward parts of every training step, pages of validation pictures.
+
+verl's trainer takes all rollouts from its replay buffer, and logs what `sample` returns beside them. Ours is chosen
+through `trainer.v1.sampler.custom_sampler`; it samples as verl's synchronous trainer does.
+"""
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils import hf_tokenizer
+
+from qwen3vl_rl.validation_page import Example, render_page
+
+POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
+
+
+class ReportingReplayBuffer(ReplayBuffer):
+    """`sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser` and `examples` (pictures a page)."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs, poll_interval=POLL_S)
+        self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if partition_id == "train":
+            answered = len({key.split("_")[0] for key in batch.keys})
+            return batch, {**metrics, **mean_parts(batch), "reward/failed_prompts": batch_size - answered}
+        self._write_page(batch, global_steps)
+        return batch, metrics
+
+    def _write_page(self, batch: KVBatchMeta, step: int) -> None:
+        """The answers to the first samples, to `pages/STEP.html` and to Weights & Biases where a run is on."""
+        options = self.sampler_kwargs
+        fields = ["responses", "raw_prompt", "reward_model", "extra_info"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        answers = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in data["responses"].unbind()]
+        rows = zip(answers, *(plain(data[name]) for name in fields[1:]), strict=True)
+        first = sorted(rows, key=lambda row: row[-1]["index"])[: options.examples]  # the same in every page
+        page = render_page(f"validation at step {step}", [example(*row) for row in first], options.parser)
+        path = Path(options.pages, f"{step}.html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
+        if wandb and wandb.run:
+            wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
+    """`reward/NAME`: the mean over a step's answers of every part that the reward function returned."""
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    parts = [fields["reward_extra_info"] for fields in plain(data["extra_fields"])]
+    return {f"reward/{name}": float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info: Mapping) -> Example:
+    """What a page shows of one answer, from the fields that verl keeps with it."""
+    content = [part for message in messages for part in message["content"]]
+    return Example(
+        image=next(part["image"] for part in content if part["type"] == "image"),
+        question="".join(part["text"] for part in content if part["type"] == "text"),
+        answer=answer,
+        truth_1000=tuple(reward_model["ground_truth"]),
+        width=extra_info["width"],
+        height=extra_info["height"],
+    )
+
+
+def plain(column: Iterable) -> list:
+    """The values of a TransferQueue column, which come as a list, an array or tensordict's stack of wrapped values."""
+    return [getattr(value, "data", value) for value in column]

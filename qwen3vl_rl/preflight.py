@@ -1,0 +1,153 @@
+"""What can be known before a GPU is touched: whether data, model, settings and machine let stage 2 run at all.
+
+Every check raises InputError with one line that says what to change. Nothing here imports torch or verl.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from math import prod
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig
+
+from qwen3vl_rl.engine import launch
+from qwen3vl_rl.grounding import InputError, row_error
+from qwen3vl_rl.reward import check_settings
+
+COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
+BATCH_ROWS = 4096
+GIB = 1 << 30
+# Bytes per parameter of verl's FSDP in the update: weights, gradients and two Adam moments, 32-bit floats each.
+TRAINING_BYTES = 16
+ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
+# Settings that make two starts one run; the others (logging, saving, the machine) may change when it is resumed.
+SAME_RUN = (
+    "reward",
+    "algorithm",
+    "data.train_files",
+    "data.train_batch_size",
+    "actor_rollout_ref.model.path",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.actor.policy_loss",
+)
+
+
+def check(config: DictConfig) -> None:
+    """All checks of stage 2, the cheap ones first."""
+    launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+    check_settings(**config.reward.custom_reward_function.reward_kwargs)
+    launch.check_same_run(config, SAME_RUN)
+    check_engine(config)
+    check_gpus(config)
+    check_memory(config)
+    rows = check_rows(config, "data.train_files")
+    check_rows(config, "data.val_files")
+    check_steps(config, rows)
+
+
+def check_engine(config: DictConfig) -> None:
+    """The rollout engine is installed, and can run on the device."""
+    engine = config.actor_rollout_ref.rollout.name
+    if config.trainer.device == "cpu" and engine != "vllm":
+        raise InputError(f"engine={engine}: expected engine=vllm on hardware=cpu")
+    if find_spec(engine) is None:
+        raise InputError(f"engine={engine}: {engine} is not installed; see requirements/{engine}.txt")
+
+
+def check_gpus(config: DictConfig) -> None:
+    """This machine has as many GPUs as the recipe takes. A cluster (RAY_ADDRESS) is left to Ray, which counts it."""
+    if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS"):
+        return
+    wanted, found = config.trainer.n_gpus_per_node, len(gpu_memories_mib())
+    if config.trainer.nnodes > 1:
+        raise InputError(f"trainer.nnodes={config.trainer.nnodes}: expected RAY_ADDRESS to name the cluster's head")
+    if wanted > found:
+        choices = "gpu1, gpu2, node8" if found else "cpu"
+        raise InputError(f"trainer.n_gpus_per_node={wanted}: found {found} GPUs here; hardware={choices}")
+
+
+def check_memory(config: DictConfig) -> None:
+    """The model's training state, sharded over the GPUs, leaves some of the smallest one for activations."""
+    path = Path(config.actor_rollout_ref.model.path).expanduser()
+    if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS") or not path.is_dir():
+        return
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    needed = parameter_count(path) * TRAINING_BYTES / gpus / GIB
+    smallest = min(gpu_memories_mib()) / 1024
+    if needed > smallest * (1 - ACTIVATIONS_SHARE):
+        raise InputError(
+            f"{path}: weights, gradients and Adam moments take {needed:.0f} GiB on each of {gpus} GPUs of "
+            f"{smallest:.0f} GiB; take a smaller model or more GPUs"
+        )
+
+
+def check_rows(config: DictConfig, key: str) -> int:
+    """Every file is RL parquet and every image is there. Returns the number of rows."""
+    files = config.data[key.split(".")[1]]
+    return sum(check_file(Path(file).expanduser()) for file in ([files] if isinstance(files, str) else files))
+
+
+def check_file(path: Path) -> int:
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected RL parquet ({error})") from None
+    if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
+        raise InputError(f"{path}: expected RL parquet, found no column {missing[0]}; see qwen3vl_rl.data.rl_parquet")
+    number = 0
+    for number, images in enumerate(_images(file), start=1):
+        for image in images or []:
+            if isinstance(image, str) and not os.path.exists(image):
+                raise row_error(path, number, "images", "an image that exists", image)
+    return number
+
+
+def check_steps(config: DictConfig, rows: int) -> None:
+    """The training set gives at least one batch, and the epochs as many steps as are asked for."""
+    batch, epochs, steps = (
+        config.data.train_batch_size,
+        config.trainer.total_epochs,
+        config.trainer.total_training_steps,
+    )
+    if rows < batch:
+        raise InputError(f"data.train_batch_size={batch}: expected at most the {rows} rows of data.train_files")
+    if steps and steps > rows // batch * epochs:
+        needed = -(-steps // (rows // batch))
+        raise InputError(
+            f"trainer.total_training_steps={steps}: {epochs} epochs of {rows} rows end after "
+            f"{rows // batch * epochs} steps; trainer.total_epochs={needed} gives enough"
+        )
+
+
+def gpu_memories_mib() -> list[int]:
+    """Memory of each GPU that CUDA_VISIBLE_DEVICES leaves; none where there is no NVIDIA driver."""
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = [[field.strip() for field in line.split(",")] for line in lines]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = None if visible is None else visible.split(",")
+    return [int(mib) for index, uuid, mib in gpus if chosen is None or index in chosen or uuid in chosen]
+
+
+def parameter_count(model: Path) -> int:
+    """Parameters in the safetensors files of a checkpoint, read from their headers."""
+    return sum(_tensor_sizes(path) for path in model.glob("*.safetensors"))
+
+
+def _tensor_sizes(path: Path) -> int:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _images(file: pq.ParquetFile) -> Iterator[list | None]:
+    for batch in file.iter_batches(BATCH_ROWS, columns=["images"]):
+        yield from batch.column(0).to_pylist()
