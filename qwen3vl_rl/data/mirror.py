@@ -1,0 +1,121 @@
+"""The English of mirrored images: what an expression becomes when its image is flipped left to right.
+
+The words and rules are data, in mirror.yaml.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+_TOKEN = re.compile(r"[^\W\d_]+|\d+|\S")
+
+
+class UnsafeExpressionError(ValueError):
+    """The expression cannot be mirrored without a risk of changing what it refers to. The message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`pattern`: one set of words per token, None for any; `place` is the index of the word that it decides."""
+
+    verdict: str
+    pattern: tuple[frozenset[str] | None, ...]
+    place: int
+
+    def fits(self, words: Sequence[str], index: int) -> bool:
+        """Whether the pattern lies over `words` with its place at `index`. `words` begin with ^ and end with $."""
+        begin = index - self.place
+        window = words[max(begin, 0) : begin + len(self.pattern)]
+        return len(window) == len(self.pattern) and all(
+            allowed is None or word in allowed for allowed, word in zip(self.pattern, window, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """mirror.yaml, ready to use."""
+
+    swap: Mapping[str, str]
+    rules: tuple[Rule, ...]
+    ordinals: frozenset[str]
+    counted_from: frozenset[str]
+    leave_out_words: frozenset[str]
+    leave_out_phrases: tuple[Rule, ...]
+    unrelated: frozenset[str]
+
+
+def mirror(sent: str) -> str:
+    """The expression for the flipped image; mirroring that again gives `sent`. Raises UnsafeExpressionError."""
+    mirrored = _mirror_once(sent)
+    if mirrored != sent and _mirror_once(mirrored) != sent:
+        raise UnsafeExpressionError("its mirror image reads differently")
+    return mirrored
+
+
+def _mirror_once(sent: str) -> str:
+    rules = load_rules()
+    spans = [match.span() for match in _TOKEN.finditer(sent)]
+    words = ["^", *(sent[begin:end].lower() for begin, end in spans), "$"]
+    _check_words(words, rules)
+    parts, done = [], 0
+    for index, (begin, end) in enumerate(spans, start=1):
+        if words[index] in rules.swap and _verdict(words, index, rules) == "swap":
+            parts += [sent[done:begin], _match_case(rules.swap[words[index]], sent[begin:end])]
+            done = end
+    return "".join(parts) + sent[done:]
+
+
+def _verdict(words: Sequence[str], index: int, rules: Rules) -> str:
+    verdict = next((rule.verdict for rule in rules.rules if rule.fits(words, index)), "swap")
+    if verdict == "leave out":
+        raise UnsafeExpressionError(f'"{words[index]}" may be a direction or not')
+    return verdict
+
+
+def _check_words(words: Sequence[str], rules: Rules) -> None:
+    for index, word in enumerate(words):
+        if word in rules.leave_out_words or any(rule.fits(words, index) for rule in rules.leave_out_phrases):
+            raise UnsafeExpressionError("it has writing, compass points or abbreviations")
+        if word.isdigit() and words[index + 1] not in rules.ordinals:
+            raise UnsafeExpressionError("it has writing, compass points or abbreviations")
+        if ("left" in word or "right" in word) and word not in rules.swap and word not in rules.unrelated:
+            raise UnsafeExpressionError("it has an unknown word with left or right in it")
+    if not rules.ordinals.isdisjoint(words) and rules.counted_from.isdisjoint(words):
+        raise UnsafeExpressionError("it counts without saying from where")
+
+
+def _match_case(word: str, like: str) -> str:
+    return word.upper() if like.isupper() else word.capitalize() if like[0].isupper() else word
+
+
+@cache
+def load_rules() -> Rules:
+    """The rules of mirror.yaml."""
+    data = yaml.safe_load(Path(__file__).with_name("mirror.yaml").read_text(encoding="utf-8"))
+    lists = {name: frozenset(words) for name, words in data["words"].items()}
+    phrases = (f"<{first}> {rest}".strip() for first, _, rest in (p.partition(" ") for p in data["leave_out_phrases"]))
+    return Rules(
+        swap=data["swap"] | {right: left for left, right in data["swap"].items()},
+        rules=tuple(_parse_rule(verdict, pattern, lists) for verdict, pattern in data["rules"]),
+        ordinals=frozenset(data["ordinals"]),
+        counted_from=frozenset(data["counted_from"]),
+        leave_out_words=frozenset(data["leave_out_words"]),
+        leave_out_phrases=tuple(_parse_rule("leave out", phrase, lists) for phrase in phrases),
+        unrelated=frozenset(data["unrelated"]),
+    )
+
+
+def _parse_rule(verdict: str, pattern: str, lists: Mapping[str, frozenset[str]]) -> Rule:
+    tokens = pattern.split(" ")
+    place = next(index for index, token in enumerate(tokens) if token.startswith("<"))
+    return Rule(verdict, tuple(_allowed(token.strip("<>"), lists) for token in tokens), place)
+
+
+def _allowed(token: str, lists: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    if token == "*":
+        return None
+    return frozenset().union(*(lists[part[1:]] if part.startswith("@") else {part} for part in token.split("|")))
