@@ -1,0 +1,570 @@
+"""How fast stage 1 trains: our recipe against the way the release trained, on Qwen3-VL shapes with random weights.
+
+    python -m benchmarks.sft_throughput --size 2b --out FILE                                # trainer and egm
+    python -m benchmarks.sft_throughput --size 2b --group egm egm:no-compile --out FILE     # what a part is worth
+    python -m benchmarks.sft_throughput --size 8b --bf16-state --group trainer --group egm --out FILE
+
+A configuration is one of
+
+- `egm`, the recipe of `sft/config` on one GPU, as `sft.train` runs it; `egm:WORD` changes one thing (see `CHANGES`);
+- `trainer`, transformers' Trainer on flattened batches with flash-attn 2, as the release trained. Where that package is
+  absent, the same kernels come from `torch.nn.attention.varlen`, called where and as often as transformers would;
+- `trainer:padded`, the same with padded batches and scaled-dot-product attention.
+
+All of them hold weights and AdamW state in 32 bits (`--bf16-state`: in 16, without which 8B does not fit one GPU),
+compute in bfloat16, freeze the vision encoder, and update on the recipe's share of one GPU: 16 samples (for 4B and 8B,
+the trainer takes twice 8). Batches are collated beforehand, so that the trainers are timed and not the loading of
+images. The configurations of a `--group` stay in memory together, and their rounds take turns; ratios are to the first
+of the group, round by round. Groups follow each other.
+
+MFU counts the operations that the task needs, the same for all: no recomputation, logits of answers alone, the frozen
+encoder forwards alone. `--device-tflops` is what it is a share of; the default is the H200's dense bfloat16 peak.
+"""
+
+import argparse
+import gc
+import importlib.util
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MethodType
+
+import pandas as pd
+import torch
+import transformers
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
+
+from examples.starter.build import build_config, build_processor
+from qwen3vl_rl.data.refshapes import KINDS, referrals
+from qwen3vl_rl.engine import cpu, launch
+from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
+
+ROOT = Path(__file__).parents[1]
+H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
+SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
+MICRO_BATCH = {"tiny": 16, "2b": 16, "4b": 8, "8b": 8}  # samples at once in the released recipe
+IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # usual in COCO
+CHANGES = {
+    "no-compile": ["model.override_config.compile_blocks=false"],
+    "all-logits": ["model.override_config.loss_tokens_only=false"],
+    "checkpointing": ["model.enable_gradient_checkpointing=true"],
+    "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
+    "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
+    "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
+    "plain-images": [],  # transformers' own attention and indices, image by image
+}
+# Published configurations of Qwen3-VL. `tiny` is the starter, for trying this script out on a CPU.
+VISION = {
+    "vision_config.depth": 24,
+    "vision_config.hidden_size": 1024,
+    "vision_config.intermediate_size": 4096,
+    "vision_config.num_heads": 16,
+    "vision_config.num_position_embeddings": 2304,
+    "vision_config.deepstack_visual_indexes": [5, 11, 17],
+}
+VISION_8B = VISION | {
+    "vision_config.depth": 27,
+    "vision_config.hidden_size": 1152,
+    "vision_config.intermediate_size": 4304,
+    "vision_config.deepstack_visual_indexes": [8, 16, 24],
+}
+
+
+def language(hidden: int, intermediate: int, layers: int, heads: int) -> dict[str, object]:
+    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True}
+    return {
+        "text_config.hidden_size": hidden,
+        "text_config.intermediate_size": intermediate,
+        "text_config.num_hidden_layers": layers,
+        "text_config.num_attention_heads": heads,
+        "text_config.num_key_value_heads": 8,
+        "text_config.head_dim": 128,
+        "text_config.rope_parameters": rope,
+        "text_config.max_position_embeddings": 262144,
+        "vision_config.out_hidden_size": hidden,
+    }
+
+
+SHAPES = {
+    "tiny": {},
+    "2b": VISION | language(2048, 6144, 28, 16),
+    "4b": VISION | language(2560, 9728, 36, 32),
+    "8b": VISION_8B | language(4096, 12288, 36, 32),
+}
+VOCABULARY = 151936
+
+# verl replaces these forward passes for the whole process; the trainers get them back, model by model.
+FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
+
+
+# --- model and data -------------------------------------------------------------------------------------------------
+
+
+def build_checkpoint(size: str, folder: Path, device: str) -> None:
+    """Random weights of a published shape, in bfloat16, with the starter's tokenizer and the vocabulary's real size."""
+    processor = build_processor()
+    config = build_config(processor.tokenizer, SHAPES[size])
+    if size != "tiny":
+        config.text_config.vocab_size = VOCABULARY
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = size != "8b"
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = transformers.Qwen3VLForConditionalGeneration(config)
+    model.config.dtype = torch.bfloat16
+    model.bfloat16().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def build_parquet(folder: Path, samples: int, answer_tokens: int, tokenizer) -> Path:
+    """RefShapes with images of COCO's sizes; reasoning is repeated until an answer has about `answer_tokens`."""
+    rng, rows = random.Random(0), []
+    for number, referral in zip(range(samples), referrals("throughput", KINDS, 0.1), strict=False):
+        width, height = rng.choice(IMAGE_SIZES_PX)
+        path = folder / f"{number}.jpg"
+        Image.fromarray(referral.scene.render()).resize((width, height)).save(path)
+        scene_height, scene_width = referral.scene.index.shape
+        xyxy_1000, sent = px_to_1000(referral.xyxy_px, scene_width, scene_height), referral.query.sent
+        sentences = max(1, round(rng.gauss(1, 0.2) * answer_tokens / len(tokenizer.encode(referral.reasoning))))
+        messages = [
+            {"role": "user", "content": "<image>" + render_prompt("qwen3", sent)},
+            {"role": "assistant", "content": target_text(" ".join([referral.reasoning] * sentences), xyxy_1000, sent)},
+        ]
+        rows.append({"messages": messages, "images": [str(path)]})
+    pd.DataFrame(rows).to_parquet(folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: list[str]) -> DictConfig:
+    hardware = "gpu1" if device == "cuda" else "cpu"
+    choice = [f"size={size}", f"hardware={hardware}", f"model.path={checkpoint}", f"data.train_files={parquet}"]
+    assert launch.verl_config  # importing it registers the resolver that finds verl's own configs
+    with initialize_config_dir(str(ROOT / "sft" / "config"), version_base=None):
+        return compose("sft", [*choice, "optim.total_training_steps=1000", *overrides])
+
+
+def needed_tflop(config, batch: list[dict]) -> float:
+    """Floating point operations, in 10^12, that one update on `batch` needs."""
+    text, vision = config.text_config, config.vision_config
+    heads = text.num_attention_heads * text.head_dim
+    key_values = text.num_key_value_heads * text.head_dim
+    per_layer = text.hidden_size * (2 * heads + 2 * key_values + 3 * text.intermediate_size)
+    merged = vision.hidden_size * vision.spatial_merge_size**2
+    mergers = (1 + len(vision.deepstack_visual_indexes)) * merged * (merged + vision.out_hidden_size)
+    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
+    total = 0
+    for sample in batch:
+        tokens, loss_tokens = len(sample["input_ids"]), int(sample["loss_mask"].sum())
+        patches = int(sample["multi_modal_inputs"]["image_grid_thw"].prod())
+        total += text.num_hidden_layers * (6 * per_layer * tokens + 6 * heads * tokens**2)  # causal: half of 12
+        total += 6 * text.hidden_size * text.vocab_size * loss_tokens
+        total += 6 * mergers * patches / vision.spatial_merge_size**2
+        total += vision.depth * (2 * block * patches + 4 * vision.hidden_size * patches**2)
+    return total / 1e12
+
+
+# --- configurations: `run(steps)` trains one update, then `steps` that are timed; returns seconds and a loss ---------
+
+
+class Egm:
+    """verl's training worker with our engine, called as verl's SFT trainer calls it."""
+
+    def __init__(self, config: DictConfig, batches: list[list[dict]], plain_images: bool):
+        from verl.utils import tensordict_utils
+        from verl.utils.config import omega_conf_to_dataclass
+        from verl.utils.dataset.dataset_utils import SFTTensorCollator
+        from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
+        from verl.workers.utils.losses import sft_loss
+
+        from qwen3vl_rl.engine import fsdp
+
+        pack_images = fsdp.pack_images
+        if plain_images:
+            fsdp.pack_images = lambda model: None
+        worker = TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=omega_conf_to_dataclass(config.model),
+            engine_config=omega_conf_to_dataclass(config.engine),
+            optimizer_config=omega_conf_to_dataclass(config.optim),
+            checkpoint_config=omega_conf_to_dataclass(config.checkpoint),
+            profiler_config=omega_conf_to_dataclass(config.profiler),
+        )
+        self.worker = TrainingWorker(config=worker)
+        self.worker.set_loss_fn(partial(sft_loss, config=None))
+        self.worker.reset()
+        fsdp.pack_images = pack_images
+        self.tensordict = tensordict_utils
+        self.batches = [SFTTensorCollator(config.data.pad_mode)(batch) for batch in batches]
+        self.settings = {
+            "use_remove_padding": config.model.use_remove_padding,
+            "use_dynamic_bsz": config.data.use_dynamic_bsz,
+            "max_token_len_per_gpu": config.data.max_token_len_per_gpu,
+            "micro_batch_size_per_gpu": config.data.micro_batch_size_per_gpu,
+            "temperature": 1.0,
+            "global_batch_size": len(batches[0]),
+            "pad_mode": config.data.pad_mode,
+            "pad_token_id": worker.model_config.tokenizer.pad_token_id,
+        }
+
+    def run(self, steps: int) -> tuple[float, float]:
+        first_loss = self.step(self.batches[0])
+        synchronize()
+        start = time.perf_counter()
+        for step in range(1, steps + 1):
+            self.step(self.batches[step % len(self.batches)])
+        synchronize()
+        return time.perf_counter() - start, first_loss
+
+    def step(self, batch: dict) -> float:
+        from tensordict.tensorclass import NonTensorData
+
+        data = self.tensordict.get_tensordict(tensor_dict=dict(batch), non_tensor_dict=self.settings)
+        lengths = NonTensorData(data["input_ids"].offsets().diff().tolist())
+        self.tensordict.assign_non_tensor(data, update_lr_scheduler=True, global_token_num=lengths)
+        return self.tensordict.get(self.worker.train_batch(data=data), "metrics")["loss"]
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW on 32-bit copies of bfloat16 weights, which is how DeepSpeed's ZeRO holds them."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], **options):
+        self.low = parameters
+        self.high = [torch.nn.Parameter(p.detach().float()) for p in parameters]
+        super().__init__(self.high, **options)
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for low, high in zip(self.low, self.high, strict=True):
+            high.grad = None if low.grad is None else low.grad.float()
+        super().step(closure)
+        torch._foreach_copy_(self.low, self.high)
+        super().zero_grad()
+
+
+class StepTimer(transformers.TrainerCallback):
+    """Seconds from the end of the first update to the end of training."""
+
+    start = seconds = math.nan
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 1:
+            synchronize()
+            self.start = time.perf_counter()
+
+    def on_train_end(self, args, state, control, **_):
+        synchronize()
+        self.seconds = time.perf_counter() - self.start
+
+
+class Trainer:
+    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing."""
+
+    def __init__(
+        self, config: DictConfig, batches: list[list[dict]], padded: bool, micro: int, bf16_state: bool, device: str
+    ):
+        model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
+            config.model.path, dtype=torch.bfloat16, attn_implementation="sdpa" if padded else flash_implementation()
+        )
+        if not padded and flash_implementation() == "sdpa":
+            use_varlen_as_flash(model)
+        for module in model.modules():
+            if type(module) in FORWARDS:
+                module.forward = MethodType(FORWARDS[type(module)], module)
+        for name, parameter in model.model.visual.named_parameters():
+            parameter.requires_grad_("merger" in name)
+        model.config.use_cache = model.config.text_config.use_cache = False
+        self.model = model.to(device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        adamw = torch.optim.AdamW if bf16_state else MasterAdamW
+        self.optimizer = adamw(trained, lr=config.optim.lr, weight_decay=0.0, fused=True)
+        collate = pad if padded else flatten
+        self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
+        self.accumulation = len(batches[0]) // micro
+        self.device = device
+
+    def run(self, steps: int) -> tuple[float, float]:
+        rows = [self.rows[i % len(self.rows)] for i in range((steps + 1) * self.accumulation)]
+        timer = StepTimer()
+        with TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(
+                output_dir=folder,
+                max_steps=steps + 1,
+                per_device_train_batch_size=1,  # a row holds a whole micro-batch
+                gradient_accumulation_steps=self.accumulation,
+                gradient_checkpointing=True,
+                gradient_checkpointing_kwargs={"use_reentrant": False},
+                max_grad_norm=1.0,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to="none",
+                remove_unused_columns=False,
+                disable_tqdm=True,
+                dataloader_pin_memory=self.device == "cuda",
+                use_cpu=self.device == "cpu",
+            )
+            trainer = transformers.Trainer(
+                model=self.model,
+                args=arguments,
+                train_dataset=rows,
+                data_collator=lambda features: features[0],
+                callbacks=[timer],
+                optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)),
+            )
+            trainer.remove_callback(transformers.PrinterCallback)
+            result = trainer.train()
+        return timer.seconds, result.training_loss
+
+
+def flash_implementation() -> str:
+    return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+
+
+def use_varlen_as_flash(model: torch.nn.Module) -> None:
+    """torch's FlashAttention-2 kernels, fed as transformers feeds those of the package: text lengths are found in the
+    position ids of every layer, and nothing is known to the host beforehand."""
+    from transformers.masking_utils import flash_attention_mask
+    from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
+
+    from qwen3vl_rl.engine.packed_attention import packed_attention
+
+    def attend(module, query, key, value, attention_mask, scaling, position_ids=None, **options):
+        if position_ids is not None:
+            (ends, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
+            options |= {"cu_seq_lens_q": ends, "max_length_q": longest}
+        return packed_attention(module, query, key, value, attention_mask, scaling, **options)
+
+    transformers.AttentionInterface.register("varlen_as_flash", attend)
+    transformers.AttentionMaskInterface.register("varlen_as_flash", flash_attention_mask)
+    for part in (model.model.visual, model.model.language_model):
+        part.config._attn_implementation = "varlen_as_flash"
+
+
+def labels(sample: dict) -> torch.Tensor:
+    return sample["input_ids"].masked_fill(sample["loss_mask"] == 0, -100)
+
+
+def images(batch: list[dict]) -> dict[str, torch.Tensor]:
+    names = ("pixel_values", "image_grid_thw")
+    return {name: torch.cat([sample["multi_modal_inputs"][name] for sample in batch]) for name in names}
+
+
+def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
+    """All samples in one row; positions begin anew at each."""
+    return images(batch) | {
+        "input_ids": torch.cat([sample["input_ids"] for sample in batch])[None],
+        "labels": torch.cat([labels(sample) for sample in batch])[None],
+        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
+    }
+
+
+def pad(batch: list[dict]) -> dict[str, torch.Tensor]:
+    stack = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    return images(batch) | {
+        "input_ids": stack([sample["input_ids"] for sample in batch]),
+        "labels": stack([labels(sample) for sample in batch], padding_value=-100),
+        "attention_mask": stack([torch.ones_like(sample["input_ids"]) for sample in batch]),
+        "position_ids": stack([sample["position_ids"].T for sample in batch]).permute(2, 0, 1),
+    }
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def allocated_gib() -> float:
+    return torch.cuda.memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
+
+
+class Measurement:
+    """One configuration: built, warmed up, then run round by round. An error ends it and is kept."""
+
+    def __init__(self, name: str, build: Callable[[], Egm | Trainer]):
+        self.name, self.error, self.step_s, self.peak_gib = name, None, [], 0.0
+        before, start = allocated_gib(), time.perf_counter()
+        self.attempt(lambda: self.warm_up(build))
+        self.own_gib = allocated_gib() - before
+        self.setup_s = time.perf_counter() - start
+        state = self.error or f"step {self.warm_s:.3f} s, first loss {self.first_loss:.4f}"
+        print(f"{name}: set up in {self.setup_s:.0f} s: {state}", flush=True)
+
+    def warm_up(self, build) -> None:
+        self.runner = build()
+        _, self.first_loss = self.runner.run(0)
+        self.runner.run(3)
+        self.warm_s = self.runner.run(3)[0] / 3
+
+    def round(self, seconds: float) -> None:
+        """Updates for about `seconds`."""
+        steps = max(2, int(seconds / self.warm_s))
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        before = allocated_gib()
+        self.step_s.append(self.runner.run(steps)[0] / steps)
+        if torch.cuda.is_available():
+            self.peak_gib = max(self.peak_gib, torch.cuda.max_memory_allocated() / 2**30 - before + self.own_gib)
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        if self.error is None:
+            try:
+                work()
+            except Exception as error:
+                traceback.print_exc()
+                self.error = f"{type(error).__name__}: {error}"[:500]
+
+    def result(self, per_update: dict[str, float], tflops: float, first: "Measurement") -> dict:
+        found = {"name": self.name, "setup_s": round(self.setup_s, 1)}
+        if self.error or not self.step_s:
+            return found | {"error": self.error}
+        step_s = statistics.median(self.step_s)
+        found |= {
+            "first_loss": round(self.first_loss, 5),
+            "step_s": {"median": step_s, "rounds": self.step_s},
+            "samples_per_s": SAMPLES_PER_UPDATE / step_s,
+            "tokens_per_s": per_update["tokens"] / step_s,
+            "mfu": per_update["tflop"] / step_s / tflops,
+            "peak_memory_gib": round(self.peak_gib, 1),
+        }
+        if first is not self and first.step_s:
+            ratios = [one / own for one, own in zip(first.step_s, self.step_s, strict=True)]
+            spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+            found["speed_relative_to_" + first.name] = spread
+        return found
+
+
+def measure_group(names: list[str], build, rounds: int, seconds: float) -> list[Measurement]:
+    group = [Measurement(name, partial(build, name)) for name in names]
+    for _ in range(rounds):
+        for measurement in group:
+            measurement.attempt(partial(measurement.round, seconds))
+    for measurement in group:
+        with suppress(AttributeError):
+            del measurement.runner
+    gc.collect()
+    torch.cuda.empty_cache()
+    return group
+
+
+def versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "transformers", "verl", "accelerate")}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        found["flash-attn"] = version("flash-attn")
+    return found | {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SHAPES, required=True)
+    parser.add_argument("--group", nargs="+", action="append", metavar="NAME", help="default: trainer egm")
+    parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one configuration")
+    parser.add_argument("--bf16-state", action="store_true", help="weights and AdamW state in bfloat16, for all")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change the recipe for all `egm`")
+    parser.add_argument("--device-tflops", type=float, default=H200_TFLOPS)
+    parser.add_argument("--work", type=Path, help="keep checkpoint and data here, and use them again")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    groups = args.group or [["trainer", "egm"]]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with TemporaryDirectory() as folder:
+        work = (args.work or Path(folder)) / args.size
+        work.mkdir(parents=True, exist_ok=True)
+        write(args, measure(args, groups, device, work))
+
+
+def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work: Path) -> dict:
+    start = time.perf_counter()
+    if not (work / "model" / "config.json").exists():
+        build_checkpoint(args.size, work / "model", device)
+    processor = transformers.AutoProcessor.from_pretrained(work / "model")
+    parquet = build_parquet(work, 4 * SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
+    overrides = [*args.set, *(["engine.model_dtype=bf16"] if args.bf16_state else [])]
+    compose_recipe = partial(recipe, args.size, device, work / "model", parquet)
+    config = compose_recipe(overrides)
+    batches = read_batches(config, processor)
+    print(f"checkpoint and data: {time.perf_counter() - start:.0f} s", flush=True)
+
+    def build(name: str) -> Egm | Trainer:
+        kind, _, change = name.partition(":")
+        if kind == "trainer":
+            os.environ.pop("LOCAL_RANK", None)  # a trainer that sees it wraps its model for several GPUs
+            return Trainer(config, batches, change == "padded", MICRO_BATCH[args.size], args.bf16_state, device)
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29512")
+        changed = compose_recipe([*overrides, *(CHANGES[change] if change else [])])
+        return Egm(changed, batches, plain_images=change == "plain-images")
+
+    shape = transformers.AutoConfig.from_pretrained(work / "model")
+    per_update = {
+        "tokens": statistics.mean(sum(len(s["input_ids"]) for s in batch) for batch in batches),
+        "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),
+        "tflop": statistics.mean(needed_tflop(shape, batch) for batch in batches),
+    }
+    results = []
+    for names in groups:
+        group = measure_group(names, build, args.rounds, args.seconds)
+        results.append([m.result(per_update, args.device_tflops, group[0]) for m in group])
+    return {
+        "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
+        "versions": versions(),
+        "size": args.size,
+        "per_update": {"samples": SAMPLES_PER_UPDATE, **per_update},
+        "state": "bfloat16" if args.bf16_state else "float32",
+        "device_tflops": args.device_tflops,
+        "trainer_attention": "flash-attn 2" if flash_implementation() != "sdpa" else "torch.nn.attention.varlen",
+        "groups": results,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def read_batches(config: DictConfig, processor) -> list[list[dict]]:
+    from sft.dataset import ThinkingSFTDataset
+
+    rows = ThinkingSFTDataset(config.data.train_files, processor.tokenizer, config.data, processor)
+    samples = [rows[i] for i in range(len(rows))]
+    return [samples[i : i + SAMPLES_PER_UPDATE] for i in range(0, len(samples), SAMPLES_PER_UPDATE)]
+
+
+def write(args: argparse.Namespace, result: dict) -> None:
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"{result['device']}, {args.size}, {result['per_update']['tokens']:.0f} tokens per update, "
+          f"{result['seconds']:.0f} s in all")  # fmt: skip
+    for row in (row for group in result["groups"] for row in group):
+        if "error" in row:
+            print(f"  {row['name']:<22} {row['error']}")
+            continue
+        ratio = "".join(
+            f"  {s['median']:.2f} [{s['min']:.2f}, {s['max']:.2f}] of {key.removeprefix('speed_relative_to_')}"
+            for key, s in row.items()
+            if key.startswith("speed")
+        )
+        print(f"  {row['name']:<22} {row['samples_per_s']:8.1f} samples/s  {row['tokens_per_s']:9.0f} tokens/s  "
+              f"MFU {100 * row['mfu']:5.1f} %  peak {row['peak_memory_gib']:5.1f} GiB{ratio}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if not torch.cuda.is_available():
+        cpu.activate()
+    main()
