@@ -25,23 +25,25 @@ from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.formats import image_key
 from qwen3vl_rl.data.samples import Sample, is_number, iter_lines, parse_line, parse_sample
 from qwen3vl_rl.evaluation.metrics import THRESHOLD_IOU
-from qwen3vl_rl.evaluation.predictions import read_predictions
+from qwen3vl_rl.evaluation.predictions import Prediction, read_predictions
 from qwen3vl_rl.grounding import InputError, cli, row_error
 
-Answers = Mapping[int, Sequence[float]]  # IoUs by 1-based row
+Answers = Mapping[int, Sequence[Prediction]]  # by 1-based row of the sample file
 
 
 def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
-    """IoUs of the answers to each row of a sample file. Failed requests say nothing of a sample and are left out.
+    """The answers to each row of a sample file. Failed requests say nothing of a sample and are left out.
 
     Raises InputError where the predictions are of another file, or none are of this one.
     """
-    answers: dict[int, list[float]] = defaultdict(list)
+    answers: dict[int, list[Prediction]] = defaultdict(list)
     for path in predictions:
         for prediction in read_predictions(path):
-            split, _, row = prediction.key.partition("/")
+            split, _, row = str(prediction.key).partition("/")
+            if not row.isdecimal():
+                raise InputError(f'{path}: field "key": expected SPLIT/ROW, got {prediction.key!r}')
             if split == samples.stem and prediction.error is None:
-                answers[int(row)].append(prediction.iou)
+                answers[int(row)].append(prediction)
     if not answers:
         raise InputError(f"{predictions[0]}: expected answers to {samples.stem}, found none")
     return answers
@@ -78,8 +80,8 @@ def main() -> None:
     source.add_argument("--predictions", type=Path, nargs="+", help="predictions.jsonl of evaluations of --samples")
     source.add_argument("--column", help="of the samples, holding an IoU")
     band = parser.add_mutually_exclusive_group()
-    band.add_argument("--iou", type=_band, metavar="LOW:HIGH")
-    band.add_argument("--pass-rate", type=_band, metavar="LOW:HIGH")
+    band.add_argument("--iou", metavar="LOW:HIGH")
+    band.add_argument("--pass-rate", metavar="LOW:HIGH")
     parser.add_argument("--without-images-of", type=Path, nargs="+", default=[], metavar="FILE")
     args = parser.parse_args()
     measures_difficulty = bool(args.predictions or args.column)
@@ -96,14 +98,18 @@ def main() -> None:
 def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], Sample], str | None]:
     answers = answers_of(args.samples, args.predictions) if args.predictions else {}
     held_out = image_keys(args.without_images_of)
-    measure, band = ("iou", args.iou) if args.iou else ("pass_rate", args.pass_rate)
+    measure, text = ("iou", args.iou) if args.iou else ("pass_rate", args.pass_rate)
+    band = _parse_band(text) if text else None
 
     def reason(number: int, row: dict[str, Any], sample: Sample) -> str | None:
         if image_key(sample.image) in held_out:
             return "its image is held out"
         if band is None:
             return None
-        ious = answers.get(number, ()) if args.predictions else _column(args.samples, number, row, args.column)
+        if args.predictions:
+            ious = [_iou(args.samples, number, sample, answer) for answer in answers.get(number, ())]
+        else:
+            ious = _column(args.samples, number, row, args.column)
         if not ious:
             return "no answer to it"
         low, high = band
@@ -111,6 +117,12 @@ def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], 
         return "too hard" if value < low else "too easy" if value > high else None
 
     return reason
+
+
+def _iou(path: Path, number: int, sample: Sample, answer: Prediction) -> float:
+    if (answer.image, answer.sent) != (sample.image, sample.sent):
+        raise row_error(path, number, "sent", f"what the predictions answer, {answer.sent!r}", sample.sent)
+    return answer.iou
 
 
 def _column(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[float, ...]:
@@ -122,10 +134,13 @@ def _column(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[fl
     return (value,)
 
 
-def _band(text: str) -> tuple[float, float]:
-    low, high = (float(part) for part in text.split(":"))
+def _parse_band(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = -1.0
     if not 0 <= low <= high <= 1:
-        raise argparse.ArgumentTypeError(f"expected LOW:HIGH in 0..1, got {text}")
+        raise InputError(f"--iou, --pass-rate: expected LOW:HIGH within 0..1, got {text!r}")
     return low, high
 
 

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# COCOA annotation to amodal samples by degree of occlusion, and to RL parquet.
+#
+#   BASE_IMG_PATH=DIR OUTPUT_DIR=DIR TRAIN_JSON=FILE VAL_JSON=FILE bash examples/data_preprocess/amodal.sh
+#
+# BASE_IMG_PATH  what image paths are relative to: holds coco/train2014 and coco/val2014
+# OUTPUT_DIR     gets cocoa_train_*.jsonl, eval/cocoa_val_*.jsonl, train_amodal.parquet, val_amodal.parquet
+# TRAIN_JSON     COCO_amodal_train2014.json          VAL_JSON    COCO_amodal_val2014.json
+# OUTSIDE        amodal boxes that leave the image: clip (default) or drop
+set -euo pipefail
+python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
+for name in BASE_IMG_PATH OUTPUT_DIR TRAIN_JSON VAL_JSON; do
+  [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
+done
+convert() {
+  "$python" -m qwen3vl_rl.data.convert cocoa --out "$OUTPUT_DIR" --outside "${OUTSIDE:-clip}" --name "$1" --files "$2"
+}
+parquet() {
+  "$python" -m qwen3vl_rl.data.rl_parquet --images "$BASE_IMG_PATH" --split "$1" --out "$2" --samples "${@:3}"
+}
+convert cocoa_train "$TRAIN_JSON"
+convert cocoa_val "$VAL_JSON"
+parquet train "$OUTPUT_DIR/train_amodal.parquet" "$OUTPUT_DIR"/cocoa_train_*.jsonl
+parquet test "$OUTPUT_DIR/val_amodal.parquet" "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl
+"$python" -m qwen3vl_rl.data.check "$OUTPUT_DIR/train_amodal.parquet" --evaluation "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The RL training parquet from a training jsonl, and whether any evaluation image got into it.
+#
+#   BASE_IMG_PATH=DIR OUTPUT_DIR=DIR VAL_DIR=DIR TRAIN_JSON=FILE bash examples/data_preprocess/grounding_all.sh
+#
+# BASE_IMG_PATH  what image paths are relative to    OUTPUT_DIR  gets train_grounding.parquet
+# VAL_DIR        holds refcoco_val.jsonl and so on   TRAIN_JSON  training or evaluation rows, jsonl
+# Further arguments go to qwen3vl_rl.data.rl_parquet. Exit code 1: written, but evaluation images are in it.
+set -euo pipefail
+python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
+for name in BASE_IMG_PATH OUTPUT_DIR VAL_DIR TRAIN_JSON; do
+  [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
+done
+train=$OUTPUT_DIR/train_grounding.parquet
+"$python" -m qwen3vl_rl.data.rl_parquet --samples "$TRAIN_JSON" --images "$BASE_IMG_PATH" --split train --out "$train" "$@"
+"$python" -m qwen3vl_rl.data.check "$train" --evaluation "$VAL_DIR"/*.jsonl
