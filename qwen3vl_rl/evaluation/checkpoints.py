@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -10,10 +11,34 @@ from qwen3vl_rl.grounding import InputError
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
 _BLOCKS, _BLOCK_BYTES = 64, 65536
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def check_checkpoint(checkpoint: Path) -> None:
-    """Raises InputError where the folder is no Hugging Face checkpoint with safetensors weights."""
+def find_checkpoint(model: str) -> Path:
+    """The folder of `model`: itself a folder, or `owner/name` on the Hugging Face hub, downloaded once.
+
+    Raises InputError where it is neither, and where the folder is no checkpoint with safetensors weights.
+    """
+    checkpoint = Path(model).expanduser()
+    if not checkpoint.is_dir() and _HUB_NAME.fullmatch(model) and not checkpoint.parent.is_dir():
+        checkpoint = _download(model)
+    _check_checkpoint(checkpoint)
+    return checkpoint.resolve()
+
+
+def _download(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+    except RepositoryNotFoundError:
+        raise InputError(f"{model}: expected a checkpoint folder or a model of the hub, found neither") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(f"{model}: no such folder, and the hub did not answer ({type(error).__name__})") from None
+
+
+def _check_checkpoint(checkpoint: Path) -> None:
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint}: expected a Hugging Face checkpoint folder, found no config.json in it")
     if not _weight_files(checkpoint):

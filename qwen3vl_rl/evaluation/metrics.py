@@ -1,16 +1,19 @@
 """From predictions to numbers. Pure functions: the same predictions in any order give the same numbers, bit for bit.
 
-Acc@0.5 counts `IoU > 0.5`, strictly, as the paper's tables do. Intervals are 95 % percentile intervals of a bootstrap
-that resamples whole images, because expressions about one image are not independent. The average is the paper's: the
-unweighted mean over the splits; amodal splits ask for something else and stay out of it unless there are no others.
+Acc@0.5 counts `IoU > 0.5`, strictly, as the paper's tables do; `acc_inclusive` counts `IoU >= 0.5`. Intervals are 95 %
+percentile intervals of a bootstrap that resamples whole images, because expressions about one image are not
+independent. The average is the paper's: the unweighted mean over the splits; amodal splits ask for something else and
+stay out of it unless there are no others. Expressions without a referent stay out of all of these, counted apart.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import fmean
 
 import numpy as np
 
+from qwen3vl_rl.evaluation.groups import GROUPINGS, OCCLUSIONS, occlusion
 from qwen3vl_rl.evaluation.predictions import Prediction
 from qwen3vl_rl.grounding import InputError
 
@@ -19,8 +22,13 @@ CRITERION = f"IoU > {THRESHOLD_IOU}"
 REPLICATES = 2000
 SEED = 0
 AVERAGE = "average"
+AVERAGED_FIELDS = (
+    *("acc_inclusive", "acc_30", "acc_70", "acc_90", "mean_iou"),
+    *("invalid_rate", "truncated_rate", "mean_tokens"),
+)
 
 Interval = tuple[float, float] | None  # None where fewer than two images leave nothing to resample
+Cell = tuple[str, str, float]  # (group, image, value) of one observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +39,47 @@ class Estimate:
     interval: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A second run against a first on the same samples.
+
+    `difference` in Acc@0.5, a fraction; `gained` and `lost` samples; `p` of McNemar's exact two-sided test, which
+    takes samples for independent (the interval does not).
+    """
+
+    difference: Estimate
+    gained: int
+    lost: int
+    p: float
+
+
 def is_correct(prediction: Prediction) -> bool:
-    """Whether the prediction counts in Acc@0.5."""
+    """Whether the prediction counts: in Acc@0.5, or without a referent as declined."""
+    if prediction.iou is None:
+        return prediction.pred_xyxy_px is None and prediction.error is None
     return prediction.iou > THRESHOLD_IOU
 
 
 def summarize(predictions: Iterable[Prediction]) -> dict:
-    """Per split and on average: accuracy with interval, mean IoU, invalid, truncated and failed answers, tokens.
+    """Per split, on average and by kind of sample: accuracy with interval, mean IoU, bad answers, tokens.
 
-    Rates are fractions 0..1. Raises InputError where there is no prediction.
+    Rates are fractions 0..1. Raises InputError where there is no prediction, or a split in which nothing has a box.
     """
-    rows = _sorted(predictions)
-    accuracy = _estimate(rows, [float(is_correct(row)) for row in rows])
-    splits = {split: _summarize_split(members, accuracy[split]) for split, members in _by_split(rows).items()}
+    everything = _sorted(predictions)
+    rows = _located(everything)
+    if missing := {row.split for row in everything} - {row.split for row in rows}:
+        raise InputError(f"{sorted(missing)[0]}: expected at least one sample with a box")
+    accuracy = _estimate([(row.split, row.image, float(is_correct(row))) for row in rows], average_splits(rows))
+    splits = {split: _summarize_split(members, accuracy[split]) for split, members in _by_split(everything).items()}
     averaged = [splits[split] for split in average_splits(rows)]
-    common = ("mean_iou", "invalid_rate", "truncated_rate", "mean_tokens")
-    average = _accuracy_fields(accuracy[AVERAGE]) | {name: fmean(split[name] for split in averaged) for name in common}
-    return {"criterion": CRITERION, "splits": splits, "average": average | {"of": average_splits(rows)}}
+    average = {name: fmean(split[name] for split in averaged) for name in AVERAGED_FIELDS}
+    return {
+        "criterion": CRITERION,
+        "splits": splits,
+        "average": _accuracy_fields(accuracy[AVERAGE]) | average | {"of": average_splits(rows)},
+        "groups": _summarize_groups([row for row in rows if row.split in average_splits(rows)]),
+        "failed": {row.key: row.error for row in everything if row.error is not None},
+    }
 
 
 def summarize_latency(predictions: Iterable[Prediction]) -> dict:
@@ -57,18 +89,42 @@ def summarize_latency(predictions: Iterable[Prediction]) -> dict:
     """
     answered = sorted((row for row in predictions if row.error is None), key=lambda row: row.key)
     groups = _by_split(answered) | {AVERAGE: [row for row in answered if row.split in average_splits(answered)]}
-    return {name: _latency_fields([row.latency_s for row in rows]) for name, rows in groups.items() if rows}
+    return {name: latency_fields([row.latency_s for row in rows]) for name, rows in groups.items() if rows}
 
 
-def paired_difference(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[str, Estimate]:
-    """Acc@0.5 of `second` minus that of `first` on the same samples, per split and on average, as fractions.
+def latency_fields(latencies_s: Sequence[float]) -> dict[str, float]:
+    """Mean, median and 95th percentile, seconds."""
+    p50, p95 = np.percentile(latencies_s, [50, 95])
+    return {"mean_s": fmean(latencies_s), "p50_s": float(p50), "p95_s": float(p95)}
+
+
+def compare(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[str, Comparison]:
+    """`second` against `first`, per split and, over the averaged splits, on average.
 
     Raises InputError where the two hold different samples.
     """
     a, b = _sorted(first), _sorted(second)
-    if [(row.key, row.image, row.sent) for row in a] != [(row.key, row.image, row.sent) for row in b]:
-        raise InputError("paired difference: expected two runs over the same samples, got different ones")
-    return _estimate(a, [float(is_correct(y)) - float(is_correct(x)) for x, y in zip(a, b, strict=True)])
+    if [(row.key, row.image, row.sent, row.xyxy_px) for row in a] != [
+        (row.key, row.image, row.sent, row.xyxy_px) for row in b
+    ]:
+        raise InputError("comparison: expected two runs over the same samples, got different ones")
+    changes = [(x, int(is_correct(y)) - int(is_correct(x))) for x, y in zip(_located(a), _located(b), strict=True)]
+    averaged = average_splits(row for row, _ in changes)
+    differences = _estimate([(row.split, row.image, float(change)) for row, change in changes], averaged)
+    members = {split: {split} for split in differences} | {AVERAGE: set(averaged)}
+    compared = {}
+    for name, difference in differences.items():
+        of_it = [change for row, change in changes if row.split in members[name]]
+        gained, lost = of_it.count(1), of_it.count(-1)
+        compared[name] = Comparison(difference, gained, lost, mcnemar_p(gained, lost))
+    return compared
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Exact two-sided p-value: how unlikely so uneven a division is where gains and losses are equally likely."""
+    both = gained + lost
+    tail = sum(comb(both, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2**both)
 
 
 def average_splits(rows: Iterable[Prediction]) -> list[str]:
@@ -90,6 +146,10 @@ def _sorted(predictions: Iterable[Prediction]) -> list[Prediction]:
     return rows
 
 
+def _located(rows: Iterable[Prediction]) -> list[Prediction]:
+    return [row for row in rows if row.xyxy_px is not None]
+
+
 def _by_split(rows: Iterable[Prediction]) -> dict[str, list[Prediction]]:
     groups: dict[str, list[Prediction]] = {}
     for row in rows:
@@ -97,58 +157,91 @@ def _by_split(rows: Iterable[Prediction]) -> dict[str, list[Prediction]]:
     return groups
 
 
-def _summarize_split(rows: list[Prediction], accuracy: Estimate) -> dict:
+def _summarize_split(everything: list[Prediction], accuracy: Estimate) -> dict:
+    rows = _located(everything)
     fields = {
         "samples": len(rows),
         "images": len({row.image for row in rows}),
         **_accuracy_fields(accuracy),
+        "acc_inclusive": fmean(row.iou >= THRESHOLD_IOU for row in rows),
+        "acc_30": fmean(row.iou > 0.3 for row in rows),
+        "acc_70": fmean(row.iou > 0.7 for row in rows),
+        "acc_90": fmean(row.iou > 0.9 for row in rows),
         "mean_iou": fmean(row.iou for row in rows),
         "invalid_rate": fmean(row.pred_xyxy_px is None for row in rows),
         "truncated_rate": fmean(row.finish_reason == "length" for row in rows),
-        "failed_requests": sum(row.error is not None for row in rows),
         "mean_tokens": fmean(row.tokens for row in rows),
+        "failed_requests": sum(row.error is not None for row in everything),
     }
-    modal_ious = [row.modal_iou for row in rows if row.modal_iou is not None]
-    if modal_ious:
-        fields["visible_acc"] = fmean(iou > THRESHOLD_IOU for iou in modal_ious)
-        fields["visible_mean_iou"] = fmean(modal_ious)
+    if amodal := [row for row in rows if row.modal_iou is not None]:
+        fields |= _visible_fields(amodal)
+        bands = {band: [row for row in amodal if occlusion(row) == band] for band in OCCLUSIONS}
+        fields["occlusion"] = {
+            band: {"samples": len(members), "acc": fmean(map(is_correct, members)), **_visible_fields(members)}
+            for band, members in bands.items()
+            if members
+        }
+    if absent := [row for row in everything if row.xyxy_px is None]:
+        fields["no_referent"] = {"samples": len(absent), "declined_rate": fmean(map(is_correct, absent))}
     return fields
+
+
+def _visible_fields(rows: Sequence[Prediction]) -> dict[str, float]:
+    """The same boxes against the visible parts."""
+    ious = [row.modal_iou for row in rows]
+    return {"visible_acc": fmean(iou > THRESHOLD_IOU for iou in ious), "visible_mean_iou": fmean(ious)}
+
+
+def _summarize_groups(rows: Sequence[Prediction]) -> dict[str, dict[str, dict]]:
+    """grouping -> group -> numbers, over all rows together; a sample may be in several groups."""
+    summary = {}
+    for grouping, groups_of in GROUPINGS.items():
+        members: dict[str, list[Prediction]] = {}
+        for row in rows:
+            for group in groups_of(row):
+                members.setdefault(group, []).append(row)
+        names = sorted(members)
+        cells = [(name, row.image, float(is_correct(row))) for name in names for row in members[name]]
+        accuracy = _estimate(cells, names)
+        summary[grouping] = {
+            name: {
+                "samples": len(members[name]),
+                **_accuracy_fields(accuracy[name]),
+                "mean_iou": fmean(row.iou for row in members[name]),
+            }
+            for name in names
+        }
+    return summary
 
 
 def _accuracy_fields(accuracy: Estimate) -> dict:
     return {"acc": accuracy.value, "acc_interval": accuracy.interval and list(accuracy.interval)}
 
 
-def _latency_fields(latencies_s: list[float]) -> dict[str, float]:
-    p50, p95 = np.percentile(latencies_s, [50, 95])
-    return {"mean_s": fmean(latencies_s), "p50_s": float(p50), "p95_s": float(p95)}
-
-
-def _estimate(rows: Sequence[Prediction], values: Sequence[float]) -> dict[str, Estimate]:
-    """Mean of `values` (one a row) per split and their average, with intervals that are clustered by image."""
-    splits = sorted({row.split for row in rows})
-    images = sorted({row.image for row in rows})
-    row_of, column_of = ({name: i for i, name in enumerate(names)} for names in (images, splits))
-    sums, counts = np.zeros((2, len(images), len(splits)))
-    for row, value in zip(rows, values, strict=True):
-        place = row_of[row.image], column_of[row.split]
+def _estimate(cells: Sequence[Cell], averaged: Sequence[str]) -> dict[str, Estimate]:
+    """Mean of each group's values and the mean of the `averaged` groups, with intervals that are clustered by image."""
+    groups, images = (sorted({cell[part] for cell in cells}) for part in (0, 1))
+    column_of, row_of = ({name: i for i, name in enumerate(names)} for names in (groups, images))
+    sums, counts = np.zeros((2, len(images), len(groups)))
+    for group, image, value in cells:
+        place = row_of[image], column_of[group]
         sums[place] += value
         counts[place] += 1
-    averaged = [column_of[split] for split in average_splits(rows)]
-    means = _means(np.ones((1, len(images))), sums, counts, averaged)[0]
+    columns = [column_of[group] for group in averaged]
+    means = _means(np.ones((1, len(images))), sums, counts, columns)[0]
     weights = np.random.default_rng(SEED).multinomial(len(images), [1 / len(images)] * len(images), REPLICATES)
-    low, high = np.nanpercentile(_means(weights, sums, counts, averaged), [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(_means(weights, sums, counts, columns), [2.5, 97.5], axis=0)
     resampled = [*((counts > 0).sum(axis=0) > 1), len(images) > 1]
     return {
         name: Estimate(float(mean), (float(lo), float(hi)) if can else None)
-        for name, mean, lo, hi, can in zip([*splits, AVERAGE], means, low, high, resampled, strict=True)
+        for name, mean, lo, hi, can in zip([*groups, AVERAGE], means, low, high, resampled, strict=True)
     }
 
 
 def _means(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray, averaged: list[int]) -> np.ndarray:
-    """[replicates, splits + 1]: each replicate's mean per split, then their average.
+    """[replicates, groups + 1]: each replicate's mean per group, then their average.
 
-    A replicate that drew no image of a split has no mean there: NaN, which the percentiles leave out.
+    A replicate that drew no image of a group has no mean there: NaN, which the percentiles leave out.
     """
     drawn = weights @ counts
     means = np.divide(weights @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)

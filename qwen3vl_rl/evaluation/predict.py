@@ -5,65 +5,83 @@ import base64
 import mimetypes
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import httpx
+import aiohttp
 
-from qwen3vl_rl.evaluation.predictions import Prediction, Question, score
+from qwen3vl_rl.evaluation.predictions import Prediction, Question, score, vote
 from qwen3vl_rl.evaluation.server import EngineError
-from qwen3vl_rl.evaluation.settings import Settings
-from qwen3vl_rl.grounding import render_prompt
+from qwen3vl_rl.evaluation.settings import PARSERS, Settings
+from qwen3vl_rl.grounding import render_prompt, target_text
 
-ATTEMPTS = 5
+ATTEMPTS = 6
 FIRST_WAIT_S = 0.5  # doubled after each attempt
 REQUEST_TIMEOUT_S = 900  # one whole answer of the recipe's 4,096 tokens under load
-WARM_UP_REQUESTS = 2
+ENCODED_IMAGES = 256  # kept, since rows about one image follow one another
+
+# What a reasoning that reached its budget is continued with: the end of the reasoning and the answer up to its numbers.
+FORCED_ANSWER = target_text("", (0, 0, 0, 0), "").partition("0")[0]
 
 
 class RequestFailed(Exception):
     """The server refused this request, or failed on it in every attempt."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom to ask, and how. `by_path`: the server reads images from our disk; otherwise they travel in the request."""
+
+    url: str
+    model: str
+    images: Path
+    by_path: bool
+    settings: Settings
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
 def predict(
+    target: Target,
     questions: Sequence[Question],
-    *,
-    url: str,
-    model: str,
-    images: Path,
-    reads_images_below: Path | None,
-    settings: Settings,
     concurrency: int,
     finished: Callable[[Prediction], None],
+    warm_up: Sequence[Question] = (),
 ) -> None:
-    """Ask `model` at `url` all `questions`, at most `concurrency` at a time; calls `finished` with each prediction.
+    """Ask `target` all `questions`, at most `concurrency` at a time; calls `finished` with each prediction.
 
     A request that fails for good becomes a prediction with an `error`. Raises EngineError where the server no longer
-    answers at all: what is unfinished then stays open for the next run.
+    answers at all, or refuses every question of `warm_up`, whose answers do not count: what is unfinished then stays
+    open for the next run.
     """
-    client = _Client(url, model, images, reads_images_below, settings)
     try:
-        asyncio.run(_predict(client, questions, concurrency, finished))
+        asyncio.run(_predict(target, questions, concurrency, finished, warm_up))
     except ExceptionGroup as group:  # of the workers; the first failure stopped the others
         raise group.exceptions[0] from None
 
 
-async def _predict(client: "_Client", questions: Sequence[Question], concurrency: int, finished) -> None:
-    async def answer(question: Question) -> None:
-        finished(await client.answer(question))
+async def _predict(target: Target, questions, concurrency: int, finished, warm_up: Sequence[Question]) -> None:
+    # The number of workers bounds the connections. aiohttp: at 64 requests in flight httpx takes 40 times the CPU.
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=target.timeout_s)
+    async with aiohttp.ClientSession(target.url, connector=connector, timeout=timeout) as http:
+        client = _Client(target, http)
 
-    async with client.http:
-        await _warm_up(client, questions[:WARM_UP_REQUESTS])
-        await _each(iter(questions), answer, concurrency)
+        async def answer(question: Question) -> None:
+            finished(await client.answer(question))
+
+        await _warm_up(client, warm_up)
+        await _each(iter(questions), answer, min(concurrency, len(questions)))
 
 
 async def _warm_up(client: "_Client", questions: Sequence[Question]) -> None:
-    """Requests that are not counted. If each of them fails, something is wrong with all: no row shall record that."""
+    """If each of these fails, something is wrong with all: no row shall record that."""
     answers = [await client.answer(question) for question in questions]
     if answers and all(answer.error for answer in answers):
         raise EngineError(f"the server refused the first requests ({answers[0].error})")
 
 
-async def _each(items: Iterator, work, concurrency: int) -> None:
+async def _each(items: Iterator, work, workers: int) -> None:
     """Run `work` on every item with so many workers; the first exception stops them all."""
 
     async def worker() -> None:
@@ -71,40 +89,84 @@ async def _each(items: Iterator, work, concurrency: int) -> None:
             await work(item)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
+        for _ in range(workers):
             group.create_task(worker())
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: str
+    finish_reason: str | None
+
+
 class _Client:
-    def __init__(self, url: str, model: str, images: Path, reads_images_below: Path | None, settings: Settings):
-        self.model, self.settings = model, settings
-        self.images, self.by_path = images.resolve(), reads_images_below is not None
-        limits = httpx.Limits(max_connections=None)  # the number of workers is the bound
-        self.http = httpx.AsyncClient(base_url=url, timeout=REQUEST_TIMEOUT_S, limits=limits, trust_env=False)
+    def __init__(self, target: Target, http: aiohttp.ClientSession):
+        self.target, self.settings, self.http = target, target.settings, http
+        self._images = target.images.resolve()
+        self._encoded = lru_cache(ENCODED_IMAGES)(self._encode)
 
     async def answer(self, question: Question) -> Prediction:
-        request = self._request(question, await self._image_url(question.sample.image))
+        """Ask one question. Of several answers, the one whose box overlaps the others most counts."""
+        parser = PARSERS[self.settings.parser]
         try:
-            reply, latency_s = await self._post(request)
-            text, tokens, reason = _read_reply(reply)
+            answers, tokens, latency_s = await self._ask(question)
         except RequestFailed as failure:
-            return score(question, "", parser=self.settings.parser, error=str(failure))
+            return score(question, "", parser=parser, error=str(failure))
+        chosen = answers[vote([answer.text for answer in answers], parser)]
         return score(
-            question, text, parser=self.settings.parser, tokens=tokens, latency_s=latency_s, finish_reason=reason
+            question,
+            chosen.text,
+            parser=parser,
+            tokens=tokens,
+            latency_s=round(latency_s, 6),
+            finish_reason=chosen.finish_reason,
         )
 
-    def _request(self, question: Question, image_url: str) -> dict:
-        sample = question.sample
+    async def _ask(self, question: Question) -> tuple[list[_Answer], int, float]:
+        """(answers, tokens generated for all of them, seconds)."""
+        budget = self.settings.reasoning_tokens
+        request = await self._request(question, budget or self.settings.max_tokens)
+        reply, latency_s = await self._post(request | {"n": self.settings.answers})
+        answers, tokens = _read_reply(reply)
+        if budget is None:
+            return answers, tokens, latency_s
+        finished = await asyncio.gather(*(self._finish(request, answer, budget) for answer in answers))
+        answers = [answer for answer, _, _ in finished]
+        return answers, tokens + sum(more for _, more, _ in finished), latency_s + max(s for _, _, s in finished)
+
+    async def _finish(self, request: dict, answer: _Answer, budget: int) -> tuple[_Answer, int, float]:
+        """The answer, if the budget cut it off with the rest that the model writes when told to answer now."""
+        if answer.finish_reason != "length":
+            return answer, 0, 0.0
+        begun = answer.text if "</think>" in answer.text else answer.text + FORCED_ANSWER
+        turns = [*request["messages"], {"role": "assistant", "content": begun}]
+        limit = self.settings.max_tokens - budget
+        more = {"messages": turns, "max_tokens": limit, "add_generation_prompt": False, "continue_final_message": True}
+        reply, latency_s = await self._post(request | more)
+        (rest,), tokens = _read_reply(reply)
+        return _Answer(begun + rest.text, rest.finish_reason), tokens, latency_s
+
+    async def _request(self, question: Question, max_tokens: int) -> dict:
+        sample, settings = question.sample, self.settings
+        prompt = settings.prompt if sample.modal_xyxy_px is None else settings.amodal_prompt
         content = [
-            {"type": "image_url", "image_url": {"url": image_url}},
-            {"type": "text", "text": render_prompt(sample.prompt_name, sample.sent)},
+            {"type": "image_url", "image_url": {"url": await self._image_url(sample.image)}},
+            {"type": "text", "text": render_prompt(prompt, sample.sent)},
         ]
         messages = [{"role": "user", "content": content}]
-        return {"model": self.model, "messages": messages, **self.settings.sampling()}
+        return {"model": self.target.model, "messages": messages, "max_tokens": max_tokens, **settings.sampling()}
 
     async def _image_url(self, image: str) -> str:
-        path = self.images / image
-        return path.as_uri() if self.by_path else await asyncio.to_thread(_data_url, path)
+        if self.target.by_path:
+            return (self._images / image).as_uri()
+        try:
+            return await self._encoded(image)
+        except OSError as error:
+            raise RequestFailed(f"cannot read the image: {error}") from error
+
+    def _encode(self, image: str) -> "asyncio.Task[str]":
+        """One encoding, off the event loop, that all questions about the image wait for."""
+        return asyncio.create_task(asyncio.to_thread(_data_url, self._images / image))
 
     async def _post(self, request: dict) -> tuple[dict, float]:
         """The reply and the latency of the attempt that brought it, seconds."""
@@ -113,13 +175,13 @@ class _Client:
                 await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             start = time.perf_counter()
             try:
-                response = await self.http.post("/v1/chat/completions", json=request)
-                if response.is_success:
-                    return response.json(), round(time.perf_counter() - start, 6)
-                failure = f"HTTP {response.status_code}: {response.text[:300]}"
-                if response.is_client_error and response.status_code not in (408, 429):
-                    raise RequestFailed(failure)  # asking again cannot help
-            except (httpx.TransportError, ValueError) as error:
+                async with self.http.post("/v1/chat/completions", json=request) as response:
+                    if response.ok:
+                        return await response.json(content_type=None), time.perf_counter() - start
+                    failure = f"HTTP {response.status}: {(await response.text(errors='replace'))[:300]}"
+                    if response.status < 500 and response.status not in (408, 429):
+                        raise RequestFailed(failure)  # asking again cannot help
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 failure = repr(error)
         if not await self._server_is_there():
             raise EngineError(f"the server stopped answering ({failure})")
@@ -127,8 +189,9 @@ class _Client:
 
     async def _server_is_there(self) -> bool:
         try:
-            return (await self.http.get("/v1/models", timeout=30)).is_success
-        except httpx.TransportError:
+            async with self.http.get("/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
+                return response.ok
+        except (aiohttp.ClientError, TimeoutError):
             return False
 
 
@@ -137,11 +200,14 @@ def _data_url(path: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
-def _read_reply(reply: dict) -> tuple[str, int, str | None]:
-    """(text, generated tokens, finish reason). Raises RequestFailed for a reply of another shape."""
+def _read_reply(reply: object) -> tuple[list[_Answer], int]:
+    """(answers, generated tokens of all). Raises RequestFailed for a reply of another shape."""
     try:
-        choice = reply["choices"][0]
         # No reasoning parser runs on the server, so the content holds reasoning, `</think>` and answer.
-        return choice["message"]["content"] or "", reply["usage"]["completion_tokens"], choice["finish_reason"]
+        answers = [_Answer(one["message"]["content"] or "", one["finish_reason"]) for one in reply["choices"]]
+        tokens = reply["usage"]["completion_tokens"]
+        if not (answers and isinstance(tokens, int) and all(isinstance(answer.text, str) for answer in answers)):
+            raise TypeError
+        return answers, tokens
     except (KeyError, IndexError, TypeError) as error:
-        raise RequestFailed(f"expected a chat completion, got {str(reply)[:300]} ({error!r})") from error
+        raise RequestFailed(f"expected a chat completion, got {str(reply)[:300]}") from error

@@ -5,14 +5,13 @@ newline stays as it is and its sample is never asked again.
 """
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
 from qwen3vl_rl.data.samples import Sample, read_jsonl
-from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, parse_box_1000, row_error
+from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000, row_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,9 @@ class Prediction:
     """One row of predictions.jsonl.
 
     `iou` compares `pred_xyxy_px` with the truth `xyxy_px` (on amodal splits the whole object), `modal_iou` with the
-    visible part. `latency_s` is from sending the request to its whole answer. A request that failed for good has an
-    `error` and counts as wrong; an answer without a box has `pred_xyxy_px` None and IoU 0.
+    visible part. `latency_s` is from sending the request to its whole answer; `tokens` are all that were generated for
+    it. A request that failed for good has an `error` and counts as wrong; an answer without a box has `pred_xyxy_px`
+    None and IoU 0. An expression without referent has neither truth nor IoU: declining to box is what counts there.
     """
 
     key: str
@@ -39,11 +39,11 @@ class Prediction:
     sent: str
     width: int
     height: int
-    xyxy_px: Box
+    xyxy_px: Box | None
     modal_xyxy_px: Box | None
     text: str
     pred_xyxy_px: IntBox | None
-    iou: float
+    iou: float | None
     modal_iou: float | None
     tokens: int
     latency_s: float
@@ -68,7 +68,10 @@ def score(
     sample = question.sample
     size = sample.width, sample.height
     xyxy_1000 = parse_box_1000(text, parser)
-    modal = sample.modal_xyxy_px
+
+    def compare(truth: Box | None) -> float | None:
+        return None if truth is None else eval_iou(xyxy_1000, truth, *size) if xyxy_1000 else 0.0
+
     return Prediction(
         key=question.key,
         split=question.split,
@@ -77,16 +80,25 @@ def score(
         width=sample.width,
         height=sample.height,
         xyxy_px=sample.xyxy_px,
-        modal_xyxy_px=modal,
+        modal_xyxy_px=sample.modal_xyxy_px,
         text=text,
         pred_xyxy_px=box_1000_to_px(xyxy_1000, *size) if xyxy_1000 else None,
-        iou=eval_iou(xyxy_1000, sample.xyxy_px, *size) if xyxy_1000 else 0.0,
-        modal_iou=None if modal is None else eval_iou(xyxy_1000, modal, *size) if xyxy_1000 else 0.0,
+        iou=compare(sample.xyxy_px),
+        modal_iou=compare(sample.modal_xyxy_px),
         tokens=tokens,
         latency_s=latency_s,
         finish_reason=finish_reason,
         error=error,
     )
+
+
+def vote(texts: Sequence[str], parser: str) -> int:
+    """Which of several answers stands for all: the medoid, whose box overlaps the others' most; the first without any.
+
+    Answers without a box do not vote, unless none has one.
+    """
+    boxes = {i: order_corners(box) for i, text in enumerate(texts) if (box := parse_box_1000(text, parser))}
+    return max(boxes, key=lambda i: sum(iou(boxes[i], other) for other in boxes.values()), default=0)
 
 
 def append(file: TextIO, prediction: Prediction) -> None:
@@ -123,13 +135,6 @@ def unanswered(questions: Iterable[Question], predictions: Iterable[Prediction])
     """The questions without a row, in their order."""
     answered = {prediction.key for prediction in predictions}
     return [question for question in questions if question.key not in answered]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that at any moment either the earlier or the new one is there in full."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def _tupled(value):

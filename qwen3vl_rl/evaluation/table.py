@@ -1,91 +1,211 @@
-"""Results as a table: per split and on average, one line a model, then paired differences between the models.
+"""Results as tables: the paper's layout with the published rows beside ours, details, paired differences, kinds.
 
-python -m qwen3vl_rl.evaluation.table [--markdown] OUT/base OUT/sft OUT/rl
+python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl                   the paper's layout, for a terminal
+python -m qwen3vl_rl.evaluation.table OUT/rl --format latex             or markdown, or csv with every number
+python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl --all             and details, differences, kinds of samples
 """
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from qwen3vl_rl.evaluation.metrics import AVERAGE, CRITERION, Estimate, paired_difference
+from qwen3vl_rl.evaluation import formats, published
+from qwen3vl_rl.evaluation.formats import Table
+from qwen3vl_rl.evaluation.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare
 from qwen3vl_rl.evaluation.run import Result, read_result
 from qwen3vl_rl.grounding import cli
 
-HEADER = ("split", "model", "samples", "Acc@0.5", "95 % interval", "mean IoU", "invalid", "tokens", "latency")
-DIFFERENCE_TITLE = "Paired difference in Acc@0.5, percentage points (95 % interval)"
 WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+PARTIAL, MISMATCHED = "†", "‡"
+NUMBERS = ("acc", *AVERAGED_FIELDS)
 
 
-def table_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """One row of texts under `HEADER` per split and model; amodal splits follow the average, which leaves them out."""
+def accuracy_table(results: Sequence[Result]) -> Table:
+    """The paper's layout: a line a model, a column a split, the average; under ours half the interval's width.
+
+    Where a RefCOCO split is among ours, all eight have their column and the published rows come first.
+    """
+    columns = places(results)
+    is_refcoco = any(place in published.splits() for place in columns)
+    rows = [_published_row(model, accs, columns) for model, accs in published.table().items()] if is_refcoco else []
+    for result in results:
+        scores = [_numbers(result, place) for place in columns]
+        marks = [_mark(result, place) for place in columns]
+        accs = [_percent(score["acc"]) + mark if score else DASH for score, mark in zip(scores, marks, strict=True)]
+        rows.append((result.name, *accs))
+        rows.append(("  ±", *(_half_width(score["acc_interval"]) if score else "" for score in scores)))
+    return Table(f"Acc@0.5 in percent ({CRITERION})", ("model", *map(_heading, columns)), rows)
+
+
+def detail_table(results: Sequence[Result]) -> Table:
+    """One line a split and model; amodal splits follow the average, which leaves them out."""
+    header = (
+        "split",
+        "model",
+        "samples",
+        "Acc@0.5",
+        "95 % interval",
+        "0.7",
+        "mean IoU",
+        "invalid",
+        "tokens",
+        "latency",
+    )
     rows = []
     for place in places(results):
-        for result in results:
-            numbers = result.summary["average"] if place == AVERAGE else result.summary["splits"][place]
-            rows.append((place, result.name, *_cells(numbers, result.timing["latency"].get(place))))
-        for result in results:
-            numbers = result.summary["splits"].get(place, {})
+        scored = [(result, numbers) for result in results if (numbers := _numbers(result, place))]
+        for result, numbers in scored:
+            rows.append((place, result.name, *_details(numbers, result.timing["latency"].get(place))))
+        for result, numbers in scored:
             if "visible_acc" in numbers:
-                scores = _percent(numbers["visible_acc"]), "", f"{numbers['visible_mean_iou']:.3f}"
+                scores = _percent(numbers["visible_acc"]), "", "", f"{numbers['visible_mean_iou']:.3f}"
                 rows.append(("  its visible part", result.name, "", *scores, "", "", ""))
-    return rows
+            if "no_referent" in numbers:
+                absent = numbers["no_referent"]
+                scores = _percent(absent["declined_rate"]), *[""] * 6
+                rows.append(("  no referent: declined", result.name, str(absent["samples"]), *scores))
+    return Table("Details", header, rows, texts=2)
 
 
-def difference_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """A header, then one row of texts per split: each model minus the one before it, and the last minus the first."""
+def difference_table(results: Sequence[Result]) -> Table:
+    """Each model against the one before it, and the last against the first.
+
+    Raises InputError where they answered different samples.
+    """
     pairs = list(pairwise(results)) + ([(results[0], results[-1])] if len(results) > 2 else [])
-    differences = [paired_difference(a.predictions, b.predictions) for a, b in pairs]
+    compared = [compare(a.predictions, b.predictions) for a, b in pairs]
     header = ("split", *(f"{b.name} {MINUS} {a.name}" for a, b in pairs))
-    return [header, *((place, *(_difference(one[place]) for one in differences)) for place in places(results))]
+    rows = [(place, *(_difference(one[place]) for one in compared)) for place in compared[0]]
+    order = places(results)
+    rows.sort(key=lambda row: order.index(row[0]))
+    return Table("Paired difference in Acc@0.5, percentage points (95 % interval; McNemar's p)", header, rows)
 
 
-def table_text(results: Sequence[Result]) -> str:
-    """For a terminal of 100 columns."""
-    parts = [_aligned([HEADER, *table_rows(results)], texts=2)]
-    if len(results) > 1:
-        parts.append(f"{DIFFERENCE_TITLE}\n{_aligned(difference_rows(results), texts=1)}")
-    return "\n\n".join([*parts, "\n".join(textwrap.fill(note, WIDTH) for note in notes(results))])
+def group_table(results: Sequence[Result]) -> Table:
+    """Acc@0.5 by kind of expression, its length, size of the box, and on amodal splits by how much is hidden."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        for grouping, groups in result.summary["groups"].items():
+            for group, numbers in groups.items():
+                cell = f"{_percent(numbers['acc'])} ({numbers['samples']})"
+                rows.setdefault((grouping, group), {})[result.name] = cell
+        for split, numbers in result.summary["splits"].items():
+            for band, scores in numbers.get("occlusion", {}).items():
+                cell = f"{_percent(scores['acc'])} / {_percent(scores['visible_acc'])} ({scores['samples']})"
+                rows.setdefault((f"{split}, whole / visible", band), {})[result.name] = cell
+    names = [result.name for result in results]
+    cells = [(*kind, *(of_model.get(name, DASH) for name in names)) for kind, of_model in rows.items()]
+    return Table("Acc@0.5 by kind of sample (samples), splits of the average together", ("kind", "", *names), cells, 2)
 
 
-def table_markdown(results: Sequence[Result]) -> str:
-    """For a README: the same cells as Markdown tables."""
-    parts = [_markdown([HEADER, *table_rows(results)], texts=2)]
-    if len(results) > 1:
-        parts += [DIFFERENCE_TITLE, _markdown(difference_rows(results), texts=1)]
-    return "\n\n".join([*parts, " ".join(notes(results))])
+def number_table(results: Sequence[Result]) -> Table:
+    """Every number of every split, unrounded, for other programs; rates are fractions."""
+    header = ("model", "split", "samples", "published_samples", "acc_low", "acc_high", *NUMBERS, "latency_mean_s")
+    rows = []
+    for result in results:
+        for place in [*result.summary["splits"], AVERAGE]:
+            numbers, latency = _numbers(result, place), result.timing["latency"].get(place, {})
+            known = published.splits().get(place)
+            counts = numbers.get("samples", ""), known.samples if known else ""
+            low, high = numbers["acc_interval"] or ("", "")
+            values = [*counts, low, high, *(numbers[name] for name in NUMBERS), latency.get("mean_s", "")]
+            rows.append((result.name, place, *map(str, values)))
+    for model, accs in published.table().items():
+        for place, acc in zip([*published.splits(), AVERAGE], accs, strict=True):
+            rows.append((f"published {model}", place, *[""] * 4, f"{acc / 100:.3f}", *[""] * len(NUMBERS)))
+    return Table("All numbers", header, rows, texts=2)
 
 
 def notes(results: Sequence[Result]) -> list[str]:
     """What the numbers mean, in sentences."""
     concurrency = " / ".join(dict.fromkeys(str(result.timing["concurrency"]) for result in results))
-    resumed = [result.name for result in results if result.timing["resumed"]]
-    failed = {r.name: sum(split["failed_requests"] for split in r.summary["splits"].values()) for r in results}
-    lines = [
-        f"Acc@0.5 in percent counts {CRITERION}; intervals: bootstrap over images; the average is over "
-        f"{', '.join(results[0].summary['average']['of'])}.",
-        f"Latency is the mean per request with {concurrency} requests in flight.",
-    ]
-    if resumed:
+    averaged = "; ".join(dict.fromkeys(", ".join(result.summary["average"]["of"]) for result in results))
+    lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
+    marks = {_mark(result, place) for result in results for place in places(results)}
+    if PARTIAL in marks:
+        lines.append(f"{PARTIAL} fewer samples or splits than published: not comparable to published rows.")
+    if MISMATCHED in marks:
+        lines.append(f"{MISMATCHED} more samples than the published split has: another version of it.")
+    lines.append(f"Latency is the mean per request with {concurrency} requests in flight{_alone(results)}.")
+    if resumed := [result.name for result in results if result.timing["resumed"]]:
         lines.append(f"Resumed, so with latencies of several sessions: {', '.join(resumed)}.")
-    lines += [f"{name}: {count} failed requests, counted as wrong." for name, count in failed.items() if count]
+    for result in results:
+        if failed := result.summary["failed"]:
+            few = ", ".join(list(failed)[:3]) + (", …" if len(failed) > 3 else "")
+            lines.append(f"{result.name}: {len(failed)} failed requests, counted as wrong ({few}; see summary.json).")
     return lines
 
 
+def evaluation_tables(results: Sequence[Result]) -> list[Table]:
+    """Accuracy, details and, of several runs over the same samples, differences."""
+    tables = [accuracy_table(results), detail_table(results)]
+    if len(results) > 1 and _same_samples(results):
+        tables.append(difference_table(results))
+    return tables
+
+
+def render(tables: Sequence[Table], results: Sequence[Result], form: str = "text") -> str:
+    """The tables, and what their numbers mean. `form`: text, markdown, latex or csv."""
+    parts = [formats.FORMATS[form](table) for table in tables]
+    if form == "text":
+        parts.append("\n".join(textwrap.fill(note, WIDTH) for note in notes(results)))
+    elif form == "markdown":
+        parts.append(" ".join(notes(results)))
+    elif form == "latex":
+        parts.append("\n".join(f"% {note}" for note in notes(results)))
+    return "\n\n".join(parts)
+
+
 def places(results: Sequence[Result]) -> list[str]:
-    """The rows' order: the averaged splits, the average, then the amodal splits."""
-    splits, averaged = results[0].summary["splits"], results[0].summary["average"]["of"]
-    return [*averaged, AVERAGE, *(split for split in splits if split not in averaged)]
+    """The order of splits: those of the paper (all, if there is any), others, the average, the amodal ones."""
+    averaged = dict.fromkeys(split for result in results for split in result.summary["average"]["of"])
+    others = dict.fromkeys(split for result in results for split in result.summary["splits"] if split not in averaged)
+    known = [*published.splits()] if averaged.keys() & published.splits().keys() else []
+    return [*known, *(split for split in averaged if split not in known), AVERAGE, *others]
 
 
-def _cells(numbers: dict, latency: dict | None) -> tuple[str, ...]:
+def _numbers(result: Result, place: str) -> Mapping:
+    """Of a split or the average; empty where the run has none."""
+    return result.summary["average"] if place == AVERAGE else result.summary["splits"].get(place, {})
+
+
+def _mark(result: Result, place: str) -> str:
+    """How the samples of a published split differ from ours."""
+    if place == AVERAGE:
+        of = result.summary["average"]["of"]
+        known = [split for split in of if split in published.splits()]
+        is_whole = len(known) == len(published.splits()) and not any(_mark(result, split) for split in known)
+        return PARTIAL if known and not is_whole else ""
+    known, numbers = published.splits().get(place), _numbers(result, place)
+    if not (known and numbers) or numbers["samples"] == known.samples:
+        return ""
+    return PARTIAL if numbers["samples"] < known.samples else MISMATCHED
+
+
+def _heading(place: str) -> str:
+    """The paper's columns in few letters: val, A, B, +val, +A, +B, g val, g test."""
+    known = published.splits().get(place)
+    if known is None:
+        return place
+    suffix = known.dataset.removeprefix("RefCOCO")
+    return f"{suffix} {known.part}".strip()
+
+
+def _published_row(model: str, accs: Sequence[float], columns: Sequence[str]) -> tuple[str, ...]:
+    acc_of = dict(zip([*published.splits(), AVERAGE], accs, strict=True))
+    return (f"{model} (published)", *(f"{acc_of[place]:.1f}" if place in acc_of else DASH for place in columns))
+
+
+def _details(numbers: Mapping, latency: Mapping | None) -> tuple[str, ...]:
     interval = numbers["acc_interval"]
     return (
         str(numbers.get("samples", "")),
         _percent(numbers["acc"]),
-        " to ".join(map(_percent, interval)) if interval else DASH,
+        DASH.join(map(_percent, interval)) if interval else DASH,
+        _percent(numbers["acc_70"]),
         f"{numbers['mean_iou']:.3f}",
         f"{_percent(numbers['invalid_rate'])} %",
         f"{numbers['mean_tokens']:.1f}",
@@ -93,38 +213,35 @@ def _cells(numbers: dict, latency: dict | None) -> tuple[str, ...]:
     )
 
 
-def _difference(estimate: Estimate) -> str:
+def _same_samples(results: Sequence[Result]) -> bool:
+    return len({tuple((row.key, row.image, row.sent) for row in result.predictions) for result in results}) == 1
+
+
+def _alone(results: Sequence[Result]) -> str:
+    alone = [f"{r.name} {r.timing['alone']['mean_s']:.2f} s" for r in results if "alone" in r.timing]
+    return f"; of a request alone: {', '.join(alone)}" if alone else ""
+
+
+def _difference(comparison: Comparison) -> str:
+    estimate = comparison.difference
     interval = " to ".join(map(_signed, estimate.interval)) if estimate.interval else DASH
-    return f"{_signed(estimate.value)} ({interval})"
+    return f"{_signed(estimate.value)} ({interval}; {_p(comparison.p)})"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
+def _half_width(interval: Sequence[float] | None) -> str:
+    return _percent((interval[1] - interval[0]) / 2) if interval else DASH
+
+
 def _signed(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", MINUS)
-
-
-def _aligned(rows: list[tuple[str, ...]], texts: int) -> str:
-    """Columns two spaces apart, the first `texts` to the left and numbers to the right, a rule under the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join([*map(str.ljust, row[:texts], widths), *map(str.rjust, row[texts:], widths[texts:])]).rstrip()
-        for row in _without_repeats(rows)
-    ]
-    return "\n".join([lines[0], "─" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
-
-
-def _markdown(rows: list[tuple[str, ...]], texts: int) -> str:
-    header, *body = [f"| {' | '.join(row)} |" for row in _without_repeats(rows)]
-    rule = "|".join(["---"] * texts + ["--:"] * (len(rows[0]) - texts))
-    return "\n".join([header, f"|{rule}|", *body])
-
-
-def _without_repeats(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Each split named once, on its first row."""
-    return [rows[0], *((b[0] if b[0] != a[0] else "", *b[1:]) for a, b in pairwise(rows))]
 
 
 def main() -> None:
@@ -134,10 +251,17 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--format", choices=formats.FORMATS, default="text")
+    parser.add_argument("--all", action="store_true", help="also details, paired differences and kinds of samples")
     args = parser.parse_args()
     results = [read_result(folder) for folder in args.runs]
-    print(table_markdown(results) if args.markdown else table_text(results))
+    if args.format == "csv":
+        tables = [number_table(results)]
+    elif args.all:
+        tables = [*evaluation_tables(results), group_table(results)]
+    else:
+        tables = [accuracy_table(results)]
+    print(render(tables, results, args.format))
 
 
 if __name__ == "__main__":

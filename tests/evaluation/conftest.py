@@ -8,8 +8,10 @@ import pytest
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.predictions import Prediction, Question, append, score
-from qwen3vl_rl.evaluation.run import Run, read_questions
+from qwen3vl_rl.evaluation.predictions import Prediction, append, score
+from qwen3vl_rl.evaluation.questions import Question, read_questions
+from qwen3vl_rl.evaluation.run import Load, Run
+from qwen3vl_rl.evaluation.server import Endpoint
 from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.grounding import Box, px_to_1000, target_text
 
@@ -46,12 +48,12 @@ def finished_runs(world, tmp_path) -> list[Path]:
     folders = []
     for name, is_right in (("base", lambda i: False), ("sft", lambda i: i % 2 == 0), ("rl", lambda i: True)):
         folder = tmp_path / name
-        run = Run(folder, name, questions, load_settings(), endpoint="http://localhost:1")
-        run.write_config()
+        server = Endpoint("http://localhost:1")  # never asked: every row is there
+        Run(folder, name, questions, load_settings(), server).write_config()
         with (folder / "predictions.jsonl").open("w") as file:
             for i, question in enumerate(questions):
                 append(file, _answer(question, is_right(i)))
-        Run(folder, name, questions, load_settings(), endpoint="http://localhost:1").complete(None, None, concurrency=8)
+        Run(folder, name, questions, load_settings(), server).complete(world / "images", Load(concurrency=8))
         folders.append(folder)
     return folders
 

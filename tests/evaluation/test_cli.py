@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from qwen3vl_rl.evaluation.run import Run, read_questions
+from qwen3vl_rl.evaluation.questions import read_questions
+from qwen3vl_rl.evaluation.run import Run
+from qwen3vl_rl.evaluation.server import Endpoint
 from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.grounding import InputError
 
@@ -92,35 +94,59 @@ def test_limit_takes_the_first_samples_of_each_chosen_split(world):
     ]
 
 
-@pytest.mark.parametrize("changes", [{"parser": "mine"}, {"max_tokens": 0}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parser": "mine"},
+        {"prompt": "mine"},
+        {"coordinates": "pixels"},
+        {"max_tokens": 0},
+        {"max_tokens": "many"},
+        {"max_tokens": True},
+        {"top_p": 1.5},
+        {"answers": 4},
+        {"reasoning_tokens": 4096},
+        {"max_pixels": 50176},
+    ],
+    ids=str,
+)
 def test_settings_that_cannot_be_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         load_settings(**changes)
 
 
+def test_a_settings_file_changes_what_it_names(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("temperature: 0.7\nanswers: 4\n")
+    assert load_settings(file, max_tokens=9) == load_settings(temperature=0.7, answers=4, max_tokens=9)
+    for content, message in (
+        ("temprature: 0.7\n", 'got "temprature"'),
+        ("- 1\n", "fields and values"),
+        ("a: [", "YAML"),
+    ):
+        file.write_text(content)
+        with pytest.raises(InputError, match=message):
+            load_settings(file)
+
+
 def test_the_recipe_is_the_default():
     settings = load_settings(max_tokens=None)
-    assert settings.sampling() == {
-        "temperature": 0.0,
-        "top_p": 1.0,
-        "top_k": 20,
-        "repetition_penalty": 1.0,
-        "max_tokens": 4096,
-    }
+    assert settings.sampling() == {"temperature": 0.0, "top_p": 1.0, "top_k": 20, "repetition_penalty": 1.0}
+    assert (settings.max_tokens, settings.answers, settings.prompt) == (4096, 1, "qwen3")
 
 
 def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_prediction):
     """Other samples, settings or weights than those that made the rows: an error that names the difference."""
     questions = read_questions([world / "eval"], world / "images")
     settings = load_settings(max_tokens=50)
-    run = Run(tmp_path, "served", questions, settings, endpoint="http://localhost:1")
-    run.write_config()
+    server = Endpoint("http://localhost:1")
+    Run(tmp_path, "served", questions, settings, server).write_config()
     (tmp_path / "predictions.jsonl").write_text("")
-    Run(tmp_path, "served", questions, settings, endpoint="http://localhost:1")  # the same may go on
+    Run(tmp_path, "served", questions, settings, server)  # the same may go on
     for others, field in (
         (("served", questions, load_settings(max_tokens=60)), "settings.max_tokens"),
         (("served", questions[:-1], settings), "samples.refshapes_val.count"),
         (("another", questions, settings), "weights"),
     ):
         with pytest.raises(InputError, match=field):
-            Run(tmp_path, *others, endpoint="http://localhost:1")
+            Run(tmp_path, *others, server)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen3vl_rl.evaluation.metrics import AVERAGE, paired_difference, summarize, summarize_latency
+from qwen3vl_rl.evaluation.metrics import AVERAGE, compare, summarize, summarize_latency
 from qwen3vl_rl.grounding import InputError
 
 
@@ -92,13 +92,13 @@ def test_paired_difference_is_the_difference_and_narrower_than_unpaired_ones(mak
     before = [rng.random() < 0.5 for _ in range(300)]
     after = [correct or rng.random() < 0.2 for correct in before]
     a, b = _run(make_prediction, before), _run(make_prediction, after)
-    difference = paired_difference(a, b)[AVERAGE]
+    difference = compare(a, b)[AVERAGE].difference
     first, second = summarize(a)["average"], summarize(b)["average"]
     assert difference.value == pytest.approx(second["acc"] - first["acc"])
     assert 0 < difference.interval[0] < difference.value < difference.interval[1]
     width = difference.interval[1] - difference.interval[0]
     assert width < first["acc_interval"][1] - first["acc_interval"][0]
-    turned = paired_difference(b, a)[AVERAGE]
+    turned = compare(b, a)[AVERAGE].difference
     assert (turned.value, turned.interval) == (
         -difference.value,
         pytest.approx([-v for v in difference.interval[::-1]]),
@@ -107,14 +107,14 @@ def test_paired_difference_is_the_difference_and_narrower_than_unpaired_ones(mak
 
 def test_a_run_does_not_differ_from_itself(make_prediction):
     rows = _run(make_prediction, [True, False, True])
-    assert paired_difference(rows, rows)[AVERAGE].interval == (0.0, 0.0)
+    assert compare(rows, rows)[AVERAGE].difference.interval == (0.0, 0.0)
 
 
 def test_runs_over_other_samples_are_not_compared(make_prediction):
     rows = _run(make_prediction, [True, False, True])
     for others in (rows[:2], [replace(rows[0], sent="another"), *rows[1:]]):
         with pytest.raises(InputError, match="same samples"):
-            paired_difference(rows, others)
+            compare(rows, others)
 
 
 def test_no_predictions_are_an_error():

@@ -3,7 +3,8 @@
 import pytest
 
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.predictions import Question, append, read_predictions, resume, score, unanswered
+from qwen3vl_rl.evaluation.predictions import append, read_predictions, resume, score, unanswered, vote
+from qwen3vl_rl.evaluation.questions import Question
 from qwen3vl_rl.grounding import InputError
 
 
@@ -74,3 +75,16 @@ def test_an_answer_without_a_box_scores_zero(make_prediction):
     sample = Sample("a", "a.png", row.width, row.height, row.sent, row.xyxy_px, row.xyxy_px)
     prediction = score(Question("s/1", "s", sample), "no idea", parser="house")
     assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == (None, 0.0, 0.0)
+
+
+def test_an_expression_without_referent_has_no_iou():
+    sample = Sample("a", "a.png", 1000, 1000, "the star", None)
+    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="house")
+    assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == ((0, 0, 400, 200), None, None)
+
+
+def test_the_medoid_of_several_answers_stands_for_all():
+    answers = ["[0, 0, 100, 100]", "[600, 600, 900, 900]", "no idea", "[620, 600, 900, 900]", "[640, 600, 900, 900]"]
+    assert vote(answers, "house") == 3
+    assert vote(["no idea", "none"], "house") == 0
+    assert vote(["no idea", "[0, 0, 9, 9]"], "house") == 1

@@ -15,10 +15,11 @@ from PIL import Image
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.predict import predict
-from qwen3vl_rl.evaluation.predictions import Question, read_predictions
-from qwen3vl_rl.evaluation.run import read_questions
-from qwen3vl_rl.evaluation.server import VLLM, Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.engines import VLLM
+from qwen3vl_rl.evaluation.predict import Target, predict
+from qwen3vl_rl.evaluation.predictions import read_predictions
+from qwen3vl_rl.evaluation.questions import Question, read_questions
+from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.grounding import InputError, render_prompt
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.timeout(400)
 @pytest.fixture(scope="module")
 def server(checkpoints, world, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "server.log"
-    with Server(VLLM, log, world / "images", MAX_TOKENS) as server:
+    with Server(VLLM, log, world / "images", load_settings(max_tokens=MAX_TOKENS)) as server:
         server.load(str(checkpoints[0]))
         yield server
 
@@ -89,7 +90,7 @@ def test_log_probs_equal_transformers_for_every_checkpoint_that_is_swapped_in(se
 def _start_evaluation(server, world, out):
     command = [sys.executable, "-m", "qwen3vl_rl.evaluation", "--endpoint", server.url, "--model", "tiny=evaluated"]
     command += ["--data", world / "eval", "--images", world / "images", "--out", out]
-    command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1]
+    command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1, "--alone", 2]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -109,7 +110,7 @@ def test_killed_evaluations_go_on_and_equal_an_uninterrupted_one(server, checkpo
     whole = _start_evaluation(server, world, tmp_path / "whole")
     output, _ = whole.communicate(timeout=120)
     assert whole.returncode == 0, output
-    assert "average" in output and (tmp_path / "whole" / "report" / "index.html").is_file()
+    assert "average" in output and (tmp_path / "whole" / "report.html").is_file()
 
     killed = tmp_path / "killed" / "tiny" / "predictions.jsonl"
     for rows in (1, 7, 15):
@@ -150,16 +151,9 @@ def test_an_evaluation_whose_every_request_is_refused_writes_no_row(server, worl
 
 
 def _predict(server, world, questions, settings, rows):
-    predict(
-        questions,
-        url=server.url,
-        model="evaluated",
-        images=world / "images",
-        reads_images_below=server.reads_images_below,
-        settings=settings,
-        concurrency=4,
-        finished=lambda row: rows.__setitem__(row.key, row),
-    )
+    target = Target(server.url, "evaluated", world / "images", server.by_path, settings)
+    warm_up = [questions[0], questions[-1]]
+    predict(target, questions, 4, lambda row: rows.__setitem__(row.key, row), warm_up)
 
 
 def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
@@ -173,7 +167,9 @@ def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
 def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp_path):
     with (
         pytest.raises(EngineError, match=r"(?s)exited with code 2 while starting.*server\.log.*no-such-option"),
-        Server(VLLM, tmp_path / "server.log", world / "images", MAX_TOKENS, ("--no-such-option",)) as server,
+        Server(
+            VLLM, tmp_path / "server.log", world / "images", load_settings(max_tokens=9), ["--no-such-option"]
+        ) as server,
     ):
         server.load(str(checkpoints[0]))
 

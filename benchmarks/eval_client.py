@@ -1,0 +1,169 @@
+"""The evaluation's client against a straightforward one, on the same server and the same requests.
+
+    python benchmarks/eval_client.py --model CHECKPOINT --out benchmarks/eval_client_NAME.json
+
+The straightforward client is what one writes first: `gather` over the openai package, each picture opened, encoded
+again and put into the request, each answer scored, all inside the event loop, rows written at the end. All face emptied
+caches; repeats alternate, and each repeat gives one ratio of wall times. Pictures are made here: 640x480, as many
+requests about each as RefCOCO val has (7).
+"""
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.evaluation.engines import VLLM
+from qwen3vl_rl.evaluation.predict import Target, predict
+from qwen3vl_rl.evaluation.predictions import Prediction, append, score
+from qwen3vl_rl.evaluation.questions import Question
+from qwen3vl_rl.evaluation.server import Server
+from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.grounding import cli, render_prompt
+
+WIDTH, HEIGHT, PER_PICTURE = 640, 480, 7
+CLIENTS = ("straightforward", "ours", "ours, pictures in the requests")
+
+
+def make_questions(folder: Path, count: int) -> list[Question]:
+    """`count` questions, and the pictures they are about: noise smooth enough to be JPEGs of a photograph's size."""
+    rng = np.random.default_rng(0)
+    questions = []
+    for number in range(count):
+        name = f"{number // PER_PICTURE}.jpg"
+        if number % PER_PICTURE == 0:
+            coarse = Image.fromarray(rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8))
+            coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC).save(folder / name, quality=90)
+        sent = f"the {number % PER_PICTURE + 1}th thing from the left"
+        questions.append(
+            Question(f"noise/{number:06d}", "noise", Sample(str(number), name, WIDTH, HEIGHT, sent, (0, 0, 9, 9)))
+        )
+    return questions
+
+
+async def straightforward(target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> None:
+    from openai import AsyncOpenAI  # takes seconds to import
+
+    gate, settings = asyncio.Semaphore(concurrency), target.settings
+    extra = {"top_k": settings.top_k, "repetition_penalty": settings.repetition_penalty}
+
+    async def answer(question: Question) -> Prediction:
+        async with gate:
+            buffer = io.BytesIO()
+            Image.open(target.images / question.sample.image).convert("RGB").save(buffer, "JPEG")
+            url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            text = render_prompt(settings.prompt, question.sample.sent)
+            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+            start = time.perf_counter()
+            reply = await client.chat.completions.create(
+                model=target.model,
+                messages=[{"role": "user", "content": content}],
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=settings.max_tokens,
+                extra_body=extra,
+            )
+            seconds = time.perf_counter() - start
+            tokens, choice = reply.usage.completion_tokens, reply.choices[0]
+            return score(question, choice.message.content, parser="house", tokens=tokens, latency_s=seconds)
+
+    async with AsyncOpenAI(base_url=f"{target.url}/v1", api_key="none", timeout=target.timeout_s) as client:
+        rows = await asyncio.gather(*(answer(question) for question in questions))
+    out.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+
+
+def ours(target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> None:
+    with out.open("w") as file:
+        predict(target, questions, concurrency, lambda row: append(file, row))
+
+
+def run(client: str, target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> None:
+    if client == "straightforward":
+        asyncio.run(straightforward(target, questions, concurrency, out))
+    else:
+        ours(replace(target, by_path=client == "ours"), questions, concurrency, out)
+
+
+def timed(work: Callable[[], None]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return {"wall_s": round(time.perf_counter() - wall, 3), "client_cpu_s": round(time.process_time() - cpu, 3)}
+
+
+def forget(url: str) -> None:
+    """Empty the server's caches, so that no client profits from the one before it."""
+    for what in ("prefix", "mm", "encoder"):
+        httpx.post(f"{url}/reset_{what}_cache", timeout=60, trust_env=False).raise_for_status()
+
+
+def ratios(walls: dict[str, list[dict]], client: str) -> dict[str, float]:
+    """How many times the straightforward client's wall time ours is worth, repeat by repeat."""
+    pairs = zip(walls["straightforward"], walls[client], strict=True)
+    values = [theirs["wall_s"] / own["wall_s"] for theirs, own in pairs]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=100)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
+    args = parser.parse_args()
+    settings = load_settings(max_tokens=args.max_tokens, min_pixels=1024, max_pixels=WIDTH * HEIGHT)
+    walls: dict[str, list[dict]] = {client: [] for client in CLIENTS}
+    with TemporaryDirectory() as folder:
+        pictures = Path(folder)
+        questions = make_questions(pictures, args.requests)
+        with Server(VLLM, pictures / "server.log", pictures, settings, args.server_arguments) as server:
+            target = Target("", server.load(str(args.model)), pictures, by_path=True, settings=settings)
+            target = replace(target, url=server.url)
+            for client in CLIENTS:  # warm up server and imports
+                run(client, target, questions[: 2 * args.concurrency], args.concurrency, pictures / "warm.jsonl")
+            for repeat in range(args.repeats):
+                for client in CLIENTS[repeat % 3 :] + CLIENTS[: repeat % 3]:
+                    forget(server.url)
+                    out = pictures / "rows.jsonl"
+                    measured = timed(lambda: run(client, target, questions, args.concurrency, out))  # noqa: B023
+                    rows = [json.loads(line) for line in out.open()]
+                    measured["tokens"] = sum(row["tokens"] for row in rows)
+                    measured["failed"] = sum(row["error"] is not None for row in rows)
+                    walls[client].append(measured)
+                    print(f"{client}: {measured}", flush=True)
+            engine = f"vllm {server.version}"
+    result = {
+        "what": "wall time of the same requests by three clients, interleaved; ratio: straightforward / ours",
+        "command": " ".join(["python", *sys.argv]),
+        "device": server.device,
+        "versions": {"python": platform.python_version(), "engine": engine}
+        | {name: version(name) for name in ("aiohttp", "openai", "httpx", "pillow")},
+        "requests": args.requests,
+        "concurrency": args.concurrency,
+        "max_tokens": args.max_tokens,
+        "clients": walls,
+        "ratio": {client: ratios(walls, client) for client in CLIENTS[1:]},
+    }
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result["ratio"], indent=2))
+
+
+if __name__ == "__main__":
+    cli(main)

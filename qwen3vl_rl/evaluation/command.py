@@ -1,0 +1,78 @@
+"""The command line that evaluation and scaling share."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qwen3vl_rl.evaluation.engines import ENGINES
+from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S
+from qwen3vl_rl.evaluation.run import Load
+from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.settings import PARSERS, Settings, load_settings
+from qwen3vl_rl.grounding import InputError, cli
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--model", action="append", required=True, metavar="NAME=PATH", help="name in the table = folder or hub name")
+    add("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files, one a split, or folders of them")
+    add("--images", type=Path, required=True, help="the folder that image paths are relative to")
+    add("--out", type=Path, required=True)
+    add("--split", action="append", metavar="NAME", help="only these splits (file names without .jsonl)")
+    add("--limit", type=int, metavar="N", help="only the first N samples of each split")
+    add("--settings", type=Path, metavar="FILE", help="YAML with changes to qwen3vl_rl/evaluation/recipe.yaml")
+    add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
+    add("--parser", choices=PARSERS, help="how answers are read (default: house; released: as in the paper)")
+    add("--concurrency", type=int, default=64, help="requests in flight (recipe: 64)")
+    add("--alone", type=int, default=20, metavar="N", help="questions asked again, one at a time, for their latency")
+    add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds until one is sent again")
+    add("--engine", choices=ENGINES, default="vllm", help="the server to start")
+    add("--endpoint", metavar="URL", help="ask this running server instead; the PATH of --model is its model's name")
+    add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments of the server")
+    return parser
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    chosen = load_settings(args.settings, max_tokens=args.max_tokens, parser=args.parser)
+    if args.endpoint and (chosen.min_pixels or chosen.max_pixels):
+        raise InputError("min_pixels, max_pixels: a running server has its own; only a server of ours can be told")
+    return chosen
+
+
+def server(args: argparse.Namespace, settings: Settings) -> Server | Endpoint:
+    if args.endpoint:
+        return Endpoint(args.endpoint)
+    return Server(ENGINES[args.engine], args.out / "server.log", args.images, settings, args.server_arguments)
+
+
+def load(args: argparse.Namespace) -> Load:
+    if args.concurrency < 1:
+        raise InputError(f"--concurrency: expected at least 1, got {args.concurrency}")
+    return Load(args.concurrency, args.alone, args.request_timeout)
+
+
+def named(items: Sequence[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` items as a dict. Raises InputError for another form and for a name given twice."""
+    values = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value) or name in values or os.sep in name:
+            raise InputError(f"{option} {item}: expected NAME=PATH with a name of its own")
+        values[name] = value
+    return values
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command line: one line for bad input (exit code 2) or a failing server (1); Ctrl-C says how to go on."""
+    try:
+        cli(main)
+    except EngineError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,78 @@
+"""Kinds of samples: by expression, by its length, by the size of the box, by how much of the object is hidden.
+
+The classes are this project's own, made for reading failures; no published number depends on them.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from qwen3vl_rl.evaluation.predictions import Prediction
+from qwen3vl_rl.grounding import Box
+
+ATTRIBUTES = """
+    black blue brown gray green grey orange pink purple red tan teal white yellow gold golden silver dark bright light
+    big bigger biggest large larger largest little long short shorter shortest small smaller smallest tall taller
+    tallest tiny huge old young wooden metal striped plaid square round blond blonde bald
+"""
+LOCATIONS = """
+    left right top bottom upper lower middle center centre corner edge front back leftmost rightmost topmost
+    bottommost
+"""
+RELATIONS = """
+    above against behind below beneath beside between closest facing farthest furthest holding inside near nearest
+    next\\sto outside over riding touching under underneath left\\sof right\\sof top\\sof front\\sof part\\sof
+"""
+ORDINALS = r"first second third fourth fifth sixth seventh eighth ninth tenth last \d+(?:st|nd|rd|th)"
+
+LENGTHS = {"1 to 3 words": 3, "4 to 7 words": 7, "8 or more words": None}  # inclusive upper ends
+BOX_SIZES = {"below 5 % of the image": 0.05, "5 to 20 %": 0.2, "above 20 %": None}
+OCCLUSIONS = {"up to 10 % hidden": 0.1, "10 to 40 %": 0.4, "above 40 %": None}
+
+
+def _any_of(words: str) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(words.split())})\b", re.IGNORECASE)
+
+
+_TYPES = {
+    "attribute": _any_of(ATTRIBUTES),
+    "location": _any_of(LOCATIONS),
+    "relation": _any_of(RELATIONS),
+    "ordinal": _any_of(ORDINALS),
+}
+
+
+def expression_types(sent: str) -> list[str]:
+    """Of attribute, location, relation and ordinal those whose words the expression holds, else `plain`."""
+    return [name for name, pattern in _TYPES.items() if pattern.search(sent)] or ["plain"]
+
+
+def expression_length(sent: str) -> str:
+    return _band(len(sent.split()), LENGTHS)
+
+
+def box_size(row: Prediction) -> str:
+    """By the share of the image that the true box covers."""
+    return _band(_area(row.xyxy_px) / (row.width * row.height), BOX_SIZES)
+
+
+def occlusion(row: Prediction) -> str:
+    """By the share of the whole box that the visible box leaves out (boxes stand in for masks)."""
+    return _band(1 - _area(row.modal_xyxy_px) / _area(row.xyxy_px), OCCLUSIONS)
+
+
+GROUPINGS: Mapping[str, Callable[[Prediction], Sequence[str]]] = MappingProxyType(
+    {
+        "expression": lambda row: expression_types(row.sent),
+        "length": lambda row: [expression_length(row.sent)],
+        "box": lambda row: [box_size(row)],
+    }
+)
+
+
+def _band(value: float, bands: Mapping[str, float | None]) -> str:
+    return next(name for name, highest in bands.items() if highest is None or value <= highest)
+
+
+def _area(xyxy: Box) -> float:
+    return (xyxy[2] - xyxy[0]) * (xyxy[3] - xyxy[1])
