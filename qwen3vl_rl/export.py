@@ -1,8 +1,10 @@
 """A training checkpoint as a Hugging Face folder: weights, configs, tokenizer, processor and chat template.
 
-    python -m qwen3vl_rl.export outputs/rl checkpoints/rl
+    python -m qwen3vl_rl.export outputs/rl checkpoints/rl                            # the latest checkpoint
+    python -m qwen3vl_rl.export outputs/rl checkpoints/rl --checkpoint latest best   # checkpoints/rl/{latest,best}
 
-The first argument is a run of either stage (its latest checkpoint is taken) or one of its `global_step_*` folders.
+The first argument is a run of either stage or one of its `global_step_*` folders. The best checkpoint of a run is the
+one with the highest accuracy on its validation set, of equal ones the earliest.
 Weights that the checkpoint holds in Hugging Face form (`save_contents` with `hf_model`, as on a CPU) are taken as they
 are, unrounded; sharded ones are merged by verl's merger, which rounds them to bfloat16.
 """
@@ -12,18 +14,22 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import MappingProxyType
 
 from safetensors import safe_open
 
+from qwen3vl_rl.engine.checkpoints import VALIDATION, best_step, latest_step
 from qwen3vl_rl.grounding import InputError, cli
 
+STEPS = MappingProxyType({"latest": latest_step, "best": best_step})
 
-def export(source: Path, target: Path) -> None:
-    """Write `target` whole or not at all; an earlier checkpoint there is replaced.
 
-    Raises InputError where `source` holds no checkpoint, and where `target` holds something else.
+def export(source: Path, target: Path, which: str = "latest") -> None:
+    """Write `target` whole or not at all; an earlier checkpoint there is replaced. `which`: a name of `STEPS`.
+
+    Raises InputError where `source` holds no such checkpoint, and where `target` holds something else.
     """
-    checkpoint = find_checkpoint(source)
+    checkpoint = find_checkpoint(source, which)
     if target.exists() and any(target.iterdir()) and not (target / "config.json").exists():
         raise InputError(f"{target}: expected no such folder or an earlier checkpoint, found other files")
     draft = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -40,13 +46,15 @@ def export(source: Path, target: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def find_checkpoint(source: Path) -> Path:
-    """The folder of verl's shards: of a run its latest step, of a step of stage 2 the actor."""
-    latest = source / "latest_checkpointed_iteration.txt"
-    step = source / f"global_step_{latest.read_text().strip()}" if latest.exists() else source
-    for folder in (step / "actor", step):
-        if (folder / "fsdp_config.json").exists():
-            return folder
+def find_checkpoint(source: Path, which: str = "latest") -> Path:
+    """The folder of verl's shards: of a run its latest or best step, of a step of stage 2 the actor."""
+    step = STEPS[which](source)
+    folder = source if step is None else source / f"global_step_{step}"
+    for shards in (folder / "actor", folder):
+        if (shards / "fsdp_config.json").exists():
+            return shards
+    if latest_step(source) is not None:
+        raise InputError(f"{source}: expected a validated checkpoint, found none with {VALIDATION}")
     raise InputError(f"{source}: expected a training run or a global_step_* folder of one")
 
 
@@ -79,9 +87,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="a training run, or one of its global_step_* folders")
     parser.add_argument("target", type=Path, help="the Hugging Face folder to write")
+    parser.add_argument("--checkpoint", choices=STEPS, nargs="+", default=["latest"], help="of a run (default: latest)")
     arguments = parser.parse_args()
-    export(arguments.source, arguments.target)
-    print(f"wrote {arguments.target}")
+    for which in arguments.checkpoint:
+        target = arguments.target / which if len(arguments.checkpoint) > 1 else arguments.target
+        export(arguments.source, target, which)
+        print(f"wrote {target}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
 from qwen3vl_rl.engine import launch
+from qwen3vl_rl.engine.checkpoints import latest_step
 from qwen3vl_rl.grounding import InputError, row_error
 from qwen3vl_rl.reward import check_settings
 
@@ -42,12 +43,24 @@ def check(config: DictConfig) -> None:
     launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     launch.check_same_run(config, SAME_RUN)
+    check_ranks(config)
     check_engine(config)
     check_gpus(config)
     check_memory(config)
     rows = check_rows(config, "data.train_files")
     check_rows(config, "data.val_files")
     check_steps(config, rows)
+
+
+def check_ranks(config: DictConfig) -> None:
+    """A checkpoint is resumed on as many GPUs as wrote it: verl names its shards by them."""
+    folder = Path(config.trainer.default_local_dir)
+    if config.trainer.resume_mode != "auto" or (step := latest_step(folder)) is None:
+        return
+    saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())["world_size"]
+    wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if saved != wanted:
+        raise InputError(f"{folder}: its checkpoint was written by {saved} GPUs, and {wanted} cannot go on from it")
 
 
 def check_engine(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
+from qwen3vl_rl.engine.checkpoints import mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {
@@ -35,8 +36,10 @@ def train(config: DictConfig) -> None:
     preflight.check(config)
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
+    folder = Path(config.trainer.default_local_dir)
+    mend_record(folder)
     launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
-    steps = launch.read_metrics(Path(config.trainer.default_local_dir))
+    steps = launch.read_metrics(folder)
     rewards = {step: row["critic/score/mean"] for step, row in steps.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:
         print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))

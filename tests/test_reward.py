@@ -6,18 +6,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.grounding import InputError, answer_text, reward_iou
+from qwen3vl_rl.grounding import PARSERS, InputError, answer_text, box_1000_to_px, iou, reward_iou
 from qwen3vl_rl.reward import REWARDS, Parts, compute_score, longest_run
 
 TRUTH = [100, 200, 500, 600]
 INFO = {"split": "train", "index": 3, "id": "cup-3", "width": 1000, "height": 1000, "question": "Locate the cup"}
+SIZE = 1000  # of the images below, so that relative coordinates are pixels (but for the last)
+SIDES = st.lists(st.integers(0, SIZE - 1), min_size=2, max_size=2, unique=True).map(sorted)
+BOXES = st.builds(lambda xs, ys: (xs[0], ys[0], xs[1], ys[1]), SIDES, SIDES)
+
+
+def parts(iou=0.0, **changes):
+    """Parts of an ordinary answer, but for `changes`."""
+    ordinary = {
+        "predicted_px": (0, 0, 10, 10),
+        "truth_px": (0, 0, 10, 10),
+        "length_words": 10,
+        "length_tokens": 40,
+        "repeats": 1,
+        "alpha": 0.5,
+        "threshold": 0.5,
+        "budget_tokens": 100,
+    }
+    return Parts(iou=iou, **{**ordinary, **changes})
+
+
 PARTS = st.builds(
-    Parts,
-    iou=st.floats(0, 1),
+    lambda predicted, truth, **rest: parts(iou(predicted, truth), predicted_px=predicted, truth_px=truth, **rest),
+    BOXES,
+    BOXES,
     length_words=st.integers(0, 3000),
+    length_tokens=st.integers(0, 5000),
     repeats=st.integers(0, 30),
     alpha=st.floats(0, 1),
     threshold=st.floats(0, 1),
+    budget_tokens=st.integers(1, 500),
 )
 
 
@@ -35,18 +58,33 @@ def answer(box, reasoning="It is the left cup."):
 
 
 @given(PARTS)
-def test_rewards_are_the_released_formulas(parts):
+def test_rewards_are_their_formulas(parts):
     i, t, a, k = parts.iou, parts.threshold, parts.alpha, log(16)
-    mixed = a * (1 if i >= t else 0) + (1 - a) * i
+    right = 1 if i >= t else 0
+    mixed = a * right + (1 - a) * i
     too_long = 0.01 * ceil(max(0, parts.length_words - 512) / 50)
+    over = max(1, parts.length_tokens / parts.budget_tokens)
     expected = {
         "mix": mixed,
         "sigmoid": 1 / (1 + exp(-8 * (i - t))),
         "penalty": mixed - too_long - (0.3 if parts.repeats >= 7 else 0),
         "normalized_exp": (1 - exp(-k * i)) / (1 - exp(-k)),
-        "eval": 1 if i >= t else 0,
+        "giou": a * right + (1 - a) * (1 + giou_of_masks(parts.predicted_px, parts.truth_px)) / 2,
+        "efficient": mixed / over,
+        "eval": right,
     }
     assert {name: reward(parts) for name, reward in REWARDS.items()} == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def giou_of_masks(a, b) -> float:
+    """Counted, not computed: pixels of both boxes and of the smallest box around them."""
+    masks = np.zeros((2, SIZE, SIZE), bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, (a, b), strict=True):
+        mask[y1:y2, x1:x2] = True
+    union = masks.any(axis=0)
+    ys, xs = np.nonzero(union)
+    hull = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
+    return masks.all(axis=0).sum() / union.sum() - (hull - union.sum()) / hull
 
 
 @pytest.mark.parametrize(
@@ -61,12 +99,26 @@ def test_rewards_are_the_released_formulas(parts):
         ("normalized_exp", 0.0, 0.0),
         ("normalized_exp", 0.5, 0.8),
         ("normalized_exp", 1.0, 1.0),
+        ("efficient", 1.0, 1.0),
         ("eval", 0.5, 1.0),
         ("eval", 0.4999, 0.0),
     ],
 )
 def test_rewards_by_hand(name, iou, expected):
-    assert REWARDS[name](Parts(iou, 10, 1, 0.5, 0.5)) == pytest.approx(expected, rel=0, abs=1e-9)
+    assert REWARDS[name](parts(iou)) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+def test_giou_grades_boxes_that_miss():
+    near, far = parts(predicted_px=(20, 0, 30, 10)), parts(predicted_px=(90, 0, 100, 10))
+    assert REWARDS["mix"](near) == REWARDS["mix"](far) == 0
+    assert REWARDS["giou"](near) == pytest.approx(0.25 * 2 / 3) and REWARDS["giou"](far) == pytest.approx(0.25 * 0.2)
+    assert REWARDS["giou"](parts(1.0)) == 1
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 1), (100, 1), (101, 100 / 101), (200, 0.5), (1000, 0.1)])
+def test_efficient_shrinks_beyond_the_budget(tokens, expected):
+    assert REWARDS["efficient"](parts(1.0, length_tokens=tokens)) == pytest.approx(expected)
+    assert REWARDS["efficient"](parts(0.0, length_tokens=tokens)) == 0
 
 
 @pytest.mark.parametrize(
@@ -74,14 +126,17 @@ def test_rewards_by_hand(name, iou, expected):
     [(512, 1, 0), (513, 1, 0.01), (562, 1, 0.01), (563, 1, 0.02), (10, 6, 0), (10, 7, 0.3), (612, 9, 0.32)],
 )
 def test_penalty_counts_begun_fifties_and_seven_in_a_row(words, repeats, less):
-    assert REWARDS["penalty"](Parts(1.0, words, repeats, 0.5, 0.5)) == pytest.approx(1 - less, rel=0, abs=1e-9)
+    long = parts(1.0, length_words=words, repeats=repeats)
+    assert REWARDS["penalty"](long) == pytest.approx(1 - less, rel=0, abs=1e-9)
 
 
-@given(PARTS, st.floats(0, 1))
-def test_a_better_box_never_scores_less(parts, other_iou):
-    better, worse = parts._replace(iou=max(parts.iou, other_iou)), parts._replace(iou=min(parts.iou, other_iou))
-    for reward in REWARDS.values():
-        assert reward(better) >= reward(worse)
+@given(PARTS, BOXES)
+def test_a_better_box_never_scores_less(one, other_px):
+    other = one._replace(predicted_px=other_px, iou=iou(other_px, one.truth_px))
+    worse, better = sorted((one, other), key=lambda parts: parts.iou)
+    for name in REWARDS.keys() - {"giou"}:
+        assert REWARDS[name](better) >= REWARDS[name](worse)
+    assert REWARDS["giou"](one._replace(predicted_px=one.truth_px, iou=1.0)) >= REWARDS["giou"](one)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=40))
@@ -112,12 +167,14 @@ def test_score_comes_with_its_parts():
 @given(st.tuples(*[st.integers(0, 999)] * 2), st.integers(1, 300), st.sampled_from(sorted(REWARDS)))
 def test_score_is_the_named_reward_of_the_iou_in_pixels(corner, side, name):
     box = (*corner, min(corner[0] + side, 1000), min(corner[1] + side, 1000))
-    info = {**INFO, "width": 333, "height": 77}
+    info = {**INFO, "width": 333, "height": 77, "length_tokens": 7}
     i = reward_iou(box, TRUTH, 333, 77)
     result = score(answer(box), info=info, reward_type=name, alpha=0.3, threshold=0.6)
     assert result["iou"] == i and result["acc"] == (i >= 0.6)
-    parts = Parts(i, result["length_words"], result["repeats"], 0.3, 0.6)
-    assert result["score"] == pytest.approx(REWARDS[name](parts), rel=0, abs=1e-9)
+    boxes = {"predicted_px": box_1000_to_px(box, 333, 77), "truth_px": box_1000_to_px(TRUTH, 333, 77)}
+    lengths = {"length_words": result["length_words"], "length_tokens": 7, "repeats": result["repeats"]}
+    expected = REWARDS[name](parts(i, alpha=0.3, threshold=0.6, **boxes, **lengths))
+    assert result["score"] == pytest.approx(expected, rel=0, abs=1e-9)
 
 
 def test_penalty_reads_length_and_repetition_from_the_whole_answer():
@@ -174,15 +231,15 @@ def test_sizes_may_be_numpy_integers():
 def test_house_parser_ignores_the_reasoning_and_the_released_one_reads_the_last_list():
     text = f"{answer(TRUTH)} or [0, 0, 10, 10]"
     assert score(text)["score"] == 1
-    assert score(text, parser="released")["score"] == 0
-    assert score("It is at [100, 200, 500, 600]</think>there", parser="released")["score"] == 1
-    assert score(answer((0, 0, 1600, 1600)), parser="released")["format"] == 1
+    assert score(text, parser="released_reward")["score"] == 0
+    assert score("It is at [100, 200, 500, 600]</think>there", parser="released_reward")["score"] == 1
+    assert score(answer((0, 0, 1600, 1600)), parser="released_reward")["format"] == 1
     assert score(answer((0, 0, 1600, 1600)))["format"] == 0
 
 
 @given(st.text())
 def test_no_text_raises(text):
-    for parser in ("house", "released"):
+    for parser in PARSERS:
         assert 0 <= score(text, parser=parser)["score"] <= 1
 
 
@@ -205,15 +262,14 @@ def test_missing_extra_info_names_the_width():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_unknown_reward_lists_the_known_ones(split):
-    known = "mix, sigmoid, penalty, normalized_exp, eval"
-    with pytest.raises(InputError, match=f"\"reward_type\": expected one of {known}, got 'giou'"):
-        score(answer(TRUTH), info={**INFO, "split": split}, reward_type="giou")
+    known = "mix, sigmoid, penalty, normalized_exp, giou, efficient, eval"
+    with pytest.raises(InputError, match=f'reward_type: expected one of {known} or FILE.py:NAME, got "best"'):
+        score(answer(TRUTH), info={**INFO, "split": split}, reward_type="best")
 
 
-@pytest.mark.parametrize("parser", ["released_eval", "mine"])
-def test_unknown_parser_lists_the_known_ones(parser):
-    with pytest.raises(InputError, match=f"\"parser\": expected one of house, released, got '{parser}'"):
-        score(answer(TRUTH), parser=parser)
+def test_unknown_parser_lists_the_known_ones():
+    with pytest.raises(InputError, match='parser: expected one of house, released_reward, released_eval, got "mine"'):
+        score(answer(TRUTH), parser="mine")
 
 
 @pytest.mark.parametrize("missing", ["reward_type", "alpha", "threshold"])

@@ -84,21 +84,22 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    mend_tracker(folder)
+    metrics, log = _next_metrics_file(folder), folder / LOG
+    environment = {
+        "VERL_FILE_LOGGER_PATH": str(metrics),
+        "TENSORBOARD_DIR": str(folder / "tensorboard"),
+        "WANDB_DIR": str(folder),
+    }
+    if "ray_kwargs" in config:  # Ray's workers may have been started by a cluster, with the environment of that
+        OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", environment, force_add=True)
     OmegaConf.save(config, folder / RECIPE)
     recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    metrics, log = _next_metrics_file(folder), folder / LOG
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is stopped, too
     with TemporaryDirectory(prefix="egm-", dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
-        environment = {
-            "VERL_FILE_LOGGER_PATH": str(metrics),
-            "TENSORBOARD_DIR": str(folder / "tensorboard"),
-            "WANDB_DIR": str(folder),
-            "TMPDIR": temporary,  # Ray and vLLM leave files behind
-        }
+        environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
         family = process.Family(child.pid)
         try:
@@ -107,30 +108,21 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
             process.stop(child)
             family.end()
     if hung or child.returncode:
-        print(
-            f"error: training stopped with {hung or _reason(child.returncode, log, begin)}; see {log}", file=sys.stderr
-        )
+        reason = hung or _reason(child.returncode, log, begin)
+        print(f"error: training stopped with {reason}; see {log}", file=sys.stderr)
         raise SystemExit(1)
 
 
-def mend_tracker(folder: Path) -> None:
-    """verl opens its record of the last checkpoint when that is whole, then writes the number. Killed in between, it
-    leaves an empty record, which the next start could not read; then the newest checkpoint is the one it stood for."""
-    tracker = folder / LATEST
-    if tracker.exists() and not tracker.read_text().strip():
-        steps = [int(path.name.removeprefix("global_step_")) for path in folder.glob("global_step_*")]
-        tracker.write_text(str(max(steps)))
-
-
 def _short_folder() -> str:
-    """Where temporary files go. Ray keeps sockets there, whose paths may have 107 bytes; Ray itself takes 74."""
+    """Where temporary files go. Ray keeps sockets there; of the 107 bytes that their paths may have, 81 are taken."""
     folder = gettempdir()
-    return folder if len(folder) <= 20 else "/tmp"
+    return folder if len(folder) <= 107 - 81 else "/tmp"
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     """The metrics of a run by step. Of a step that was trained again after a resume, the later ones."""
-    rows = (json.loads(line) for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
+    lines = (line for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
+    rows = (json.loads(line) for line in lines if line.endswith("\n"))  # else cut off by a kill
     return {row["step"]: row["data"] for row in rows}
 
 

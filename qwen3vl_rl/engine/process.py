@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -53,7 +54,7 @@ class Family:
     def look(self) -> None:
         """Call it every few seconds: an orphan is known by the parent that it had."""
         parents = dict(_processes())
-        pids = {pid for pid, started in self._members if _started(pid) == started}
+        pids = self._running()
         while found := {pid for pid, parent in parents.items() if parent in pids} - pids:
             pids |= found
         self._members |= {(pid, _started(pid)) for pid in pids}
@@ -62,14 +63,20 @@ class Family:
     def end(self) -> None:
         """Kill the members that still run, remove the segments that no process maps any more."""
         self.look()
-        for pid, started in self._members:
-            if started and _started(pid) == started:  # else the number has passed to another process
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self._running():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(0.05)
         in_use = {name for pid, _ in _processes() for name in _mapped(pid)} if self._segments else set()
         for name in self._segments - in_use:
             with suppress(FileNotFoundError):
                 os.unlink(name)
+
+    def _running(self) -> set[int]:
+        """Members that have not ended. A number whose process started later has passed to another."""
+        return {pid for pid, started in self._members if started and _started(pid) == started}
 
 
 def _processes() -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ through `trainer.v1.sampler.custom_sampler`; it samples as verl's synchronous tr
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ class ReportingReplayBuffer(ReplayBuffer):
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "train":
+            check_lengths([tag["seq_len"] for tag in batch.tags])
             answered = len({key.split("_")[0] for key in batch.keys})
-            return batch, {**metrics, **mean_parts(batch), "reward/failed_prompts": batch_size - answered}
+            return batch, {**metrics, **mean_parts(batch), "reward/unanswered_prompts": batch_size - answered}
         self._write_page(batch, global_steps)
         return batch, metrics
 
@@ -50,6 +51,18 @@ class ReportingReplayBuffer(ReplayBuffer):
         wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
         if wandb and wandb.run:
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def check_lengths(tokens: Sequence[int]) -> None:
+    """Raise ValueError for a step whose sequences all have one length, which verl 0.9.1 cannot take apart.
+
+    Its mRoPE position ids, (4, tokens) per sample, are put together by torch's `as_nested_tensor`, which then takes the
+    4 for the dimension that differs; verl takes the other. It happens where a test forces the length of the answers.
+    """
+    if len(set(tokens)) == 1:
+        raise ValueError(
+            f"all {len(tokens)} sequences of a step have {tokens[0]} tokens: mix prompts of several lengths"
+        )
 
 
 def mean_parts(batch: KVBatchMeta) -> dict[str, float]:

@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.engine import launch
+from qwen3vl_rl.grounding import InputError
 
 ROOT = Path(__file__).parents[2]
 STEPS = """
@@ -62,6 +63,53 @@ def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsy
         launch.run(config, trainer(code), {})
     assert stopped.value.code == 1
     assert capsys.readouterr().err == f"error: training stopped with {reason}; see {tmp_path}/run/train.log\n"
+
+
+def test_an_earlier_failure_is_not_the_reason(config, trainer, capsys):
+    for code in ("raise ValueError('of the first start')", "raise SystemExit(7)"):
+        with pytest.raises(SystemExit):
+            launch.run(config, trainer(code), {})
+    assert "ValueError: of the first start" in (errors := capsys.readouterr().err.splitlines())[0]
+    assert "exit code 7" in errors[1]
+
+
+def test_a_run_without_steps_is_stopped_in_time(config, trainer, capsys):
+    config.trainer.step_timeout_s = 1
+    with pytest.raises(SystemExit):
+        launch.run(config, trainer("import time; time.sleep(60)"), {})
+    assert "training stopped with no step in 1 s (trainer.step_timeout_s)" in capsys.readouterr().err
+
+
+def test_temporary_files_of_a_run_lie_in_a_short_folder_that_goes_with_it(config, trainer, tmp_path, monkeypatch):
+    (tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
+    launch.run(config, trainer("import os; print('folder', os.environ['TMPDIR'])"), {})
+    folder = (tmp_path / "run" / "train.log").read_text().split("folder ")[1].strip()
+    assert len(folder) < 20
+    assert not Path(folder).exists()
+
+
+def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
+    (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"da')
+    assert launch.read_metrics(tmp_path) == {1: {"loss": 3}}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_another_run_is_not_continued(config, tmp_path, saved):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config.trainer.resume_mode, config.reward = "auto", {"alpha": 0.5, "threshold": 0.5}
+    OmegaConf.save(config, folder / launch.RECIPE)
+    config.reward.threshold = 0.7
+    if saved:
+        (folder / launch.LATEST).write_text("2")
+        with pytest.raises(
+            InputError, match=r"holds a run with another reward; .*reward\.threshold: 0\.5 there, 0\.7 here"
+        ):
+            launch.check_same_run(config, ["reward"])
+    launch.check_same_run(config, ["trainer.device"])
+    config.trainer.resume_mode = "disable"
+    launch.check_same_run(config, ["reward"])
 
 
 def test_a_terminated_run_ends_its_trainer(trainer, tmp_path):

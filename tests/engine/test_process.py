@@ -13,6 +13,18 @@ from qwen3vl_rl.engine import process
 
 ROOT = Path(__file__).parents[2]
 FAMILY = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+DAEMON = """
+import subprocess, sys, time
+code = '''
+import mmap, os, time
+with open(f"/dev/shm/egm_test_{os.getpid()}", "w+b") as file:
+    file.truncate(4096)
+    memory = mmap.mmap(file.fileno(), 4096)
+time.sleep(60)
+'''
+print(subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid, flush=True)
+time.sleep(60)
+"""
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print(0, flush=True); time.sleep(60)"
 LONELY = """
 import sys, time
@@ -39,12 +51,46 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def assert_ends(pid: int) -> None:
+    for _ in range(50):
+        if not is_alive(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} is still there")
+
+
 def test_stop_ends_the_whole_group(tmp_path):
     child = process.start([sys.executable, "-c", FAMILY], tmp_path / "log", {})
     grandchild = read_pid(tmp_path / "log")
     process.stop(child)
     assert child.returncode == -signal.SIGTERM
-    assert not is_alive(grandchild)
+    assert_ends(grandchild)
+
+
+def test_a_family_takes_daemons_and_their_shared_memory_with_it(tmp_path):
+    child = process.start([sys.executable, "-c", DAEMON], tmp_path / "log", {})
+    daemon = read_pid(tmp_path / "log")
+    family = process.Family(child.pid)
+    segment = Path(f"/dev/shm/egm_test_{daemon}")
+    for _ in range(100):
+        if segment.exists():
+            break
+        time.sleep(0.1)
+    family.look()
+    process.stop(child)
+    assert is_alive(daemon) and segment.exists()  # in a group of its own, and now an orphan
+    family.end()
+    assert not is_alive(daemon)
+    assert not segment.exists()
+
+
+def test_a_family_leaves_others_alone(tmp_path):
+    ours, other = (process.start(["sleep", "60"], tmp_path / "log", {}) for _ in range(2))
+    family = process.Family(ours.pid)
+    family.end()
+    assert ours.wait(10) == -signal.SIGKILL
+    assert is_alive(other.pid)
+    process.stop(other)
 
 
 def test_a_child_that_ignores_the_request_is_killed(tmp_path, monkeypatch):
@@ -71,8 +117,4 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     child = read_pid(log)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
-    for _ in range(50):
-        if not is_alive(child):
-            return
-        time.sleep(0.1)
-    pytest.fail("the child outlived its parent")
+    assert_ends(child)

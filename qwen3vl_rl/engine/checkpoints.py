@@ -1,0 +1,47 @@
+"""Which checkpoints of a run there are, which is the best, and which may go.
+
+verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.txt`: what that file names is whole.
+"""
+
+import shutil
+from pathlib import Path
+
+from qwen3vl_rl.engine.launch import LATEST, read_metrics
+
+# The share of right answers on the validation set, as verl names it; `grounding` is the RL parquet's data source.
+VALIDATION = "val-core/grounding/acc/mean@1"
+
+
+def latest_step(run: Path) -> int | None:
+    """The newest whole checkpoint. A run that was killed between opening and writing the record leaves it empty; by
+    then the checkpoint was whole, so the newest folder is meant."""
+    if not (run / LATEST).exists():
+        return None
+    written = (run / LATEST).read_text().strip()
+    return int(written) if written else max(_steps(run))
+
+
+def best_step(run: Path) -> int | None:
+    """The whole checkpoint with the best validation, of equal ones the earliest; None where none was validated."""
+    latest, metrics = latest_step(run), read_metrics(run)
+    accuracy = {step: metrics[step][VALIDATION] for step in _steps(run) if VALIDATION in metrics.get(step, {})}
+    whole = [step for step in accuracy if latest is not None and step <= latest]
+    return max(whole, key=lambda step: (accuracy[step], -step), default=None)
+
+
+def remove_others(run: Path) -> None:
+    """Remove every checkpoint but the latest and the best."""
+    keep = {latest_step(run), best_step(run)}
+    for step in _steps(run):
+        if step not in keep:
+            shutil.rmtree(run / f"global_step_{step}")
+
+
+def mend_record(run: Path) -> None:
+    """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
+    if (step := latest_step(run)) is not None:
+        (run / LATEST).write_text(str(step))
+
+
+def _steps(run: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("global_step_")) for path in run.glob("global_step_*"))

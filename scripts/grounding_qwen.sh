@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Stage 2: GRPO on Qwen3-VL, the released recipe (8B, one node of 8 GPUs, sglang rollouts) unless overrides say otherwise.
+#
+#   bash scripts/grounding_qwen.sh reward=sigmoid reward.threshold=0.7 size=4b hardware=gpu2 engine=vllm
+#
+# DATA_DIR    holds train_grounding.parquet and val_grounding.parquet (examples/data_preprocess)
+# MODEL_PATH  the SFT checkpoint (default: the released one of the size)
+# OUTPUT_DIR  checkpoints, logs, rollouts, validation pages go to OUTPUT_DIR/TASK_NAME (outputs)
+# TASK_NAME, PROJECT_NAME  names of the run (rl) and of the project (egm), also at Weights & Biases
+# WANDB_API_KEY or WANDB_MODE=offline  also log to Weights & Biases; other WANDB_* reach it as they are
+#
+# The same command goes on after an interruption.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+: "${DATA_DIR:?must name the folder with train_grounding.parquet and val_grounding.parquet}"
+unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
+python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
+
+overrides=(
+  data.train_files="$DATA_DIR/train_grounding.parquet"
+  data.val_files="$DATA_DIR/val_grounding.parquet"
+  trainer.project_name="${PROJECT_NAME:-egm}"
+  trainer.experiment_name="${TASK_NAME:-rl}"
+  trainer.default_local_dir="${OUTPUT_DIR:-outputs}/${TASK_NAME:-rl}"
+)
+[[ -z ${MODEL_PATH:-} ]] || overrides+=(actor_rollout_ref.model.path="$MODEL_PATH")
+[[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
+
+exec $python -m qwen3vl_rl.train "${overrides[@]}" "$@"

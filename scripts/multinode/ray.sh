@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# A Ray cluster for stage 2. Every node sees the same files: code, environment, data, model, OUTPUT_DIR.
+#
+#   first node:   bash scripts/multinode/ray.sh head           # says its address, runs until Ctrl-C
+#   other nodes:  bash scripts/multinode/ray.sh join ADDRESS   # likewise
+#   first node:   bash scripts/multinode/ray.sh wait ADDRESS N # until N nodes are there
+#                 RAY_ADDRESS=ADDRESS bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes=N
+#
+# PORT: of the head (6379). head and join stay in the foreground and take their own Ray with them when they end, no
+# other. Further arguments of theirs go to `ray start`.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+[[ ! -d .venv ]] || PATH=$PWD/.venv/bin:$PATH
+unset PYTHONDONTWRITEBYTECODE
+
+case ${1:-}:$# in
+  head:*)
+    exec ray start --head --port "${PORT:-6379}" --include-dashboard=false --disable-usage-stats --block "${@:2}"
+    ;;
+  join:[2-9])
+    exec ray start --address "$2" --disable-usage-stats --block "${@:3}"
+    ;;
+  wait:3)
+    until python - "$2" "$3" <<'PYTHON'; do sleep 5; done
+import sys
+import ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
+PYTHON
+    ;;
+  *)
+    sed -n '/^#  /s/^#//p' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
