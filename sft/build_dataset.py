@@ -1,20 +1,34 @@
-"""Samples and their reasoning traces to the SFT parquet that `sft.dataset` reads.
+"""Samples and reasoning to the SFT parquet that `sft.dataset` reads.
 
-    python -m sft.build_dataset --samples train.jsonl --traces train_traces.jsonl --images DIR --out sft_train.parquet
+    python -m sft.build_dataset --samples train.jsonl --traces traces.jsonl --images DIR --processor MODEL --out FILE
+    python -m sft.build_dataset --samples train.jsonl --reasoning none …     # direct answers, for ablations
+    python -m sft.build_dataset --samples cot.jsonl --reasoning cot …        # the released conversations
 
-Traces are jsonl rows `id`, `reasoning`; samples without one are left out and counted. A row of the parquet holds
-`messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and `images` (one absolute
-path).
+A row of the parquet holds `messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and
+`images` (one absolute path). Traces are jsonl rows `id`, `reasoning`. A released conversation's gpt turn is taken apart
+at `</think>`: the box and its label are read from the answer, and the checks of `sft.traces` apply to the reasoning.
+
+With `--processor`, rows are checked with the real chat template: the assistant's turn starts where generation starts,
+in the open `<think>` block, and it alone carries loss (token by token, for the first --check-rows); no row is longer
+than --max-length tokens. What is left out is counted, and listed with its reason in `NAME.left_out.jsonl`; nothing is
+ever cut.
 """
 
 import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
-from qwen3vl_rl.data.parquet import add_arguments, select_samples, user_turn, write_rows
-from qwen3vl_rl.data.samples import Sample, read_jsonl
-from qwen3vl_rl.grounding import InputError, cli, px_to_1000, row_error, target_text
+from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_lines, parse_line, parse_sample, write_jsonl
+from qwen3vl_rl.grounding import InputError, cli, parse_box_1000, px_to_1000, row_error, target_text
+from sft.token_check import TokenCheck
+from sft.traces import objection, read_traces
 
 SFT_SCHEMA = pa.schema(
     {
@@ -22,19 +36,9 @@ SFT_SCHEMA = pa.schema(
         "images": pa.list_(pa.string()),
     }
 )
+_LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\.)*+")')
 
-
-def read_traces(path: Path) -> dict[str, str]:
-    """Reasoning by sample id. Raises InputError for a row that is malformed, or would break the answer's format."""
-    traces = {}
-    for number, row in enumerate(read_jsonl(path), start=1):
-        reasoning = row.get("reasoning")
-        if not isinstance(row.get("id"), str) or row["id"] in traces:
-            raise row_error(path, number, "id", "the id of a sample, once", row.get("id"))
-        if not isinstance(reasoning, str) or not reasoning.strip() or "think>" in reasoning:
-            raise row_error(path, number, "reasoning", "a text without <think> tags", reasoning)
-        traces[row["id"]] = reasoning.strip()
-    return traces
+Reasoned = tuple[Sample, str | None]  # None: no trace
 
 
 def sft_row(sample: Sample, reasoning: str, images: Path) -> dict:
@@ -44,18 +48,112 @@ def sft_row(sample: Sample, reasoning: str, images: Path) -> dict:
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 
 
+def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
+    """The chosen samples with their reasoning. Raises InputError for bad rows and images."""
+    if args.reasoning == "cot":
+        yield from read_conversations(args)
+        return
+    if args.reasoning == "traces" and args.traces is None:
+        raise InputError("--traces: expected a file, or --reasoning none or cot")
+    traces = read_traces(args.traces) if args.reasoning == "traces" else None
+    for _, _, sample in select_samples(args):
+        yield sample, "" if traces is None else traces.get(sample.id)
+
+
+def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
+    """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the target itself."""
+    start, end = parse_rows(args.rows)
+    images = ImageCheck(args.images) if args.check_images else None
+    for path in args.samples:
+        for number, line in islice(iter_lines(path), start, end):
+            sample, reasoning = parse_conversation(path, number, parse_line(path, number, line))
+            if images:
+                images.check(path, number, sample)
+            yield sample, reasoning
+
+
+def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:
+    """Sample and reasoning of one released conversation. Raises InputError naming file, row and field."""
+    turns = row.get("conversations")
+    texts = [turn.get("value") for turn in turns if turn.get("from") == "gpt"] if isinstance(turns, list) else []
+    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
+    reasoning, separator, answer = text.partition("</think>")
+    box, label = parse_box_1000(answer), _LABEL.search(answer)
+    if not separator or box is None or label is None:
+        expected = "one gpt turn of reasoning, </think> and an answer with bbox_2d and label"
+        raise row_error(path, number, "conversations", expected, text)
+    sides = (row.get("width"), row.get("height")) * 2
+    in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
+    known = {name: row[name] for name in ("id", "image", "width", "height") if name in row}
+    sample = parse_sample(path, number, known | {"sent": row.get("sent", json.loads(label[1])), "bbox": in_px})
+    return sample, reasoning.removeprefix("<think>").strip()
+
+
+class Selection:
+    """Turns samples into rows, and keeps account of those that it leaves out."""
+
+    def __init__(self, images: Path, check: TokenCheck | None, judge: bool):
+        """`judge`: hold the reasoning against the checks of `sft.traces`."""
+        self.images, self.check, self.judge = images, check, judge
+        self.left_out: list[dict[str, str]] = []
+
+    def rows(self, samples: Iterable[Reasoned]) -> Iterator[dict]:
+        for sample, reasoning in samples:
+            if (row := self._row(sample, reasoning)) is not None:
+                yield row
+
+    def _row(self, sample: Sample, reasoning: str | None) -> dict | None:
+        if reasoning is None:
+            return self._leave_out(sample, "no trace")
+        if self.judge and (name := objection(reasoning, sample)):
+            return self._leave_out(sample, f"reasoning: {name}")
+        row = sft_row(sample, reasoning, self.images)
+        if self.check and (length := self.check.length(row, sample.width, sample.height)) > self.check.max_length:
+            return self._leave_out(sample, "too long", tokens=length)
+        return row
+
+    def _leave_out(self, sample: Sample, why: str, **details: int) -> None:
+        self.left_out.append({"id": sample.id, "why": why, **details})
+
+    def summary(self) -> str:
+        counts = Counter(row["why"] for row in self.left_out)
+        return "; left out: " + (", ".join(f"{count} {why}" for why, count in counts.most_common()) or "none")
+
+
+def build(args: argparse.Namespace) -> None:
+    check = TokenCheck(args.processor, args.max_length) if args.processor else None
+    selection = Selection(args.images, check, judge=args.reasoning == "cot")
+    rows = selection.rows(reasoned_samples(args))
+    if check:
+        rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
+    rows = at_least_one(
+        rows, f"{args.traces or args.samples[0]}: expected reasoning for the chosen samples, found none"
+    )
+    count = write_rows(args.out, rows, SFT_SCHEMA)
+    write_jsonl(args.out.with_name(f"{args.out.stem}.left_out.jsonl"), selection.left_out)
+    note = "" if check else "; tokens not checked, for want of --processor"
+    print(f"{args.out}: {count} rows{selection.summary()}{note}")
+
+
+def at_least_one(rows: Iterable[dict], message: str) -> Iterator[dict]:
+    """`rows` unchanged. Raises InputError where there are none."""
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(message)
+    yield first
+    yield from rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--traces", type=Path, required=True)
-    args = parser.parse_args()
-    traces = read_traces(args.traces)
-    samples = list(select_samples(args))
-    rows = [sft_row(sample, traces[sample.id], args.images) for _, _, sample in samples if sample.id in traces]
-    if not rows:
-        raise InputError(f"{args.traces}: expected traces of the chosen samples, found none")
-    write_rows(args.out, rows, SFT_SCHEMA)
-    print(f"{args.out}: {len(rows)} rows, {len(samples) - len(rows)} samples without a trace left out")
+    parser.add_argument("--reasoning", choices=("traces", "cot", "none"), default="traces")
+    parser.add_argument("--traces", type=Path)
+    parser.add_argument("--processor", metavar="MODEL", help="the checkpoint to be tuned: check tokens and lengths")
+    parser.add_argument("--max-length", type=int, default=8192, help="tokens of a row (recipe: 8192)")
+    parser.add_argument("--check-rows", type=int, default=64, help="compare so many rows token by token")
+    build(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -9,18 +9,33 @@ import sys
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.grounding import cli
+from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
 
 
 def train(config: DictConfig) -> None:
-    launch.check_paths(config, "model.path", "data.train_files", *(["data.val_files"] if config.data.val_files else []))
-    torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
-    launch.run(config, [*torchrun, "-m", "verl.trainer.sft_trainer"], COLUMNS)
+    files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
+    launch.check_paths(config, "model.path", *files)
+    for key in files:
+        check_rows(config, key)
+    # Of several nodes, torchrun's PET_RDZV_* variables tell where they meet.
+    nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
+    torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
+    launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
+
+
+def check_rows(config: DictConfig, key: str) -> None:
+    """Raise InputError for less than one batch of rows: verl drops such a rest, and trains or validates on nothing."""
+    files = OmegaConf.select(config, key)
+    files = [files] if isinstance(files, str) else files
+    rows, batch = sum(pq.ParquetFile(path).metadata.num_rows for path in files), config.data.train_batch_size
+    if rows < batch:
+        raise InputError(f"{key}: expected at least the {batch} rows of data.train_batch_size, found {rows}")
 
 
 @hydra.main(config_path="config", config_name="sft", version_base=None)

@@ -42,7 +42,7 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
 
     Raises InputError for a bad row or image when its turn comes, and for an empty choice at the end.
     """
-    start, end = _parse_rows(args.rows)
+    start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
     count = 0
     for path in args.samples:
@@ -120,7 +120,8 @@ def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict
         raise InputError(f"{path}: expected a parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _parse_rows(text: str) -> tuple[int | None, int | None]:
+def parse_rows(text: str) -> tuple[int | None, int | None]:
+    """Bounds of `--rows`. Raises InputError for anything but START:END."""
     try:
         start, end = (int(part) if part else None for part in text.split(":"))
     except ValueError:

@@ -43,11 +43,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
                 block.forward = torch.compile(block.forward, dynamic=True)  # blocks of a kind share one graph
         if self._loss_tokens_only:
             module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
-        if self.rank == 0:
-            print(count_parameters(module), flush=True)
         return module
 
     def _build_fsdp_module(self, module):
+        if self.rank == 0 and not self.engine_config.forward_only:
+            print(count_parameters(module), flush=True)
         config = self.engine_config
         if get_device_name() == "cpu":
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone

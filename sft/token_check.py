@@ -1,0 +1,94 @@
+"""What a row of the SFT parquet becomes under a model's own chat template and tokenizer."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from omegaconf import OmegaConf
+from PIL import Image
+from transformers import AutoProcessor
+
+from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.grounding import InputError
+
+PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
+MARK = "<image>"
+
+
+class TokenCheck:
+    """Counts tokens without opening images, and compares whole rows with what generation would see."""
+
+    def __init__(self, model: str, max_length: int):
+        """`model`: a checkpoint's folder or its name on a hub. Raises InputError where it has no fitting template."""
+        try:
+            self.processor = AutoProcessor.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"--processor: expected a checkpoint with a processor, got {model} ({reason})") from None
+        self.max_length = max_length
+        self.pixels = yaml.safe_load(PIXELS.read_text())["sft"]
+        if not self._render("x").endswith("<think>\n"):
+            raise InputError(f"--processor: expected a template that opens <think>, as Thinking models', got {model}")
+
+    def length(self, row: dict, width: int, height: int) -> int:
+        """Tokens of a row whose image is `width` x `height` px."""
+        user, target = (message["content"] for message in row["messages"])
+        patches = self.processor.image_processor.get_number_of_image_patches(height, width, dict(self.pixels))
+        text = len(self._tokenize(self._render(user.removeprefix(MARK)))) + len(self._target(target))
+        return text - 1 + patches // self.processor.image_processor.merge_size**2  # one placeholder stands for them
+
+    def checked(self, rows: Iterable[dict], schema, count: int) -> Iterator[dict]:
+        """`rows` unchanged, the first `count` of them compared beforehand. Raises InputError for a difference."""
+        rows = iter(rows)
+        first = list(islice(rows, count))
+        if first:
+            self._compare(first, schema)
+        yield from first
+        yield from rows
+
+    def _compare(self, rows: list[dict], schema) -> None:
+        from sft.dataset import ThinkingSFTDataset  # imports verl, which takes seconds
+
+        with TemporaryDirectory() as folder:
+            parquet = Path(folder) / "rows.parquet"
+            write_rows(parquet, rows, schema)
+            settings = {
+                "pad_mode": "no_padding",
+                "max_length": self.max_length,
+                "apply_chat_template_kwargs": {"processor_kwargs": self.pixels},
+            }
+            dataset = ThinkingSFTDataset(
+                str(parquet), self.processor.tokenizer, OmegaConf.create(settings), self.processor
+            )
+            for number, row in enumerate(rows):
+                self._compare_one(row, dataset[number])
+
+    def _compare_one(self, row: dict, trained: dict) -> None:
+        user, target = (message["content"] for message in row["messages"])
+        with Image.open(row["images"][0]) as opened:
+            image = opened.convert("RGB")
+        seen = self._chat(user.removeprefix(MARK), image, tokenize=True, return_dict=True, processor_kwargs=self.pixels)
+        seen, written = list(seen["input_ids"][0]), self._target(target)
+        expected = seen + written, [0] * len(seen) + [1] * len(written)
+        if (trained["input_ids"].tolist(), trained["loss_mask"].tolist()) != expected:
+            raise InputError(f"{row['images'][0]}: expected the tokens that generation sees and writes, got others")
+        if len(expected[0]) != (length := self.length(row, *image.size)):
+            raise InputError(
+                f"{row['images'][0]}: expected {length} tokens by the image's size, got {len(expected[0])}"
+            )
+
+    def _render(self, prompt: str) -> str:
+        return self._chat(prompt, None, tokenize=False)
+
+    def _chat(self, prompt: str, image: Image.Image | None, **options):
+        content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+        message = {"role": "user", "content": content}
+        return self.processor.apply_chat_template([message], add_generation_prompt=True, **options)
+
+    def _target(self, text: str) -> list[int]:
+        return self._tokenize(text + self.processor.tokenizer.eos_token)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.processor.tokenizer.encode(text, add_special_tokens=False)

@@ -1,0 +1,132 @@
+"""Reasoning traces: what makes one acceptable, and the files that keep them.
+
+Accepted traces are jsonl rows `id`, `reasoning` and what they cost; rejected ones stand beside them, in
+`NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row, and either holds a sample once.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from qwen3vl_rl.data.samples import Sample, read_jsonl
+from qwen3vl_rl.grounding import InputError, iou, parse_box_1000, px_to_1000, row_error
+
+WORDS = (5, 120)  # one or two sentences, generously
+MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box
+
+_NO_WORD = re.compile(r"\W+")
+# That something was drawn, or that the answer was known.
+_LEAK = re.compile(
+    r"""\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?(?:box|rectangle|outline|frame|border|contour|line|highlight)
+    |\boutlined\s+(?:in\s+green|target|object|region|area)
+    |\b(?:bounding|drawn|highlighted|marked|annotated|given|provided|indicated|specified)\s+
+        (?:box|rectangle|outline|frame|target|coordinates?|region|area)\b
+    |\b(?:ground[\s-]?truth|annotations?|coordinates?|bbox(?:_2d)?)\b
+    |\b(?:(?:is|was|are|were)\s+(?:already\s+)?(?:highlighted|marked|annotated|boxed|outlined))\b
+    |\b(?:(?:i|we)\s+(?:was|were|am|are)\s+(?:told|given)|as\s+(?:given|provided|specified|instructed))\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_REFUSAL = re.compile(
+    r"""\b(?:i(?:'m|\s+am)\s+(?:sorry|unable|not\s+able)|i\s+(?:can(?:'t|not|\s+not)|apologi[sz]e)|as\s+an\s+ai\b
+    |(?:cannot|can't|unable\s+to)\s+(?:assist|help|comply|process|see\s+the\s+image|view)|analysis\s+failed)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def _truncated(text: str, sample: Sample, finish_reason: str) -> bool:
+    return finish_reason == "length"
+
+
+def _empty(text: str, sample: Sample, finish_reason: str) -> bool:
+    return not _NO_WORD.sub("", text)
+
+
+def _tags(text: str, sample: Sample, finish_reason: str) -> bool:
+    return "think>" in text or "<|" in text or "```" in text
+
+
+def _refusal(text: str, sample: Sample, finish_reason: str) -> bool:
+    return bool(_REFUSAL.search(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
+
+
+def _length(text: str, sample: Sample, finish_reason: str) -> bool:
+    return not WORDS[0] <= len(text.split()) <= WORDS[1]
+
+
+def _leak(text: str, sample: Sample, finish_reason: str) -> bool:
+    """The expression itself may speak of a green box."""
+    return bool(_LEAK.search(re.sub(re.escape(sample.sent), " ", text, flags=re.IGNORECASE)))
+
+
+def _box(text: str, sample: Sample, finish_reason: str) -> bool:
+    box = parse_box_1000(text)
+    return box is not None and iou(box, px_to_1000(sample.xyxy_px, sample.width, sample.height)) < MIN_BOX_IOU
+
+
+# In the order in which they are asked; the first that objects names the rejection.
+CHECKS: Mapping[str, Callable[[str, Sample, str], bool]] = MappingProxyType(
+    {
+        "truncated": _truncated,
+        "empty": _empty,
+        "tags": _tags,
+        "refusal": _refusal,
+        "length": _length,
+        "leak": _leak,
+        "box": _box,
+    }
+)
+
+
+def objection(text: str, sample: Sample, finish_reason: str = "stop") -> str | None:
+    """The name of the first check that objects to a trace, None where all accept it."""
+    return next((name for name, objects in CHECKS.items() if objects(text, sample, finish_reason)), None)
+
+
+def read_traces(path: Path) -> dict[str, str]:
+    """Reasoning by sample id. Raises InputError for a row that is malformed, or would break the answer's format."""
+    traces = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        reasoning = row.get("reasoning")
+        if not isinstance(row.get("id"), str) or row["id"] in traces:
+            raise row_error(path, number, "id", "the id of a sample, once", row.get("id"))
+        if not isinstance(reasoning, str) or not reasoning.strip() or "think>" in reasoning:
+            raise row_error(path, number, "reasoning", "a text without <think> tags", reasoning)
+        traces[row["id"]] = reasoning.strip()
+    return traces
+
+
+class RowFile:
+    """A jsonl file of one writer that is appended to row by row, and can be killed at any moment.
+
+    A row is on disk when `append` returns. Opening cuts off a row that a killed writer left incomplete, and raises
+    InputError where another process is writing. `ids` are the samples that the file holds.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path}: expected no other run that writes it, found one") from None
+        content = path.read_bytes()
+        os.ftruncate(self._file, content.rfind(b"\n") + 1)
+        self.rows = read_jsonl(path)
+        self.ids = {row.get("id") for row in self.rows}
+
+    def append(self, row: dict) -> None:
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        while line:
+            line = line[os.write(self._file, line) :]
+        self.ids.add(row["id"])
+
+    def clear(self) -> None:
+        os.ftruncate(self._file, 0)
+        self.ids.clear()
+
+    def close(self) -> None:
+        os.close(self._file)
