@@ -1,4 +1,5 @@
 import pickle
+import time
 from math import ceil, exp, log
 
 import numpy as np
@@ -11,7 +12,7 @@ from qwen3vl_rl.reward import REWARDS, Parts, compute_score, longest_run
 
 TRUTH = [100, 200, 500, 600]
 INFO = {"split": "train", "index": 3, "id": "cup-3", "width": 1000, "height": 1000, "question": "Locate the cup"}
-SIZE = 1000  # of the images below, so that relative coordinates are pixels (but for the last)
+SIZE = 200  # px, of the images that boxes are drawn in
 SIDES = st.lists(st.integers(0, SIZE - 1), min_size=2, max_size=2, unique=True).map(sorted)
 BOXES = st.builds(lambda xs, ys: (xs[0], ys[0], xs[1], ys[1]), SIDES, SIDES)
 
@@ -280,23 +281,130 @@ def test_reward_type_alpha_and_threshold_are_required_even_for_the_test_split(mi
         compute_score("grounding", answer(TRUTH), TRUTH, {**INFO, "split": "test"}, **settings)
 
 
+# A reward of your own
+
+MINE = """
+from qwen3vl_rl.reward import Parts, mix
+
+def shorter(parts: Parts) -> float:
+    return mix(parts) - 0.001 * parts.length_words
+
+constant = 7
+"""
+
+
+def test_a_function_in_any_file_may_be_the_reward(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    result = score(answer(TRUTH), reward_type=f"{tmp_path}/mine.py:shorter")
+    assert result["score"] == pytest.approx(1 - 0.001 * result["length_words"])
+    test = score(answer(TRUTH), info={**INFO, "split": "test"}, reward_type=f"{tmp_path}/mine.py:shorter")
+    assert test["score"] == 1
+    with pytest.raises(InputError, match='expected a function "longer" in'):
+        score("", reward_type=f"{tmp_path}/mine.py:longer")
+    with pytest.raises(InputError, match='expected a function "constant" in'):
+        score("", reward_type=f"{tmp_path}/mine.py:constant")
+
+
+# Nasty answers
+
+LONG = 1_000_000
+NASTY = {
+    "huge numbers": "[" + "9" * 5000 + ", 1e999, -1e999, 3]",
+    "not finite": '[{"bbox_2d": [nan, inf, -inf, NaN]}]',
+    "unicode digits": '[{"bbox_2d": [\u0661\u0660\u0660, \uff12\uff10, \u096b\u0966, \U0001d7d4]}]',
+    "surrogate": "\ud800 [1, 2, 3, 4]",
+    "null bytes": "\0" * 1000 + "[1, 2, 3, 4]",
+    "answer tags": "<answer>" * (LONG // 8),
+    "closing tags": "</think>" * (LONG // 8),
+    "digits": "1" * LONG,
+    "numbers": "1 " * (LONG // 2),
+    "numbers and commas": "1," * (LONG // 2),
+    "open brackets": "[" * LONG,
+    "nested brackets": "[" * (LONG // 2) + "]" * (LONG // 2),
+    "almost boxes": "[1, 2, 3, " * (LONG // 10),
+    "keys": '"bbox_2d": [' * (LONG // 12),
+    "signs": "+-" * (LONG // 2),
+    "dots": "." * LONG,
+    "spaces": "[" + " " * LONG + "1, 2, 3, 4]",
+    "exponents": "1e" * (LONG // 2),
+    "one word": "so " * (LONG // 3),
+}
+
+
+@pytest.mark.parametrize("parser", sorted(PARSERS))
+@pytest.mark.parametrize("name", sorted(NASTY))
+def test_nasty_answers_are_scored_in_linear_time(name, parser):
+    start = time.perf_counter()
+    result = score(NASTY[name], reward_type="penalty", parser=parser)
+    assert time.perf_counter() - start < 5  # a quadratic reader takes hours
+    assert result["score"] <= 1 and result["score"] == result["score"]
+
+
+@given(st.text(alphabet="[](){}<>/\"',:.+-eE0123456789 \nbox_2dthinkanswer", max_size=200), BOXES)
+def test_no_text_of_brackets_and_digits_raises(text, truth):
+    for name in REWARDS:
+        for parser in PARSERS:
+            assert score(text, truth=truth, reward_type=name, parser=parser)["score"] <= 1
+
+
 # Through verl
 
 
-def test_verl_loads_and_calls_it_from_its_config():
+@pytest.mark.parametrize("name", [*REWARDS, "mine.py:shorter"])
+def test_verl_loads_and_calls_every_reward_from_its_config(name, tmp_path):
     from omegaconf import OmegaConf
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    kwargs = {"reward_type": "mix", "alpha": 0.5, "threshold": 0.5, "parser": "house"}
+    (tmp_path / "mine.py").write_text(MINE)
+    name = f"{tmp_path}/{name}" if ":" in name else name
+    kwargs = {"reward_type": name, "alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 20}
     function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
     reward_fn = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": function}}))
+    text, info = answer((100, 200, 500, 500)), {**INFO, "length_tokens": 40}
     result = reward_fn(
         data_source="grounding",
-        solution_str=answer((100, 200, 500, 500)),
+        solution_str=text,
         ground_truth=np.array(TRUTH),
-        extra_info={**INFO, "num_turns": None, "rollout_reward_scores": {}},
+        extra_info={**info, "num_turns": None, "rollout_reward_scores": {}},
         reward_router_address=None,
         reward_model_tokenizer=None,
     )
-    assert result["score"] == 0.875
+    assert result == score(text, info=info, **kwargs) and result["iou"] == 0.75
     assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_verl_s_reward_manager_is_ours_and_counts_tokens():
+    """With verl's own tensors, the answer padded on its right."""
+    import asyncio
+
+    import torch
+    from omegaconf import OmegaConf
+    from verl import DataProto
+    from verl.trainer.ppo.reward import load_reward_manager
+
+    from examples.starter.build import build_processor
+
+    tokenizer = build_processor().tokenizer
+    ids = tokenizer.encode(answer(TRUTH))
+    kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 2}
+    manager = {"source": "importlib", "name": "GroundingRewardManager"}
+    manager["module"] = {"path": "pkg://qwen3vl_rl.engine.reward_manager"}
+    function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
+    config = OmegaConf.create({"reward": {"reward_manager": manager, "custom_reward_function": function}})
+    sample = DataProto.from_dict(
+        tensors={
+            "prompts": torch.ones(1, 3, dtype=torch.long),
+            "responses": torch.tensor([ids + [tokenizer.pad_token_id] * 9]),
+            "attention_mask": torch.tensor([[1] * 3 + [1] * len(ids) + [0] * 9]),
+        },
+        non_tensors={
+            "data_source": np.array(["grounding"], dtype=object),
+            "reward_model": np.array([{"ground_truth": TRUTH}], dtype=object),
+            "extra_info": np.array([dict(INFO)], dtype=object),
+        },
+    )
+
+    async def run() -> dict:
+        return await load_reward_manager(config, tokenizer).run_single(sample)
+
+    assert asyncio.run(run())["reward_score"] == pytest.approx(2 / len(ids))

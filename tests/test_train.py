@@ -1,9 +1,53 @@
-"""The trend that stage 2 prints of its step rewards."""
+"""What stage 2 adds to a recipe before it starts, what its run reports, and the trend of its step rewards."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from qwen3vl_rl.train import trend
+from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.train import resolve_reward_file, set_sglang_sampling, trend
+
+
+def test_every_step_reports_the_parts_of_its_reward(rl_run):
+    parts = {"score", "acc", "iou", "format", "length_words", "repeats"}
+    for metrics in read_metrics(rl_run).values():
+        assert {f"reward/{part}" for part in parts} <= metrics.keys()
+        assert metrics["reward/score"] == pytest.approx(metrics["critic/score/mean"])
+        assert metrics["reward/unanswered_prompts"] == 0
+        assert metrics["reward/length_words"] > 0
+
+
+def test_a_validation_leaves_its_answers_and_a_page_of_pictures(rl_run):
+    assert sorted(path.name for path in (rl_run / "validation").iterdir()) == ["3.html", "3.jsonl"]
+    answers = [json.loads(line) for line in (rl_run / "validation" / "3.jsonl").open()]
+    page = (rl_run / "validation" / "3.html").read_text()
+    assert page.count("<svg") == page.count("data:image/jpeg") == page.count('class="truth"') == len(answers) == 4
+
+
+def test_a_run_logs_for_tensorboard(rl_run):
+    assert list((rl_run / "tensorboard").glob("events.*"))
+
+
+def test_sglang_is_told_what_verl_tells_vllm_alone(starter):
+    rollout = {"name": "sglang", "ignore_eos": True, "engine_kwargs": {"sglang": {"attention_backend": "triton"}}}
+    config = OmegaConf.create({"actor_rollout_ref": {"model": {"path": str(starter)}, "rollout": rollout}})
+    OmegaConf.set_struct(config, True)  # as Hydra gives it
+    set_sglang_sampling(config)
+    arguments = config.actor_rollout_ref.rollout.engine_kwargs.sglang
+    assert arguments.attention_backend == "triton"
+    ids = json.loads((starter / "config.json").read_text())
+    banned = {str(ids["image_token_id"]): -10000.0, str(ids["video_token_id"]): -10000.0}
+    assert json.loads(arguments.preferred_sampling_params) == {"logit_bias": banned, "ignore_eos": True}
+
+
+@pytest.mark.parametrize(("given", "expected"), [("mix", "mix"), ("mine.py:shorter", f"{Path.cwd()}/mine.py:shorter")])
+def test_the_file_of_a_reward_is_made_absolute(given, expected):
+    config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": {"reward_type": given}}}})
+    resolve_reward_file(config)
+    assert config.reward.custom_reward_function.reward_kwargs.reward_type == expected
 
 
 def test_a_line_has_its_slope_without_doubt():

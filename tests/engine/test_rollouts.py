@@ -1,0 +1,42 @@
+"""What our replay buffer reports, from fields as verl keeps them."""
+
+import numpy as np
+import pytest
+from tensordict.tensorclass import NonTensorData
+
+from qwen3vl_rl.engine.rollouts import check_lengths, example, plain
+
+
+def test_columns_are_plain_whatever_holds_them():
+    rows = [{"iou": 1.0}, {"iou": 0.5}]
+    assert plain(rows) == plain(np.array(rows, dtype=object)) == plain([NonTensorData(row) for row in rows]) == rows
+
+
+def test_an_example_is_read_from_the_fields_of_an_answer():
+    content = [{"type": "image", "image": "/a.jpg"}, {"type": "text", "text": "Locate the cup"}]
+    messages, model = [{"role": "user", "content": content}], {"ground_truth": np.array([1, 2, 3, 4])}
+    shown = example("text", messages, model, {"width": 640, "height": 480, "index": 7})
+    assert shown == ("/a.jpg", "Locate the cup", "text", (1, 2, 3, 4), 640, 480)
+
+
+def test_a_step_whose_sequences_all_have_one_length_is_refused():
+    check_lengths([7, 8, 7])
+    with pytest.raises(ValueError, match="all 3 sequences of a step have 7 tokens"):
+        check_lengths([7, 7, 7])
+
+
+def test_verl_fails_on_such_a_step():
+    """Should this test fail, a newer verl or torch has mended it, and the refusal can go."""
+    import torch
+    from tensordict import TensorDict
+    from verl.utils.tensordict_utils import chunk_tensordict, maybe_fix_3d_position_ids
+
+    def chunks(*tokens: int) -> list:
+        positions = torch.nested.as_nested_tensor([torch.zeros(4, n) for n in tokens], layout=torch.jagged)
+        batch = TensorDict({"position_ids": positions}, batch_size=len(tokens))
+        maybe_fix_3d_position_ids(batch)
+        return chunk_tensordict(batch, 2)
+
+    assert len(chunks(7, 8, 7, 7)) == 2
+    with pytest.raises(RuntimeError):
+        chunks(7, 7, 7, 7)

@@ -1,0 +1,139 @@
+"""Runs that cannot work are refused in one line, before anything is started."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from qwen3vl_rl import preflight
+from qwen3vl_rl.grounding import InputError
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A recipe of two GPUs, 8 rows and 4 prompts a step."""
+    (tmp_path / "image.png").touch()
+    write_rows(tmp_path / "train.parquet", [str(tmp_path / "image.png")] * 8)
+    rollout = {"name": "vllm"}
+    return OmegaConf.create(
+        {
+            "trainer": {
+                "device": "cuda",
+                "n_gpus_per_node": 2,
+                "nnodes": 1,
+                "total_epochs": 3,
+                "total_training_steps": None,
+                "default_local_dir": str(tmp_path / "run"),
+                "resume_mode": "auto",
+            },
+            "data": {"train_files": str(tmp_path / "train.parquet"), "train_batch_size": 4},
+            "actor_rollout_ref": {"rollout": rollout, "model": {"path": str(tmp_path / "model")}},
+        }
+    )
+
+
+def write_rows(path: Path, images: list[str]) -> None:
+    rows = {name: ["x"] * len(images) for name in preflight.COLUMNS} | {"images": [[image] for image in images]}
+    pq.write_table(pa.table(rows), path)
+
+
+@pytest.fixture
+def gpus(tmp_path, monkeypatch):
+    """`gpus(mib, mib, …)`: a machine whose nvidia-smi lists GPUs of so much memory."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def make(*mib: int) -> None:
+        lines = "".join(f"{index}, GPU-{index}, {memory}\\n" for index, memory in enumerate(mib))
+        (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\nprintf "{lines}"\n')
+        (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return make
+
+
+def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):
+    gpus(80_000, 81_000, 82_000)
+    assert preflight.gpu_memories_mib() == [80_000, 81_000, 82_000]
+    preflight.check_gpus(config)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-2")
+    assert preflight.gpu_memories_mib() == [82_000]
+    with pytest.raises(InputError, match=r"n_gpus_per_node=2: found 1 GPUs here; hardware=gpu1"):
+        preflight.check_gpus(config)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match=r"found 0 GPUs here; hardware=cpu"):
+        preflight.check_gpus(config)
+
+
+def test_several_nodes_need_a_cluster(config, gpus, monkeypatch):
+    gpus(80_000, 80_000)
+    config.trainer.nnodes = 2
+    with pytest.raises(InputError, match="expected RAY_ADDRESS"):
+        preflight.check_gpus(config)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    preflight.check_gpus(config)
+
+
+def test_a_model_that_cannot_be_trained_is_refused(config, gpus, tmp_path):
+    (tmp_path / "model").mkdir()
+    save_file({"a": torch.zeros(1 << 20), "b": torch.zeros(2, 1 << 20)}, tmp_path / "model" / "model.safetensors")
+    assert preflight.parameter_count(tmp_path / "model") == 3 << 20
+    gpus(28, 80_000)  # 16 bytes for each of 3 Mi parameters, on two GPUs: 24 MiB each
+    preflight.check_memory(config)
+    gpus(26, 80_000)
+    with pytest.raises(InputError, match="take a smaller model or more GPUs"):
+        preflight.check_memory(config)
+
+
+@pytest.mark.parametrize(("engine", "device"), [("sglang", "cpu"), ("trtllm", "cuda")])
+def test_an_engine_must_be_there_and_run_on_the_device(config, engine, device):
+    config.actor_rollout_ref.rollout.name, config.trainer.device = engine, device
+    with pytest.raises(InputError, match=f"engine={engine}: "):
+        preflight.check_engine(config)
+
+
+def test_rows_are_counted_and_their_images_must_be_there(config, tmp_path):
+    assert preflight.check_rows(config, "data.train_files") == 8
+    write_rows(tmp_path / "more.parquet", [str(tmp_path / "image.png"), str(tmp_path / "gone.png")])
+    config.data.train_files = [config.data.train_files, str(tmp_path / "more.parquet")]
+    with pytest.raises(InputError, match=r'more\.parquet: row 2: field "images": expected an image that exists'):
+        preflight.check_rows(config, "data.train_files")
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"text", "expected RL parquet"), (None, "found no column images")])
+def test_other_files_are_refused(tmp_path, content, message):
+    if content:
+        (tmp_path / "file").write_bytes(content)
+    else:
+        pq.write_table(pa.table({"prompt": ["x"]}), tmp_path / "file")
+    with pytest.raises(InputError, match=message):
+        preflight.check_file(tmp_path / "file")
+
+
+def test_steps_must_come_from_the_rows(config):
+    preflight.check_steps(config, rows=8)
+    config.trainer.total_training_steps = 6
+    preflight.check_steps(config, rows=8)
+    config.trainer.total_training_steps = 7
+    with pytest.raises(InputError, match=r"end after 6 steps; trainer\.total_epochs=4 gives enough"):
+        preflight.check_steps(config, rows=8)
+    with pytest.raises(InputError, match="expected at most the 3 rows"):
+        preflight.check_steps(config, rows=3)
+
+
+def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
+    shards = tmp_path / "run" / "global_step_5" / "actor"
+    shards.mkdir(parents=True)
+    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1}))
+    preflight.check_ranks(config)  # not yet whole
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
+    with pytest.raises(InputError, match="written by 1 GPUs, and 2 cannot go on from it"):
+        preflight.check_ranks(config)
+    config.trainer.n_gpus_per_node = 1
+    preflight.check_ranks(config)
