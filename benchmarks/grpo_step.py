@@ -1,0 +1,227 @@
+"""What a step of stage 2 costs, phase by phase, on Qwen3-VL shapes with random weights, trained as users train.
+
+    python -m benchmarks.grpo_step --size 2b --engine vllm --variant released resident+chunked+on-policy --out FILE
+
+A variant is `released`, the memory and rollout settings of the released recipe (parameters and optimizer offloaded,
+chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each changing that. Answers have exactly
+`--answer-tokens` tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the
+trainer, which takes a minute or two; the first step, which compiles and captures graphs, is not counted. Phases are
+verl's own (`timing_s/*`); ratios are to the first variant that ran.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.common import has_gpu, origin, random_checkpoint, rl_parquet, spread
+from qwen3vl_rl.engine import launch
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+WORDS = "actor_rollout_ref.model.override_config"
+CHANGES = {
+    "released": [],
+    "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
+        f"{ACTOR}.fsdp_config.param_offload=false",
+        f"{ACTOR}.fsdp_config.optimizer_offload=false",
+        "actor_rollout_ref.ref.fsdp_config.param_offload=false",
+        f"{ROLLOUT}.gpu_memory_utilization=0.6",
+    ],
+    "chunked": [f"{ROLLOUT}.enable_chunked_prefill=true"],
+    "no-prefix-caching": [f"{ROLLOUT}.enable_prefix_caching=false"],
+    "on-policy": [  # one update per batch: the ratio is 1, and its denominator need not be computed
+        "algorithm.rollout_correction.bypass_mode=true",
+        f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
+        "actor_rollout_ref.model.external_lib=qwen3vl_rl.engine.on_policy",
+    ],
+    "compile": [f"+{WORDS}.compile_blocks=true"],
+    "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
+    "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],
+    "bfloat16": [f"{ROLLOUT}.dtype=bfloat16"],
+    "awake": [f"{ROLLOUT}.free_cache_engine=false"],
+    "padded": ["actor_rollout_ref.model.use_remove_padding=false"],
+}
+SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
+ENGINES = {
+    "vllm": [],
+    # verl asks sglang for flashinfer's attention, which needs its kernels to be compiled; these need nothing
+    "sglang": [f"+{SGLANG}.attention_backend=triton", f"+{SGLANG}.sampling_backend=pytorch"],
+}
+PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "update_weights")
+ERROR_LINES = 15
+POLL_S = 1.0
+
+
+def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> list[str]:
+    hardware = f"gpu{args.gpus}" if has_gpu() else "cpu"
+    command = [f"size={args.size}", f"hardware={hardware}", f"engine={args.engine}", *ENGINES[args.engine]]
+    command += [
+        f"actor_rollout_ref.model.path={checkpoint}",
+        f"data.train_files={parquet}",
+        f"data.val_files={parquet}",
+        f"data.train_batch_size={args.prompts}",
+        f"{ACTOR}.ppo_mini_batch_size={args.prompts}",
+        f"{ROLLOUT}.n={args.samples_per_prompt}",
+        f"data.max_response_length={args.answer_tokens}",
+        f"{ROLLOUT}.ignore_eos=true",
+        f"{ROLLOUT}.max_num_seqs={min(1024, args.prompts * args.samples_per_prompt)}",
+        f"trainer.total_training_steps={args.steps + 1}",
+        f"trainer.default_local_dir={folder}",
+        "trainer.val_before_train=false",
+        "trainer.test_freq=-1",
+        "trainer.save_freq=-1",
+        "trainer.logger=[console,file]",
+        "trainer.rollout_data_dir=null",
+    ]
+    return command + [change for word in variant.split("+") for change in CHANGES[word]] + args.set
+
+
+def run_trainer(overrides: list[str], timeout_s: float) -> tuple[str | None, float, list[int]]:
+    """Train; returns (error, seconds, the most memory that was in use on each GPU, MiB)."""
+    peaks: list[int] = []
+    start = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "qwen3vl_rl.train", *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(_echo(child.stdout)))
+    reader.start()
+    while child.poll() is None and time.monotonic() < start + timeout_s:
+        used = gpu_memory_mib()
+        peaks = [max(pair) for pair in zip(peaks, used, strict=True)] if peaks else used
+        time.sleep(POLL_S)
+    late = child.poll() is None
+    if late:
+        child.terminate()
+    child.wait()
+    reader.join()
+    error = f"not finished after {timeout_s:.0f} s" if late else "".join(lines[-3:]) if child.returncode else None
+    return error, time.monotonic() - start, peaks
+
+
+def _echo(stream) -> list[str]:
+    lines = []
+    for line in stream:
+        print("   ", line, end="", flush=True)
+        lines.append(line)
+    return lines
+
+
+def gpu_memory_mib() -> list[int]:
+    if not has_gpu():
+        return []
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    return [int(line) for line in subprocess.run(query, capture_output=True, text=True).stdout.split()]
+
+
+def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> dict:
+    error, wall_s, peaks = run_trainer(recipe(args, checkpoint, parquet, variant, folder), args.timeout_s)
+    steps = [
+        row for number, row in sorted(launch.read_metrics(folder).items()) if number > 1 and "timing_s/step" in row
+    ]
+    result = {"variant": variant, "wall_s": round(wall_s, 1), "error": error}
+    if error:
+        log = folder / launch.LOG
+        result["log"] = log.read_text(errors="replace").splitlines()[-ERROR_LINES:] if log.exists() else []
+    if not steps:
+        return result | {"error": error or "no step after the first"}
+
+    def values(key: str) -> dict[str, float] | None:
+        found = [row[key] for row in steps if key in row]
+        return spread(found) if found else None
+
+    phases = {phase: values(f"timing_s/{phase}") for phase in PHASES}
+    metrics = {
+        "step_s": "timing_s/step",
+        "tokens_per_step": "perf/total_num_tokens",
+        "prompt_tokens": "prompt_length/mean",
+        "answer_tokens": "response_length/mean",
+        "mfu_update": "perf/mfu/actor",
+        "actor_peak_gib": "perf/max_memory_allocated_gb",
+        "rollout_probs_diff_max": "training/rollout_probs_diff_max",
+    }
+    result |= {name: values(key) for name, key in metrics.items()}
+    seconds = [row["timing_s/step"] for row in steps]
+    return result | {
+        "steps": seconds,
+        "phases_s": {phase: found for phase, found in phases.items() if found},
+        "tokens_per_s": result["tokens_per_step"]["median"] / result["step_s"]["median"],
+        "gpu_peak_gib": [round(mib / 1024, 1) for mib in peaks],
+    }
+
+
+def ratios(results: list[dict]) -> None:
+    """Adds to each result how many times faster its steps are than those of the first that ran; the spread takes each
+    step of one against each of the other."""
+    ran = [result for result in results if "steps" in result]
+    for result in ran[1:]:
+        pairs = [one / own for one in ran[0]["steps"] for own in result["steps"]]
+        result[f"speed_relative_to_{ran[0]['variant']}"] = spread(pairs)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=("tiny", "2b", "4b", "8b"), default="2b")
+    parser.add_argument("--engine", choices=ENGINES, default="vllm")
+    parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw"])
+    parser.add_argument("--prompts", type=int, default=16, help="per step")
+    parser.add_argument("--samples-per-prompt", type=int, default=16)
+    parser.add_argument("--answer-tokens", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=3, help="counted, after one that is not")
+    parser.add_argument("--timeout-s", type=float, default=420, help="of one variant, its start included")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all variants")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and use the first two again")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    for variant in args.variant:
+        if unknown := set(variant.split("+")) - CHANGES.keys():
+            parser.error(f"--variant {variant}: expected words of {', '.join(CHANGES)}, got {unknown.pop()}")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    with TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
+        parquet = rl_parquet(work, args.prompts * (args.steps + 1))
+        settings = {
+            name: getattr(args, name) for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "set")
+        }
+        results: list[dict] = []
+        for variant in args.variant:
+            print(f"== {variant}", flush=True)
+            folder = work / f"run-{int(time.time())}-{variant}"
+            results.append(measure(args, checkpoint, parquet, variant, folder))
+            ratios(results)
+            written = {**origin("benchmarks.grpo_step"), "settings": settings, "variants": results}
+            args.out.write_text(json.dumps(written, indent=2) + "\n")  # after each: a run may be cut short
+    for result in results:
+        print(summary(result), flush=True)
+
+
+def summary(result: dict) -> str:
+    if "steps" not in result:
+        return f"{result['variant']}: {result['error']}"
+    phases = "  ".join(f"{name} {found['median']:.2f}" for name, found in result["phases_s"].items())
+    text = f"{result['variant']}: {result['step_s']['median']:.2f} s a step ({phases})"
+    text += f", {result['tokens_per_s']:.0f} tokens/s, GPU {result['gpu_peak_gib']} GiB"
+    for key, found in result.items():
+        if key.startswith("speed_relative_to_"):
+            text += f", {found['median']:.2f} [{found['min']:.2f}, {found['max']:.2f}] times {key[18:]}"
+    return text
+
+
+if __name__ == "__main__":
+    main()
