@@ -5,6 +5,7 @@ The classes are this project's own, made for reading failures; no published numb
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from qwen3vl_rl.evaluation.predictions import Prediction
@@ -20,8 +21,8 @@ LOCATIONS = """
     bottommost
 """
 RELATIONS = """
-    above against behind below beneath beside between closest facing farthest furthest holding inside near nearest
-    next\\sto outside over riding touching under underneath left\\sof right\\sof top\\sof front\\sof part\\sof
+    above against behind below beneath beside between closest facing farthest furthest holding inside looking near
+    nearest next\\sto outside over riding touching under underneath left\\sof right\\sof top\\sof front\\sof part\\sof
 """
 ORDINALS = r"first second third fourth fifth sixth seventh eighth ninth tenth last \d+(?:st|nd|rd|th)"
 
@@ -61,11 +62,19 @@ def occlusion(row: Prediction) -> str:
     return _band(1 - _area(row.modal_xyxy_px) / _area(row.xyxy_px), OCCLUSIONS)
 
 
-GROUPINGS: Mapping[str, Callable[[Prediction], Sequence[str]]] = MappingProxyType(
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """`groups_of` names a sample's groups, some of `groups`, which are in the order to show them in."""
+
+    groups: Sequence[str]
+    groups_of: Callable[[Prediction], Sequence[str]]
+
+
+GROUPINGS: Mapping[str, Grouping] = MappingProxyType(
     {
-        "expression": lambda row: expression_types(row.sent),
-        "length": lambda row: [expression_length(row.sent)],
-        "box": lambda row: [box_size(row)],
+        "expression": Grouping([*_TYPES, "plain"], lambda row: expression_types(row.sent)),
+        "length": Grouping([*LENGTHS], lambda row: [expression_length(row.sent)]),
+        "box": Grouping([*BOX_SIZES], lambda row: [box_size(row)]),
     }
 )
 

@@ -195,21 +195,21 @@ def _visible_fields(rows: Sequence[Prediction]) -> dict[str, float]:
 def _summarize_groups(rows: Sequence[Prediction]) -> dict[str, dict[str, dict]]:
     """grouping -> group -> numbers, over all rows together; a sample may be in several groups."""
     summary = {}
-    for grouping, groups_of in GROUPINGS.items():
-        members: dict[str, list[Prediction]] = {}
+    for name, grouping in GROUPINGS.items():
+        members: dict[str, list[Prediction]] = {group: [] for group in grouping.groups}
         for row in rows:
-            for group in groups_of(row):
-                members.setdefault(group, []).append(row)
-        names = sorted(members)
-        cells = [(name, row.image, float(is_correct(row))) for name in names for row in members[name]]
+            for group in grouping.groups_of(row):
+                members[group].append(row)
+        names = [group for group in members if members[group]]
+        cells = [(group, row.image, float(is_correct(row))) for group in names for row in members[group]]
         accuracy = _estimate(cells, names)
-        summary[grouping] = {
-            name: {
-                "samples": len(members[name]),
-                **_accuracy_fields(accuracy[name]),
-                "mean_iou": fmean(row.iou for row in members[name]),
+        summary[name] = {
+            group: {
+                "samples": len(members[group]),
+                **_accuracy_fields(accuracy[group]),
+                "mean_iou": fmean(row.iou for row in members[group]),
             }
-            for name in names
+            for group in names
         }
     return summary
 

@@ -61,12 +61,12 @@ function card(sample) {
 
 function column(sample, model) {
   const answer = sample.answers[model];
+  const facts = [`${answer.tokens} tokens`, `${answer.latency_s.toFixed(2)} s`, ...(answer.cut ? ["cut off at the limit"] : [])];
   const reasoning = answer.error ? `request failed: ${answer.error}` : answer.reasoning || "(answers without reasoning)";
   return element("div", {},
     element("h3", {}, models[model]),
     picture(sample, [model], `${models[model]}: ${sample.sent}`),
-    element("div", { class: "facts" }, verdict(answer), `${answer.tokens} tokens`, `${answer.latency_s.toFixed(2)} s`,
-      answer.cut ? "cut off at the token limit" : ""),
+    element("div", { class: "facts" }, verdict(answer), ...facts.map((fact) => element("span", {}, fact))),
     element("p", { class: "reasoning" }, reasoning),
     element("p", { class: "answer" }, answer.answer));
 }

@@ -47,9 +47,9 @@ def detail_table(results: Sequence[Result]) -> Table:
         "model",
         "samples",
         "Acc@0.5",
-        "95 % interval",
+        "95 %",
         "0.7",
-        "mean IoU",
+        "mIoU",
         "invalid",
         "tokens",
         "latency",
@@ -76,12 +76,15 @@ def difference_table(results: Sequence[Result]) -> Table:
     Raises InputError where they answered different samples.
     """
     pairs = list(pairwise(results)) + ([(results[0], results[-1])] if len(results) > 2 else [])
-    compared = [compare(a.predictions, b.predictions) for a, b in pairs]
-    header = ("split", *(f"{b.name} {MINUS} {a.name}" for a, b in pairs))
-    rows = [(place, *(_difference(one[place]) for one in compared)) for place in compared[0]]
-    order = places(results)
-    rows.sort(key=lambda row: order.index(row[0]))
-    return Table("Paired difference in Acc@0.5, percentage points (95 % interval; McNemar's p)", header, rows)
+    compared = [(f"{b.name} {MINUS} {a.name}", compare(a.predictions, b.predictions)) for a, b in pairs]
+    header = ("split", "models", "difference", "95 % interval", "gained", "lost", "McNemar")
+    rows = [
+        (place, models, *_differences(comparisons[place]))
+        for place in places(results)
+        for models, comparisons in compared
+        if place in comparisons
+    ]
+    return Table("Paired difference in Acc@0.5, percentage points", header, rows, texts=2)
 
 
 def group_table(results: Sequence[Result]) -> Table:
@@ -222,10 +225,10 @@ def _alone(results: Sequence[Result]) -> str:
     return f"; of a request alone: {', '.join(alone)}" if alone else ""
 
 
-def _difference(comparison: Comparison) -> str:
+def _differences(comparison: Comparison) -> tuple[str, ...]:
     estimate = comparison.difference
     interval = " to ".join(map(_signed, estimate.interval)) if estimate.interval else DASH
-    return f"{_signed(estimate.value)} ({interval}; {_p(comparison.p)})"
+    return _signed(estimate.value), interval, str(comparison.gained), str(comparison.lost), _p(comparison.p)
 
 
 def _p(value: float) -> str:

@@ -1,17 +1,24 @@
-"""What a reader sees of finished runs: the table in a terminal and in Markdown, and the report."""
+"""What a reader sees of finished runs: tables in every format, and what the report holds."""
 
 import base64
+import csv
 import io
 import json
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.evaluation.report import EXAMPLES_PER_SPLIT, choose_examples, write_report
-from qwen3vl_rl.evaluation.run import read_result
-from qwen3vl_rl.evaluation.table import table_markdown, table_text
+from qwen3vl_rl.evaluation import published
+from qwen3vl_rl.evaluation.browser import browser_data, spread
+from qwen3vl_rl.evaluation.metrics import is_correct, summarize, summarize_latency
+from qwen3vl_rl.evaluation.report import read_curves, write_report
+from qwen3vl_rl.evaluation.run import Result, read_result
+from qwen3vl_rl.evaluation.table import DASH, accuracy_table, evaluation_tables, group_table, number_table, render
 from qwen3vl_rl.grounding import InputError
 
 
@@ -20,22 +27,96 @@ def results(finished_runs):
     return [read_result(folder) for folder in finished_runs]
 
 
-def test_the_table_fits_a_terminal_and_holds_every_number(results):
-    text = table_text(results)
+@pytest.fixture
+def make_result(make_prediction):
+    """`make_result({split: correct answers of the samples})`: a result without files."""
+
+    def make(splits):
+        rows = [
+            make_prediction(i, right, split=split) for split, rights in splits.items() for i, right in enumerate(rights)
+        ]
+        timing = {"concurrency": 8, "resumed": False, "latency": summarize_latency(rows)}
+        return Result("ours", rows, summarize(rows), timing)
+
+    return make
+
+
+def test_the_tables_fit_a_terminal_and_hold_every_number(results):
+    text = render(evaluation_tables(results), results)
     assert max(map(len, text.splitlines())) <= 100
+    assert re.search(r"^base +0\.0 +0\.0 +0\.0 +0\.0 +0\.0$", text, re.MULTILINE)
     lines = {tuple(line.split()[:2]): line for line in text.splitlines() if line}
-    assert "0.0" in lines["refshapes_val", "base"] and "0.25 s" in lines["refshapes_val", "base"]
+    assert "0.25 s" in lines["refshapes_val", "base"]
     order = re.findall(r"^(refshapes_\w+|average) ", text, re.MULTILINE)
     splits = ["refshapes_val", "refshapes_testA", "refshapes_testB", "average", "refshapes_amodal_val"]
     assert order == splits * 2
-    assert re.search(r"average .*\+50\.0 \(.*\+50\.0 \(.*\+100\.0 \(", text)
+    assert re.search(r"^average +sft . base +\+50\.0 .* 9 +0 +p = 0\.004$", text, re.MULTILINE)
+    assert re.search(r"^ +rl . base +\+100\.0 .* 18 +0 +p < 0\.001$", text, re.MULTILINE)
     assert "8 requests in flight" in text and "IoU > 0.5" in text
     assert "Resumed" in text  # these runs found all their rows written
 
 
-def test_markdown_has_one_width_per_table(results):
-    tables = [part for part in table_markdown(results).split("\n\n") if part.startswith("|")]
-    assert [{line.count("|") for line in table.splitlines()} for table in tables] == [{10}, {5}]
+def test_the_kinds_of_samples_hold_all_of_them(results):
+    counts = {}
+    for kind, group, *cells in group_table(results).rows:
+        counts.setdefault(kind, []).append((group, int(re.search(r"\((\d+)\)", cells[0])[1])))
+    assert sum(count for _, count in counts["length"]) == sum(count for _, count in counts["box"]) == 18
+    assert sum(count for _, count in counts["refshapes_amodal_val, whole / visible"]) == 6
+
+
+def test_published_rows_stand_beside_ours_and_partial_splits_are_marked(make_result):
+    table = accuracy_table([make_result({"refcoco_val": [True] * 3, "refcocog_test": [False] * 2})])
+    assert table.header == ("model", "val", "A", "B", "+ val", "+ A", "+ B", "g val", "g test", "average")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["EGM-8B (published)"] == ("93.9", "95.0", "91.2", "90.1", "93.3", "85.9", "90.4", "91.2", "91.4")
+    assert rows["ours"] == ("100.0†", *[DASH] * 6, "0.0†", "50.0†")
+
+
+def test_a_split_of_the_published_size_is_not_marked_and_a_larger_one_is_another_version(make_result):
+    smallest = min(published.splits(), key=lambda split: published.splits()[split].samples)
+    count = published.splits()[smallest].samples
+    for samples, cell in ((count, "100.0"), (count + 1, "100.0‡")):
+        result = make_result({smallest: [True] * samples})
+        assert cell in accuracy_table([result]).rows[-2]
+    assert "another version" in render([], [result])
+
+
+def test_other_data_gets_no_published_rows(results):
+    assert [row[0] for row in accuracy_table(results).rows] == ["base", "  ±", "sft", "  ±", "rl", "  ±"]
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex"])
+def test_documents_have_one_width_per_table(results, form):
+    separator, ending = {"markdown": ("|", "|"), "latex": ("&", r"\\")}[form]
+    for part in render(evaluation_tables(results), results, form).split("\n\n"):
+        rows = [line for line in part.splitlines() if line.endswith(ending) and separator in line]
+        assert len({line.count(separator) for line in rows}) <= 1
+    latex = render(evaluation_tables(results), results, "latex")
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == 3
+    assert not re.search(r"(?<!\\)_", re.sub(r"^%.*", "", latex, flags=re.MULTILINE))
+
+
+def test_csv_holds_every_number_unrounded(results):
+    rows = list(csv.DictReader(io.StringIO(render([number_table(results)], results, "csv"))))
+    ours = {(row["model"], row["split"]): row for row in rows}
+    exact = results[1].summary["splits"]["refshapes_val"]
+    row = ours["sft", "refshapes_val"]
+    assert float(row["acc"]) == exact["acc"] and float(row["mean_iou"]) == exact["mean_iou"]
+    assert (float(row["acc_low"]), float(row["acc_high"])) == tuple(exact["acc_interval"])
+    assert ours["published EGM-8B", "refcoco_val"]["acc"] == "0.939"
+
+
+def test_runs_over_other_samples_are_shown_without_differences(results, make_result):
+    assert len(evaluation_tables([results[0], make_result({"refshapes_val": [True]})])) == 2
+
+
+def test_no_referent_is_a_line_of_its_own(make_result):
+    result = make_result({"toy_val": [True, True, False]})
+    rows = [result.predictions[0], *(replace(row, xyxy_px=None, iou=None) for row in result.predictions[1:])]
+    rows[2] = replace(rows[2], pred_xyxy_px=None)
+    text = render(evaluation_tables([replace(result, predictions=rows, summary=summarize(rows))]), [result])
+    assert re.search(r"^toy_val +ours +1 +100\.0", text, re.MULTILINE)
+    assert re.search(r"^  no referent: declined +ours +2 +50\.0$", text, re.MULTILINE)
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path):
@@ -43,14 +124,27 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path):
         read_result(tmp_path)
 
 
-def test_examples_take_turns_through_the_outcomes(results):
-    chosen = choose_examples(results)
-    assert list(chosen) == ["refshapes_val", "refshapes_testA", "refshapes_testB", "refshapes_amodal_val"]
-    for examples in chosen.values():
-        images = [example.image for example in examples]
-        assert 0 < len(images) == len(set(images)) <= EXAMPLES_PER_SPLIT
-    against_half = choose_examples(results[:2])["refshapes_val"]
-    assert {example.outcome for example in against_half} == {"learned", "still wrong"}
+def test_the_command_line_prints_the_papers_layout(finished_runs):
+    command = [sys.executable, "-m", "qwen3vl_rl.evaluation.table", *map(str, finished_runs)]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and shown.stdout.startswith("Acc@0.5 in percent"), shown.stderr
+    wrong = subprocess.run([*command, "absent"], capture_output=True, text=True, timeout=60)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_every_split_and_outcome_is_among_the_first_samples(results):
+    joined = [dict(zip("abc", rows, strict=True)) for rows in zip(*(r.predictions for r in results), strict=True)]
+    kinds = [(rows["a"].split, tuple(map(is_correct, rows.values()))) for rows in spread(joined)]
+    assert len(kinds) == len(joined)
+    assert len(set(kinds[: len(set(kinds))])) == len(set(kinds)) == 8
+
+
+def test_pictures_stay_within_their_budget(results, world, monkeypatch):
+    monkeypatch.setattr("qwen3vl_rl.evaluation.browser.PICTURES_BYTES", 12_000)
+    data = browser_data(results, world / "images")
+    assert 0 < len(data["samples"]) < data["total"] == 24
+    assert {sample["image"] for sample in data["samples"]} == set(data["pictures"])
+    assert sum(map(len, list(data["pictures"].values())[:-1])) < 12_000
 
 
 class _Page(HTMLParser):
@@ -63,7 +157,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.links += [value for name, value in attributes if name in ("href", "src", "xlink:href")]
-        if tag not in ("meta",):
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -74,26 +168,40 @@ class _Page(HTMLParser):
 
 
 def test_the_report_is_one_whole_page_that_loads_nothing(results, world, tmp_path):
-    metrics = tmp_path / "metrics.jsonl"
+    metrics = tmp_path / "metrics-000.jsonl"
     metrics.write_text("".join(json.dumps({"step": i, "data": {"train/loss": 3 - i}}) + "\n" for i in range(3)))
-    path = write_report(tmp_path / "report" / "index.html", results, world / "images", {"SFT": str(metrics)})
+    curves = read_curves({"SFT": str(metrics)})
+    path = write_report(tmp_path / "report" / "report.html", results, world / "images", curves)
     html = path.read_text()
     page = _Page(html)
     assert page.open == []
     assert all(link.startswith(("data:image/", "#")) for link in page.links)
-    assert "url(http" not in html and "<script" not in html
-    assert "SFT: training loss" in html
-    assert "<i>" not in html and "&lt;i&gt;" in html  # answers are shown as text
-    pictures = [link for link in page.links if link.startswith("data:image/")]
-    assert len(pictures) == html.count("<article")  # one copy a sample, however many models
-    embedded = Image.open(io.BytesIO(base64.b64decode(pictures[0].partition(",")[2])))
-    original = Image.open(world / "images" / choose_examples(results)["refshapes_val"][0].image)
-    assert embedded.tobytes() == original.convert("RGB").tobytes()
-    again = write_report(tmp_path / "again.html", results, world / "images", {"SFT": str(metrics)})
-    assert again.read_text() == html
+    assert "url(http" not in html and "SFT: training loss" in html
+    assert "<i>" not in html.partition("</style>")[2].partition('id="data"')[2]  # answers stay text
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert len(data["samples"]) == data["total"] == 24
+    sample = data["samples"][0]
+    embedded = Image.open(io.BytesIO(base64.b64decode(data["pictures"][sample["image"]].partition(",")[2])))
+    assert embedded.tobytes() == Image.open(world / "images" / sample["image"]).convert("RGB").tobytes()
+    assert write_report(tmp_path / "again.html", results, world / "images", curves).read_text() == html
 
 
-def test_curves_of_a_file_that_holds_none_are_refused(results, world, tmp_path):
-    with pytest.raises(InputError, match="expected training metrics"):
-        curves = {"SFT": str(world / "eval" / "refshapes_val.jsonl")}
-        write_report(tmp_path / "index.html", results, world / "images", curves)
+def test_curves_hold_all_starts_of_a_run(tmp_path):
+    for start, steps in enumerate(([1, 2, 3], [3, 4])):
+        rows = [json.dumps({"step": step, "data": {"train/loss": 10 * start + step}}) + "\n" for step in steps]
+        (tmp_path / f"metrics-00{start}.jsonl").write_text("".join(rows))
+    curves = read_curves({"SFT": str(tmp_path / "metrics-001.jsonl"), "again": str(tmp_path)})
+    assert (
+        curves["SFT"]
+        == curves["again"]
+        == {1: {"train/loss": 1}, 2: {"train/loss": 2}}
+        | {
+            3: {"train/loss": 13},
+            4: {"train/loss": 14},
+        }
+    )
+
+
+def test_curves_of_a_folder_that_holds_none_are_refused(world):
+    with pytest.raises(InputError, match="expected a training run"):
+        read_curves({"SFT": str(world / "eval")})

@@ -1,0 +1,110 @@
+"""The report in a headless Chromium: filters, order, deep links, keys; on a laptop and on a phone."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.evaluation.report import write_report
+from qwen3vl_rl.evaluation.run import read_result
+
+spec = spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
+chromium = module_from_spec(spec)
+spec.loader.exec_module(chromium)
+
+pytestmark = pytest.mark.skipif(chromium.find_chromium() is None, reason="needs chromium")
+LAPTOP, PHONE = (1366, 768), (390, 844)
+
+
+@pytest.fixture
+def visit(finished_runs, world, tmp_path):
+    """`visit(size, scenario, address="")`: the report of three runs in a window of that size."""
+    report = write_report(tmp_path / "report.html", list(map(read_result, finished_runs)), world / "images", {})
+
+    def visit(size, scenario, address=""):
+        chromium.visit(report.as_uri() + address, *size, scenario, tmp_path / "profile")
+
+    return visit
+
+
+async def choose(page, name, value):
+    field = f"document.forms.filters.elements['{name}']"
+    await page.run(f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+    return await page.run("document.getElementById('status').textContent")
+
+
+async def keys(page):
+    return await page.run("[...document.querySelectorAll('.card')].map((card) => card.hash.slice(1))")
+
+
+def test_filters_and_order(visit):
+    async def scenario(page):
+        assert await page.run("document.getElementById('status').textContent") == "24 of 24 samples"
+        assert await choose(page, "outcome", "1-right") == "12 of 24 samples"
+        assert await choose(page, "split", "refshapes_val") == "3 of 24 samples"
+        assert {key.split("/")[0] for key in await keys(page)} == {"refshapes_val"}
+        assert await choose(page, "outcome", "0-wrong 2-right") == "6 of 24 samples"
+        await choose(page, "order", "1-up")
+        ious = "found.map((sample) => sample.answers[1].iou)"
+        assert await page.run(ious) == sorted(await page.run(ious))
+        await choose(page, "order", "1-down")
+        assert await page.run(ious) == sorted(await page.run(ious), reverse=True)
+        sent = await page.run("found[0].sent")
+        await choose(page, "text", sent.upper())
+        assert await page.run("found.every((sample) => sample.sent.includes(found[0].sent))")
+        assert await choose(page, "text", "no such words") == "0 of 24 samples"
+
+    visit(LAPTOP, scenario)
+
+
+def test_a_sample_has_an_address_and_shows_every_model(visit):
+    async def scenario(page):
+        assert await page.run("document.getElementById('sample').open")
+        assert "refshapes_testA/000003" in await page.run("document.getElementById('sample-key').textContent")
+        assert await page.run("[...document.querySelectorAll('#sample-models h3')].map((h) => h.textContent)") == [
+            *("base", "sft", "rl")
+        ]
+        reasoning = await page.run("document.querySelector('#sample-models .reasoning').textContent")
+        assert reasoning.startswith("<i>") and "& nothing else" in reasoning  # shown as text
+        await page.press("ArrowRight")
+        assert await page.run("location.hash") == "#refshapes_testA/000004"
+        await page.press("ArrowLeft")
+        await page.press("ArrowLeft")
+        assert await page.run("location.hash") == "#refshapes_testA/000002"
+        await page.press("Escape")
+        assert await page.run("[document.getElementById('sample').open, location.hash]") == [False, ""]
+
+    visit(LAPTOP, scenario, "#refshapes_testA/000003")
+
+
+def test_boxes_stand_where_the_predictions_say(visit):
+    async def scenario(page):
+        drawn = "[...document.querySelectorAll('#sample-models div:last-child > svg rect.prediction')].map((r) => "
+        drawn += "['x', 'y', 'width', 'height'].map((name) => Number(r.getAttribute(name))))"
+        x1, y1, x2, y2 = await page.run("samples[place.get('refshapes_val/000001')].answers[2].box")
+        assert await page.run(drawn) == [[x1, y1, x2 - x1, y2 - y1]]
+        assert await page.run("document.querySelectorAll('#sample-models svg rect.truth').length") == 3
+
+    visit(LAPTOP, scenario, "#refshapes_val/000001")
+
+
+def test_the_keyboard_alone_opens_a_sample(visit):
+    async def scenario(page):
+        await page.press("/")
+        assert await page.run("document.activeElement.name") == "text"
+        for _ in range(4):  # three checkboxes, then the first card
+            await page.press("Tab")
+        assert await page.run("document.activeElement.className") == "card"
+        await page.press("Enter")
+        assert await page.run("document.getElementById('sample').open")
+
+    visit(LAPTOP, scenario)
+
+
+@pytest.mark.parametrize("address", ["", "#refshapes_amodal_val/000001"])
+def test_a_phone_never_scrolls_sideways(visit, address):
+    async def scenario(page):
+        assert await page.run("document.documentElement.scrollWidth") == PHONE[0]
+        assert await page.run("document.getElementById('sample').scrollWidth") <= PHONE[0]
+
+    visit(PHONE, scenario, address)
