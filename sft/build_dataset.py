@@ -126,9 +126,7 @@ def build(args: argparse.Namespace) -> None:
     rows = selection.rows(reasoned_samples(args))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
-    rows = at_least_one(
-        rows, f"{args.traces or args.samples[0]}: expected reasoning for the chosen samples, found none"
-    )
+    rows = at_least_one(rows, f"{args.traces or args.samples[0]}: expected reasoning of the chosen samples, found none")
     count = write_rows(args.out, rows, SFT_SCHEMA)
     write_jsonl(args.out.with_name(f"{args.out.stem}.left_out.jsonl"), selection.left_out)
     note = "" if check else "; tokens not checked, for want of --processor"

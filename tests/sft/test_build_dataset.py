@@ -1,0 +1,143 @@
+"""From samples and reasoning to rows: what is written, what is left out and said, what stops the build."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.samples import read_samples
+from qwen3vl_rl.grounding import PROMPTS, InputError, cli, px_to_1000, target_text
+from sft.build_dataset import main, parse_conversation
+
+REASONING = "Two men stand at the counter; the one further left wears a cap."
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    refshapes.build(folder, train=12, val=1, seed=0)
+    return folder
+
+
+@pytest.fixture
+def build(world, starter, tmp_path, monkeypatch, capsys):
+    """`build(*arguments)`: (exit code, screen, rows, left out) of the command line, with token checks."""
+
+    def run(*arguments: object, samples: Path = world / "refshapes_train.jsonl", images: Path = world / "images"):
+        given = ["--samples", samples, "--images", images, "--processor", starter, "--check-rows", 0, *arguments]
+        out = tmp_path / "rows.parquet"
+        monkeypatch.setattr(sys, "argv", ["build_dataset", *map(str, given), "--out", str(out)])
+        try:
+            cli(main)
+        except SystemExit as stopped:
+            return stopped.code, capsys.readouterr().err, None, None
+        rows = pd.read_parquet(out).to_dict("records")
+        left_out = [json.loads(line) for line in (tmp_path / "rows.left_out.jsonl").open()]
+        return 0, capsys.readouterr().out, rows, left_out
+
+    return run
+
+
+def released_row(**changes) -> dict:
+    box = (250, 100, 750, 900)
+    turns = [
+        {
+            "from": "human",
+            "value": "<image>\nLocate the man on the left, output its bbox coordinates using JSON format.",
+        },
+        {"from": "gpt", "value": target_text(REASONING, box, "the man on the left")},
+    ]
+    row = {"id": "c1", "image": "a.jpg", "width": 400, "height": 200, "conversations": turns}
+    return row | changes
+
+
+def test_samples_without_a_trace_are_left_out_and_listed(build, world, tmp_path):
+    lines = (world / "refshapes_train_traces.jsonl").read_text().splitlines()
+    (tmp_path / "traces.jsonl").write_text("\n".join(lines[:-3]) + "\n")
+    code, screen, rows, left_out = build("--traces", tmp_path / "traces.jsonl")
+    assert code == 0, screen
+    assert "9 rows; left out: 3 no trace" in screen
+    missing = [json.loads(line)["id"] for line in lines[-3:]]
+    assert left_out == [{"id": id_, "why": "no trace"} for id_ in missing]
+    sample, trace = read_samples(world / "refshapes_train.jsonl")[0], json.loads(lines[0])
+    user, assistant = rows[0]["messages"]
+    assert user == {"role": "user", "content": "<image>" + PROMPTS[sample.prompt_name].format(sent=sample.sent)}
+    truth = px_to_1000(sample.xyxy_px, sample.width, sample.height)
+    assert assistant["content"] == target_text(trace["reasoning"], truth, sample.sent)
+    assert Path(rows[0]["images"][0]) == (world / "images" / sample.image).resolve()
+
+
+def test_direct_answers_need_no_trace(build):
+    code, screen, rows, left_out = build("--reasoning", "none", "--check-rows", 12)
+    assert code == 0, screen
+    assert len(rows) == 12
+    assert left_out == []
+    assert all(row["messages"][1]["content"].startswith("\n</think>\n\n```json\n") for row in rows)
+
+
+def test_what_is_too_long_is_listed_with_its_tokens_and_never_cut(build):
+    _, _, whole, _ = build("--reasoning", "none")
+    limit = 82
+    code, screen, rows, left_out = build("--reasoning", "none", "--max-length", limit)
+    assert code == 0, screen
+    assert 0 < len(rows) < 12
+    assert f"left out: {len(left_out)} too long" in screen
+    assert all(row["why"] == "too long" and row["tokens"] > limit for row in left_out)
+    assert all(row["messages"][1]["content"] in [one["messages"][1]["content"] for one in whole] for row in rows)
+
+
+def test_released_conversations_are_read_judged_and_written_in_our_form(build, tmp_path):
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.jpg")
+    failed = released_row(id="c2")
+    failed["conversations"][1]["value"] = target_text("Analysis failed", (250, 100, 750, 900), "the man on the left")
+    path = tmp_path / "cot.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (released_row(), failed)))
+    code, screen, rows, left_out = build("--reasoning", "cot", samples=path, images=tmp_path)
+    assert code == 0, screen
+    assert left_out == [{"id": "c2", "why": "reasoning: refusal"}]
+    (row,) = rows
+    assert row["messages"][0]["content"] == "<image>" + PROMPTS["qwen3"].format(sent="the man on the left")
+    assert row["messages"][1]["content"] == target_text(REASONING, (250, 100, 750, 900), "the man on the left")
+
+
+def test_a_conversation_may_open_the_think_block_and_escape_its_label():
+    row = released_row()
+    row["conversations"][1]["value"] = "<think>\n" + target_text(REASONING, (1, 2, 300, 400), 'the "left" man\\')
+    sample, reasoning = parse_conversation(Path("f"), 1, row)
+    assert (sample.sent, reasoning) == ('the "left" man\\', REASONING)
+    assert sample.xyxy_px == pytest.approx((0.4, 0.4, 120, 80))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"conversations": None}, "conversations"),
+        ({"conversations": [{"from": "gpt", "value": "no separator"}]}, "conversations"),
+        ({"conversations": [{"from": "gpt", "value": "a\n</think>\n\nno box"}]}, "conversations"),
+        ({"width": "wide"}, "width"),
+        ({"image": 3}, "image"),
+    ],
+)
+def test_bad_conversations_are_named(changes, field):
+    with pytest.raises(InputError, match=f'f: row 4: field "{field}"'):
+        parse_conversation(Path("f"), 4, released_row(**changes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--traces: expected a file"),
+        (["--reasoning", "none", "--processor", "nowhere/at/all"], "--processor: expected a checkpoint"),
+        (["--reasoning", "none", "--max-length", "10"], "expected reasoning of the chosen samples, found none"),
+        (["--reasoning", "cot"], "expected one gpt turn of reasoning"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_no_file(build, arguments, message, tmp_path):
+    code, screen, _, _ = build(*arguments)
+    assert code == 2
+    assert message in screen
+    assert not (tmp_path / "rows.parquet").exists()

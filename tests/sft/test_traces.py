@@ -1,0 +1,118 @@
+"""Named checks refuse what must not become training text; the row file survives being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.grounding import InputError
+from sft.traces import RowFile, objection, read_traces
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = Sample("7", "a.jpg", 640, 480, "the man in the green box truck", (64.0, 48.0, 320.0, 240.0))
+GOOD = "A man sits behind the wheel of the truck on the left, while the other people stand on the pavement."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        "I see the man in the green box truck at the left edge, half hidden by its open door.",  # as the expression
+        "Two boxes of fruit stand on the table; the green one is nearer to the camera than the red one.",
+        "The frame of the picture cuts off the second man, so the driver of the truck is meant.",
+        "The target spans [100, 100, 500, 500], the driver's seat of the truck at the left.",
+    ],
+)
+def test_honest_reasoning_is_accepted(text):
+    assert objection(text, SAMPLE) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("", "empty"),
+        (" … \n", "empty"),
+        ("It is</think> the man on the left of the picture.", "tags"),
+        ("```json\n{}\n``` the man on the left of it", "tags"),
+        ("I'm sorry, but I can't help with identifying people.", "refusal"),
+        ("I can\N{RIGHT SINGLE QUOTATION MARK}t assist with requests about people in images.", "refusal"),
+        ("Analysis failed: the request timed out after 60 seconds.", "refusal"),
+        ("The man left.", "length"),
+        ("word " * 121, "length"),
+        ("The man inside the green bounding box sits behind the wheel.", "leak"),
+        ("The man who is highlighted in the picture sits behind the wheel.", "leak"),
+        ("As given in the annotation, the man sits behind the wheel.", "leak"),
+        ("The outlined object is the man behind the wheel of the truck.", "leak"),
+        ("The ground truth shows the man behind the wheel of the truck.", "leak"),
+        ("The man is on the right, at [600, 600, 900, 900], behind the wheel.", "box"),
+    ],
+)
+def test_each_check_objects_by_name(text, check):
+    assert objection(text, SAMPLE) == check
+
+
+def test_a_trace_that_was_cut_off_is_no_trace():
+    assert objection(GOOD, SAMPLE, finish_reason="length") == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"id": "7", "reasoning": "again"}, "id"),
+        ({"reasoning": "nobody's"}, "id"),
+        ({"id": "8", "reasoning": " "}, "reasoning"),
+        ({"id": "8", "reasoning": "a </think> b"}, "reasoning"),
+    ],
+)
+def test_bad_rows_are_named(row, field, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_text(json.dumps({"id": "7", "reasoning": GOOD}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=f'traces.jsonl: row 2: field "{field}"'):
+        read_traces(path)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from sft.traces import RowFile
+file = RowFile(Path(sys.argv[1]))
+for number in range(len(file.rows), 10**6):
+    file.append({"id": str(number), "text": "x" * 5000})
+    print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_no_row_and_the_next_goes_on(tmp_path):
+    path, reported = tmp_path / "rows.jsonl", -1
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(50):
+            reported = int(writer.stdout.readline())
+        with pytest.raises(InputError, match="expected no other run that writes it"):
+            RowFile(path)
+        writer.send_signal(signal.SIGKILL)
+        reported = int((writer.stdout.read().split() or [reported])[-1])
+        writer.wait()
+        with path.open("a") as file:
+            file.write('{"id": "torn')  # what a write that was cut short leaves
+    file = RowFile(path)
+    assert [row["id"] for row in file.rows] == [str(number) for number in range(len(file.rows))]
+    assert len(file.rows) >= reported + 1
+    assert path.read_bytes().endswith(b"}\n")
+
+
+def test_cleared_rows_are_gone(tmp_path):
+    file = RowFile(tmp_path / "rows.jsonl")
+    file.append({"id": "1"})
+    file.clear()
+    file.append({"id": "2"})
+    assert (tmp_path / "rows.jsonl").read_text() == '{"id": "2"}\n'
+    assert file.ids == {"2"}
+    assert os.path.getsize(tmp_path / "rows.jsonl") == 12
