@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from qwen3vl_rl.engine.checkpoints import VALIDATION, best_step, latest_step
 from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.lora import META, fold_adapters
 
 STEPS = MappingProxyType({"latest": latest_step, "best": best_step})
 
@@ -39,6 +40,8 @@ def export(source: Path, target: Path, which: str = "latest") -> None:
             shutil.copytree(checkpoint / "huggingface", draft)
         else:
             _merge(checkpoint, draft)
+        if (checkpoint / META).exists():
+            fold_adapters(draft, checkpoint / META)
         _state_dtype(draft)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
