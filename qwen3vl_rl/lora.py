@@ -10,7 +10,7 @@ _PREFIX = "base_model.model."  # that peft puts before every name
 
 
 def fold_adapters(folder: Path, meta: Path) -> None:
-    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as those of a plain one: W + alpha/r B A."""
+    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model: W + alpha / r * B A."""
     files = sorted(folder.glob("*.safetensors"))
     saved = {name.removeprefix(_PREFIX): tensor for file in files for name, tensor in load_file(file).items()}
     scale = (numbers := json.loads(meta.read_text()))["lora_alpha"] / numbers["r"]

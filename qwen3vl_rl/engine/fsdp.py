@@ -9,7 +9,8 @@ Of `model.override_config` the engine reads these words:
 - `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
   log-probabilities, which is SFT's.
 
-A reference policy on a CPU works too: verl offloads it to pinned memory, which torch has on GPUs alone.
+A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
+memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
 """
 
 from dataclasses import replace
@@ -18,11 +19,34 @@ import torch
 from tensordict import TensorDict
 from torch.nn.functional import cross_entropy
 from verl.utils.device import get_device_name
-from verl.utils.ulysses import ulysses_pad_and_slice_inputs
+from verl.utils.ulysses import (
+    gather_heads_scatter_seq,
+    gather_seq_scatter_heads,
+    get_ulysses_sequence_parallel_world_size,
+    ulysses_pad_and_slice_inputs,
+)
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
+
+SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
+
+
+def sequence_parallel_attention(module, query, key, value, attention_mask, **options):
+    """Ulysses, for packed text: each rank attends over all tokens with its share of the heads.
+
+    Inputs (1, heads, tokens / ranks, head_dim), output (1, tokens / ranks, heads, head_dim). verl's own goes through
+    the flash-attn package.
+    """
+    copies = max(1, get_ulysses_sequence_parallel_world_size() // key.shape[1])  # a rank needs a whole head
+    key, value = key.repeat_interleave(copies, dim=1), value.repeat_interleave(copies, dim=1)
+    query, key, value = (gather_seq_scatter_heads(x, seq_dim=2, head_dim=1) for x in (query, key, value))
+    out, _ = packed_attention(module, query, key, value, attention_mask, **options)
+    return gather_heads_scatter_seq(out, seq_dim=1, head_dim=2), None
+
+
+register(SEQUENCE_PARALLEL, sequence_parallel_attention)
 
 
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.
@@ -34,7 +58,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         self._loss_tokens_only = words.get("loss_tokens_only", False)
         pack_images(module)
         if self.use_remove_padding:
-            pack_text(module)
+            pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
         if words.get("freeze_vision"):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
@@ -49,7 +73,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.rank == 0 and not self.engine_config.forward_only:
             print(count_parameters(module), flush=True)
         config = self.engine_config
-        if get_device_name() == "cpu":
+        if get_device_name() == "cpu" or not config.param_offload:
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
         try:
             return super()._build_fsdp_module(module)

@@ -95,25 +95,31 @@ def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tu
     return args, {**kwargs, **indices}
 
 
-AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, flash_attention_mask)  # none: the lengths say it all
+def register(name: str, function) -> None:
+    """Make an attention function over packed sequences known to transformers; `name` must contain "flash"."""
+    AttentionInterface.register(name, function)
+    AttentionMaskInterface.register(name, flash_attention_mask)  # none: the lengths say it all
+
+
+register(NAME, packed_attention)
 
 
 def pack_images(model: Qwen3VLForConditionalGeneration) -> None:
     """Make the vision tower of a loaded model attend over whole batches."""
-    _choose(model.model.visual)
+    _choose(model.model.visual, NAME)
     model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
 
 
-def pack_text(model: Qwen3VLForConditionalGeneration) -> None:
-    """Make the language model attend over samples in a row; its forward pass then needs `packing`."""
-    _choose(model.model.language_model)
+def pack_text(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
+    """Make the language model attend over samples in a row; its forward pass then needs `packing`. `name`: of the
+    attention function that is to do it."""
+    _choose(model.model.language_model, name)
 
 
-def _choose(part: torch.nn.Module) -> None:
+def _choose(part: torch.nn.Module, name: str) -> None:
     """Give the modules of `part` a config of their own that names our function: the model's is saved and loaded."""
     shared, own = part.config, copy(part.config)
-    own._attn_implementation = NAME
+    own._attn_implementation = name
     for module in part.modules():
         if getattr(module, "config", None) is shared:
             module.config = own

@@ -1,0 +1,60 @@
+"""Stage 1 killed in the middle and at the end of an epoch goes on as if nothing had happened."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qwen3vl_rl.engine.launch import read_metrics
+
+ROOT = Path(__file__).parents[2]
+STEPS_PER_EPOCH = 8
+
+
+def wait_for_checkpoint(run: subprocess.Popen, folder: Path, step: int, timeout_s: int = 300) -> None:
+    latest = folder / "latest_checkpointed_iteration.txt"
+    for _ in range(timeout_s * 50):
+        if latest.exists() and latest.read_text() == str(step):
+            return
+        assert run.poll() is None, "the run ended before it was to be killed"
+        time.sleep(0.02)
+    pytest.fail(f"no checkpoint {step} after {timeout_s} s")
+
+
+def killed_at(command: list[str], folder: Path, step: int) -> None:
+    """Run `command` until the checkpoint `step` is written, then kill -9."""
+    run = subprocess.Popen(command, cwd=ROOT)
+    wait_for_checkpoint(run, folder, step)
+    run.kill()
+    run.wait()
+    time.sleep(5)  # its trainer ends with it, but not at once
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_within_and_at_the_end_of_an_epoch_equals_an_uninterrupted_one(train, sft_command, tmp_path):
+    settings = ["trainer.total_epochs=2", f"trainer.save_freq={STEPS_PER_EPOCH // 2}"]
+    train(sft_command(tmp_path / "whole", *settings), 300)
+    command = sft_command(tmp_path / "killed", *settings)
+    killed_at(command, tmp_path / "killed", STEPS_PER_EPOCH // 2)
+    killed_at(command, tmp_path / "killed", STEPS_PER_EPOCH)
+    train(command, 300)
+    whole, killed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "killed")
+    assert sorted(whole) == sorted(killed) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    for step, metrics in whole.items():
+        for name in ("train/loss", "train/grad_norm", "train/lr"):
+            assert killed[step][name] == pytest.approx(metrics[name], rel=1e-5, abs=1e-9), (step, name)
+    last = f"global_step_{2 * STEPS_PER_EPOCH}/huggingface/model.safetensors"
+    weights = load_file(tmp_path / "killed" / last)
+    for name, tensor in load_file(tmp_path / "whole" / last).items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.timeout(600)
+def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_path):
+    train(sft_command(tmp_path, "trainer.total_epochs=1"), 300)
+    train(sft_command(tmp_path, "trainer.total_epochs=2"), 300)
+    assert sorted(read_metrics(tmp_path)) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
+    assert (tmp_path / f"global_step_{2 * STEPS_PER_EPOCH}").exists()
