@@ -17,7 +17,7 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor writes into what it is given
-            self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs)
+            self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs, resolve=True)
 
     def _build_messages(self, example: dict) -> list[dict]:
         return super()._build_messages(

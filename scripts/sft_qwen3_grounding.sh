@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Stage 1: SFT of Qwen3-VL on reasoning traces, the released recipe on one node of 8 GPUs unless overrides say so.
+#
+#   bash scripts/sft_qwen3_grounding.sh SIZE [Hydra overrides, such as hardware=gpu1 tuning=lora]      SIZE: 2b, 4b, 8b
+#
+# TRAIN_FILE  the parquet that sft.build_dataset wrote
+# MODEL_PATH  the checkpoint to start from (default: Qwen/Qwen3-VL-SIZE-Thinking of the hub)
+# OUTPUT_DIR  checkpoints and logs go to OUTPUT_DIR/TASK_NAME, the final checkpoint to OUTPUT_DIR/TASK_NAME/hf (outputs)
+# TASK_NAME, PROJECT_NAME  names of the run (sft_SIZE) and of the project (egm), also at Weights & Biases
+# WANDB_API_KEY or WANDB_MODE=offline  also log to Weights & Biases
+#
+# The same command goes on after an interruption.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+size=${1:?must be 2b, 4b or 8b}
+shift
+: "${TRAIN_FILE:?must name the parquet that sft.build_dataset wrote}"
+unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
+python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
+task=${TASK_NAME:-sft_$size}
+run=${OUTPUT_DIR:-outputs}/$task
+
+overrides=(
+  size="$size"
+  data.train_files="$TRAIN_FILE"
+  trainer.project_name="${PROJECT_NAME:-egm}"
+  trainer.experiment_name="$task"
+  trainer.default_local_dir="$run"
+)
+[[ -z ${MODEL_PATH:-} ]] || overrides+=(model.path="$MODEL_PATH")
+[[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
+
+$python -m sft.train "${overrides[@]}" "$@"
+exec $python -m qwen3vl_rl.export "$run" "$run/hf"
