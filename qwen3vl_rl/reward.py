@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qwen3vl_rl.grounding import Box, InputError, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000
+from qwen3vl_rl.grounding import Box, InputError, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
 
 
 class Parts(NamedTuple):
@@ -24,6 +24,7 @@ class Parts(NamedTuple):
     predicted_px: IntBox  # xyxy in whole pixels, as is the truth
     truth_px: IntBox
     iou: float  # of the two, 0..1
+    modal_iou: float | None  # of the answer's second box and the visible part; None where one box alone is asked for
     length_words: int  # whitespace-separated words of the whole answer, reasoning included
     length_tokens: int  # as generated, 0 where the caller does not say
     repeats: int  # longest run of one word repeated, 1 where none is
@@ -70,6 +71,13 @@ def efficient(parts: Parts) -> float:
     return mix(parts) * min(1.0, parts.budget_tokens / max(1, parts.length_tokens))
 
 
+def amodal(parts: Parts) -> float:
+    """`mix` of the amodal box, an amodal sample's truth; where the visible box is asked for, too, the mean of both."""
+    if parts.modal_iou is None:
+        return mix(parts)
+    return (mix(parts) + mix(parts._replace(iou=parts.modal_iou))) / 2
+
+
 def accuracy(parts: Parts) -> float:
     """[iou >= threshold]."""
     return float(parts.iou >= parts.threshold)
@@ -83,6 +91,7 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
         "normalized_exp": normalized_exp,
         "giou": giou,
         "efficient": efficient,
+        "amodal": amodal,
         "eval": accuracy,
     }
 )
@@ -104,12 +113,14 @@ def compute_score(
     """The reward of one answer, as verl's reward managers call it.
 
     `ground_truth` is the true box, xyxy on the 0..1000 scale; `extra_info` holds the image's `width` and `height` in
-    pixels and the answer's `length_tokens`. Where its `split` is `test` the reward is `eval` whatever `reward_type`
+    pixels, the answer's `length_tokens`, and `modal_xyxy_1000`, the visible part, where the prompt asks for the amodal
+    box first and that one second. Where its `split` is `test` the reward is `eval` whatever `reward_type`
     says. `reward_type`: a name of `REWARDS`, or `FILE.py:NAME`. `parser`: a name of `grounding.PARSERS`;
     `released_reward` is the released reward's reading. `data_source` and `kwargs` are verl's and not used.
 
     Returns `score` and its parts: `acc` ([iou >= threshold]), `iou`, `format` (1.0 where the answer holds a box),
-    `length_words`, `repeats`. An answer without a box and a malformed truth score 0, with no penalty.
+    `length_words`, `repeats`, and `modal_iou` where both boxes are asked for. An answer without a box and a malformed
+    truth score 0, with no penalty.
     Raises InputError for an unknown reward or parser and for a missing size.
     """
     extra_info = extra_info or {}
@@ -121,13 +132,24 @@ def compute_score(
     words = solution_str.split()
     repeats = longest_run(words)
     score = acc = overlap = 0.0
+    modal = _modal_iou(solution_str, parser, extra_info, width, height)
     if predicted is not None and truth is not None:
         predicted_px, truth_px = box_1000_to_px(predicted, width, height), box_1000_to_px(truth, width, height)
         overlap = iou(predicted_px, truth_px)
-        tokens = extra_info.get("length_tokens", 0)
-        parts = Parts(predicted_px, truth_px, overlap, len(words), tokens, repeats, alpha, threshold, budget_tokens)
+        parts = Parts(
+            predicted_px=predicted_px,
+            truth_px=truth_px,
+            iou=overlap,
+            modal_iou=modal,
+            length_words=len(words),
+            length_tokens=extra_info.get("length_tokens", 0),
+            repeats=repeats,
+            alpha=alpha,
+            threshold=threshold,
+            budget_tokens=budget_tokens,
+        )
         score, acc = float(reward(parts)), accuracy(parts)
-    return {
+    result = {
         "score": score,
         "acc": acc,
         "iou": overlap,
@@ -135,6 +157,7 @@ def compute_score(
         "length_words": float(len(words)),
         "repeats": float(repeats),
     }
+    return result if modal is None else {**result, "modal_iou": modal}
 
 
 def check_settings(reward_type: str, alpha: float, threshold: float, parser: str, budget_tokens: int, **_: Any) -> None:
@@ -184,6 +207,17 @@ def longest_run(words: list[str]) -> int:
     if not any(map(eq, words, words[1:])):  # the common case, without a Python loop
         return min(len(words), 1)
     return max(sum(1 for _ in run) for _, run in groupby(words))
+
+
+def _modal_iou(text: str, parser: str, extra_info: Mapping[str, Any], width: int, height: int) -> float | None:
+    """IoU of the answer's second `bbox_2d` and the visible part, 0 without one; None where one box is asked for."""
+    if extra_info.get("modal_xyxy_1000") is None:
+        return None
+    answer = text[max(0, text.rfind("</think>")) :]
+    begin = answer.find("bbox_2d", answer.find("bbox_2d") + 1)
+    second = parse_box_1000(answer[begin:], parser) if begin > 0 else None
+    truth = _truth_1000(extra_info["modal_xyxy_1000"])
+    return reward_iou(second, truth, width, height) if second and truth else 0.0
 
 
 def _truth_1000(ground_truth: Iterable[float]) -> Box | None:

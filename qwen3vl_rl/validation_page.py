@@ -17,7 +17,7 @@ MAX_SIDE_PX = 480  # larger images are embedded smaller
 
 
 class Example(NamedTuple):
-    image: str  # path
+    image: str | Image.Image  # path, or the image itself where the parquet holds it
     question: str
     answer: str
     truth_1000: Box
@@ -60,9 +60,9 @@ def _shown(example: Example, parser: str) -> Shown:
     )
 
 
-def _image_url(path: str) -> str:
+def _image_url(image: str | Image.Image) -> str:
     buffer = BytesIO()
-    with Image.open(path) as image:
-        image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-        image.convert("RGB").save(buffer, "JPEG", quality=85)
+    picture = (Image.open(image) if isinstance(image, str) else image).convert("RGB")
+    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    picture.save(buffer, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

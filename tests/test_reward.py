@@ -1,6 +1,7 @@
 import pickle
 import time
 from math import ceil, exp, log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def parts(iou=0.0, **changes):
     ordinary = {
         "predicted_px": (0, 0, 10, 10),
         "truth_px": (0, 0, 10, 10),
+        "modal_iou": None,
         "length_words": 10,
         "length_tokens": 40,
         "repeats": 1,
@@ -42,6 +44,7 @@ PARTS = st.builds(
     alpha=st.floats(0, 1),
     threshold=st.floats(0, 1),
     budget_tokens=st.integers(1, 500),
+    modal_iou=st.none() | st.floats(0, 1),
 )
 
 
@@ -72,6 +75,7 @@ def test_rewards_are_their_formulas(parts):
         "normalized_exp": (1 - exp(-k * i)) / (1 - exp(-k)),
         "giou": a * right + (1 - a) * (1 + giou_of_masks(parts.predicted_px, parts.truth_px)) / 2,
         "efficient": mixed / over,
+        "amodal": mixed if (m := parts.modal_iou) is None else (mixed + a * (m >= t) + (1 - a) * m) / 2,
         "eval": right,
     }
     assert {name: reward(parts) for name, reward in REWARDS.items()} == pytest.approx(expected, rel=0, abs=1e-9)
@@ -263,7 +267,7 @@ def test_missing_extra_info_names_the_width():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_unknown_reward_lists_the_known_ones(split):
-    known = "mix, sigmoid, penalty, normalized_exp, giou, efficient, eval"
+    known = "mix, sigmoid, penalty, normalized_exp, giou, efficient, amodal, eval"
     with pytest.raises(InputError, match=f'reward_type: expected one of {known} or FILE.py:NAME, got "best"'):
         score(answer(TRUTH), info={**INFO, "split": split}, reward_type="best")
 
@@ -279,6 +283,33 @@ def test_reward_type_alpha_and_threshold_are_required_even_for_the_test_split(mi
     del settings[missing]
     with pytest.raises(TypeError, match=missing):
         compute_score("grounding", answer(TRUTH), TRUTH, {**INFO, "split": "test"}, **settings)
+
+
+# Amodal samples
+
+MODAL = [100, 200, 300, 600]
+BOTH = {**INFO, "modal_xyxy_1000": MODAL}
+
+
+def test_an_amodal_sample_is_scored_on_the_box_that_is_its_truth():
+    result = score(answer(TRUTH), reward_type="amodal")
+    assert result["score"] == 1 and "modal_iou" not in result
+
+
+@pytest.mark.parametrize(("visible", "expected"), [(MODAL, 1.0), ((100, 200, 300, 400), 0.875), ((0, 0, 50, 50), 0.5)])
+def test_both_boxes_count_where_both_are_asked_for(visible, expected):
+    text = f"{answer(TRUTH)}\n{answer_text(visible, 'visible part')}"
+    result = score(text, info=BOTH, reward_type="amodal")
+    assert result["score"] == pytest.approx(expected)
+    assert result["modal_iou"] == reward_iou(visible, MODAL, 1000, 1000)
+    assert score(text, info=BOTH)["score"] == 1  # other rewards count the first box alone
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no box", answer(TRUTH), answer(TRUTH, 'bbox_2d [1, 2, 3, 4], "bbox_2d": [1, 2, 3, 4]')]
+)
+def test_a_visible_box_that_is_not_answered_counts_0(text):
+    assert score(text, info=BOTH, reward_type="amodal")["modal_iou"] == 0
 
 
 # A reward of your own
@@ -303,6 +334,14 @@ def test_a_function_in_any_file_may_be_the_reward(tmp_path):
         score("", reward_type=f"{tmp_path}/mine.py:longer")
     with pytest.raises(InputError, match='expected a function "constant" in'):
         score("", reward_type=f"{tmp_path}/mine.py:constant")
+
+
+def test_the_example_of_one_pays_right_answers_for_being_short():
+    name = f"{Path(__file__).parents[1]}/examples/rewards/shorter.py:shorter"
+    right, wrong = (score(answer(box, ""), reward_type=name) for box in (TRUTH, (0, 0, 10, 10)))
+    assert right["score"] == pytest.approx(1 + 0.1 * (50 - right["length_words"]) / 50)
+    assert wrong["score"] == 0
+    assert score(answer(TRUTH, "so " * 60), reward_type=name)["score"] == 1
 
 
 # Nasty answers

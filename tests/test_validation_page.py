@@ -38,3 +38,8 @@ def test_an_answer_without_a_box_says_so(example):
     page = render_page("step 3", [example._replace(answer="no idea")], "house")
     assert "no box" in page
     assert 'class="predicted"' not in page
+
+
+def test_the_image_itself_does_as_well(example):
+    shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "house")
+    assert shown == render_page("step 3", [example], "house")

@@ -1,10 +1,11 @@
 """What verl 0.9.1 does not report of the rollouts: reward parts of every training step, pages of validation pictures.
 
 verl's trainer takes all rollouts from its replay buffer, and logs what `sample` returns beside them. Ours is chosen
-through `trainer.v1.sampler.custom_sampler`; it samples as verl's synchronous trainer does.
+through `trainer.v1.sampler.custom_sampler`.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.validation_page import Example, render_page
@@ -20,7 +21,7 @@ from qwen3vl_rl.validation_page import Example, render_page
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
-class ReportingReplayBuffer(ReplayBuffer):
+class _Reporting:
     """`sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser` and `examples` (pictures a page)."""
 
     def __init__(self, **kwargs: Any):
@@ -53,6 +54,14 @@ class ReportingReplayBuffer(ReplayBuffer):
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
 
 
+class ReportingReplayBuffer(_Reporting, ReplayBuffer):
+    """For the synchronous trainer."""
+
+
+class ReportingReplayBufferAsync(_Reporting, ReplayBufferAsync):
+    """For `trainer.v1.trainer_mode` other than `sync`."""
+
+
 def check_lengths(tokens: Sequence[int]) -> None:
     """Raise ValueError for a step whose sequences all have one length, which verl 0.9.1 cannot take apart.
 
@@ -66,10 +75,13 @@ def check_lengths(tokens: Sequence[int]) -> None:
 
 
 def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
-    """`reward/NAME`: the mean over a step's answers of every part that the reward function returned."""
+    """`reward/NAME`: the mean of every part that the reward function returned, over the answers that have it."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
-    parts = [fields["reward_extra_info"] for fields in plain(data["extra_fields"])]
-    return {f"reward/{name}": float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    values = defaultdict(list)
+    for fields in plain(data["extra_fields"]):
+        for name, value in fields["reward_extra_info"].items():
+            values[f"reward/{name}"].append(value)
+    return {name: float(np.mean(column)) for name, column in values.items()}
 
 
 def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info: Mapping) -> Example:

@@ -1,0 +1,171 @@
+"""Stage 2 under variants, ranks and kills: `bash scripts/test.sh --soak -k test_rl`. One run takes two minutes."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from qwen3vl_rl.engine.checkpoints import latest_step
+from qwen3vl_rl.engine.launch import read_metrics
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 600
+# An untrained model never answers with a box, and all its answers score 0. This reward tells them apart.
+LENGTHS = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    return {"score": len(set(solution_str)) / 10, "characters": len(solution_str)}
+"""
+
+
+@pytest.fixture(scope="module")
+def lengths(tmp_path_factory) -> list[str]:
+    """Overrides for a reward function of a user's own that verl calls directly."""
+    path = tmp_path_factory.mktemp("rewards") / "lengths.py"
+    path.write_text(LENGTHS)
+    return [f"reward.custom_reward_function.path={path}"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """No test leaves a segment of shared memory or a process of Ray behind."""
+    segments = set(os.listdir("/dev/shm"))
+    yield
+    assert set(os.listdir("/dev/shm")) <= segments
+    assert [process.info for process in psutil.process_iter(["name"]) if is_ours(process)] == []
+
+
+def is_ours(process: psutil.Process) -> bool:
+    try:
+        return process.username() == psutil.Process().username() and "/tmp/egm-" in process.environ().get("TMPDIR", "")
+    except psutil.Error:
+        return False
+
+
+def steps_of(run: Path) -> list[int]:
+    return sorted(read_metrics(run))
+
+
+# Variants
+
+
+def test_minibatches_below_the_batch_are_clipped_in_gspo_s_range(train, rl_command, lengths, tmp_path):
+    clip = [f"actor_rollout_ref.actor.{name}=3e-4" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high")]
+    variant = ["actor_rollout_ref.actor.ppo_mini_batch_size=2", "trainer.total_training_steps=2", *clip, *lengths]
+    train(rl_command(tmp_path, *variant), TIMEOUT_S)
+    metrics = read_metrics(tmp_path)
+    assert max(step["actor/pg_clipfrac"] for step in metrics.values()) > 0
+    assert all(step["reward/characters"] > 0 for step in metrics.values())  # the parts are the function's own
+
+
+def test_without_kl_there_is_no_reference(train, rl_command, tmp_path):
+    train(
+        rl_command(tmp_path, "actor_rollout_ref.actor.use_kl_loss=false", "trainer.total_training_steps=2"), TIMEOUT_S
+    )
+    for step in read_metrics(tmp_path).values():
+        assert "actor/kl_loss" not in step and "timing_s/ref" not in step
+
+
+def test_two_ranks_share_the_work(train, rl_command, lengths, tmp_path):
+    ranks = ["trainer.n_gpus_per_node=2", "ray_kwargs.ray_init.num_gpus=2", "trainer.total_training_steps=2"]
+    train(rl_command(tmp_path, *ranks, *lengths), TIMEOUT_S)
+    metrics = read_metrics(tmp_path)
+    assert list(metrics) == [1, 2]
+    assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3  # both were synced
+    shards = {path.name for path in (tmp_path / "global_step_2" / "actor").glob("model_*")}
+    assert shards == {"model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"}
+
+
+def test_a_hung_rollout_ends_in_a_clear_error(rl_command, tmp_path):
+    command = rl_command(tmp_path / "run", "trainer.total_training_steps=50", "trainer.step_timeout_s=200")
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(run, lambda: 1 in read_metrics(tmp_path / "run"))
+    server = find_process(run, "vLLMHttpServer")
+    server.suspend()
+    _, errors = run.communicate(timeout=TIMEOUT_S)
+    assert run.returncode == 1
+    assert "training stopped with no step in 200 s" in errors
+
+
+# Kills
+
+
+def processes_below(run: subprocess.Popen) -> Iterator[psutil.Process]:
+    yield from psutil.Process(run.pid).children(recursive=True)
+
+
+def find_process(run: subprocess.Popen, name: str) -> psutil.Process:
+    for process in processes_below(run):
+        if name in " ".join(process.cmdline()):
+            return process
+    pytest.fail(f"no process {name}: {[' '.join(process.cmdline())[:60] for process in processes_below(run)]}")
+
+
+def wait_for(run: subprocess.Popen, condition) -> None:
+    for _ in range(TIMEOUT_S * 5):
+        if condition():
+            return
+        assert run.poll() is None
+        time.sleep(0.2)
+    pytest.fail("the run did not come so far")
+
+
+VICTIMS = {
+    "launcher": None,  # the process that the user has started
+    "driver": "verl.trainer.main_ppo",
+    "trainer": "TaskRunnerV1",
+    "actor worker": "WorkerDict",
+    "rollout server": "vLLMHttpServer",
+    "raylet": "raylet/raylet",
+}
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_a_killed_run_goes_on_at_its_last_checkpoint(victim, train, rl_command, lengths, tmp_path):
+    """Killed with -9 at a random moment after the first checkpoint; the same command then does the rest."""
+    folder, rng = tmp_path / "run", random.Random(victim)
+    options = ["trainer.total_training_steps=6", "trainer.save_freq=2", "trainer.test_freq=2", *lengths]
+    command = rl_command(folder, *options)
+    run = subprocess.Popen(command, cwd=ROOT)
+    wait_for(run, lambda: folder.exists() and latest_step(folder) == 2)
+    time.sleep(rng.uniform(0, 6))
+    pid = run.pid if VICTIMS[victim] is None else find_process(run, VICTIMS[victim]).pid
+    os.kill(pid, signal.SIGKILL)
+    assert run.wait(TIMEOUT_S) != 0
+    saved = latest_step(folder)
+    assert saved in (2, 4)
+    screen = train(command, TIMEOUT_S)
+    done = [int(line.split()[1]) for line in screen.splitlines() if line.startswith("step ")]
+    assert done == list(range(saved + 1, 7))
+    assert steps_of(folder) == [1, 2, 3, 4, 5, 6]
+    assert latest_step(folder) == 6
+
+
+def test_ctrl_c_ends_a_run_and_all_that_it_started(rl_command, tmp_path):
+    run = subprocess.Popen(rl_command(tmp_path / "run", "trainer.total_training_steps=50"), cwd=ROOT)
+    wait_for(run, lambda: 1 in read_metrics(tmp_path / "run"))
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) != 0
+
+
+def test_a_full_disk_is_reported_and_leaves_the_previous_checkpoint_whole(train, rl_command, tmp_path):
+    """The second checkpoint may not grow beyond 4 MB, as on a full disk; the first one then serves."""
+    folder = tmp_path / "run"
+    train(rl_command(folder, "trainer.total_training_steps=1", "trainer.save_freq=1"), TIMEOUT_S)
+    more = rl_command(folder, "trainer.total_training_steps=2", "trainer.save_freq=1")
+    limited = ["bash", "-c", 'ulimit -f 4096; trap "" XFSZ; exec "$@"', "bash", *more]
+    run = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert run.returncode == 1
+    assert "training stopped with" in run.stderr
+    assert latest_step(folder) == 1
+    shutil.rmtree(folder / "global_step_2", ignore_errors=True)
+    train(more, TIMEOUT_S)
+    assert latest_step(folder) == 2
+    assert json.loads((folder / "global_step_2" / "actor" / "fsdp_config.json").read_text())["world_size"] == 1
