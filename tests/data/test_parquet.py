@@ -88,7 +88,7 @@ def test_traces_of_other_samples_are_an_error_and_keep_the_earlier_file(world, t
     out.write_text("earlier")
     traces.write_text('{"id": "other", "reasoning": "a"}\n')
     done = run("sft.build_dataset", *common(world, out), "--traces", traces)
-    assert done.returncode == 2 and "expected traces of the chosen samples" in done.stderr
+    assert done.returncode == 2 and "of the chosen samples" in done.stderr
     assert out.read_text() == "earlier"
 
 
