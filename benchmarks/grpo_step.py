@@ -53,13 +53,13 @@ ENGINES = {
     "sglang": [f"+{SGLANG}.attention_backend=triton", f"+{SGLANG}.sampling_backend=pytorch"],
 }
 PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "update_weights")
+SETTINGS = ("size", "engine", "hardware", "gpus", "prompts", "samples_per_prompt", "answer_tokens", "steps", "set")
 ERROR_LINES = 15
 POLL_S = 1.0
 
 
 def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> list[str]:
-    hardware = f"gpu{args.gpus}" if has_gpu() else "cpu"
-    command = [f"size={args.size}", f"hardware={hardware}", f"engine={args.engine}", *ENGINES[args.engine]]
+    command = [f"size={args.size}", f"hardware={args.hardware}", f"engine={args.engine}", *ENGINES[args.engine]]
     command += [
         f"actor_rollout_ref.model.path={checkpoint}",
         f"data.train_files={parquet}",
@@ -185,6 +185,7 @@ def parse() -> argparse.Namespace:
     for variant in args.variant:
         if unknown := set(variant.split("+")) - CHANGES.keys():
             parser.error(f"--variant {variant}: expected words of {', '.join(CHANGES)}, got {unknown.pop()}")
+    args.hardware = f"gpu{args.gpus}" if has_gpu() else "cpu"
     return args
 
 
@@ -196,9 +197,7 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
         parquet = rl_parquet(work, args.prompts * (args.steps + 1))
-        settings = {
-            name: getattr(args, name) for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "set")
-        }
+        settings = {name: getattr(args, name) for name in SETTINGS}
         results: list[dict] = []
         for variant in args.variant:
             print(f"== {variant}", flush=True)

@@ -112,6 +112,6 @@ PUBLISHED: Mapping[str, Shape] = {
 
 
 def find_shape(size: str, model: str | None) -> Shape:
-    """Of the checkpoint in the folder `model` where there is one, else the published one. Raises KeyError for others."""
+    """Of the checkpoint in the folder `model` where there is one, else the published one. KeyError for others."""
     path = Path(model or "").expanduser() / "config.json"
     return read_shape(json.loads(path.read_text())) if path.is_file() else PUBLISHED[size]

@@ -1,0 +1,150 @@
+"""Fit the planner's constants on measurements, and show how well the planner then foretells them.
+
+    python -m benchmarks.fit_plan benchmarks/{grpo,serving}_*.json [--out qwen3vl_rl/plan_constants.yaml]
+
+Takes results of `benchmarks.grpo_step` and `benchmarks.serving` from GPUs. A constant is the median of what each
+measurement gives for it; one that no measurement gives stays as it is. With `--out` the constants are written.
+"""
+
+import argparse
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks import grpo_step
+from benchmarks.common import IMAGE_PX
+from qwen3vl_rl import plan
+from qwen3vl_rl.grounding import cli
+from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant of one result of `grpo_step`, with the run that the planner sees in its recipe."""
+
+    file: str
+    variant: str
+    run: plan.Run
+    step_s: float
+    phases_s: dict[str, float]
+    actor_peak_gib: float
+
+
+def read_steps(path: Path) -> Iterator[Measured]:
+    result = json.loads(path.read_text())
+    settings = argparse.Namespace(**result["settings"])
+    for found in result["variants"]:
+        if "steps" not in found:
+            continue
+        overrides = grpo_step.recipe(settings, Path("none"), Path("none"), found["variant"], Path("none"))
+        config = plan.compose_recipe(overrides)
+        workload = argparse.Namespace(image=IMAGE_PX, answer_tokens=settings.answer_tokens, samples=settings.prompts)
+        run = plan.read_run(config, workload)
+        text = round(found["prompt_tokens"]["median"]) - run.image_tokens
+        phases = {name: values["median"] for name, values in found["phases_s"].items()}
+        yield Measured(
+            path.name,
+            found["variant"],
+            replace(run, prompt_text_tokens=text),
+            found["step_s"]["median"],
+            phases,
+            found["actor_peak_gib"]["median"],
+        )
+
+
+def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+    """(constant, what one measurement gives for it); single GPUs alone, where nothing is communicated."""
+    alone = [step for step in steps if step.run.gpus == 1]
+    for step in alone:
+        run, phases = step.run, step.phases_s
+        known = [phases[name] for name in phases if name not in ("reward", "adv")]
+        yield "fixed_step_s", step.step_s - sum(known)
+        if not run.ref_offload and "ref" in phases:
+            yield "forward_utilisation", run.forward_flops / (gpu.flops * phases["ref"])
+        if not (run.param_offload or run.optimizer_offload):
+            passes = 4 if run.checkpointing else 3
+            yield "update_utilisation", passes * run.forward_flops / (gpu.flops * phases["update_actor"])
+            yield "sync_bytes_per_s", BF16_BYTES * run.shape.parameters / phases["update_weights"]
+        counted = plan.update_memory_gib(run, replace(constants, logit_bytes=0, reserved_gib=0))
+        logits = run.tokens_per_micro_batch * run.shape.vocab_size
+        yield "logit_bytes", (step.actor_peak_gib - sum(counted.values())) * plan.GIB / logits
+    for step in alone:
+        for other in alone:
+            offloaded, resident = step.run, other.run
+            comparable = replace(offloaded, **_resident(resident)) == resident
+            if offloaded.optimizer_offload and not resident.optimizer_offload and comparable:
+                moved = 6 * step.run.weight_bytes
+                yield "host_bytes_per_s", moved / (step.phases_s["update_actor"] - other.phases_s["update_actor"])
+
+
+def _resident(run: plan.Run) -> dict:
+    """The fields of `run` in which offloading, and what does not touch the update, may differ."""
+    names = ("param_offload", "optimizer_offload", "ref_offload", "rollout_memory_share", "old_log_probs")
+    return {name: getattr(run, name) for name in names}
+
+
+def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, float]]:
+    """From latencies of single requests: a token costs a step and the reading of all weights. Takes two sizes."""
+    points = []
+    for result in (json.loads(path.read_text()) for path in paths):
+        tokens, seconds = zip(
+            *((row["answer_tokens"], row["latency_s"]["median"]) for row in result["latency"]), strict=True
+        )
+        read = BF16_BYTES * PUBLISHED[result["size"]].language_parameters / gpu.memory_bytes_per_s
+        points.append((read, np.polyfit(tokens, seconds, 1)[0]))
+    if len({read for read, _ in points}) > 1:
+        slope, step_s = np.polyfit(*zip(*points, strict=True), 1)
+        yield "decode_bandwidth_share", 1 / slope
+        yield "decode_step_s", max(step_s, 0.0)
+
+
+def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+    """What each sequence of a batch adds to a token's time, given all else."""
+    for step in steps:
+        rest = step.phases_s["gen"] - plan.generation_s(step.run, gpu, replace(constants, sequence_step_s=0.0))
+        engines = step.run.gpus / step.run.rollout_tp
+        yield "sequence_step_s", max(rest, 0.0) / (step.run.answer_tokens * step.run.samples / engines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="+")
+    parser.add_argument("--gpu", choices=plan.GPUS, default="h200")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    gpu, (constants, sources) = plan.GPUS[args.gpu], plan.read_constants()
+    serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
+    steps = [step for path in args.results if path not in serving for step in read_steps(path)]
+    source = f"measured: {', '.join(sorted(path.name for path in args.results))}"
+    for fit in (
+        lambda c: fit_steps(steps, gpu, c),
+        lambda _: fit_decoding(serving, gpu),
+        lambda c: fit_generation(steps, gpu, c),
+    ):
+        found = defaultdict(list)
+        for name, value in fit(constants):
+            found[name].append(value)
+        constants = replace(constants, **{name: statistics.median(values) for name, values in found.items()})
+        sources |= dict.fromkeys(found, source)
+        for name, values in found.items():
+            print(
+                f"{name}: {statistics.median(values):.4g}, from {', '.join(f'{value:.4g}' for value in sorted(values))}"
+            )
+    for step in steps:
+        foretold = plan.step_seconds(step.run, gpu, constants)
+        print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, foretold {sum(foretold.values()):.1f}")
+        for name, seconds in foretold.items():
+            print(f"  {name}: {step.phases_s.get(name, float('nan')):.2f}, foretold {seconds:.2f}")
+    if args.out:
+        entries = {name: {"value": value, "source": sources[name]} for name, value in asdict(constants).items()}
+        args.out.write_text(yaml.safe_dump(entries, sort_keys=False, width=120))
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,383 @@
+"""Will stage 2 fit, and how long will it take? Memory and time of a step, from first principles.
+
+    python -m qwen3vl_rl.plan size=qwen3vl_8b hardware=node8 [OVERRIDE OF THE RECIPE …]
+
+Reads the very recipe that `qwen3vl_rl.train` would run, counts bytes and floating-point operations from the model's
+shape, and divides by what a GPU can do times a few constants (`plan_constants.yaml`: how much of it is reached). Each
+constant says what it was measured on, or that it is assumed; `benchmarks/fit_plan.py` fits them. Nothing is started,
+and neither torch nor a GPU is needed. A plan is for answers of `--answer-tokens`; the exit code is 1 where the run does
+not fit.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from qwen3vl_rl.engine import launch
+from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED, Shape, find_shape, image_tokens
+
+GIB = 1 << 30
+FP32_BYTES = 4
+RL_SAMPLES = 83_989  # of the paper's 8B run
+ANSWER_TOKENS = 101  # mean of EGM-8B's answers in the paper
+PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
+GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Data sheet values of one GPU: memory that a program sees, dense bfloat16 operations and memory bytes a second."""
+
+    memory_gib: float
+    flops: float
+    memory_bytes_per_s: float
+
+
+GPUS: Mapping[str, Gpu] = {
+    "a100": Gpu(79, 312e12, 2.04e12),
+    "h100": Gpu(79, 989.5e12, 3.35e12),
+    "h200": Gpu(140, 989.5e12, 4.8e12),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What of a recipe decides memory and time."""
+
+    shape: Shape
+    gpus: int
+    gpus_per_node: int
+    prompts: int
+    samples_per_prompt: int
+    image_tokens: int
+    prompt_text_tokens: int
+    answer_tokens: int
+    train_samples: int
+    epochs: int
+    tokens_per_micro_batch: int
+    checkpointing: bool
+    param_offload: bool
+    optimizer_offload: bool
+    ref_offload: bool
+    reference: bool
+    old_log_probs: bool
+    rollout_memory_share: float
+    rollout_tp: int
+    rollout_slots: int
+    rollout_sleeps: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.image_tokens + self.prompt_text_tokens
+
+    @property
+    def sequence_tokens(self) -> int:
+        return self.prompt_tokens + self.answer_tokens
+
+    @property
+    def samples(self) -> int:
+        return self.prompts * self.samples_per_prompt
+
+    @property
+    def micro_batches(self) -> int:
+        """Of one GPU in a step."""
+        return math.ceil(self.samples * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
+
+    @property
+    def weight_bytes(self) -> float:
+        """One 32-bit copy of the model, this GPU's share."""
+        return FP32_BYTES * self.shape.parameters / self.gpus
+
+    @property
+    def forward_flops(self) -> float:
+        """One pass over all samples of a step, on all GPUs. verl computes logits of every token."""
+        tokens = self.sequence_tokens
+        sequence = self.shape.language_flops(tokens, tokens) + self.shape.vision_flops(self.image_tokens)
+        return self.samples * sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """How much of the data sheet is reached, and what counting does not give. `plan_constants.yaml` has the values."""
+
+    update_utilisation: float  # of dense bfloat16 operations, recomputation counted
+    forward_utilisation: float
+    decode_bandwidth_share: float  # of the memory's bytes a second, while weights and cache are read
+    decode_step_s: float  # per token, beside reading: launches, sampling, scheduling
+    sequence_step_s: float  # per token and sequence in a batch
+    host_bytes_per_s: float  # between GPU and host memory, for what is offloaded
+    sync_bytes_per_s: float  # from actor to rollout engine
+    fixed_step_s: float  # what depends on none of these
+    node_bytes_per_s: float  # between GPUs of one node, per GPU
+    network_bytes_per_s: float  # between nodes, per GPU
+    logit_bytes: float  # per token and word of the vocabulary, at the peak of the update
+    activation_values: float  # per token and hidden value, kept in a layer while it is computed; bfloat16
+    reserved_gib: float  # of each GPU: contexts, fragments, communication buffers
+
+
+def read_constants(path: Path | None = None) -> tuple[Constants, dict[str, str]]:
+    """The constants, and where each comes from."""
+    text = path.read_text() if path else files("qwen3vl_rl").joinpath("plan_constants.yaml").read_text()
+    entries = yaml.safe_load(text)
+    return Constants(**{name: entry["value"] for name, entry in entries.items()}), {
+        name: entry["source"] for name, entry in entries.items()
+    }
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
+    """Of each GPU at the peak of the update, with the rollout engine asleep."""
+    shape, tokens = run.shape, run.tokens_per_micro_batch
+    layers = shape.num_hidden_layers
+    in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
+    kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
+    whole_blocks = 2 * BF16_BYTES * (shape.block_weights + shape.vocab_size * shape.hidden_size)  # gathered, prefetched
+    parts = {
+        "weights, gradients, Adam moments": 4 * run.weight_bytes,
+        "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
+        "weights gathered from other GPUs": whole_blocks if run.gpus > 1 else whole_blocks / 2,
+        "activations": kept + in_a_layer,
+        "logits": constants.logit_bytes * tokens * shape.vocab_size,
+        "reserved": constants.reserved_gib * GIB,
+    }
+    return {name: size / GIB for name, size in parts.items()}
+
+
+def rollout_memory_gib(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
+    """Of each GPU while answers are generated."""
+    state = (1 - run.param_offload) + 2 * (1 - run.optimizer_offload)  # gradients are gone by then
+    reference = run.reference and not run.ref_offload
+    return {
+        "training state that stays": (state + reference) * run.weight_bytes / GIB,
+        "rollout engine": run.rollout_memory_share * gpu.memory_gib,
+        "reserved": constants.reserved_gib,
+    }
+
+
+def cache_tokens(run: Run, gpu: Gpu, constants: Constants) -> int:
+    """Tokens whose keys and values one rollout engine holds."""
+    weights = BF16_BYTES * run.shape.parameters / run.rollout_tp
+    room = (run.rollout_memory_share * gpu.memory_gib - constants.reserved_gib) * GIB - weights
+    return max(0, int(room * run.rollout_tp / run.shape.cache_bytes(1)))
+
+
+def problems(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
+    """What does not fit, in words; empty where everything does."""
+    found = []
+    room = gpu.memory_gib * (1.0 if run.rollout_sleeps else 1 - run.rollout_memory_share)
+    update = sum(update_memory_gib(run, constants).values())
+    rollout = sum(rollout_memory_gib(run, gpu, constants).values())
+    if update > room:
+        found.append(f"the update takes {update:.0f} GiB of {room:.0f}")
+    if rollout > gpu.memory_gib:
+        found.append(f"generation takes {rollout:.0f} GiB of {gpu.memory_gib:.0f}")
+    if cache_tokens(run, gpu, constants) < run.sequence_tokens:
+        found.append("the rollout engine has no room for a single sequence")
+    return found
+
+
+def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
+    """Changes of which each alone makes everything fit, the mildest of its kind; the last kind is more GPUs."""
+    limit, share = run.tokens_per_micro_batch, run.rollout_memory_share
+    offloaded = replace(run, param_offload=True, optimizer_offload=True, ref_offload=True, rollout_sleeps=True)
+    kinds: list[list[tuple[str, Run]]] = [
+        [("actor_rollout_ref.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
+        [
+            (f"actor_rollout_ref.rollout.gpu_memory_utilization={less}", replace(run, rollout_memory_share=less))
+            for less in (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+            if less < share
+        ],
+        [
+            (f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
+            for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
+            if less >= run.sequence_tokens
+        ],
+        [("offload parameters, optimizer and reference, as the recipe does", offloaded)],
+        [
+            (f"{more} GPUs, offloading as the recipe does", replace(offloaded, gpus=more))
+            for more in GPU_COUNTS
+            if more > run.gpus
+        ],
+    ]
+    first = (next((words for words, changed in kind if not problems(changed, gpu, constants)), None) for kind in kinds)
+    return [words for words in first if words]
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
+    """Of the phases of one step, under verl's names."""
+    phases = {"gen": generation_s(run, gpu, constants)}
+    if run.old_log_probs:
+        phases["old_log_prob"] = pass_s(run, gpu, constants) + offload_s(run, constants, params=run.param_offload)
+    if run.reference:  # offloaded, its weights come from the host for every micro-batch, beside the computation
+        streamed = run.ref_offload * run.micro_batches * run.weight_bytes / constants.host_bytes_per_s
+        phases["ref"] = max(pass_s(run, gpu, constants), streamed)
+    phases["update_actor"] = update_s(run, gpu, constants)
+    weights = BF16_BYTES * run.shape.parameters
+    phases["update_weights"] = weights / constants.sync_bytes_per_s + offload_s(
+        run, constants, params=run.param_offload
+    )
+    return phases | {"other": constants.fixed_step_s}
+
+
+def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
+    compute = run.forward_flops / (run.gpus * gpu.flops * constants.forward_utilisation)
+    return max(compute, communication_s(run, constants, copies=1))
+
+
+def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
+    passes = 4 if run.checkpointing else 3
+    compute = passes * run.forward_flops / (run.gpus * gpu.flops * constants.update_utilisation)
+    # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
+    moved = communication_s(run, constants, copies=4)
+    return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
+
+
+def communication_s(run: Run, constants: Constants, copies: int) -> float:
+    """Moving `copies` 16-bit copies of all weights through every GPU, for each micro-batch."""
+    if run.gpus == 1:
+        return 0.0
+    across_nodes = run.gpus > run.gpus_per_node
+    rate = constants.network_bytes_per_s if across_nodes else constants.node_bytes_per_s
+    return run.micro_batches * copies * BF16_BYTES * run.shape.parameters * (1 - 1 / run.gpus) / rate
+
+
+def offload_s(run: Run, constants: Constants, params: bool, moments: bool = False) -> float:
+    """To the GPU and back, this GPU's share."""
+    return 2 * run.weight_bytes * (params + 2 * moments) / constants.host_bytes_per_s
+
+
+def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token."""
+    engines = run.gpus / run.rollout_tp
+    prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
+    prefill = run.prompts * prompt / (run.gpus * gpu.flops * constants.forward_utilisation)
+    sequences = run.samples / engines
+    slots = min(run.rollout_slots, cache_tokens(run, gpu, constants) // run.sequence_tokens)
+    waves = math.ceil(sequences / max(slots, 1))
+    batch = sequences / waves
+    return prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+
+
+def token_s(run: Run, gpu: Gpu, constants: Constants, batch: float) -> float:
+    """One more token of each of `batch` sequences: all weights and their caches are read once."""
+    cache = run.shape.cache_bytes(batch * (run.prompt_tokens + run.answer_tokens / 2))
+    read = (BF16_BYTES * run.shape.language_parameters + cache) / run.rollout_tp
+    reading = read / (gpu.memory_bytes_per_s * constants.decode_bandwidth_share)
+    return constants.decode_step_s + batch * constants.sequence_step_s + reading
+
+
+# --- from recipe to report -------------------------------------------------------------------------------------------
+
+
+def compose_recipe(overrides: Sequence[str]) -> DictConfig:
+    """The recipe of stage 2; sizes may be called `qwen3vl_8b`. Raises InputError for what does not compose."""
+    plain = [override.replace("size=qwen3vl_", "size=") for override in overrides]
+    folder = Path(__file__).parent / "config"
+    launch.check_choices(folder, plain)
+    try:
+        with initialize_config_dir(str(folder), version_base=None):
+            return compose("grounding_grpo", plain, return_hydra_config=True)
+    except HydraException as error:
+        raise InputError(f"recipe: {' '.join(str(error).split())}") from None
+
+
+def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    size = config.hydra.runtime.choices["size"]
+    try:
+        shape = find_shape(size, config.actor_rollout_ref.model.path)
+    except KeyError:
+        raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
+    fsdp = actor.fsdp_config
+    return Run(
+        shape=shape,
+        gpus=config.trainer.nnodes * config.trainer.n_gpus_per_node,
+        gpus_per_node=config.trainer.n_gpus_per_node,
+        prompts=config.data.train_batch_size,
+        samples_per_prompt=rollout.n,
+        image_tokens=image_tokens(*args.image),
+        prompt_text_tokens=PROMPT_TEXT_TOKENS,
+        answer_tokens=args.answer_tokens,
+        train_samples=args.samples,
+        epochs=config.trainer.total_epochs,
+        tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
+        checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
+        param_offload=fsdp.param_offload,
+        optimizer_offload=fsdp.optimizer_offload,
+        ref_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload,
+        reference=actor.use_kl_loss,
+        old_log_probs=not config.algorithm.rollout_correction.bypass_mode,
+        rollout_memory_share=rollout.gpu_memory_utilization,
+        rollout_tp=rollout.tensor_model_parallel_size,
+        rollout_slots=rollout.max_num_seqs,
+        rollout_sleeps=rollout.free_cache_engine,
+    )
+
+
+def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str]) -> str:
+    lines = [f"{run.shape.parameters / 1e9:.2f} billion parameters; GPUs: {run.gpus} of {gpu.memory_gib:.0f} GiB"]
+    for title, parts in (
+        ("update", update_memory_gib(run, constants)),
+        ("generation", rollout_memory_gib(run, gpu, constants)),
+    ):
+        lines.append(f"\nmemory of each GPU, {title}: {sum(parts.values()):.0f} GiB")
+        lines += [f"  {size:7.1f}  {name}" for name, size in parts.items() if size]
+    found = problems(run, gpu, constants)
+    lines.append("\nit fits" if not found else f"\nit does not fit: {'; '.join(found)}")
+    if found:
+        lines += ["any of these would fit:"] + [f"  {words}" for words in remedies(run, gpu, constants)]
+    phases = step_seconds(run, gpu, constants)
+    step_s, steps = sum(phases.values()), run.train_samples // run.prompts
+    lines.append(
+        f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.samples_per_prompt} answers of "
+        f"{run.answer_tokens}: {step_s:.0f} s"
+    )
+    lines += [f"  {seconds:7.1f}  {name}" for name, seconds in phases.items()]
+    lines.append(
+        f"\nan epoch of {run.train_samples} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
+        f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
+    )
+    assumed = [name for name, source in sources.items() if source.startswith("assumed")]
+    if assumed:
+        lines.append(f"assumed, not measured: {', '.join(assumed)}")
+    return "\n".join(lines)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
+    parser.add_argument("--gpu", choices=GPUS, default="h200")
+    parser.add_argument("--samples", type=int, default=RL_SAMPLES, help="of the training set")
+    parser.add_argument("--image", type=image_size, default=(640, 480), metavar="WIDTHxHEIGHT")
+    parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS)
+    args = parser.parse_args()
+    constants, sources = read_constants()
+    run, gpu = read_run(compose_recipe(args.overrides), args), GPUS[args.gpu]
+    print(report(run, gpu, constants, sources))
+    if problems(run, gpu, constants):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,176 @@
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import fit_plan, grpo_step
+from qwen3vl_rl import plan
+from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
+
+GPU = plan.GPUS["h200"]
+CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measurements
+    update_utilisation=0.35,
+    forward_utilisation=0.4,
+    decode_bandwidth_share=0.6,
+    decode_step_s=0.002,
+    sequence_step_s=1e-5,
+    host_bytes_per_s=2e10,
+    sync_bytes_per_s=5e9,
+    fixed_step_s=3.0,
+    node_bytes_per_s=2e11,
+    network_bytes_per_s=2e10,
+    logit_bytes=10.0,
+    activation_values=34.0,
+    reserved_gib=4.0,
+)
+WORKLOAD = argparse.Namespace(image=(640, 480), answer_tokens=100, samples=1000)
+
+
+def read(*overrides: str) -> plan.Run:
+    return plan.read_run(plan.compose_recipe(overrides), WORKLOAD)
+
+
+RUN = read("size=qwen3vl_8b", "hardware=node8")
+
+
+def step_s(run: plan.Run) -> float:
+    return sum(plan.step_seconds(run, GPU, CONSTANTS).values())
+
+
+def update_gib(run: plan.Run) -> float:
+    return sum(plan.update_memory_gib(run, CONSTANTS).values())
+
+
+def test_a_plan_reads_the_recipe():
+    assert (RUN.gpus, RUN.prompts, RUN.samples_per_prompt, RUN.tokens_per_micro_batch) == (8, 256, 16, 25600)
+    assert RUN.shape == PUBLISHED["8b"]
+    assert RUN.param_offload and RUN.optimizer_offload and RUN.ref_offload and RUN.reference and RUN.old_log_probs
+    changed = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["resident"], *grpo_step.CHANGES["on-policy"])
+    assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
+    assert changed.rollout_memory_share == 0.6
+
+
+def test_training_state_is_sixteen_bytes_a_parameter():
+    parts = plan.update_memory_gib(replace(RUN, gpus=1), CONSTANTS)
+    assert parts["weights, gradients, Adam moments"] == pytest.approx(16 * RUN.shape.parameters / plan.GIB)
+
+
+def test_8b_fits_a_node_and_not_one_gpu():
+    assert plan.problems(RUN, GPU, CONSTANTS) == []
+    assert plan.problems(replace(RUN, gpus=1), GPU, CONSTANTS)
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        (replace(RUN, gpus=1), "2 GPUs"),
+        (replace(RUN, rollout_sleeps=False), "gpu_memory_utilization=0.4"),
+        (replace(RUN, tokens_per_micro_batch=128_000), "ppo_max_token_len_per_gpu=48000"),
+    ],
+)
+def test_remedies_name_the_mildest_change_that_fits(run, expected):
+    assert plan.problems(run, GPU, CONSTANTS)
+    assert any(expected in words for words in plan.remedies(run, GPU, CONSTANTS))
+
+
+@given(gpus=st.sampled_from([1, 2, 4]), answer_tokens=st.integers(1, 2048), prompts=st.integers(16, 512))
+def test_more_gpus_need_less_memory_and_more_work_takes_longer(gpus, answer_tokens, prompts):
+    run = replace(RUN, gpus=gpus, answer_tokens=answer_tokens, prompts=prompts)
+    assert update_gib(replace(run, gpus=8)) < update_gib(run)
+    assert step_s(replace(run, gpus=8)) < step_s(run)
+    assert step_s(replace(run, answer_tokens=answer_tokens + 1)) > step_s(run)
+    assert step_s(replace(run, prompts=prompts + 16)) > step_s(run)
+    assert step_s(replace(run, param_offload=False, optimizer_offload=False, ref_offload=False)) < step_s(run)
+
+
+def test_every_shipped_constant_says_where_it_is_from():
+    _, sources = plan.read_constants()
+    assert all(source.startswith(("measured: ", "assumed: ")) for source in sources.values())
+
+
+def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkeypatch):
+    planted = replace(
+        CONSTANTS,
+        update_utilisation=0.31,
+        forward_utilisation=0.33,
+        host_bytes_per_s=1.7e10,
+        sync_bytes_per_s=3e9,
+        fixed_step_s=1.5,
+        logit_bytes=12.0,
+        decode_step_s=0.004,
+        decode_bandwidth_share=0.5,
+        sequence_step_s=2e-5,
+    )
+    files = [measured_steps(tmp_path / "grpo.json", planted)]
+    files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
+    monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files), "--out", str(tmp_path / "constants.yaml")])
+    fit_plan.main()
+    found, sources = plan.read_constants(tmp_path / "constants.yaml")
+    for name in ("update_utilisation", "host_bytes_per_s", "logit_bytes", "decode_step_s", "sequence_step_s"):
+        assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
+        assert sources[name].startswith("measured: grpo.json")
+    _, shipped = plan.read_constants()
+    assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
+    for step in fit_plan.read_steps(files[0]):
+        assert sum(plan.step_seconds(step.run, GPU, found).values()) == pytest.approx(step.step_s, rel=1e-3)
+
+
+def always(value: float) -> dict[str, float]:
+    return {"median": value, "min": value, "max": value}
+
+
+def measured_steps(path: Path, constants: plan.Constants) -> Path:
+    """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
+    settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
+    settings |= {"answer_tokens": 100, "steps": 3, "set": []}
+    variants = []
+    for name in ("released", "resident", "resident+on-policy"):
+        nowhere = [Path("none")] * 2
+        run = read(*grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
+        phases = plan.step_seconds(run, GPU, constants)
+        seconds = sum(phases.values())
+        del phases["other"]
+        peak = sum(plan.update_memory_gib(run, replace(constants, reserved_gib=0)).values())
+        variants.append(
+            {
+                "variant": name,
+                "steps": [seconds] * 3,
+                "step_s": always(seconds),
+                "phases_s": {phase: always(value) for phase, value in phases.items()},
+                "prompt_tokens": always(run.prompt_tokens),
+                "actor_peak_gib": always(peak),
+            }
+        )
+    path.write_text(json.dumps({"settings": settings, "variants": variants}))
+    return path
+
+
+def measured_latencies(path: Path, size: str, constants: plan.Constants) -> Path:
+    read_s = BF16_BYTES * PUBLISHED[size].language_parameters / GPU.memory_bytes_per_s
+    token_s = constants.decode_step_s + read_s / constants.decode_bandwidth_share
+    rows = [{"answer_tokens": n, "latency_s": always(0.05 + n * token_s)} for n in (1, 15, 50, 100, 200)]
+    path.write_text(json.dumps({"size": size, "latency": rows}))
+    return path
+
+
+@pytest.mark.parametrize("overrides", [["size=9b"], ["size=tiny"], ["size=8b", "trainer.nods=2"]])
+def test_what_does_not_compose_is_bad_input(overrides):
+    with pytest.raises(InputError):
+        read(*overrides)
+
+
+def test_the_command_prints_a_plan_and_fails_where_it_does_not_fit(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["plan", "size=qwen3vl_8b", "hardware=node8"])
+    plan.main()
+    assert "it fits" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["plan", "size=qwen3vl_8b", "hardware=gpu1"])
+    with pytest.raises(SystemExit) as stopped:
+        plan.main()
+    assert stopped.value.code == 1
+    assert "it does not fit" in capsys.readouterr().out
