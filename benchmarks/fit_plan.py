@@ -130,7 +130,7 @@ def main() -> None:
         found = defaultdict(list)
         for name, value in fit(constants):
             found[name].append(value)
-        constants = replace(constants, **{name: statistics.median(values) for name, values in found.items()})
+        constants = replace(constants, **{name: float(statistics.median(values)) for name, values in found.items()})
         sources |= dict.fromkeys(found, source)
         for name, values in found.items():
             print(
