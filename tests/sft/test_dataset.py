@@ -22,7 +22,7 @@ def load(processor, tmp_path):
     """`load(answer, size)`: the one row of a dataset with an image of `size` (width, height)."""
 
     def load(answer: str, size=(160, 128), pixels=(784, 50176)):
-        Image.new("RGB", size).save(tmp_path / "image.png")
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / "image.png")
         messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
         row = {"messages": messages, "images": [str(tmp_path / "image.png")]}
         pd.DataFrame([row]).to_parquet(tmp_path / "rows.parquet")
@@ -34,10 +34,18 @@ def load(processor, tmp_path):
     return load
 
 
-@pytest.mark.parametrize("reasoning", ["Stars: [1, 2, 3, 4].\nThe red one is it.", "", "\n", "it is </think> not over"])
-def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processor, tmp_path, reasoning):
+@pytest.mark.parametrize(
+    ("reasoning", "size"),
+    [
+        ("Stars: [1, 2, 3, 4].\nThe red one is it.", (160, 128)),
+        ("", (500, 375)),  # sides that no patch divides, and more pixels than the limit
+        ("\n", (427, 640)),
+        ("it is </think> not over", (33, 20)),
+    ],
+)
+def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processor, tmp_path, reasoning, size):
     answer = target_text(reasoning, (1, 2, 300, 1000), "the red star")
-    row = load(answer)
+    row = load(answer, size)
     content = [{"type": "image", "image": Image.open(tmp_path / "image.png")}, {"type": "text", "text": PROMPT[7:]}]
     seen = processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -45,6 +53,7 @@ def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processo
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        processor_kwargs={"min_pixels": 784, "max_pixels": 50176},
     )
     prompt = seen["input_ids"][0]
     written = processor.tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
