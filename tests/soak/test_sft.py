@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.export import export
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 8
@@ -58,3 +59,25 @@ def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_p
     train(sft_command(tmp_path, "trainer.total_epochs=2"), 300)
     assert sorted(read_metrics(tmp_path)) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
     assert (tmp_path / f"global_step_{2 * STEPS_PER_EPOCH}").exists()
+
+
+def test_packed_text_and_logits_of_answers_alone_change_no_number(train, sft_command, sft_run, tmp_path):
+    plain = ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"]
+    train(sft_command(tmp_path, *plain), 300)
+    packed, padded = read_metrics(sft_run), read_metrics(tmp_path)
+    assert sorted(packed) == sorted(padded)
+    for step, metrics in packed.items():
+        for name in ("train/loss", "train/grad_norm"):
+            assert padded[step][name] == pytest.approx(metrics[name], rel=1e-4), (step, name)
+
+
+def test_adapters_train_and_are_folded_into_a_plain_checkpoint(train, sft_command, starter, tmp_path):
+    train(sft_command(tmp_path / "run", "tuning=lora"), 300)
+    losses = [row["train/loss"] for row in read_metrics(tmp_path / "run").values()]
+    assert losses[-1] < losses[0]
+    export(tmp_path / "run", tmp_path / "hf")
+    before, after = (load_file(folder / "model.safetensors") for folder in (starter, tmp_path / "hf"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any(".visual.blocks." in name or "embed" in name for name in changed)
