@@ -27,7 +27,7 @@ TRAINING_BYTES = 16
 ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
 # Settings that make two starts one run; the others (logging, saving, the machine) may change when it is resumed.
 SAME_RUN = (
-    "reward",
+    "reward.custom_reward_function",
     "algorithm",
     "data.train_files",
     "data.train_batch_size",

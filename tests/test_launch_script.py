@@ -1,0 +1,40 @@
+"""scripts/grounding_qwen.sh: variables of the environment to overrides."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ["bash", "scripts/grounding_qwen.sh"]
+PLAIN = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "MODEL_PATH", "DATA_DIR"))}
+
+
+def composed(environment: dict[str, str], *overrides: str) -> dict:
+    """The recipe that the launch script composes."""
+    command = [*SCRIPT, *overrides, "--cfg", "job"]
+    printed = subprocess.run(command, cwd=ROOT, env=PLAIN | environment, capture_output=True, text=True, timeout=60)
+    assert printed.returncode == 0, printed.stderr
+    return yaml.safe_load(printed.stdout)
+
+
+def test_the_launch_script_hands_its_variables_on():
+    names = {"DATA_DIR": "D", "MODEL_PATH": "M", "OUTPUT_DIR": "O", "TASK_NAME": "T", "PROJECT_NAME": "P"}
+    recipe = composed(names | {"WANDB_MODE": "offline"}, "reward=giou")
+    assert recipe["data"]["train_files"] == "D/train_grounding.parquet"
+    assert recipe["data"]["val_files"] == "D/val_grounding.parquet"
+    assert recipe["actor_rollout_ref"]["model"]["path"] == "M"
+    assert recipe["trainer"]["default_local_dir"] == "O/T"
+    assert (recipe["trainer"]["project_name"], recipe["trainer"]["experiment_name"]) == ("P", "T")
+    assert recipe["trainer"]["logger"] == ["console", "file", "tensorboard", "wandb"]
+    assert recipe["reward"]["custom_reward_function"]["reward_kwargs"]["reward_type"] == "giou"
+
+
+def test_the_launch_script_has_defaults_for_all_but_the_data():
+    recipe = composed({"DATA_DIR": "D"})
+    assert recipe["actor_rollout_ref"]["model"]["path"] == "JamesZGQ/EGM-8B-SFT"
+    assert recipe["trainer"]["default_local_dir"] == "outputs/rl"
+    assert recipe["trainer"]["logger"] == ["console", "file", "tensorboard"]
+    refused = subprocess.run(SCRIPT, cwd=ROOT, env=PLAIN, capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and "DATA_DIR: must name" in refused.stderr
