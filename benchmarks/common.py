@@ -67,7 +67,10 @@ def origin(module: str) -> dict:
             versions[name] = version(name)
     count = torch.cuda.device_count()
     device = f"{count} x {torch.cuda.get_device_name()}" if count else f"CPU, {platform.machine()}"
-    return {"command": " ".join([f"python -m {module}", *sys.argv[1:]]), "device": device, "versions": versions}
+    words = [
+        Path(word).name if word.startswith("/") else word for word in sys.argv[1:]
+    ]  # folders are the machine's own
+    return {"command": " ".join([f"python -m {module}", *words]), "device": device, "versions": versions}
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -1,0 +1,221 @@
+"""Fill the tables of benchmarks/README.md from the JSON files beside it: python -m benchmarks.tables
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the files that match
+its pattern; without a file it says so. Results of CPUs, made while trying a script out, do not belong there.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from qwen3vl_rl import plan
+
+FOLDER = Path(__file__).parent
+TOKENS = (1, 15, 50, 100, 200, 500)
+PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
+CLUSTERS = (("gpu1", 1), ("gpu2", 1), ("node8", 1), ("multinode", 8))
+Results = Sequence[tuple[Path, dict]]
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def between(found: dict[str, float], digits: int = 2) -> str:
+    return f"{found['median']:.{digits}f} [{found['min']:.{digits}f}, {found['max']:.{digits}f}]"
+
+
+def ratio(row: dict) -> str:
+    """`1.50 [1.40, 1.60] times first`, of a result that holds `speed_relative_to_first`."""
+    prefix = "speed_relative_to_"
+    found = [
+        f"{between(value)} times {key.removeprefix(prefix)}" for key, value in row.items() if key.startswith(prefix)
+    ]
+    return ", ".join(found) or "1"
+
+
+def sft(results: Results) -> str:
+    head = ("shape", "state", "configuration", "samples/s", "tokens/s", "MFU", "peak GiB", "speed")
+    return table(head, (line for _, result in results for line in _sft_rows(result)))
+
+
+def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
+    for row in (row for group in result["groups"] for row in group):
+        what = [result["size"], result["state"], row["name"]]
+        if "step_s" not in row:
+            yield [*what, f"failed: {row['error']}", *[""] * 4]
+            continue
+        speed = f"{row['samples_per_s']:.1f}", f"{row['tokens_per_s']:.0f}"
+        yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row)]
+
+
+def latency(results: Results) -> str:
+    rows = [[result["size"], result["engine"], result["prompt_tokens"], *_latencies(result)] for _, result in results]
+    rows += [
+        [PAPER[0], "", "", *[""] * 3, "737 (at 101 tokens)", "", ""],
+        [PAPER[1], "", "", *[""] * 3, "4,320", "", ""],
+    ]
+    return table(["model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], iter(rows))
+
+
+def _latencies(result: dict) -> list[str]:
+    found = {row["answer_tokens"]: row["latency_s"] for row in result["latency"]}
+    return [between({k: 1000 * v for k, v in found[n].items()}, 0) if n in found else "" for n in TOKENS]
+
+
+def throughput(results: Results) -> str:
+    head = (
+        "model",
+        "engine",
+        "requests in flight",
+        "answer tokens",
+        "requests/s",
+        "tokens/s",
+        "median s",
+        "95 % below s",
+    )
+    return table(head, (line for _, result in results for line in _throughput_rows(result)))
+
+
+def _throughput_rows(result: dict) -> Iterator[Sequence[object]]:
+    for row in result["throughput"]:
+        rates = f"{row['requests_per_s']:.1f}", f"{row['answer_tokens_per_s']:.0f}"
+        waits = f"{row['latency_s']['median']:.2f}", f"{row['latency_s']['p95']:.2f}"
+        yield [result["size"], result["engine"], row["concurrency"], row["answer_tokens"], *rates, *waits]
+
+
+def grpo(results: Results) -> str:
+    phases = ("gen", "old_log_prob", "ref", "update_actor", "update_weights")
+    head = ("run", "settings", "step s", *phases, "tokens/s", "MFU of update", "GPU GiB", "speed")
+    return table(head, (line for _, result in results for line in _grpo_rows(result, phases)))
+
+
+def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]]:
+    size, engine, gpus, prompts, samples, tokens = (
+        result["settings"][name]
+        for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "answer_tokens")
+    )
+    run = f"{size}, {engine}, {gpus} GPU, {prompts} x {samples} x {tokens}"
+    for row in result["variants"]:
+        if "steps" not in row:
+            yield [run, row["variant"], f"failed: {(row['error'] or '').strip()[-120:]}", *[""] * (len(phases) + 4)]
+            continue
+        times = [f"{row['phases_s'][phase]['median']:.2f}" if phase in row["phases_s"] else "" for phase in phases]
+        mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] else ""
+        memory = ", ".join(map(str, row["gpu_peak_gib"]))
+        yield [
+            run,
+            row["variant"],
+            between(row["step_s"]),
+            *times,
+            f"{row['tokens_per_s']:.0f}",
+            mfu,
+            memory,
+            ratio(row),
+        ]
+
+
+def evaluation_client(results: Results) -> str:
+    head = (
+        "file",
+        "device",
+        "requests",
+        "answer tokens",
+        "in flight",
+        "client",
+        "times as fast as a straightforward one",
+    )
+    return table(
+        head,
+        (
+            [path.stem, r["device"], r["requests"], r["max_tokens"], r["concurrency"], client, between(found)]
+            for path, r in results
+            for client, found in r["ratio"].items()
+        ),
+    )
+
+
+def reward(results: Results) -> str:
+    rows = (
+        (row["answer"], row["words"], row["parser"], row["value"]) for _, r in results for row in r["rewards_per_s"]
+    )
+    return table(("answer", "words", "parser", "rewards/s on one core"), rows)
+
+
+def origins(results: Results) -> str:
+    """Command, device and versions of every result."""
+    rows = (
+        (
+            path.name,
+            result["device"],
+            " ".join(f"{k} {v}" for k, v in result.get("versions", {}).items()),
+            _command(result),
+        )
+        for path, result in results
+        if "command" in result
+    )
+    return table(("file", "device", "versions", "command"), rows)
+
+
+def _command(result: dict) -> str:
+    return f"`{result['command']}`"
+
+
+def predictions(_: Results) -> str:
+    """The planner's, of the recipe as it stands."""
+    constants, _ = plan.read_constants()
+    gpu, workload = plan.GPUS["h200"], argparse.Namespace(image=(640, 480), answer_tokens=plan.ANSWER_TOKENS)
+    rows = []
+    for size in ("2b", "4b", "8b"):
+        for hardware, nodes in CLUSTERS:
+            overrides = [f"size={size}", f"hardware={hardware}", f"trainer.nnodes={nodes}"]
+            run = plan.read_run(
+                plan.compose_recipe(overrides), argparse.Namespace(**vars(workload), samples=plan.RL_SAMPLES)
+            )
+            step_s = sum(plan.step_seconds(run, gpu, constants).values())
+            memory = max(
+                sum(plan.update_memory_gib(run, constants).values()), run.rollout_memory_share * gpu.memory_gib
+            )
+            fits = "no" if plan.problems(run, gpu, constants) else "yes"
+            hours = run.train_samples // run.prompts * step_s / 3600
+            rows.append(
+                (size, run.gpus, f"{memory:.0f}", fits, f"{step_s:.0f}", f"{hours:.1f}" if fits == "yes" else "")
+            )
+    return table(("size", "H200s", "GiB on each", "fits", "step s", "epoch h"), iter(rows))
+
+
+TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "sft": ("sft_throughput_*.json", sft),
+    "latency": ("serving_*.json", latency),
+    "throughput": ("serving_*.json", throughput),
+    "evaluation client": ("eval_client_*.json", evaluation_client),
+    "grpo": ("grpo_*.json", grpo),
+    "reward": ("reward_*.json", reward),
+    "predictions": ("", predictions),
+    "origins": ("*.json", origins),
+}
+
+
+def fill(readme: str, folder: Path) -> str:
+    """`readme` with every table made anew. Raises KeyError for a name that is not in `TABLES`."""
+
+    def made(match: re.Match) -> str:
+        name = match[1]
+        pattern, make = TABLES[name]
+        results = [(path, json.loads(path.read_text())) for path in sorted(folder.glob(pattern))] if pattern else []
+        text = make(results) if results or not pattern else "*Not measured yet.*"
+        return f"<!-- {name} -->\n{text}\n<!-- end -->"
+
+    return re.sub(r"<!-- ([\w ]+) -->\n.*?<!-- end -->", made, readme, flags=re.DOTALL)
+
+
+def main() -> None:
+    readme = FOLDER / "README.md"
+    readme.write_text(fill(readme.read_text(), FOLDER))
+
+
+if __name__ == "__main__":
+    main()
