@@ -22,4 +22,4 @@ convert cocoa_train "$TRAIN_JSON"
 convert cocoa_val "$VAL_JSON"
 parquet train "$OUTPUT_DIR/train_amodal.parquet" "$OUTPUT_DIR"/cocoa_train_*.jsonl
 parquet test "$OUTPUT_DIR/val_amodal.parquet" "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl
-"$python" -m qwen3vl_rl.data.check "$OUTPUT_DIR/train_amodal.parquet" --evaluation "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl
+"$python" -m qwen3vl_rl.data.check "$OUTPUT_DIR"/cocoa_train_*.jsonl --evaluation "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl

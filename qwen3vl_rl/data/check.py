@@ -36,18 +36,32 @@ class Findings:
             self.first.append(problem)
 
 
-def check_file(path: Path, images: ImageCheck | None, held_out: set[str], shown: int) -> Findings:
-    """`held_out`: keys of images that the file must not hold. Raises InputError where it is none of our formats."""
+@dataclass(frozen=True)
+class Expectations:
+    """What a file is held against. `folder`: where relative image paths start; `held_out`: keys of images that the file
+    must not hold."""
+
+    images: ImageCheck | None
+    folder: Path | None
+    held_out: set[str]
+
+    def holds_out(self, image: str) -> bool:
+        """Raises InputError where that cannot be told without `folder`."""
+        return bool(self.held_out) and image_key(image, self.folder) in self.held_out
+
+
+def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
+    """Every row of the file. Raises InputError where it is none of our formats."""
     findings, ids, seen = Findings(shown), set(), set()
     for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
         findings.rows += 1
         if isinstance(entry, InputError):
             findings.add(entry)
             continue
-        try:
-            _check_entry(path, number, entry, images, held_out)
-        except InputError as problem:
-            findings.add(problem)
+        if expected.holds_out(entry.image):
+            findings.add(row_error(path, number, "image", "no image of the evaluation files", entry.image))
+        if expected.images:
+            _check_image(path, number, entry, expected.images, findings)
         if entry.id is not None and (key := hash(entry.id)) in ids:
             findings.add(row_error(path, number, "id", "an id that no earlier row has", entry.id))
         elif entry.id is not None:
@@ -59,24 +73,25 @@ def check_file(path: Path, images: ImageCheck | None, held_out: set[str], shown:
     return findings
 
 
-def image_keys(paths: Iterable[Path]) -> set[str]:
+def image_keys(paths: Iterable[Path], folder: Path | None = None) -> set[str]:
     """Keys of all images of these files. Raises InputError for the first bad row."""
     keys = set()
     for path in paths:
         for _, entry in read_entries(path):
             if isinstance(entry, InputError):
                 raise entry
-            keys.add(image_key(entry.image))
+            keys.add(image_key(entry.image, folder))
     return keys
 
 
-def _check_entry(path: Path, number: int, entry: Entry, images: ImageCheck | None, held_out: set[str]) -> None:
-    if image_key(entry.image) in held_out:
-        raise row_error(path, number, "image", "no image of the evaluation files", entry.image)
-    if images:
+def _check_image(path: Path, number: int, entry: Entry, images: ImageCheck, findings: Findings) -> None:
+    try:
         size = images.size(path, number, entry.image)
-        if entry.size and size != entry.size:
-            raise row_error(path, number, "width", "the image's size {}x{}".format(*size), "{}x{}".format(*entry.size))
+        if entry.size not in (None, size):
+            stated = "{}x{}".format(*entry.size)
+            raise row_error(path, number, "width", "the image's size {}x{}".format(*size), stated)
+    except InputError as problem:
+        findings.add(problem)
 
 
 def _check_count(path: Path, findings: Findings) -> None:
@@ -90,15 +105,18 @@ def _check_count(path: Path, findings: Findings) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--images", type=Path, help="open all images; relative paths start here")
+    parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
+    parser.add_argument(
+        "--check-images", action=argparse.BooleanOptionalAction, default=True, help="with --images, open them all"
+    )
     parser.add_argument("--evaluation", type=Path, nargs="+", default=[], help="files whose images must not be in FILE")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="how many problems of each file to print")
     args = parser.parse_args()
-    held_out = image_keys(args.evaluation)
-    images = ImageCheck(args.images) if args.images else None
+    images = ImageCheck(args.images) if args.images and args.check_images else None
+    expected = Expectations(images, args.images, image_keys(args.evaluation, args.images))
     problems = 0
     for path in args.files:
-        findings = check_file(path, images, held_out, args.show)
+        findings = check_file(path, expected, args.show)
         for problem in findings.first:
             print(problem)
         repeats = f", {findings.repeats:,} say the same as an earlier row" if findings.repeats else ""

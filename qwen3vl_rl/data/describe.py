@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.formats import Entry, image_key, read_entries
+from qwen3vl_rl.data.formats import Entry, read_entries
 from qwen3vl_rl.data.samples import ImageCheck
 from qwen3vl_rl.grounding import InputError, cli
 
@@ -41,7 +41,7 @@ class Description:
 
     def add(self, entry: Entry) -> None:
         self.rows += 1
-        self.images.add(hash(image_key(entry.image)))
+        self.images.add(hash(entry.image))
         self.words.append(len(entry.sent.split()))
         if entry.xyxy_1000 is None:
             self.no_referent += 1

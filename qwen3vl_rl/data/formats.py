@@ -16,7 +16,6 @@ from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.grounding import Box, InputError, parse_box_1000, row_error
 
 _COCO_ID = re.compile(r"(\d{12})\.\w+$")
-_FLIPPED = re.compile(r"^([^/]+)_flip(?=/)|(?<=/)([^/]+)_flip(?=/)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,18 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
     raise InputError(f"{path}: expected a file named *.jsonl or *.parquet")
 
 
-def image_key(image: str) -> str:
-    """The same for an image, its mirrored copy and the same COCO image elsewhere: COCO's number, else the path."""
+def image_key(image: str, folder: Path | None = None) -> str:
+    """The same for an image, its mirrored copy and the same COCO image elsewhere: COCO's number, else the path below
+    `folder`. Raises InputError for an absolute path that is not below it."""
     if found := _COCO_ID.search(image):
         return found[1]
-    return _FLIPPED.sub(lambda match: match[1] or match[2], image)
+    if image.startswith("/"):
+        root = f"{folder.resolve()}/" if folder else None
+        if root is None or not image.startswith(root):
+            raise InputError(f"--images: expected the folder that image paths start from, to tell {image} from others")
+        image = image.removeprefix(root)
+    first, slash, rest = image.partition("/")
+    return first.removesuffix("_flip") + slash + rest
 
 
 def _read_samples(path: Path) -> Iterator[tuple[int, Entry | InputError]]:

@@ -70,6 +70,14 @@ def test_evaluation_images_in_training_are_found_mirrored_or_not(run, tmp_path):
     assert 'row 2: field "image": expected no image of the evaluation files' in done.out
 
 
+def test_absolute_paths_are_compared_below_the_image_folder(run, world):
+    arguments = [world / "rl.parquet", "--evaluation", world / "refshapes_train.jsonl", "--no-check-images"]
+    done = run("check", *arguments, "--images", world / "images")
+    assert done.code == 1 and " 24 problems" in done.out
+    done = run("check", *arguments)
+    assert done.code == 2 and "--images: expected the folder" in done.err
+
+
 def test_a_refcoco_split_with_other_counts_is_a_problem(run, tmp_path):
     row = {"image": "a.png", "sent": "cat", "bbox": [0, 0, 5, 5], "width": 10, "height": 10}
     write_jsonl(tmp_path / "refcoco+_testA.jsonl", [row])

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
 from qwen3vl_rl.data.rl_parquet import RL_SCHEMA, rl_sample, write_rl_parquet
@@ -19,6 +20,55 @@ from qwen3vl_rl.data.samples import Sample, write_jsonl
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
 SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """20 training samples of RefShapes."""
+    folder = tmp_path_factory.mktemp("world")
+    refshapes.build(folder, train=20, val=1, seed=0)
+    return folder
+
+
+def convert(run, world, out, *more):
+    images = ["--samples", world / "refshapes_train.jsonl", "--images", world / "images"]
+    return run("rl_parquet", *images, "--split", "train", "--out", out, *more)
+
+
+def test_rows_have_the_released_schema(run, world, tmp_path):
+    out = tmp_path / "rl.parquet"
+    done = convert(run, world, out, "--rows", "12:")
+    assert done.code == 0 and done.out.endswith("rl.parquet: 8 rows\n")
+    frame = pd.read_parquet(out)
+    assert list(frame.columns) == ["data_source", "prompt", "images", "ability", "reward_model", "extra_info"]
+    row = frame.iloc[0]
+    assert row.data_source == row.ability == "grounding"
+    assert row.reward_model["style"] == "rule" and len(row.reward_model["ground_truth"]) == 4
+    assert set(row.extra_info) == {"split", "index", "id", "height", "width", "question"}
+    assert row.extra_info["id"] == "refshapes_train_000012"
+    assert row.prompt[0]["content"] == row.extra_info["question"]
+    assert row.prompt[0]["role"] == "user" and row.prompt[0]["content"].startswith("<image>Locate the ")
+    assert row.images[0].startswith(f"{world}/images/refshapes_train/")
+
+
+def test_a_missing_image_keeps_the_earlier_file(run, world, tmp_path):
+    out = tmp_path / "rl.parquet"
+    out.write_text("earlier")
+    done = convert(run, world, out, "--images", tmp_path)
+    assert done.code == 2 and 'refshapes_train.jsonl: row 1: field "image"' in done.err
+    assert out.read_text() == "earlier"
+    assert convert(run, world, out, "--images", tmp_path, "--no-check-images").code == 0
+
+
+@pytest.mark.parametrize("rows", ["2", "::0", "a:b", "-5:"])
+def test_rows_are_start_and_end(run, world, tmp_path, rows):
+    done = convert(run, world, tmp_path / "o", f"--rows={rows}")
+    assert done.code == 2 and "expected START:END" in done.err
+
+
+def test_an_empty_choice_is_an_error(run, world, tmp_path):
+    done = convert(run, world, tmp_path / "o", "--rows", "500:")
+    assert done.code == 2 and "at least one sample in rows 500:" in done.err
 
 
 @st.composite
