@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.reward import REWARDS
+from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.reward import REWARDS, check_settings
 
 ROOT = Path(__file__).parents[1]
 SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"
@@ -84,6 +85,21 @@ def test_every_reward_reaches_its_function_with_all_that_it_asks_for(reward):
     settings = {"alpha": 0.5, "threshold": 0.7, "parser": "released_reward", "budget_tokens": 50}
     assert function["reward_kwargs"] == {"reward_type": reward, **settings}
     assert config.reward.reward_model.enable is False  # verl's own fields are still there
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["reward=custom", "reward.function=/nowhere/mine.py:best"], "no such file: /nowhere/mine.py"),
+        (["reward.parser=released"], 'parser: expected one of house, released_reward, released_eval, got "released"'),
+        (["reward.alpha=2"], r"reward\.alpha: expected a number in 0\.\.1, got 2"),
+        (["reward.threshold=high"], r"reward\.threshold: expected a number in 0\.\.1, got 'high'"),
+        (["reward.budget_tokens=0"], r"reward\.budget_tokens: expected a positive integer, got 0"),
+    ],
+)
+def test_settings_of_a_reward_that_cannot_work_are_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        check_settings(**recipe(RL, *overrides).reward.custom_reward_function.reward_kwargs)
 
 
 def test_every_training_reward_has_a_recipe():
@@ -175,11 +191,6 @@ def test_bad_choices_end_in_one_line(module, arguments, message):
     [
         (["reward=best"], 'normalized_exp, penalty, sigmoid, got "best"'),
         (["reward=custom"], "reward.function: expected FILE.py:NAME, got nothing"),
-        (["reward=custom", "reward.function=/nowhere/mine.py:best"], "no such file: /nowhere/mine.py"),
-        (["reward.parser=released"], 'parser: expected one of house, released_reward, released_eval, got "released"'),
-        (["reward.alpha=2"], "reward.alpha: expected a number in 0..1, got 2"),
-        (["reward.threshold=high"], "reward.threshold: expected a number in 0..1, got 'high'"),
-        (["reward.budget_tokens=0"], "reward.budget_tokens: expected a positive integer, got 0"),
         (["reward.custom_reward_function.reward_kwargs.reward_type=best"], "reward_type: expected one of mix, "),
         (
             ["data.train_files=/nowhere/train.parquet"],
