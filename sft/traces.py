@@ -26,7 +26,7 @@ _LEAK = re.compile(
     |\b(?:bounding|drawn|highlighted|marked|annotated|given|provided|indicated|specified)\s+
         (?:box|rectangle|outline|frame|target|coordinates?|region|area)\b
     |\b(?:ground[\s-]?truth|annotations?|coordinates?|bbox(?:_2d)?)\b
-    |\b(?:(?:is|was|are|were)\s+(?:already\s+)?(?:highlighted|marked|annotated|boxed|outlined))\b
+    |\b(?:is|was|are|were)\s+(?:already\s+)?(?:highlighted|annotated|boxed|outlined)\b
     |\b(?:(?:i|we)\s+(?:was|were|am|are)\s+(?:told|given)|as\s+(?:given|provided|specified|instructed))\b""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -7,7 +7,7 @@ Of `model.override_config` the engine reads these words:
   train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
-  log-probabilities, which is SFT's.
+  log-probabilities, which is SFT's. Needs `use_remove_padding`.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -56,6 +56,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         module = super()._build_module()
         words = self.model_config.override_config
         self._loss_tokens_only = words.get("loss_tokens_only", False)
+        if self._loss_tokens_only and not self.use_remove_padding:
+            raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
         pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
