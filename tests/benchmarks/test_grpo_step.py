@@ -1,0 +1,58 @@
+"""Every variant composes into a recipe that verl accepts, so that no GPU waits for a misspelt key."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from benchmarks import grpo_step
+from qwen3vl_rl import plan
+
+
+def compose(variant: str, engine: str = "vllm", gpus: int = 1):
+    settings = argparse.Namespace(
+        size="2b",
+        engine=engine,
+        hardware=f"gpu{gpus}",
+        gpus=gpus,
+        prompts=16,
+        samples_per_prompt=16,
+        answer_tokens=100,
+        steps=3,
+        set=[],
+    )
+    return plan.compose_recipe(grpo_step.recipe(settings, Path("model"), Path("rows"), variant, Path("out")))
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("engine", grpo_step.ENGINES)
+def test_all_words_together_are_accepted_by_verl(engine, gpus):
+    config = compose("+".join(grpo_step.CHANGES), engine, gpus)
+    validate_config(config, use_reference_policy=True, use_critic=False)
+    for part in (config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout):
+        omega_conf_to_dataclass(part)
+    assert config.trainer.n_gpus_per_node == gpus
+    assert config.actor_rollout_ref.rollout.name == engine
+
+
+def test_released_is_the_released_recipe_in_all_that_costs_time():
+    config = compose("released")
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert actor.fsdp_config.param_offload and actor.fsdp_config.optimizer_offload
+    assert not rollout.enable_chunked_prefill and rollout.enable_prefix_caching
+    assert (rollout.gpu_memory_utilization, actor.ppo_max_token_len_per_gpu) == (0.8, 25600)
+
+
+@pytest.mark.parametrize("word", sorted(grpo_step.CHANGES.keys() - {"released"}))
+def test_every_word_changes_the_recipe(word):
+    plain, changed = (OmegaConf.to_container(compose(v).actor_rollout_ref) for v in ("released", word))
+    assert plain != changed
+
+
+def test_ratios_take_the_first_that_ran_as_their_unit():
+    results = [{"variant": "a", "error": "x"}, {"variant": "b", "steps": [4.0, 6.0]}, {"variant": "c", "steps": [2.0]}]
+    grpo_step.ratios(results)
+    assert results[2]["speed_relative_to_b"] == {"median": 2.5, "min": 2.0, "max": 3.0}
+    assert "speed_relative_to_b" not in results[1]
