@@ -65,6 +65,9 @@ CHANGES = {
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
+    "vision-by-block": [
+        "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
+    ],
     "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
     "plain-images": [],  # transformers' own attention and indices, image by image
 }
