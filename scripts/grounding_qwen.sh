@@ -11,10 +11,10 @@
 #
 # The same command goes on after an interruption.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA_DIR:?must name the folder with train_grounding.parquet and val_grounding.parquet}"
 unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
-python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
+python=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python
+[[ -x $python ]] || python=python
 
 overrides=(
   data.train_files="$DATA_DIR/train_grounding.parquet"
@@ -26,4 +26,4 @@ overrides=(
 [[ -z ${MODEL_PATH:-} ]] || overrides+=(actor_rollout_ref.model.path="$MODEL_PATH")
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
-exec $python -m qwen3vl_rl.train "${overrides[@]}" "$@"
+exec "$python" -m qwen3vl_rl.train "${overrides[@]}" "$@"

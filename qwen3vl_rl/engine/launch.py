@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
-POLL_S, LOOK_S = 0.2, 5.0
+POLL_S, LOOK_S = 0.2, 15.0
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
 

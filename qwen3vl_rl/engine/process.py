@@ -52,7 +52,7 @@ class Family:
         self._segments: set[str] = set()
 
     def look(self) -> None:
-        """Call it every few seconds: an orphan is known by the parent that it had."""
+        """Call it now and then: an orphan is known by the parent that it had."""
         parents = dict(_processes())
         pids = self._running()
         while found := {pid for pid, parent in parents.items() if parent in pids} - pids:
@@ -71,7 +71,7 @@ class Family:
             time.sleep(0.05)
         in_use = {name for pid, _ in _processes() for name in _mapped(pid)} if self._segments else set()
         for name in self._segments - in_use:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # gone already, or of another user
                 os.unlink(name)
 
     def _running(self) -> set[int]:
