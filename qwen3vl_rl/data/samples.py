@@ -26,6 +26,9 @@ _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
 _MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
 
 
+_NUMBERS = frozenset({int, float})  # and not bool
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """`image` is relative to the image folder; boxes are xyxy px inside the image. `xyxy_px` None: no referent."""
@@ -143,8 +146,8 @@ def check_sent(path: Path, number: int, name: str, value: Any) -> str:
 
 def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
     """`value` where it is an xyxy box in px inside the image, else an InputError that names the field `name`."""
-    is_box = isinstance(value, list | tuple) and len(value) == 4 and all(map(is_number, value))
-    if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):
+    is_box = type(value) in (list, tuple) and len(value) == 4 and _NUMBERS.issuperset(map(type, value))
+    if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):  # nor NaN
         raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
     x1, y1, x2, y2 = value
     return float(x1), float(y1), float(x2), float(y2)
@@ -152,7 +155,7 @@ def check_box_px(path: Path, number: int, name: str, value: Any, width: int, hei
 
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number; True and False are none."""
-    return type(value) in (int, float) and abs(value) < math.inf  # also for integers too large for a float
+    return type(value) in _NUMBERS and abs(value) < math.inf  # also for integers too large for a float
 
 
 class ImageCheck:

@@ -1,0 +1,216 @@
+"""Rows per second and peak memory of the data tools, and of a plain `datasets.map` that opens an image per row.
+
+    python benchmarks/data_throughput.py --referit DIR --out benchmarks/data_throughput.json
+
+DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs in a fresh process, three
+times, and the fastest counts: other work on the machine only ever slows one down. Starting Python and importing, about a
+second, is not counted.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from qwen3vl_rl.data.check import Expectations, check_file
+from qwen3vl_rl.data.convert import write_splits
+from qwen3vl_rl.data.layouts import referit
+from qwen3vl_rl.data.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.data.parquet import user_turn
+from qwen3vl_rl.data.rl_parquet import write_rl_parquet
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, parse_sample, write_jsonl
+from qwen3vl_rl.grounding import px_to_1000
+
+ROUNDS = 3
+SYNTHETIC_ROWS = (50_000, 500_000, 2_000_000)
+ROWS_PER_IMAGE = 7  # RefCOCO: 142,210 expressions for 19,994 images
+IMAGES = 3000
+WIDTH, HEIGHT = 640, 480
+IMAGE_FOLDER = "coco/train2014"
+
+
+def measure(work: Callable[..., int], *arguments: Path) -> dict[str, float]:
+    """Rows per second and the process's peak memory; `work` returns how many rows it dealt with."""
+    rounds = []
+    for _ in range(ROUNDS):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            rounds.append(pool.submit(_measured, work, arguments).result())
+    rows, seconds, peak_mib = min(rounds, key=lambda found: found[1])
+    return {"rows": rows, "rows_per_s": round(rows / seconds), "peak_mib": round(peak_mib)}
+
+
+def _measured(work: Callable[..., int], arguments: tuple[Path, ...]) -> tuple[int, float, float]:
+    pa.array([""])  # imports pandas, once in a process
+    start = time.perf_counter()
+    rows = work(*arguments)
+    seconds = time.perf_counter() - start
+    return rows, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def convert_referit(folder: Path, out: Path) -> int:
+    return write_splits(out, referit.records(argparse.Namespace(folder=folder), None)).total()
+
+
+def to_rl_parquet(out: Path, images: Path, *samples: Path) -> int:
+    return write_rl_parquet(out, (sample for path in samples for sample in iter_samples(path)), "train", images)
+
+
+def to_rl_parquet_with_images(out: Path, images: Path, samples: Path) -> int:
+    check = ImageCheck(images)
+
+    def checked() -> Iterator[Sample]:
+        for number, sample in enumerate(iter_samples(samples), start=1):
+            check.check(samples, number, sample)
+            yield sample
+
+    return write_rl_parquet(out, checked(), "train", images)
+
+
+def to_rl_parquet_with_datasets(out: Path, images: Path, samples: Path) -> int:
+    """What a preparation script usually is: `load_dataset`, `map` with an open per row, `to_parquet`."""
+    import datasets
+
+    def row(raw: dict, index: int) -> dict:
+        sample = parse_sample(samples, index + 1, raw)
+        path = str(images / sample.image)
+        with Image.open(path) as image:
+            width, height = image.size
+        turn = user_turn(sample)
+        return {
+            "data_source": "grounding",
+            "prompt": [turn],
+            "images": [path],
+            "ability": "grounding",
+            "reward_model": {"style": "rule", "ground_truth": list(px_to_1000(sample.xyxy_px, width, height))},
+            "extra_info": {
+                "split": "train",
+                "index": index,
+                "id": sample.id,
+                "height": height,
+                "width": width,
+                "question": turn["content"],
+            },
+        }
+
+    datasets.disable_progress_bars()
+    raw = datasets.load_dataset("json", data_files=str(samples), cache_dir=str(out.parent / f"cache{os.getpid()}"))
+    built = raw["train"].map(row, with_indices=True, remove_columns=raw["train"].column_names)
+    built.to_parquet(str(out))
+    return len(built)
+
+
+def check(samples: Path) -> int:
+    return check_file(samples, Expectations(None, None, set()), shown=10).rows
+
+
+def mirror_expressions(samples: Path) -> int:
+    count = 0
+    for sample in iter_samples(samples):
+        count += 1
+        try:
+            mirror(sample.sent)
+        except UnsafeExpressionError:
+            continue
+    return count
+
+
+def write_synthetic(path: Path, rows: int, images: int) -> Path:
+    """Evaluation rows like RefCOCO's, in turn over `images` images."""
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 300, (rows, 2)).tolist()
+
+    def row(index: int) -> dict:
+        x, y = corners[index]
+        return {
+            "id": f"synthetic_{index}",
+            "image": f"{IMAGE_FOLDER}/COCO_train2014_{index // ROWS_PER_IMAGE % images:012d}.jpg",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "sent": f"the person number {index % 977} on the left of the table",
+            "bbox": [x + 0.25, y + 0.5, x + 120.75, y + 150.25],
+        }
+
+    write_jsonl(path, map(row, range(rows)))
+    return path
+
+
+def write_images(folder: Path) -> None:
+    """JPEG files of COCO's size and about its weight."""
+    rng = np.random.default_rng(0)
+    (folder / IMAGE_FOLDER).mkdir(parents=True)
+    for number in range(IMAGES):
+        blocks = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
+        image = Image.fromarray(blocks).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        image.save(folder / IMAGE_FOLDER / f"COCO_train2014_{number:012d}.jpg", quality=90)
+
+
+def run_all(referit_folder: Path, folder: Path) -> dict[str, dict]:
+    """All measurements by name; files go to `folder`."""
+    out = folder / "rl.parquet"
+    results = {"referitgame to samples": measure(convert_referit, referit_folder, folder)}
+    splits = sorted(folder.rglob("referit_*.jsonl"))
+    results["referitgame to RL parquet, no image opened"] = measure(to_rl_parquet, out, folder, *splits)
+    for rows in SYNTHETIC_ROWS:
+        samples = write_synthetic(folder / "synthetic.jsonl", rows, images=20_000)
+        results[f"{rows:,} synthetic rows to RL parquet, no image opened"] = measure(
+            to_rl_parquet, out, folder, samples
+        )
+        if rows == 500_000:
+            results[f"{rows:,} synthetic rows checked, no image opened"] = measure(check, samples)
+    results["referitgame test expressions mirrored"] = measure(mirror_expressions, folder / "eval/referit_test.jsonl")
+    write_images(folder)
+    samples = write_synthetic(folder / "pictured.jsonl", IMAGES * ROWS_PER_IMAGE, IMAGES)
+    for name, work in (
+        ("with every image's header read once", to_rl_parquet_with_images),
+        ("with datasets.map and PIL.Image.open per row", to_rl_parquet_with_datasets),
+        ("no image opened", to_rl_parquet),
+    ):
+        results[f"{IMAGES * ROWS_PER_IMAGE:,} rows on {IMAGES:,} images, {name}"] = measure(work, out, folder, samples)
+    return results
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--referit", type=Path, required=True, help="the folder of ReferItGame's json files")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        results = run_all(args.referit, Path(folder))
+    headers, mapped = (
+        next(found["rows_per_s"] for name, found in results.items() if part in name)
+        for part in ("header read once", "datasets.map")
+    )
+    report = {
+        "command": "python benchmarks/data_throughput.py --referit DIR --out benchmarks/data_throughput.json",
+        "device": f"{cpu_name()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("pyarrow", "orjson", "pillow", "datasets")},
+        "results": results,
+        "header check against datasets.map": round(headers / mapped, 1),
+    }
+    written = json.dumps(report, indent=2)
+    print(written)
+    if args.out:
+        args.out.write_text(written + "\n")
+
+
+if __name__ == "__main__":
+    main()
