@@ -10,7 +10,7 @@ with the check's name; `--retry-rejected` asks for these again.
 
 Rows are written as they come. Killed at any moment, the same command goes on with what is missing. Where the endpoint
 failed in every attempt, the sample stays open: it is listed in `NAME.failed.jsonl`, the exit code is 1, and the same
-command asks again.
+command asks again. Where nothing is answered at all, the run gives up early.
 """
 
 import argparse
@@ -37,6 +37,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint names a time
 OUTLINE = (0, 255, 0)
 JPEG_QUALITY = 90
+GIVE_UP = 20  # samples without any answer
 PASSING = {408, 409, 425, 429}  # HTTP codes that pass with time; besides all from 500 on
 
 
@@ -159,6 +160,17 @@ class Run:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def __post_init__(self) -> None:
+        """Earlier runs' tokens count, too."""
+        for row in (*self.accepted.rows, *self.rejected.rows):
+            self.input_tokens += row.get("input_tokens", 0)
+            self.output_tokens += row.get("output_tokens", 0)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing was ever answered: a wrong name or key, an endpoint that is down."""
+        return len(self.failed) >= GIVE_UP and not self.checks
+
     async def trace(self, http: aiohttp.ClientSession, sample: Sample) -> None:
         """Ask for one trace and write down what came of it."""
         try:
@@ -177,12 +189,6 @@ class Run:
             self.checks["accepted"] += 1
             self.accepted.append({"id": sample.id, "reasoning": reply.text, **cost})
 
-    def __post_init__(self) -> None:
-        """Earlier runs' tokens count, too."""
-        for row in (*self.accepted.rows, *self.rejected.rows):
-            self.input_tokens += row.get("input_tokens", 0)
-            self.output_tokens += row.get("output_tokens", 0)
-
     def spent(self) -> str:
         tokens = f"{self.input_tokens:,} + {self.output_tokens:,} tokens"
         dollars = self.input_tokens * self.endpoint.input_price + self.output_tokens * self.endpoint.output_price
@@ -198,6 +204,8 @@ async def trace_all(run: Run, samples: list[Sample], concurrency: int) -> None:
 
     async def worker(http: aiohttp.ClientSession, mine: Iterator[Sample]) -> None:
         for sample in mine:
+            if run.hopeless:
+                return
             await run.trace(http, sample)
             bar.update()
             bar.set_postfix_str(f"{len(run.failed)} failed, {run.spent()}")
@@ -240,6 +248,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output-price", type=float, default=0.0, help="dollars per million tokens")
     parser.add_argument("--retry-rejected", action="store_true", help="forget rejected traces and ask again")
     args = parser.parse_args()
+    if not args.base_url.startswith(("http://", "https://")):
+        raise InputError(f"--base-url: expected http(s)://…/v1, got {args.base_url}")
     if min(args.concurrency, args.attempts, args.max_tokens, args.timeout) <= 0:
         raise InputError("--concurrency, --attempts, --max-tokens, --timeout: expected positive numbers")
     return args
@@ -268,6 +278,8 @@ def generate(args: argparse.Namespace) -> int:
     write_jsonl(beside(args.out, "failed"), run.failed)
     counts = ", ".join(f"{name} {count}" for name, count in run.checks.most_common()) or "nothing"
     print(f"{args.out}: {counts}; {len(run.failed)} open; {run.spent()}")
+    if run.hopeless:
+        raise InputError(f"--base-url: expected an endpoint that answers, got {run.failed[0]['failure']}")
     return len(run.failed)
 
 

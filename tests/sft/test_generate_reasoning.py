@@ -84,13 +84,19 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_without_an_endpoint_every_sample_is_listed_and_stays_open(tmp_path):
-    refshapes.build(tmp_path / "world", train=5, val=1, seed=0)
+@pytest.fixture
+def closed_endpoint() -> str:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        return f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+
+
+def test_without_an_endpoint_every_sample_is_listed_and_stays_open(closed_endpoint, tmp_path):
+    refshapes.build(tmp_path / "world", train=5, val=1, seed=0)
     files = ["--samples", tmp_path / "world/refshapes_train.jsonl", "--images", tmp_path / "world/images"]
-    ended = run(*files, "--base-url", url, "--model", "m", "--attempts", 2, "--out", tmp_path / "traces.jsonl")
+    ended = run(
+        *files, "--base-url", closed_endpoint, "--model", "m", "--attempts", 2, "--out", tmp_path / "traces.jsonl"
+    )
     assert ended.returncode == 1
     assert "5 open" in ended.stdout
     failed = [json.loads(line) for line in (tmp_path / "traces.failed.jsonl").open()]
@@ -99,8 +105,18 @@ def test_without_an_endpoint_every_sample_is_listed_and_stays_open(tmp_path):
     assert (tmp_path / "traces.jsonl").read_text() == ""
 
 
+def test_an_endpoint_that_never_answers_is_given_up_early(closed_endpoint, tmp_path):
+    refshapes.build(tmp_path / "world", train=60, val=1, seed=0)
+    files = ["--samples", tmp_path / "world/refshapes_train.jsonl", "--images", tmp_path / "world/images"]
+    asked = ["--base-url", closed_endpoint, "--model", "m", "--attempts", 1, "--concurrency", 2]
+    ended = run(*files, *asked, "--out", tmp_path / "traces.jsonl")
+    assert ended.returncode == 2
+    assert "error: --base-url: expected an endpoint that answers, got ClientConnectorError" in ended.stderr
+    assert 20 <= len((tmp_path / "traces.failed.jsonl").read_text().splitlines()) <= 22
+
+
 def test_a_missing_key_ends_in_one_line(tmp_path):
-    ended = run("--samples", "a", "--images", "b", "--base-url", "c", "--model", "m", "--out", tmp_path / "t.jsonl",
-                "--api-key-variable", "EGM_TEST_NO_SUCH_KEY")  # fmt: skip
+    asked = ["--base-url", "http://c", "--model", "m", "--api-key-variable", "EGM_TEST_NO_SUCH_KEY"]
+    ended = run("--samples", "a", "--images", "b", "--out", tmp_path / "t.jsonl", *asked)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "EGM_TEST_NO_SUCH_KEY" in ended.stderr
