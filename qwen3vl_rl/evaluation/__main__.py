@@ -19,7 +19,12 @@ from qwen3vl_rl.evaluation.table import evaluation_tables, render
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = command.parser(__spec__.parent, __doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
     parser.add_argument("--curves", action="append", default=[], metavar="NAME=FILE", help="training metrics to draw")
     parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes (default: OUT/report.html)")
     return parser.parse_args(arguments)

@@ -14,10 +14,8 @@ from qwen3vl_rl.evaluation.settings import PARSERS, Settings, load_settings
 from qwen3vl_rl.grounding import InputError, cli
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {program}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What decides an evaluation."""
     add = parser.add_argument
     add("--model", action="append", required=True, metavar="NAME=PATH", help="name in the table = folder or hub name")
     add("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files, one a split, or folders of them")
@@ -34,7 +32,6 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     add("--engine", choices=ENGINES, default="vllm", help="the server to start")
     add("--endpoint", metavar="URL", help="ask this running server instead; the PATH of --model is its model's name")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments of the server")
-    return parser
 
 
 def settings(args: argparse.Namespace) -> Settings:

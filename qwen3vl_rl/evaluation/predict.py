@@ -124,10 +124,15 @@ class _Client:
 
     async def _ask(self, question: Question) -> tuple[list[_Answer], int, float]:
         """(answers, tokens generated for all of them, seconds)."""
-        budget = self.settings.reasoning_tokens
-        request = await self._request(question, budget or self.settings.max_tokens)
-        reply, latency_s = await self._post(request | {"n": self.settings.answers})
-        answers, tokens = _read_reply(reply)
+        budget, count = self.settings.reasoning_tokens, self.settings.answers
+        request = await self._request(question)
+        if budget == 0:
+            answers, tokens, latency_s = [_Answer("", "length")] * count, 0, 0.0
+        else:
+            reply, latency_s = await self._post(
+                request | {"n": count, "max_tokens": budget or self.settings.max_tokens}
+            )
+            answers, tokens = _read_reply(reply)
         if budget is None:
             return answers, tokens, latency_s
         finished = await asyncio.gather(*(self._finish(request, answer, budget) for answer in answers))
@@ -146,7 +151,7 @@ class _Client:
         (rest,), tokens = _read_reply(reply)
         return _Answer(begun + rest.text, rest.finish_reason), tokens, latency_s
 
-    async def _request(self, question: Question, max_tokens: int) -> dict:
+    async def _request(self, question: Question) -> dict:
         sample, settings = question.sample, self.settings
         prompt = settings.prompt if sample.modal_xyxy_px is None else settings.amodal_prompt
         content = [
@@ -154,7 +159,7 @@ class _Client:
             {"type": "text", "text": render_prompt(prompt, sample.sent)},
         ]
         messages = [{"role": "user", "content": content}]
-        return {"model": self.target.model, "messages": messages, "max_tokens": max_tokens, **settings.sampling()}
+        return {"model": self.target.model, "messages": messages, **settings.sampling()}
 
     async def _image_url(self, image: str) -> str:
         if self.target.by_path:

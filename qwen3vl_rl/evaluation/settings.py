@@ -38,8 +38,11 @@ class Settings:
         _expect_choice("amodal_prompt", self.amodal_prompt, PROMPTS)
         _expect_choice("coordinates", self.coordinates, ("relative_1000",))
         _expect_choice("parser", self.parser, PARSERS)
-        for name in ("min_pixels", "max_pixels", "reasoning_tokens"):
+        for name in ("min_pixels", "max_pixels"):
             _expect_number(name, getattr(self, name), int, "at least 1, or null", lambda v: v >= 1, optional=True)
+        _expect_number(
+            "reasoning_tokens", self.reasoning_tokens, int, "at least 0, or null", lambda v: v >= 0, optional=True
+        )
         _expect_number("max_tokens", self.max_tokens, int, "at least 1", lambda v: v >= 1)
         _expect_number("answers", self.answers, int, "at least 1", lambda v: v >= 1)
         _expect_number("top_k", self.top_k, int, "at least 1, or -1 for all", lambda v: v >= 1 or v == -1)
