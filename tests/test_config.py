@@ -67,6 +67,13 @@ def test_verl_accepts_the_sft_recipe(hardware):
     assert omega_conf_to_dataclass(config.optim).lr_scheduler_type == "cosine"
 
 
+def test_gspo_s_clip_range_is_set_by_one_word():
+    from verl.utils.config import omega_conf_to_dataclass
+
+    actor = omega_conf_to_dataclass(recipe(RL, "actor_rollout_ref.actor.clip_ratio=3e-4").actor_rollout_ref.actor)
+    assert actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == 3e-4
+
+
 def test_sglang_rolls_out_on_gpus_and_vllm_where_there_is_none():
     names = {hardware: recipe(RL, f"hardware={hardware}") for hardware in choices(RL / "hardware")}
     assert {hardware for hardware, config in names.items() if config.actor_rollout_ref.rollout.name == "vllm"} == {
