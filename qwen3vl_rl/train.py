@@ -32,7 +32,7 @@ COLUMNS = {
 
 
 def train(config: DictConfig) -> None:
-    resolve_reward_file(config)
+    make_paths_absolute(config)
     preflight.check(config)
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
@@ -45,14 +45,20 @@ def train(config: DictConfig) -> None:
         print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))
 
 
-def resolve_reward_file(config: DictConfig) -> None:
-    """Make the file of a reward `FILE.py:NAME` absolute: Ray's workers run elsewhere."""
+def make_paths_absolute(config: DictConfig) -> None:
+    """Ray's workers may run in another folder. What is no path here, a model on a hub or a known reward, stays."""
     kwargs = config.reward.custom_reward_function.reward_kwargs
     if kwargs.reward_type is None:
         raise InputError("reward.function: expected FILE.py:NAME, got nothing")
     file, colon, name = kwargs.reward_type.rpartition(":")
     if colon:
         kwargs.reward_type = f"{Path(file).expanduser().resolve()}:{name}"
+    for key in ("data.train_files", "data.val_files", "actor_rollout_ref.model.path"):
+        value = OmegaConf.select(config, key)
+        many = [value] if isinstance(value, str) else value or []
+        found = [str(path.resolve()) if (path := Path(one).expanduser()).exists() else one for one in many]
+        if value:
+            OmegaConf.update(config, key, found[0] if isinstance(value, str) else found)
 
 
 def set_sglang_sampling(config: DictConfig) -> None:

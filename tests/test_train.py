@@ -1,14 +1,13 @@
 """What stage 2 adds to a recipe before it starts, what its run reports, and the trend of its step rewards."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.engine.launch import read_metrics
-from qwen3vl_rl.train import resolve_reward_file, set_sglang_sampling, trend
+from qwen3vl_rl.train import make_paths_absolute, set_sglang_sampling, trend
 
 
 def test_every_step_reports_the_parts_of_its_reward(rl_run):
@@ -43,11 +42,24 @@ def test_sglang_is_told_what_verl_tells_vllm_alone(starter):
     assert json.loads(arguments.preferred_sampling_params) == {"logit_bias": banned, "ignore_eos": True}
 
 
-@pytest.mark.parametrize(("given", "expected"), [("mix", "mix"), ("mine.py:shorter", f"{Path.cwd()}/mine.py:shorter")])
-def test_the_file_of_a_reward_is_made_absolute(given, expected):
-    config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": {"reward_type": given}}}})
-    resolve_reward_file(config)
-    assert config.reward.custom_reward_function.reward_kwargs.reward_type == expected
+def test_paths_are_made_absolute_and_what_is_no_path_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.py", "train.parquet", "more.parquet"):
+        (tmp_path / name).touch()
+    reward = {"custom_reward_function": {"reward_kwargs": {"reward_type": "mine.py:shorter"}}}
+    data = {"train_files": ["train.parquet", "more.parquet"], "val_files": "gone.parquet"}
+    model = {"model": {"path": "owner/name"}}
+    config = OmegaConf.create({"reward": reward, "data": data, "actor_rollout_ref": model})
+    make_paths_absolute(config)
+    assert config.reward.custom_reward_function.reward_kwargs.reward_type == f"{tmp_path}/mine.py:shorter"
+    assert config.data == {
+        "train_files": [f"{tmp_path}/train.parquet", f"{tmp_path}/more.parquet"],
+        "val_files": "gone.parquet",
+    }
+    assert config.actor_rollout_ref.model.path == "owner/name"
+    config.reward.custom_reward_function.reward_kwargs.reward_type = "mix"
+    make_paths_absolute(config)
+    assert config.reward.custom_reward_function.reward_kwargs.reward_type == "mix"
 
 
 def test_a_line_has_its_slope_without_doubt():

@@ -84,6 +84,7 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    config.trainer.default_local_dir = str(folder)  # Ray's workers may run in another folder
     metrics, log = _next_metrics_file(folder), folder / LOG
     environment = {
         "VERL_FILE_LOGGER_PATH": str(metrics),
