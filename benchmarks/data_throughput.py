@@ -2,9 +2,9 @@
 
     python benchmarks/data_throughput.py --referit DIR --out benchmarks/data_throughput.json
 
-DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs in a fresh process, three
-times, and the fastest counts: other work on the machine only ever slows one down. Starting Python and importing, about a
-second, is not counted.
+DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs in a fresh process, three times, and
+the fastest counts: other work on the machine only ever slows one down. Starting Python and importing, about a second,
+is not counted.
 """
 
 import argparse

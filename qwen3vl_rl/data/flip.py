@@ -70,7 +70,7 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
                 try:
                     flipped = flip_sample(path, number, sample)
                 except UnsafeExpressionError as reason:
-                    left_out[str(reason).partition('"')[0] or "left or right may be a direction or not"] += 1
+                    left_out[str(reason)] += 1
                     continue
                 origins.setdefault(sample.image, (path, number))
                 file.write(orjson.dumps(sample_row(flipped), option=orjson.OPT_APPEND_NEWLINE))

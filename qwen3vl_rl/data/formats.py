@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from qwen3vl_rl.data.parquet import iter_parquet, read_user_turn
+from qwen3vl_rl.data.parquet import iter_parquet, open_parquet, read_user_turn
 from qwen3vl_rl.data.rl_parquet import RL_SCHEMA, rl_sample
 from qwen3vl_rl.data.samples import Sample, iter_lines, parse_line, parse_sample
 from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.grounding import Box, InputError, parse_box_1000, row_error
 
-_COCO_ID = re.compile(r"(\d{12})\.\w+$")
+_COCO_ID = re.compile(r"(?<!\d)(\d{12})\.\w+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,8 @@ def _read_samples(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
-    columns = _columns(path)
+    with open_parquet(path) as file:
+        columns = file.schema_arrow.names
     if set(RL_SCHEMA.names) <= set(columns):
         names, parse = RL_SCHEMA.names, _rl_entry
     elif {"messages", "images"} <= set(columns):
@@ -99,13 +97,6 @@ def _holds_predictions(path: Path) -> bool:
         except InputError:
             return False  # reading it as samples names what is wrong
     return False
-
-
-def _columns(path: Path) -> list[str]:
-    try:
-        return pq.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: expected a parquet file ({str(error).splitlines()[0]})") from None
 
 
 def _rl_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:

@@ -72,7 +72,7 @@ def _mirror_once(sent: str) -> str:
 def _verdict(words: Sequence[str], index: int, rules: Rules) -> str:
     verdict = next((rule.verdict for rule in rules.rules if rule.fits(words, index)), "swap")
     if verdict == "leave out":
-        raise UnsafeExpressionError(f'"{words[index]}" may be a direction or not')
+        raise UnsafeExpressionError("left or right may be a direction or not")
     return verdict
 
 

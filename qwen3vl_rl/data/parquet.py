@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,19 +106,24 @@ def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> int:
     return write_parquet(path, batches, schema)
 
 
-def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """These columns of each row with its 1-based number. Raises InputError for a broken file or a missing column."""
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """The opened file. Raises InputError where it is missing, or turns out to be broken within the block."""
     try:
         with pq.ParquetFile(path) as file:
-            if missing := [name for name in columns if name not in file.schema_arrow.names]:
-                raise row_error(path, 1, missing[0], "this column", file.schema_arrow.names)
-            number = 0
-            for batch in file.iter_batches(READ_ROWS, columns=list(columns)):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+            yield file
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: expected a parquet file ({str(error).splitlines()[0]})") from None
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: expected a parquet file ({reason})") from None
+
+
+def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """These columns of each row with its 1-based number. Raises InputError for a broken file or a missing column."""
+    with open_parquet(path) as file:
+        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+            raise row_error(path, 1, missing[0], "this column", file.schema_arrow.names)
+        batches = file.iter_batches(READ_ROWS, columns=list(columns))
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
 
 
 def parse_rows(text: str) -> tuple[int | None, int | None]:

@@ -53,5 +53,9 @@ def split_name(dataset: str, partition: str, split: str) -> str:
 def describe_count(split: str, count: int) -> str:
     """One line: the split, its expressions, and how they compare with the known number where there is one."""
     expected = EXPRESSIONS.get(split)
-    verdict = "" if expected is None else "as expected" if count == expected else f"expected {expected:,}: DIFFERS"
-    return f"{split:<24}{count:>10,}  {verdict} {f'by {count - expected:+,}' if 'DIFFERS' in verdict else ''}".rstrip()
+    line = f"{split:<24}{count:>10,}"
+    if expected is None:
+        return line
+    return f"{line}  " + (
+        "as expected" if count == expected else f"expected {expected:,}: DIFFERS by {count - expected:+,}"
+    )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from qwen3vl_rl.data.parquet import BATCH_ROWS, write_parquet
+from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, write_parquet
 from qwen3vl_rl.grounding import InputError, cli, row_error
 
 
@@ -23,14 +23,11 @@ def replace_img_dir(path: Path, new: Path, old: Path | None) -> int:
 
     Raises InputError for a broken file, and naming the row for a path that starts elsewhere.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            if "images" not in schema.names or not _holds_paths(schema.field("images").type):
-                raise InputError(f'{path}: field "images": expected a column of lists of paths')
-            return write_parquet(path, _moved(path, file, f"{new.resolve()}/", old and f"{old}/"), schema)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: expected a parquet file ({str(error).splitlines()[0]})") from None
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+        if "images" not in schema.names or not _holds_paths(schema.field("images").type):
+            raise InputError(f'{path}: field "images": expected a column of lists of paths')
+        return write_parquet(path, _moved(path, file, f"{new.resolve()}/", old and f"{old}/"), schema)
 
 
 def _moved(path: Path, file: pq.ParquetFile, new: str, old: str | None) -> Iterator[pa.RecordBatch]:

@@ -55,7 +55,7 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
     Raises InputError naming file, row and field.
     """
     info, images = _object(path, number, row, "extra_info"), row["images"]
-    width, height, question = info.get("width"), info.get("height"), info.get("question")
+    width, height, sample_id = info.get("width"), info.get("height"), info.get("id")
     for name, size in (("width", width), ("height", height)):
         if type(size) is not int or size <= 0:
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
@@ -63,11 +63,12 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
         raise row_error(path, number, "images", "one path", images)
     if info.get("split") not in SPLITS:
         raise row_error(path, number, "extra_info.split", " or ".join(SPLITS), info.get("split"))
-    if row["prompt"] != [{"role": "user", "content": question}]:
-        raise row_error(path, number, "prompt", "one user turn with the text of extra_info.question", row["prompt"])
-    prompt_name, sent = read_user_turn(path, number, "extra_info.question", question)
+    turns = row["prompt"]
+    if not isinstance(turns, list) or [isinstance(turn, dict) and turn.get("role") for turn in turns] != ["user"]:
+        raise row_error(path, number, "prompt", "one user turn", turns)
+    prompt_name, sent = read_user_turn(path, number, "prompt", turns[0].get("content"))
     sample = Sample(
-        id=str(info.get("id")),
+        id=f"{path.stem}_{number}" if sample_id is None else str(sample_id),
         image=images[0],
         width=width,
         height=height,

@@ -125,7 +125,7 @@ def test_amodal_rl_rows_cannot_become_samples(run, tmp_path):
     sample = Sample("x", "a.jpg", 640, 480, "the man", (0.0, 0.0, 320.0, 240.0), (0.0, 0.0, 100.0, 240.0))
     write_rl_parquet(tmp_path / "train.parquet", [sample], "train", tmp_path)
     done = run("convert", "released", "--files", tmp_path / "train.parquet", "--out", tmp_path)
-    assert done.code == 2 and 'row 1: field "extra_info.question"' in done.err
+    assert done.code == 2 and 'row 1: field "prompt"' in done.err
 
 
 def test_sample_rows_are_read_back_unchanged(tmp_path):

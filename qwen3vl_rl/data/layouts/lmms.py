@@ -8,6 +8,7 @@ Mind the counts: the hub's RefCOCO `val` holds 8,811 objects where unc has 3,811
 import argparse
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="SPLIT-*.parquet")
 
 
-def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
     """Every object of the files. Raises InputError naming file, row and field."""
     for path in args.files:
         split = path.name.partition("-")[0]

@@ -3,6 +3,7 @@ distributes RefCOCO, RefCOCO+ and RefCOCOg."""
 
 import argparse
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", default=FAMILY, metavar="DATASET:PARTITION", help=" ".join(FAMILY))
 
 
-def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
     """Every object of the chosen parts. Raises InputError naming file, row and field."""
     for part in args.parts:
         dataset, _, partition = part.partition(":")
@@ -47,10 +48,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _part(folder: Path, dataset: str, partition: str) -> Iterator[Record]:
     path = folder / f"refs({partition}).p"
+    images, boxes = _read_instances(folder / "instances.json")  # first: reading it takes the most memory
     refs = load_pickle(path)
     if not isinstance(refs, list):
         raise InputError(f"{path}: expected a list of references, got {type(refs).__name__}")
-    images, boxes = _read_instances(folder / "instances.json")
     for number, ref in enumerate(refs, start=1):
         image, ann = field(path, number, ref, "image_id"), field(path, number, ref, "ann_id")
         if not isinstance(image, int) or image not in images:

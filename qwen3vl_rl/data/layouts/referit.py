@@ -4,6 +4,7 @@ Its boxes hold their last row and column of pixels; ours end behind them, so 1 i
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the folder of the three kinds of files")
 
 
-def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
     """Every region of the three splits. Raises InputError naming file, row and field."""
     bboxes = _read_object(args.folder / "referit_bbox.json")
     sizes = _read_object(args.folder / "referit_imsize.json")

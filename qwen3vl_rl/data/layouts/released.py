@@ -1,6 +1,7 @@
 """RL parquet in the released schema, back to samples: for filtering, for other prompts, for traces."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="RL parquet")
 
 
-def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
     """One record per row, its box as exact as 0..1000 allows. Raises InputError, also for amodal rows."""
     for path in args.files:
         for number, row in iter_parquet(path, RL_SCHEMA.names):
             sample, prompt_name = rl_sample(path, number, row)
             if "amodal" in prompt_name:
-                raise row_error(
-                    path, number, "extra_info.question", "no amodal sample, as its visible box is not in the file", None
-                )
+                raise row_error(path, number, "prompt", "no amodal sample, as its visible box is not in the file", None)
             yield Record(
                 path.stem,
                 f"{path.stem}_{number}",

@@ -6,6 +6,7 @@
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="refcoco.json or jsonl")
 
 
-def records(args: argparse.Namespace, _left_out) -> Iterator[Record]:
+def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
     """Every object of every partition. Raises InputError naming file, row and field."""
     for path in args.files:
         yield from _from_json(path) if path.suffix == ".json" else _from_jsonl(path)
