@@ -11,8 +11,9 @@
 # Further arguments go to `python -m qwen3vl_rl.evaluation`, such as --limit 100, or -- --tensor-parallel-size 2
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-: "${MODEL_PATH:?names the checkpoint}" "${DATA_JSON:?names the evaluation data}"
-: "${BASE_IMG_PATH:?names the image folder}" "${OUTPUT_DIR:?names the folder of results}"
+for name in MODEL_PATH DATA_JSON BASE_IMG_PATH OUTPUT_DIR; do
+  [[ -n ${!name:-} ]] || { echo "error: $name is not set; the head of scripts/vllm_infer.sh tells what it names" >&2; exit 2; }
+done
 python=$root/.venv/bin/python
 [[ -x $python ]] || python=python3
 [[ -e $DATA_JSON ]] && data=("$DATA_JSON") || read -ra data <<<"$DATA_JSON"

@@ -129,10 +129,8 @@ class _Client:
         if budget == 0:
             answers, tokens, latency_s = [_Answer("", "length")] * count, 0, 0.0
         else:
-            reply, latency_s = await self._post(
-                request | {"n": count, "max_tokens": budget or self.settings.max_tokens}
-            )
-            answers, tokens = _read_reply(reply)
+            limit = budget or self.settings.max_tokens
+            answers, tokens, latency_s = await self._post(request | {"n": count, "max_tokens": limit})
         if budget is None:
             return answers, tokens, latency_s
         finished = await asyncio.gather(*(self._finish(request, answer, budget) for answer in answers))
@@ -147,8 +145,7 @@ class _Client:
         turns = [*request["messages"], {"role": "assistant", "content": begun}]
         limit = self.settings.max_tokens - budget
         more = {"messages": turns, "max_tokens": limit, "add_generation_prompt": False, "continue_final_message": True}
-        reply, latency_s = await self._post(request | more)
-        (rest,), tokens = _read_reply(reply)
+        (rest,), tokens, latency_s = await self._post(request | more)
         return _Answer(begun + rest.text, rest.finish_reason), tokens, latency_s
 
     async def _request(self, question: Question) -> dict:
@@ -173,8 +170,8 @@ class _Client:
         """One encoding, off the event loop, that all questions about the image wait for."""
         return asyncio.create_task(asyncio.to_thread(_data_url, self._images / image))
 
-    async def _post(self, request: dict) -> tuple[dict, float]:
-        """The reply and the latency of the attempt that brought it, seconds."""
+    async def _post(self, request: dict) -> tuple[list[_Answer], int, float]:
+        """(answers, tokens generated for all of them, seconds of the attempt that brought them)."""
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
@@ -182,7 +179,8 @@ class _Client:
             try:
                 async with self.http.post("/v1/chat/completions", json=request) as response:
                     if response.ok:
-                        return await response.json(content_type=None), time.perf_counter() - start
+                        answers, tokens = _read_reply(await response.json(content_type=None))
+                        return answers, tokens, time.perf_counter() - start
                     failure = f"HTTP {response.status}: {(await response.text(errors='replace'))[:300]}"
                     if response.status < 500 and response.status not in (408, 429):
                         raise RequestFailed(failure)  # asking again cannot help
@@ -206,7 +204,7 @@ def _data_url(path: Path) -> str:
 
 
 def _read_reply(reply: object) -> tuple[list[_Answer], int]:
-    """(answers, generated tokens of all). Raises RequestFailed for a reply of another shape."""
+    """(answers, generated tokens of all). Raises ValueError for a reply of another shape."""
     try:
         # No reasoning parser runs on the server, so the content holds reasoning, `</think>` and answer.
         answers = [_Answer(one["message"]["content"] or "", one["finish_reason"]) for one in reply["choices"]]
@@ -215,4 +213,4 @@ def _read_reply(reply: object) -> tuple[list[_Answer], int]:
             raise TypeError
         return answers, tokens
     except (KeyError, IndexError, TypeError) as error:
-        raise RequestFailed(f"expected a chat completion, got {str(reply)[:300]}") from error
+        raise ValueError(f"expected a chat completion, got {str(reply)[:300]}") from error

@@ -1,10 +1,15 @@
 """What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
@@ -69,3 +74,61 @@ def _answer(question: Question, is_right: bool) -> Prediction:
 def checkpoints(starter, rl_checkpoint) -> tuple[Path, Path]:
     """Two checkpoints of one architecture: the start and the end of the shared SFT → GRPO run."""
     return starter, rl_checkpoint
+
+
+class FaultProxy:
+    """A server between client and model server that breaks some requests; `plan` names the fault of the n-th, if any.
+
+    Faults: an HTTP status, `garbage` (half a JSON text), `shape` (JSON of something else), `reset`, `stall`.
+    """
+
+    def __init__(self, url: str, plan: Callable[[int, str], str | None]):
+        self._server_url, self._plan = url, plan
+        self.outcomes: list[str | None] = []
+
+    def __enter__(self) -> "FaultProxy":
+        started = Future()
+        self._thread = Thread(target=lambda: asyncio.run(self._serve(started)))
+        self._thread.start()
+        self.url, self._loop, self._end = started.result(10)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    async def _serve(self, started: Future) -> None:
+        end = asyncio.Event()
+        async with aiohttp.ClientSession(self._server_url) as self._http:
+            app = web.Application(client_max_size=10**8)
+            app.router.add_get("/v1/models", self._forward)
+            app.router.add_post("/v1/chat/completions", self._answer)
+            runner = web.AppRunner(app, shutdown_timeout=0)
+            await runner.setup()
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            port = site._server.sockets[0].getsockname()[1]
+            started.set_result((f"http://127.0.0.1:{port}", asyncio.get_running_loop(), end))
+            await end.wait()
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        fault = self._plan(len(self.outcomes), await request.text())
+        self.outcomes.append(fault)
+        if fault is None:
+            return await self._forward(request)
+        if fault == "reset":
+            request.transport.abort()
+        if fault == "stall":
+            await asyncio.sleep(60)
+        replies = {"garbage": '{"choices": [{"mess', "shape": '{"object": "error"}'}
+        return web.Response(text=replies[fault]) if fault in replies else web.Response(status=int(fault))
+
+    async def _forward(self, request: web.Request) -> web.Response:
+        async with self._http.request(request.method, request.path, data=await request.read()) as reply:
+            return web.Response(body=await reply.read(), status=reply.status, content_type=reply.content_type)
+
+
+@pytest.fixture
+def fault_proxy() -> type[FaultProxy]:
+    return FaultProxy

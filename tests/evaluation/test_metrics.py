@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen3vl_rl.evaluation.metrics import AVERAGE, compare, summarize, summarize_latency
+from qwen3vl_rl.evaluation.metrics import AVERAGE, compare, mcnemar_p, summarize, summarize_latency
 from qwen3vl_rl.grounding import InputError
 
 
@@ -120,3 +120,69 @@ def test_runs_over_other_samples_are_not_compared(make_prediction):
 def test_no_predictions_are_an_error():
     with pytest.raises(InputError, match="at least one prediction"):
         summarize([])
+
+
+def test_a_comparison_counts_gains_and_losses(make_prediction):
+    before = _run(make_prediction, [True, True, False, False, False, True])
+    after = _run(make_prediction, [True, False, True, True, True, True])
+    comparison = compare(before, after)[AVERAGE]
+    assert (comparison.gained, comparison.lost) == (3, 1)
+    assert comparison.p == mcnemar_p(3, 1) == pytest.approx(0.625)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"), [(0, 0, 1.0), (5, 5, 1.0), (8, 2, 0.109375), (2, 8, 0.109375), (10, 0, 2 / 1024)]
+)
+def test_mcnemar_is_the_exact_binomial_test(gained, lost, p):
+    assert mcnemar_p(gained, lost) == pytest.approx(p, rel=1e-12)
+
+
+def test_mcnemar_holds_for_thousands_of_changes():
+    assert 0 < mcnemar_p(3100, 2900) < 0.02 and mcnemar_p(6000, 0) == 0.0
+
+
+def test_other_thresholds_and_the_inclusive_one(make_prediction):
+    rows = [
+        replace(row, iou=iou)
+        for row, iou in zip(_run(make_prediction, [True] * 5), (0.3, 0.5, 0.7, 0.9, 1), strict=True)
+    ]
+    split = summarize(rows)["splits"]["toy_val"]
+    shares = {name: split[name] for name in ("acc_30", "acc", "acc_inclusive", "acc_70", "acc_90")}
+    assert shares == {"acc_30": 0.8, "acc": 0.6, "acc_inclusive": 0.8, "acc_70": 0.4, "acc_90": 0.2}
+
+
+def test_expressions_without_referent_are_counted_apart(make_prediction):
+    rows = _run(make_prediction, [True, True, False, False])
+    absent = [replace(row, xyxy_px=None, iou=None) for row in rows[1:]]
+    absent[0] = replace(absent[0], pred_xyxy_px=None)  # declined
+    absent[1] = replace(absent[1], pred_xyxy_px=None, error="HTTP 500")  # declined nothing
+    split = summarize([rows[0], *absent])["splits"]["toy_val"]
+    assert (split["samples"], split["acc"], split["failed_requests"]) == (1, 1.0, 1)
+    assert split["no_referent"] == {"samples": 3, "declined_rate": pytest.approx(1 / 3)}
+    with pytest.raises(InputError, match="toy_val: expected at least one sample with a box"):
+        summarize(absent)
+
+
+def test_amodal_splits_are_scored_by_how_much_is_hidden(make_prediction):
+    half, all_of_it = (100.0, 100.0, 300.0, 200.0), (100.0, 100.0, 300.0, 300.0)
+    rows = [make_prediction(0, True, modal=half), make_prediction(1, False, modal=all_of_it)]
+    bands = summarize(rows)["splits"]["toy_val"]["occlusion"]
+    assert {band: (numbers["samples"], numbers["acc"]) for band, numbers in bands.items()} == {
+        "up to 10 % hidden": (1, 0.0),
+        "above 40 %": (1, 1.0),
+    }
+
+
+def test_groups_hold_each_sample_under_its_kinds(make_prediction):
+    rows = [
+        replace(row, sent=sent)
+        for row, sent in zip(
+            _run(make_prediction, [True, False, True]), ("red cup", "left red cup", "cup"), strict=True
+        )
+    ]
+    expression = summarize(rows)["groups"]["expression"]
+    assert {group: (numbers["samples"], numbers["acc"]) for group, numbers in expression.items()} == {
+        "attribute": (2, 0.5),
+        "location": (1, 0.0),
+        "plain": (1, 1.0),
+    }

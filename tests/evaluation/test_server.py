@@ -1,11 +1,14 @@
 """The real vLLM server, started once: what it computes, how a stopped evaluation goes on, what it leaves behind."""
 
 import base64
+import json
 import os
+import random
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -16,9 +19,10 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.predict import Target, predict
+from qwen3vl_rl.evaluation.predict import FORCED_ANSWER, Target, predict
 from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.evaluation.questions import Question, read_questions
+from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.grounding import InputError, render_prompt
@@ -148,6 +152,79 @@ def test_an_evaluation_whose_every_request_is_refused_writes_no_row(server, worl
     with pytest.raises(EngineError, match=r"refused the first requests.*HTTP 400"):
         _predict(server, world, questions, load_settings(max_tokens=10**6), rows)
     assert rows == {}
+
+
+FAULTS = ("429", "500", "garbage", "shape", "reset", "stall")
+
+
+def _complete_through(proxy, world, questions, folder):
+    """An evaluation that reaches the server through `proxy`, and waits little before it tries again."""
+    run = Run(folder, "evaluated", questions, load_settings(max_tokens=MAX_TOKENS), Endpoint(proxy.url))
+    run.complete(world / "images", Load(concurrency=8, timeout_s=5))
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen3vl_rl.evaluation.predict.FIRST_WAIT_S", 0.02)
+    rng = random.Random(0)
+    with fault_proxy(server.url, lambda *_: rng.choice(FAULTS) if rng.random() < 0.3 else None) as proxy:
+        summary = _complete_through(proxy, world, questions, tmp_path)
+    assert set(proxy.outcomes) == {None, *FAULTS}
+    rows = read_predictions(tmp_path / "predictions.jsonl")
+    assert [row.key for row in rows] == sorted(question.key for question in questions)
+    assert [row.error for row in rows] == [None] * len(questions) and summary["failed"] == {}
+    assert {row.tokens for row in rows} == {MAX_TOKENS}
+
+
+def test_requests_that_never_succeed_are_listed_and_counted(
+    server, fault_proxy, world, questions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("qwen3vl_rl.evaluation.predict.FIRST_WAIT_S", 0.01)
+    bad = questions[7].sample.sent
+    with fault_proxy(server.url, lambda _, request: "500" if f"Locate {bad}" in request else None) as proxy:
+        summary = _complete_through(proxy, world, questions, tmp_path)
+    failed = {question.key for question in questions if question.sample.sent == bad}
+    assert set(summary["failed"]) == failed
+    assert all(text == "HTTP 500: , 6 attempts" for text in summary["failed"].values())
+    counts = [(split["samples"], split["failed_requests"]) for split in summary["splits"].values()]
+    assert (sum(samples for samples, _ in counts), sum(lost for _, lost in counts)) == (len(questions), len(failed))
+
+
+def test_the_forced_answer_continues_the_very_text_that_was_generated(server, checkpoints, world, questions):
+    """Prompt, `<think>`, the reasoning up to its budget, and the answer's beginning: as one prompt, token by token."""
+    server.load(str(checkpoints[0]))
+    tokenizer = AutoProcessor.from_pretrained(checkpoints[0]).tokenizer
+    settings = load_settings(max_tokens=MAX_TOKENS, reasoning_tokens=6)
+    rows = {}
+    _predict(server, world, questions[:1], settings, rows)
+    (row,) = rows.values()
+    begun, _, rest = row.text.partition(FORCED_ANSWER)
+    image = {"type": "image_url", "image_url": {"url": (world / "images" / row.image).as_uri()}}
+    ask = {"role": "user", "content": [image, {"type": "text", "text": render_prompt("qwen3_amodal", row.sent)}]}
+    turns = [ask, {"role": "assistant", "content": begun + FORCED_ANSWER}]
+    request = {"model": "evaluated", "messages": turns, "temperature": 0, "max_tokens": 2, "return_token_ids": True}
+    request |= {"add_generation_prompt": False, "continue_final_message": True}
+    reply = httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=60, trust_env=False).json()
+    expected = f"<|im_start|>assistant\n<think>\n{begun}{FORCED_ANSWER}"
+    assert tokenizer.decode(reply["prompt_token_ids"]).endswith(expected)
+    assert row.tokens == MAX_TOKENS and len(tokenizer(rest).input_ids) > 20
+
+
+def test_of_several_answers_one_counts_and_all_tokens_do(server, world, questions):
+    settings = load_settings(max_tokens=MAX_TOKENS, answers=3, temperature=1.0)
+    rows = {}
+    _predict(server, world, questions[:2], settings, rows)
+    assert [row.tokens for row in rows.values()] == [3 * MAX_TOKENS] * 2
+
+
+def test_pixel_limits_reach_the_model(checkpoints):
+    """Shown by the command alone; another server start would cost the suite 20 s."""
+    settings = load_settings(min_pixels=1024, max_pixels=2048)
+    command = VLLM.command(checkpoints[0], 100, Path("/images"), settings)
+    kwargs = json.loads(command[command.index("--mm-processor-kwargs") + 1])
+    processor = AutoProcessor.from_pretrained(checkpoints[0]).image_processor
+    grid = processor(images=[Image.new("RGB", (160, 128))], return_tensors="pt", **kwargs)["image_grid_thw"]
+    assert 1024 <= int(grid.prod()) * processor.patch_size**2 <= 2048
 
 
 def _predict(server, world, questions, settings, rows):
