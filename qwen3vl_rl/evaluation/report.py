@@ -13,11 +13,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.evaluation.browser import browser_data
 from qwen3vl_rl.evaluation.run import Result
 from qwen3vl_rl.evaluation.table import evaluation_tables, group_table, notes
-from qwen3vl_rl.files import whole_file
 from qwen3vl_rl.grounding import InputError
 
 COLORS = ("#d9302c", "#2b5d9b", "#c77700", "#7a3e9d", "#00838f", "#8d6e63")  # of the models, in turn
@@ -58,7 +58,7 @@ def write_report(path: Path, results: Sequence[Result], images: Path, curves: Ma
             data=Markup(data.replace("<", "\\u003c")),  # no text of an answer ends the script element
         )
     )
-    with whole_file(path) as draft:
+    with replacing(path) as draft:
         draft.write_text(page, encoding="utf-8")
     return path
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.evaluation.metrics import latency_fields, summarize, summarize_latency
 from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict
 from qwen3vl_rl.evaluation.predictions import Prediction, append, read_predictions, resume, unanswered
 from qwen3vl_rl.evaluation.questions import Question, describe_questions
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import Settings
-from qwen3vl_rl.files import whole_file
 from qwen3vl_rl.grounding import InputError
 
 
@@ -71,7 +71,7 @@ class Run:
 
     def write_config(self) -> None:
         """Write what decides the predictions, before there are any."""
-        with whole_file(self.folder / "config.yaml") as draft:
+        with replacing(self.folder / "config.yaml") as draft:
             draft.write_text(yaml.safe_dump(self._config, sort_keys=False), encoding="utf-8")
 
     def _ask(self, todo: list[Question], images: Path, load: Load) -> dict:
@@ -161,5 +161,5 @@ def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    with whole_file(path) as draft:
+    with replacing(path) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
