@@ -17,13 +17,7 @@ from qwen3vl_rl.engine import launch
 from qwen3vl_rl.engine.checkpoints import latest_step, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
-COLUMNS = {
-    "loss": "train/loss",
-    "gradient norm": "train/grad_norm",
-    "tokens": "train/global_tokens",
-    "MFU": "train/mfu",
-    "validation loss": "val/loss",
-}
+COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
 # Settings that make two starts one run. The number of GPUs, too: verl names the shards of a checkpoint by them.
 SAME_RUN = (
     "model.path",
