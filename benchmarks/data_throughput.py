@@ -35,7 +35,7 @@ from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, parse_samp
 from qwen3vl_rl.grounding import px_to_1000
 
 ROUNDS = 3
-SYNTHETIC_ROWS = (50_000, 500_000, 2_000_000)
+SYNTHETIC_ROWS = (50_000, 500_000, 1_000_000)
 ROWS_PER_IMAGE = 7  # RefCOCO: 142,210 expressions for 19,994 images
 IMAGES = 3000
 WIDTH, HEIGHT = 640, 480

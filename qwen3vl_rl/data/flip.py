@@ -10,7 +10,7 @@ that are there already are kept, so an interrupted run goes on. Samples whose ex
 import argparse
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,9 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.data.parquet import Located
 from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row
 from qwen3vl_rl.grounding import Box, InputError, cli, row_error
-
-Origin = tuple[Path, int]  # file and 1-based row that first name an image
 
 DECIMALS = 6  # of a px: floating point would otherwise leave 103.92999999999995 for 103.93
 JPEG_QUALITY = 95  # ours; a mirrored JPEG is encoded once more
@@ -63,7 +62,7 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
     `out` appears once all images are there.
     """
     count, left_out = 0, Counter()
-    origins: dict[str, Origin] = {}
+    originals: dict[str, Located] = {}
     with replacing(out) as part, part.open("wb") as file:
         for path in paths:
             for number, sample in enumerate(tqdm(iter_samples(path), desc=path.name, unit="row", disable=None), 1):
@@ -72,33 +71,35 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
                 except UnsafeExpressionError as reason:
                     left_out[str(reason)] += 1
                     continue
-                origins.setdefault(sample.image, (path, number))
+                originals.setdefault(sample.image, (path, number, sample))
                 file.write(orjson.dumps(sample_row(flipped), option=orjson.OPT_APPEND_NEWLINE))
                 count += 1
         if not count:
             raise InputError(f"{paths[0]}: expected a sample whose expression can be mirrored, found none")
-        _flip_images(origins, images)
+        _flip_images(originals.values(), images)
     return count, left_out
 
 
-def _flip_images(origins: Mapping[str, Origin], images: Path) -> None:
+def _flip_images(originals: Collection[Located], images: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock to the other threads
-        done = pool.map(lambda item: _flip_image(*item[1], item[0], images), origins.items())
-        for _ in tqdm(done, total=len(origins), desc="flip", unit="image", disable=None):
+        done = pool.map(lambda original: _flip_image(*original, images), originals)
+        for _ in tqdm(done, total=len(originals), desc="flip", unit="image", disable=None):
             pass
 
 
-def _flip_image(path: Path, number: int, image: str, images: Path) -> None:
-    target = images / flip_path(path, number, image)
+def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
+    ImageCheck(images).check(path, number, sample)
+    target = images / flip_path(path, number, sample.image)
     if target.exists():
         return
-    ImageCheck(images).size(path, number, image)  # names a missing or unreadable image
     try:
-        with Image.open(images / image) as opened, replacing(target) as part:
+        with Image.open(images / sample.image) as opened, replacing(target) as part:
             options = {"quality": JPEG_QUALITY, "subsampling": 0} if opened.format == "JPEG" else {}
             ImageOps.mirror(opened).save(part, format=opened.format, **options)
     except OSError as error:
-        raise row_error(path, number, "image", f"an image that can be decoded in full ({error})", image) from None
+        raise row_error(
+            path, number, "image", f"an image that can be decoded in full ({error})", sample.image
+        ) from None
 
 
 def main() -> None:

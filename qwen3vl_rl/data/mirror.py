@@ -97,14 +97,13 @@ def load_rules() -> Rules:
     """The rules of mirror.yaml."""
     data = yaml.safe_load(Path(__file__).with_name("mirror.yaml").read_text(encoding="utf-8"))
     lists = {name: frozenset(words) for name, words in data["words"].items()}
-    phrases = (f"<{first}> {rest}".strip() for first, _, rest in (p.partition(" ") for p in data["leave_out_phrases"]))
     return Rules(
         swap=data["swap"] | {right: left for left, right in data["swap"].items()},
         rules=tuple(_parse_rule(verdict, pattern, lists) for verdict, pattern in data["rules"]),
         ordinals=frozenset(data["ordinals"]),
         counted_from=frozenset(data["counted_from"]),
         leave_out_words=frozenset(data["leave_out_words"]),
-        leave_out_phrases=tuple(_parse_rule("leave out", phrase, lists) for phrase in phrases),
+        leave_out_phrases=tuple(_parse_rule("leave out", phrase, lists) for phrase in data["leave_out_phrases"]),
         unrelated=frozenset(data["unrelated"]),
     )
 

@@ -10,7 +10,7 @@ only the evaluation reads such rows.
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
 _MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
 
 
+# COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
+ROUNDING_PX = 0.011
 _NUMBERS = frozenset({int, float})  # and not bool
 
 
@@ -145,9 +147,14 @@ def check_sent(path: Path, number: int, name: str, value: Any) -> str:
 
 
 def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
-    """`value` where it is an xyxy box in px inside the image, else an InputError that names the field `name`."""
+    """`value` where it is an xyxy box in px inside the image, else an InputError that names the field `name`.
+
+    What passes an edge by no more than `ROUNDING_PX` is cut off there.
+    """
     is_box = type(value) in (list, tuple) and len(value) == 4 and _NUMBERS.issuperset(map(type, value))
-    if not is_box or not (0 <= value[0] < value[2] <= width and 0 <= value[1] < value[3] <= height):  # nor NaN
+    if is_box and not _is_inside(value, width, height):
+        value = [_cut(v, side) for v, side in zip(value, (width, height) * 2, strict=True)]
+    if not is_box or not _is_inside(value, width, height):
         raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
     x1, y1, x2, y2 = value
     return float(x1), float(y1), float(x2), float(y2)
@@ -156,6 +163,17 @@ def check_box_px(path: Path, number: int, name: str, value: Any, width: int, hei
 def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number; True and False are none."""
     return type(value) in _NUMBERS and abs(value) < math.inf  # also for integers too large for a float
+
+
+def _is_inside(box: Sequence[float], width: int, height: int) -> bool:
+    x1, y1, x2, y2 = box
+    return 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height  # not so for NaN
+
+
+def _cut(value: float, side: int) -> float:
+    if -ROUNDING_PX <= value < 0:
+        return 0
+    return side if side < value <= side + ROUNDING_PX else value
 
 
 class ImageCheck:

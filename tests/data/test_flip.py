@@ -88,13 +88,18 @@ def test_a_second_run_keeps_the_images_that_are_there(run, world):
     assert (world / "mine_flip/a.png").stat().st_mtime_ns == before and (world / "mine_flip/b.png").exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "turned"])
 def test_a_bad_image_is_named_and_no_jsonl_appears(run, world, damage):
     image = world / "mine/b.png"
     data = image.read_bytes()
-    image.unlink() if damage == "missing" else image.write_bytes(data[: len(data) * 2 // 3])
+    if damage == "missing":
+        image.unlink()
+    elif damage == "cut":
+        image.write_bytes(data[: len(data) * 2 // 3])
+    else:
+        Image.new("RGB", (50, 100)).save(image)
     done = run("flip", "--samples", world / "train.jsonl", "--images", world, "--out", world / "flip.jsonl")
-    assert done.code == 2 and 'train.jsonl: row 2: field "image"' in done.err
+    assert done.code == 2 and f'train.jsonl: row 2: field "{"width" if damage == "turned" else "image"}"' in done.err
     assert not (world / "flip.jsonl").exists() and not list(world.rglob("*.part"))
 
 

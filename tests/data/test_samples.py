@@ -37,10 +37,22 @@ def test_modal_box_chooses_the_amodal_prompt(tmp_path):
     assert [row.prompt_name for row in rows] == ["qwen3", "qwen3_amodal"]
 
 
+def test_what_rounding_puts_outside_the_image_is_cut_off(tmp_path):
+    rows = [
+        EVALUATION | {"bbox": [-0.01, 20, 200.01, 80]},
+        EVALUATION | {"bbox": [150.1 + 0.2, 20, 200.00000000001, 80]},
+    ]
+    first, second = read_samples(write(tmp_path / "a.jsonl", *rows))
+    assert first.xyxy_px == (0, 20, 200, 80)
+    assert second.xyxy_px == (150.1 + 0.2, 20, 200, 80)
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
         ({"bbox": [10, 20, 201, 80]}, "bbox"),
+        ({"bbox": [10, 20, 200.02, 80]}, "bbox"),
+        ({"bbox": [-0.02, 20, 60, 80]}, "bbox"),
         ({"bbox": [60, 20, 10, 80]}, "bbox"),
         ({"bbox": [1, 2, 3]}, "bbox"),
         ({"bbox": [1, 2, 3, "4"]}, "bbox"),
