@@ -39,6 +39,7 @@ CHANGES = {
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
         "actor_rollout_ref.model.external_lib=qwen3vl_rl.engine.on_policy",
     ],
+    "shared-images": [f"+{WORDS}.samples_per_image=${{actor_rollout_ref.rollout.n}}"],
     "compile": [f"+{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],

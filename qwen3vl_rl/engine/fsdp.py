@@ -8,6 +8,8 @@ Of `model.override_config` the engine reads these words:
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
   log-probabilities, which is SFT's. Needs `use_remove_padding`.
+- `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
+  They stay together where one rank trains alone; several ranks are handed samples by length.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -18,6 +20,7 @@ from dataclasses import replace
 import torch
 from tensordict import TensorDict
 from torch.nn.functional import cross_entropy
+from verl.utils import tensordict_utils
 from verl.utils.device import get_device_name
 from verl.utils.ulysses import (
     gather_heads_scatter_seq,
@@ -29,6 +32,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
+from qwen3vl_rl.engine.shared_images import group_size, share_images
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
 
@@ -58,7 +62,10 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         self._loss_tokens_only = words.get("loss_tokens_only", False)
         if self._loss_tokens_only and not self.use_remove_padding:
             raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
+        self._samples_per_image = words.get("samples_per_image", 1)
         pack_images(module)
+        if self._samples_per_image > 1:
+            share_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
         if words.get("freeze_vision"):
@@ -81,6 +88,14 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             return super()._build_fsdp_module(module)
         finally:
             self.engine_config = config
+
+    def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
+        by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
+        if self._samples_per_image > 1 and self.get_data_parallel_size() == 1 and by_length:
+            lengths = data["input_ids"].offsets().diff()
+            size = group_size(lengths, self._samples_per_image, data["max_token_len_per_gpu"])
+            tensordict_utils.assign_non_tensor(data, force_group_size=size)
+        return super().forward_backward_batch(data, loss_function, forward_only)
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
         inputs, output_args = super().prepare_model_inputs(micro_batch)

@@ -31,6 +31,7 @@ class _Reporting:
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
         if partition_id == "train":
+            batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
             answered = len({key.split("_")[0] for key in batch.keys})
             return batch, {**metrics, **mean_parts(batch), "reward/unanswered_prompts": batch_size - answered}

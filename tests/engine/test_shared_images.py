@@ -1,0 +1,68 @@
+"""Images that are encoded once give what images that are encoded each time give: the same loss, the same gradients."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Qwen3VLForConditionalGeneration
+
+from examples.starter.build import build_config, build_model, build_tokenizer
+from qwen3vl_rl.engine.packed_attention import pack_images
+from qwen3vl_rl.engine.shared_images import find_copies, group_size, share_images
+
+GRIDS = [(8, 10), (4, 6), (8, 10)]  # the third has the first one's size and is another image
+
+
+def run(order: list[int], shared: bool) -> tuple[Qwen3VLForConditionalGeneration, float, int]:
+    """(model with gradients, loss, patches that the vision tower saw) for samples that show image `order[i]` each."""
+    config = build_config(build_tokenizer(), {})
+    model = build_model(config, seed=0)
+    pack_images(model)
+    if shared:
+        share_images(model)
+    seen = []
+    model.model.visual.patch_embed.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    draw = torch.Generator().manual_seed(0)
+    pixels = [torch.randn(h * w, 3 * 2 * 16 * 16, generator=draw) for h, w in GRIDS]
+    longest = max(h * w // 4 for h, w in GRIDS)
+    rows = []
+    for number, image in enumerate(order):
+        pads = GRIDS[image][0] * GRIDS[image][1] // 4
+        text = torch.randint(10, 300, (longest - pads + 4,), generator=torch.Generator().manual_seed(number))
+        rows.append(torch.cat([torch.full((pads,), config.image_token_id), text]))
+    ids = torch.stack(rows)
+    loss = model(
+        input_ids=ids,
+        labels=ids,
+        mm_token_type_ids=(ids == config.image_token_id).int(),
+        pixel_values=torch.cat([pixels[image] for image in order]),
+        image_grid_thw=torch.tensor([(1, *GRIDS[image]) for image in order]),
+    ).loss
+    loss.backward()
+    return model, loss.item(), seen[0]
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 1, 0, 2], [0, 1, 2], [1], [2, 2]])
+def test_loss_and_gradients_are_the_same_and_copies_cost_nothing(order):
+    (plain, loss, _), (shared, found, patches) = run(order, shared=False), run(order, shared=True)
+    assert found == pytest.approx(loss, rel=1e-6)
+    for (name, one), (_, other) in zip(plain.named_parameters(), shared.named_parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6, msg=name)
+    assert patches == sum(GRIDS[image][0] * GRIDS[image][1] for image in set(order))
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_copies_are_found_by_content(order):
+    other = torch.tensor([[0.0, 2.0, 1.0], [1.0, 1.0, 1.0]])  # of the first one's size and sum
+    images = [torch.ones(2, 3), other, torch.ones(4, 3), torch.zeros(2, 3)]
+    firsts, sources = find_copies([images[number].clone() for number in order])
+    assert [order[firsts[source]] for source in sources] == order
+    assert len(firsts) == len(set(order))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "expected"),
+    [([10] * 32, 200, 16), ([10] * 32, 100, 8), ([10] * 32, 15, 1), ([10] * 12, 200, 4), ([10, 10, 300, 300], 320, 1)],
+)
+def test_a_group_is_as_large_as_fits_and_divides_the_samples(lengths, limit, expected):
+    assert group_size(torch.tensor(lengths), 16, limit) == expected
