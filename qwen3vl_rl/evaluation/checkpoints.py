@@ -14,7 +14,7 @@ _BLOCKS, _BLOCK_BYTES = 64, 65536
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-def find_checkpoint(model: str) -> Path:
+def resolve_checkpoint(model: str) -> Path:
     """The folder of `model`: itself a folder, or `owner/name` on the Hugging Face hub, downloaded once.
 
     Raises InputError where it is neither, and where the folder is no checkpoint with safetensors weights.

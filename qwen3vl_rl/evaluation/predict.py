@@ -41,26 +41,29 @@ class Target:
     timeout_s: float = REQUEST_TIMEOUT_S
 
 
+def warm_up(target: Target, questions: Sequence[Question]) -> None:
+    """Ask `questions` for answers that do not count. Raises EngineError where all are refused: no row shall say so."""
+    answers: list[Prediction] = []
+    predict(target, questions, len(questions), answers.append)
+    if all(answer.error for answer in answers):
+        raise EngineError(f"the server refused the first requests ({answers[0].error})")
+
+
 def predict(
-    target: Target,
-    questions: Sequence[Question],
-    concurrency: int,
-    finished: Callable[[Prediction], None],
-    warm_up: Sequence[Question] = (),
+    target: Target, questions: Sequence[Question], concurrency: int, finished: Callable[[Prediction], None]
 ) -> None:
     """Ask `target` all `questions`, at most `concurrency` at a time; calls `finished` with each prediction.
 
     A request that fails for good becomes a prediction with an `error`. Raises EngineError where the server no longer
-    answers at all, or refuses every question of `warm_up`, whose answers do not count: what is unfinished then stays
-    open for the next run.
+    answers at all: what is unfinished then stays open for the next run.
     """
     try:
-        asyncio.run(_predict(target, questions, concurrency, finished, warm_up))
+        asyncio.run(_predict(target, questions, concurrency, finished))
     except ExceptionGroup as group:  # of the workers; the first failure stopped the others
         raise group.exceptions[0] from None
 
 
-async def _predict(target: Target, questions, concurrency: int, finished, warm_up: Sequence[Question]) -> None:
+async def _predict(target: Target, questions: Sequence[Question], concurrency: int, finished) -> None:
     # The number of workers bounds the connections. aiohttp: at 64 requests in flight httpx takes 40 times the CPU.
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=target.timeout_s)
@@ -70,15 +73,7 @@ async def _predict(target: Target, questions, concurrency: int, finished, warm_u
         async def answer(question: Question) -> None:
             finished(await client.answer(question))
 
-        await _warm_up(client, warm_up)
         await _each(iter(questions), answer, min(concurrency, len(questions)))
-
-
-async def _warm_up(client: "_Client", questions: Sequence[Question]) -> None:
-    """If each of these fails, something is wrong with all: no row shall record that."""
-    answers = [await client.answer(question) for question in questions]
-    if answers and all(answer.error for answer in answers):
-        raise EngineError(f"the server refused the first requests ({answers[0].error})")
 
 
 async def _each(items: Iterator, work, workers: int) -> None:

@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.evaluation.metrics import latency_fields, summarize, summarize_latency
-from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict
+from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
 from qwen3vl_rl.evaluation.predictions import Prediction, append, read_predictions, resume, unanswered
 from qwen3vl_rl.evaluation.questions import Question, describe_questions
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.grounding import InputError
+
+WARM_UP_REQUESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class Run:
         name = self.server.load(self.model)
         target = Target(self.server.url, name, images, self.server.by_path, self.settings, load.timeout_s)
         try:
+            # Spread over all questions, answered or not: what is left may well be the few that are always refused.
+            warm_up(target, self._spread(WARM_UP_REQUESTS))
             return self._ask_all(target, todo, load) | self._ask_alone(target, load)
         except EngineError as error:
             raise EngineError(self.server.describe_failure(str(error))) from error
@@ -99,7 +103,7 @@ class Run:
 
         try:
             with bar, path.open("a", encoding="utf-8") as file:
-                predict(target, todo, load.concurrency, finished, warm_up=self._spread(3))
+                predict(target, todo, load.concurrency, finished)
         except OSError as error:
             raise EngineError(f"{path}: {error.strerror}; the same command goes on from here") from error
         wall_s = time.monotonic() - start

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from qwen3vl_rl.engine import cpu, process
-from qwen3vl_rl.evaluation.checkpoints import context_length, find_checkpoint, interchangeable, weights_fingerprint
+from qwen3vl_rl.evaluation.checkpoints import context_length, interchangeable, resolve_checkpoint, weights_fingerprint
 from qwen3vl_rl.evaluation.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu
 from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.grounding import InputError
@@ -52,7 +52,7 @@ class Server:
         self.stop()
 
     def load(self, checkpoint: str) -> str:
-        path = find_checkpoint(checkpoint)
+        path = resolve_checkpoint(checkpoint)
         if self._checkpoint is None or (path != self._checkpoint and not self._can_swap(path)):
             self.stop()
             self._start(path)
@@ -63,7 +63,7 @@ class Server:
 
     def weights(self, checkpoint: str) -> str:
         """A hash of the checkpoint's weights. Raises InputError where it is none."""
-        return weights_fingerprint(find_checkpoint(checkpoint))
+        return weights_fingerprint(resolve_checkpoint(checkpoint))
 
     def describe(self) -> dict:
         """The engine and the flags that it is given beside ours."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen3vl_rl.evaluation.checkpoints import find_checkpoint, interchangeable, weights_fingerprint
+from qwen3vl_rl.evaluation.checkpoints import interchangeable, resolve_checkpoint, weights_fingerprint
 from qwen3vl_rl.grounding import InputError
 
 
@@ -42,10 +42,10 @@ def test_the_fingerprint_follows_the_weights_and_nothing_else(make_checkpoint):
 
 def test_a_folder_that_is_no_checkpoint_is_named(make_checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"absent.*config\.json"):
-        find_checkpoint(str(tmp_path / "absent"))
+        resolve_checkpoint(str(tmp_path / "absent"))
     (make_checkpoint("empty") / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"empty.*safetensors"):
-        find_checkpoint(str(tmp_path / "empty"))
+        resolve_checkpoint(str(tmp_path / "empty"))
 
 
 def test_a_name_that_is_no_folder_is_looked_up_on_the_hub(make_checkpoint, monkeypatch, tmp_path):
@@ -57,6 +57,6 @@ def test_a_name_that_is_no_folder_is_looked_up_on_the_hub(make_checkpoint, monke
     (tmp_path / "models--owner--name" / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert find_checkpoint("owner/name") == snapshot
+    assert resolve_checkpoint("owner/name") == snapshot
     with pytest.raises(InputError, match="owner/other: no such folder, and the hub did not answer"):
-        find_checkpoint("owner/other")
+        resolve_checkpoint("owner/other")

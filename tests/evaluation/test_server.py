@@ -19,7 +19,7 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.predict import FORCED_ANSWER, Target, predict
+from qwen3vl_rl.evaluation.predict import FORCED_ANSWER, Target, predict, warm_up
 from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.evaluation.questions import Question, read_questions
 from qwen3vl_rl.evaluation.run import Load, Run
@@ -229,8 +229,8 @@ def test_pixel_limits_reach_the_model(checkpoints):
 
 def _predict(server, world, questions, settings, rows):
     target = Target(server.url, "evaluated", world / "images", server.by_path, settings)
-    warm_up = [questions[0], questions[-1]]
-    predict(target, questions, 4, lambda row: rows.__setitem__(row.key, row), warm_up)
+    warm_up(target, [questions[0], questions[-1]])
+    predict(target, questions, 4, lambda row: rows.__setitem__(row.key, row))
 
 
 def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
