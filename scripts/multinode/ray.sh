@@ -4,17 +4,20 @@
 #   first node:   bash scripts/multinode/ray.sh head           # says its address, runs until Ctrl-C
 #   other nodes:  bash scripts/multinode/ray.sh join ADDRESS   # likewise
 #   first node:   bash scripts/multinode/ray.sh wait ADDRESS N # until N nodes are there
-#                 RAY_ADDRESS=ADDRESS bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes=N
+#                 RAY_ADDRESS=ADDRESS RAY_AUTH_MODE=token bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes=N
 #
-# PORT: of the head (6379). head and join stay in the foreground and take their own Ray with them when they end, no
+# Ray lets in who knows the token in ~/.ray/auth_token, which head makes; where the nodes do not share the home folder,
+# RAY_AUTH_TOKEN names it. PORT: of the head (6379). head and join stay in the foreground and take their own Ray with them when they end, no
 # other. Further arguments of theirs go to `ray start`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ ! -d .venv ]] || PATH=$PWD/.venv/bin:$PATH
 unset PYTHONDONTWRITEBYTECODE
+export RAY_AUTH_MODE=token
 
 case ${1:-}:$# in
   head:*)
+    [[ -n ${RAY_AUTH_TOKEN:-} ]] || ray get-auth-token --generate >/dev/null
     exec ray start --head --port "${PORT:-6379}" --include-dashboard=false --disable-usage-stats --block "${@:2}"
     ;;
   join:[2-9])

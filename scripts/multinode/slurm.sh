@@ -21,4 +21,5 @@ bash scripts/multinode/ray.sh wait "$RAY_ADDRESS" 1
 ((others == 0)) || srun --nodes=$others --ntasks=$others --exclude="$SLURMD_NODENAME" \
   bash scripts/multinode/ray.sh join "$RAY_ADDRESS" &
 bash scripts/multinode/ray.sh wait "$RAY_ADDRESS" "$SLURM_JOB_NUM_NODES"
-RAY_ADDRESS=$RAY_ADDRESS bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes="$SLURM_JOB_NUM_NODES" "$@"
+export RAY_ADDRESS RAY_AUTH_MODE=token
+bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes="$SLURM_JOB_NUM_NODES" "$@"
