@@ -98,7 +98,8 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the child is stopped, too
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that the child is stopped, too
     with TemporaryDirectory(prefix="egm-", dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)

@@ -112,7 +112,8 @@ def test_another_run_is_not_continued(config, tmp_path, saved):
     launch.check_same_run(config, ["reward"])
 
 
-def test_a_terminated_run_ends_its_trainer(trainer, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_ends_its_trainer(trainer, tmp_path, number):
     command = trainer("import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)")
     code = (
         "from omegaconf import OmegaConf; from qwen3vl_rl.engine import launch\n"
@@ -124,6 +125,6 @@ def test_a_terminated_run_ends_its_trainer(trainer, tmp_path):
     while not (tmp_path / "pid").exists():
         assert run.poll() is None
         time.sleep(0.1)
-    run.terminate()
-    assert run.wait(60) == 128 + signal.SIGTERM
+    run.send_signal(number)
+    assert run.wait(60) == 128 + number
     assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
