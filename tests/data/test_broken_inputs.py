@@ -192,6 +192,12 @@ FILES = {
     "mask of negative runs": (cocoa(masked(visible_mask={"size": [20, 30], "counts": [0, -1]})), "visible_mask"),
     "occlusion above one": (cocoa(masked(occlude_rate=1.5)), r'field "regions\[0\]\.occlude_rate": expected a rate'),
     "scene without regions": (cocoa({"image_id": 1}), r'cocoa\.json: row 1: field "regions"'),
+    "annotations as text": (cocoa({"annotations": "none", "images": []}), 'field "annotations": expected a list'),
+    "images as a number": (cocoa({"annotations": [SCENE], "images": 5}), 'field "images": expected a list'),
+    "scene of a list of images": (
+        cocoa(SCENE | {"image_id": [1]}),
+        'row 1: field "image_id": expected a positive integer',
+    ),
     "scene without a size": (cocoa(SCENE), r'cocoa\.json: row 1: field "width": expected a positive integer'),
     "parquet that is none": (parquet(b"PAR1 but not really"), r"rl\.parquet: expected a parquet file"),
     "parquet cut off": (cut_parquet, r"rl\.parquet: expected a parquet file"),

@@ -14,7 +14,17 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from qwen3vl_rl.data.layouts.record import EDGE_PX, Record, check_sents, clip, field, positive, read_json, text
+from qwen3vl_rl.data.layouts.record import (
+    EDGE_PX,
+    Record,
+    check_sents,
+    clip,
+    field,
+    json_list,
+    positive,
+    read_json,
+    text,
+)
 from qwen3vl_rl.data.samples import check_box_px, is_number, read_jsonl
 from qwen3vl_rl.grounding import Box, InputError, row_error, xywh_to_xyxy
 
@@ -62,47 +72,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
     """The regions that can be asked for. Raises InputError naming file, row and field."""
     expressions = _read_expressions(args.expressions) if args.expressions else None
-    used = set()
+    seen = set()
     for path in args.files:
         for number, scene in read_scenes(path):
-            shared = Counter(region.name for region in scene.regions)
-            for index, region in enumerate(scene.regions):
-                key = scene.image_id, index
-                used.add(key)
-                if expressions is None:
-                    sents = [region.name] if shared[region.name] == 1 else []
-                else:
-                    sents = expressions.get(key, [])
+            for index, (region, sents) in enumerate(_with_sents(scene, expressions)):
+                seen.add((scene.image_id, index))
                 box = _inside(region, scene, args.outside)
                 if reason := _why_not(region, sents, box):
                     left_out[reason] += 1
-                    continue
-                modal = check_box_px(path, number, "visible_mask", region.modal_xyxy_px, scene.width, scene.height)
-                yield Record(
-                    split=f"{args.name}_{occlusion_level(region.occlude_rate)}",
-                    id=f"{args.name}_{scene.image_id}_{index}",
-                    image=f"{_folder(scene.file_name)}/{scene.file_name}",
-                    width=scene.width,
-                    height=scene.height,
-                    xyxy_px=check_box_px(path, number, "segmentation", box, scene.width, scene.height),
-                    sents=check_sents(path, number, sents),
-                    modal_xyxy_px=modal,
-                )
-    if expressions and (unknown := sorted(set(expressions) - used)):
+                else:
+                    yield _record(path, number, args.name, scene, index, sents, box)
+    if unknown := sorted(set(expressions or ()) - seen):
+        image_id, index = unknown[0]
         raise InputError(
-            "{}: expected regions of the COCOA files, got image {} region {}".format(args.expressions, *unknown[0])
+            f"{args.expressions}: expected regions of the COCOA files, got image {image_id} region {index}"
         )
 
 
 def read_scenes(path: Path) -> Iterator[tuple[int, Scene]]:
     """Every annotation of a file with its 1-based number. Raises InputError naming file, row and field."""
     whole = read_json(path)
-    annotations = whole.get("annotations", [whole]) if isinstance(whole, dict) else [whole]
-    images = whole.get("images", []) if isinstance(whole, dict) else []
-    by_id = {image.get("id"): image for image in images if isinstance(image, dict)}
+    is_published = isinstance(whole, dict) and "annotations" in whole
+    annotations = json_list(path, whole, "annotations") if is_published else [whole]
+    images = json_list(path, whole, "images") if is_published else []
+    by_id = {
+        positive(path, number, "id", field(path, number, image, "id")): image
+        for number, image in enumerate(images, start=1)
+    }
     for number, annotation in enumerate(annotations, start=1):
-        image = by_id.get(field(path, number, annotation, "image_id"), {})
-        yield number, _scene(path, number, annotation, image)
+        image_id = positive(path, number, "image_id", field(path, number, annotation, "image_id"))
+        yield number, _scene(path, number, annotation, image_id, by_id.get(image_id, {}))
 
 
 def occlusion_level(rate: float) -> str:
@@ -110,14 +109,38 @@ def occlusion_level(rate: float) -> str:
     return next(level for level, most in LEVELS.items() if rate <= most)
 
 
-def _scene(path: Path, number: int, annotation: dict[str, Any], image: dict[str, Any]) -> Scene:
+def _with_sents(scene: Scene, expressions: Expressions | None) -> Iterator[tuple[Region, list[str]]]:
+    """Every region with its given expressions, else with its name where no other region of the image has that."""
+    shared = Counter(region.name.lower() for region in scene.regions)
+    for index, region in enumerate(scene.regions):
+        if expressions is not None:
+            yield region, expressions.get((scene.image_id, index), [])
+        else:
+            yield region, [region.name] if shared[region.name.lower()] == 1 else []
+
+
+def _record(path: Path, number: int, name: str, scene: Scene, index: int, sents: list[str], box: Box) -> Record:
+    region, size = scene.regions[index], (scene.width, scene.height)
+    return Record(
+        split=f"{name}_{occlusion_level(region.occlude_rate)}",
+        id=f"{name}_{scene.image_id}_{index}",
+        image=f"{_folder(scene.file_name)}/{scene.file_name}",
+        width=scene.width,
+        height=scene.height,
+        xyxy_px=check_box_px(path, number, f"regions[{index}].segmentation", box, *size),
+        sents=check_sents(path, number, sents),
+        modal_xyxy_px=check_box_px(path, number, f"regions[{index}].visible_mask", region.modal_xyxy_px, *size),
+    )
+
+
+def _scene(path: Path, number: int, annotation: dict[str, Any], image_id: int, image: dict[str, Any]) -> Scene:
     rows = field(path, number, annotation, "regions")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise row_error(path, number, "regions", "a list of objects", rows)
     width, height = _size(path, number, rows, image)
-    url = image.get("file_name") or text(path, number, "url", annotation.get("url"))
+    url = text(path, number, "url", image.get("file_name") or annotation.get("url"))
     return Scene(
-        image_id=positive(path, number, "image_id", annotation["image_id"]),
+        image_id=image_id,
         file_name=url.rpartition("/")[2],
         width=width,
         height=height,

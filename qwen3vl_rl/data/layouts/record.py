@@ -122,6 +122,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: expected JSON ({error})") from None
 
 
+def json_list(path: Path, whole: Any, name: str) -> list[Any]:
+    """The list `whole[name]` of a JSON file. Raises InputError where there is none."""
+    found = whole.get(name) if isinstance(whole, dict) else None
+    if not isinstance(found, list):
+        raise InputError(f'{path}: field "{name}": expected a list, got {type(found).__name__}')
+    return found
+
+
 def _is_unicode(value: str) -> bool:
     try:
         value.encode()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_rl.data.layouts.record import Record, field, positive, read_json, refcoco_record, sentence_texts
+from qwen3vl_rl.data.layouts.record import Record, field, json_list, positive, read_json, refcoco_record, sentence_texts
 from qwen3vl_rl.data.refcoco import PARTITIONS
 from qwen3vl_rl.grounding import InputError, row_error
 
@@ -71,17 +71,10 @@ def _read_instances(path: Path) -> tuple[dict[int, dict], dict[int, Any]]:
         positive(path, number, "id", field(path, number, image, "id")): {
             name: field(path, number, image, name) for name in ("file_name", "width", "height")
         }
-        for number, image in enumerate(_list(path, instances, "images"), start=1)
+        for number, image in enumerate(json_list(path, instances, "images"), start=1)
     }
     boxes = {
         positive(path, number, "id", field(path, number, annotation, "id")): field(path, number, annotation, "bbox")
-        for number, annotation in enumerate(_list(path, instances, "annotations"), start=1)
+        for number, annotation in enumerate(json_list(path, instances, "annotations"), start=1)
     }
     return images, boxes
-
-
-def _list(path: Path, instances: Any, name: str) -> list:
-    found = instances.get(name) if isinstance(instances, dict) else None
-    if not isinstance(found, list):
-        raise InputError(f'{path}: field "{name}": expected a list, got {type(found).__name__}')
-    return found

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwen3vl_rl.data.layouts.record import Record, field, read_json, refcoco_record, sentence_texts
+from qwen3vl_rl.data.layouts.record import Record, field, json_list, read_json, refcoco_record, sentence_texts
 from qwen3vl_rl.data.samples import iter_lines, parse_line
 from qwen3vl_rl.grounding import row_error
 
@@ -37,8 +37,8 @@ def _from_jsonl(path: Path) -> Iterator[Record]:
 
 def _from_json(path: Path) -> Iterator[Record]:
     whole = read_json(path)
-    refs, images = (field(path, 1, whole, name) for name in ("ref", "coco_anns"))
-    for number, ref in enumerate(refs if isinstance(refs, list) else [refs], start=1):
+    refs, images = json_list(path, whole, "ref"), field(path, 1, whole, "coco_anns")
+    for number, ref in enumerate(refs, start=1):
         image_id = str(field(path, number, ref, "image_id"))
         if not isinstance(images, dict) or image_id not in images:
             raise row_error(path, number, "image_id", "an image of coco_anns", image_id)
