@@ -104,9 +104,7 @@ def compare(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[s
     Raises InputError where the two hold different samples.
     """
     a, b = _sorted(first), _sorted(second)
-    if [(row.key, row.image, row.sent, row.xyxy_px) for row in a] != [
-        (row.key, row.image, row.sent, row.xyxy_px) for row in b
-    ]:
+    if list(map(sample_of, a)) != list(map(sample_of, b)):
         raise InputError("comparison: expected two runs over the same samples, got different ones")
     changes = [(x, int(is_correct(y)) - int(is_correct(x))) for x, y in zip(_located(a), _located(b), strict=True)]
     averaged = average_splits(row for row, _ in changes)
@@ -118,6 +116,11 @@ def compare(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[s
         gained, lost = of_it.count(1), of_it.count(-1)
         compared[name] = Comparison(difference, gained, lost, mcnemar_p(gained, lost))
     return compared
+
+
+def sample_of(row: Prediction) -> tuple:
+    """What two runs must share to be compared."""
+    return row.key, row.image, row.sent, row.xyxy_px
 
 
 def mcnemar_p(gained: int, lost: int) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from qwen3vl_rl.evaluation import formats, published
 from qwen3vl_rl.evaluation.formats import Table
-from qwen3vl_rl.evaluation.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare
+from qwen3vl_rl.evaluation.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare, sample_of
 from qwen3vl_rl.evaluation.run import Result, read_result
 from qwen3vl_rl.grounding import cli
 
@@ -42,27 +42,16 @@ def accuracy_table(results: Sequence[Result]) -> Table:
 
 def detail_table(results: Sequence[Result]) -> Table:
     """One line a split and model; amodal splits follow the average, which leaves them out."""
-    header = (
-        "split",
-        "model",
-        "samples",
-        "Acc@0.5",
-        "95 %",
-        "0.7",
-        "mIoU",
-        "invalid",
-        "tokens",
-        "latency",
-    )
+    header = ["split", "model", "samples", "Acc@0.5", "interval", "0.7", "0.9", "mIoU", "invalid", "tokens"]
     rows = []
     for place in places(results):
         scored = [(result, numbers) for result in results if (numbers := _numbers(result, place))]
         for result, numbers in scored:
-            rows.append((place, result.name, *_details(numbers, result.timing["latency"].get(place))))
+            rows.append((place, result.name, *_details(numbers)))
         for result, numbers in scored:
             if "visible_acc" in numbers:
-                scores = _percent(numbers["visible_acc"]), "", "", f"{numbers['visible_mean_iou']:.3f}"
-                rows.append(("  its visible part", result.name, "", *scores, "", "", ""))
+                scores = _percent(numbers["visible_acc"]), *[""] * 3, f"{numbers['visible_mean_iou']:.3f}"
+                rows.append(("  its visible part", result.name, "", *scores, "", ""))
             if "no_referent" in numbers:
                 absent = numbers["no_referent"]
                 scores = _percent(absent["declined_rate"]), *[""] * 6
@@ -85,6 +74,20 @@ def difference_table(results: Sequence[Result]) -> Table:
         if place in comparisons
     ]
     return Table("Paired difference in Acc@0.5, percentage points", header, rows, texts=2)
+
+
+def speed_table(results: Sequence[Result]) -> Table:
+    """What the clock said: with requests in flight, and where a request has the server to itself."""
+    header = ("model", "requests in flight", "requests/s", "tokens/s", "mean s", "p50", "p95")
+    rows = []
+    for result in results:
+        timing = result.timing
+        rates = [f"{timing[rate]:.1f}" if rate in timing else DASH for rate in ("requests_per_s", "tokens_per_s")]
+        if latency := timing["latency"].get(AVERAGE):
+            rows.append((result.name, str(timing["concurrency"]), *rates, *_latency(latency)))
+        if alone := timing.get("alone"):
+            rows.append((result.name, "1", DASH, DASH, *_latency(alone)))
+    return Table("Latency per request and throughput", header, rows)
 
 
 def group_table(results: Sequence[Result]) -> Table:
@@ -124,7 +127,6 @@ def number_table(results: Sequence[Result]) -> Table:
 
 def notes(results: Sequence[Result]) -> list[str]:
     """What the numbers mean, in sentences."""
-    concurrency = " / ".join(dict.fromkeys(str(result.timing["concurrency"]) for result in results))
     averaged = "; ".join(dict.fromkeys(", ".join(result.summary["average"]["of"]) for result in results))
     lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
     marks = {_mark(result, place) for result in results for place in places(results)}
@@ -132,9 +134,8 @@ def notes(results: Sequence[Result]) -> list[str]:
         lines.append(f"{PARTIAL} fewer samples or splits than published: not comparable to published rows.")
     if MISMATCHED in marks:
         lines.append(f"{MISMATCHED} more samples than the published split has: another version of it.")
-    lines.append(f"Latency is the mean per request with {concurrency} requests in flight{_alone(results)}.")
     if resumed := [result.name for result in results if result.timing["resumed"]]:
-        lines.append(f"Resumed, so with latencies of several sessions: {', '.join(resumed)}.")
+        lines.append(f"Resumed, so with latencies of several sessions and the rates of the last: {', '.join(resumed)}.")
     for result in results:
         if failed := result.summary["failed"]:
             few = ", ".join(list(failed)[:3]) + (", …" if len(failed) > 3 else "")
@@ -143,8 +144,8 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 
 def evaluation_tables(results: Sequence[Result]) -> list[Table]:
-    """Accuracy, details and, of several runs over the same samples, differences."""
-    tables = [accuracy_table(results), detail_table(results)]
+    """Accuracy, details, speed and, of several runs over the same samples, differences."""
+    tables = [accuracy_table(results), detail_table(results), speed_table(results)]
     if len(results) > 1 and _same_samples(results):
         tables.append(difference_table(results))
     return tables
@@ -202,27 +203,25 @@ def _published_row(model: str, accs: Sequence[float], columns: Sequence[str]) ->
     return (f"{model} (published)", *(f"{acc_of[place]:.1f}" if place in acc_of else DASH for place in columns))
 
 
-def _details(numbers: Mapping, latency: Mapping | None) -> tuple[str, ...]:
+def _details(numbers: Mapping) -> tuple[str, ...]:
     interval = numbers["acc_interval"]
     return (
         str(numbers.get("samples", "")),
         _percent(numbers["acc"]),
         DASH.join(map(_percent, interval)) if interval else DASH,
-        _percent(numbers["acc_70"]),
+        *(_percent(numbers[name]) for name in ("acc_70", "acc_90")),
         f"{numbers['mean_iou']:.3f}",
         f"{_percent(numbers['invalid_rate'])} %",
         f"{numbers['mean_tokens']:.1f}",
-        f"{latency['mean_s']:.2f} s" if latency else DASH,
     )
 
 
 def _same_samples(results: Sequence[Result]) -> bool:
-    return len({tuple((row.key, row.image, row.sent) for row in result.predictions) for result in results}) == 1
+    return len({tuple(map(sample_of, result.predictions)) for result in results}) == 1
 
 
-def _alone(results: Sequence[Result]) -> str:
-    alone = [f"{r.name} {r.timing['alone']['mean_s']:.2f} s" for r in results if "alone" in r.timing]
-    return f"; of a request alone: {', '.join(alone)}" if alone else ""
+def _latency(fields: Mapping) -> list[str]:
+    return [f"{fields[name]:.3f}" for name in ("mean_s", "p50_s", "p95_s")]
 
 
 def _differences(comparison: Comparison) -> tuple[str, ...]:
