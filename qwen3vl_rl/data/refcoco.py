@@ -7,6 +7,7 @@ from qwen3vl_rl.grounding import InputError
 
 # The partition that papers report; its files carry no partition in their name.
 PARTITIONS: Mapping[str, str] = MappingProxyType({"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"})
+_PARTITIONS = ("unc", "umd", "google")
 SPLITS = ("train", "val", "test", "testA", "testB")
 
 VAL_SPLITS = ("refcoco_val", "refcoco+_val", "refcocog_val")
@@ -41,12 +42,10 @@ EXPRESSIONS: Mapping[str, int] = MappingProxyType(
 
 def split_name(dataset: str, partition: str, split: str) -> str:
     """`refcoco_testA`; for a partition that papers do not report `refcoco_google_test`. Raises InputError."""
-    if dataset not in PARTITIONS:
-        raise InputError(f"dataset: expected one of {', '.join(PARTITIONS)}, got {dataset!r}")
-    if split not in SPLITS:
-        raise InputError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    if partition not in ("unc", "umd", "google"):
-        raise InputError(f"partition: expected unc, umd or google, got {partition!r}")
+    known = {"dataset": (dataset, tuple(PARTITIONS)), "partition": (partition, _PARTITIONS), "split": (split, SPLITS)}
+    for name, (value, allowed) in known.items():
+        if value not in allowed:
+            raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
     return f"{dataset}_{split}" if partition == PARTITIONS[dataset] else f"{dataset}_{partition}_{split}"
 
 

@@ -57,6 +57,14 @@ def test_split_names():
         split_name("refcoco", "unc", "../../etc")
 
 
+@pytest.mark.parametrize(
+    ("part", "name"), [("refcoco", "partition"), ("refclef:unc", "dataset"), ("refcoco:x", "partition")]
+)
+def test_unknown_parts_are_named(run, refer_root, tmp_path, part, name):
+    done = run("convert", "refer", "--root", refer_root, "--parts", part, "--out", tmp_path)
+    assert done.code == 2 and done.err.startswith(f"error: {name}: expected one of")
+
+
 def test_tfds_json_and_jsonl_agree(run, tmp_path):
     info = {"file_name": "a.jpg", "width": 100, "height": 200}
     ref = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_rl.data.layouts.record import Record, field, json_list, positive, read_json, refcoco_record, sentence_texts
-from qwen3vl_rl.data.refcoco import PARTITIONS
+from qwen3vl_rl.data.refcoco import PARTITIONS, split_name
 from qwen3vl_rl.grounding import InputError, row_error
 
 FAMILY = [f"{dataset}:{partition}" for dataset, partition in PARTITIONS.items()]
@@ -24,6 +24,7 @@ def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Recor
     """Every object of the chosen parts. Raises InputError naming file, row and field."""
     for part in args.parts:
         dataset, _, partition = part.partition(":")
+        split_name(dataset, partition, "train")  # names a bad part before anything is read
         yield from _part(args.root / dataset, dataset, partition)
 
 
