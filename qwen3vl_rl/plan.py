@@ -59,6 +59,7 @@ class Run:
     prompts: int
     samples_per_prompt: int
     image_tokens: int
+    samples_per_image: int  # that are trained on together, and share its encoding
     prompt_text_tokens: int
     answer_tokens: int
     train_samples: int
@@ -101,8 +102,8 @@ class Run:
     def forward_flops(self) -> float:
         """One pass over all samples of a step, on all GPUs. verl computes logits of every token."""
         tokens = self.sequence_tokens
-        sequence = self.shape.language_flops(tokens, tokens) + self.shape.vision_flops(self.image_tokens)
-        return self.samples * sequence
+        image = self.shape.vision_flops(self.image_tokens) / self.samples_per_image
+        return self.samples * (self.shape.language_flops(tokens, tokens) + image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,14 +305,16 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         shape = find_shape(size, config.actor_rollout_ref.model.path)
     except KeyError:
         raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
-    fsdp = actor.fsdp_config
+    fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
+    shared = config.actor_rollout_ref.model.override_config.get("samples_per_image", 1)
     return Run(
         shape=shape,
-        gpus=config.trainer.nnodes * config.trainer.n_gpus_per_node,
+        gpus=gpus,
         gpus_per_node=config.trainer.n_gpus_per_node,
         prompts=config.data.train_batch_size,
         samples_per_prompt=rollout.n,
         image_tokens=image_tokens(*args.image),
+        samples_per_image=shared if gpus == 1 else 1,  # several GPUs are handed samples by length
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=args.answer_tokens,
         train_samples=args.samples,

@@ -54,6 +54,9 @@ def test_a_plan_reads_the_recipe():
     changed = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["resident"], *grpo_step.CHANGES["on-policy"])
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
     assert changed.rollout_memory_share == 0.6
+    shared = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["shared-images"])
+    assert (shared.samples_per_image, changed.samples_per_image) == (16, 1)
+    assert shared.forward_flops < 0.8 * changed.forward_flops
 
 
 def test_training_state_is_sixteen_bytes_a_parameter():
