@@ -31,4 +31,6 @@ overrides=(
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
 $python -m sft.train "${overrides[@]}" "$@"
-exec $python -m qwen3vl_rl.export "$run" "$run/hf"
+if [[ -f $run/latest_checkpointed_iteration.txt ]]; then # not after --cfg or --help
+  $python -m qwen3vl_rl.export "$run" "$run/hf"
+fi
