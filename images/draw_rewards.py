@@ -1,0 +1,66 @@
+"""What runs of stage 2 learn, step by step, drawn from the metrics that they leave.
+
+python images/draw_rewards.py --run vLLM=outputs/vllm --run sglang=outputs/sglang --out images/rewards.png
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from qwen3vl_rl.engine.checkpoints import VALIDATION
+from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.grounding import InputError, cli
+
+PANELS = {
+    "reward": "reward/score",
+    "accuracy of the rollouts": "reward/acc",
+    "accuracy on validation, greedy": VALIDATION,
+    "tokens per answer": "response_length/mean",
+}
+WINDOW = 9  # steps that one point of the smooth line averages; the steps themselves are drawn pale
+
+
+def draw(runs: Mapping[str, Path], out: Path) -> None:
+    """One panel per metric, one colour per run. Raises InputError for a folder without metrics."""
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3), layout="constrained")
+    for colour, (name, folder) in enumerate(runs.items()):
+        metrics = read_metrics(folder)
+        if not metrics:
+            raise InputError(f"{folder}: expected a run with metrics-*.jsonl, found none")
+        for axis, key in zip(axes, PANELS.values(), strict=True):
+            points = sorted((step, row[key]) for step, row in metrics.items() if key in row)
+            if points:
+                plot(axis, *np.array(points).T, name, f"C{colour}")
+    for axis, title in zip(axes, PANELS, strict=True):
+        axis.set(title=title, xlabel="step")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(out, dpi=150)
+
+
+def plot(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, name: str, colour: str) -> None:
+    if len(steps) < 2 * WINDOW:
+        axis.plot(steps, values, color=colour, marker="o", markersize=4, label=name)
+        return
+    half = WINDOW // 2
+    smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
+    axis.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+    axis.plot(steps, smooth, color=colour, label=name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="append", required=True, metavar="NAME=DIR")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    draw({name: Path(folder) for name, _, folder in (run.partition("=") for run in arguments.run)}, arguments.out)
+
+
+if __name__ == "__main__":
+    cli(main)
