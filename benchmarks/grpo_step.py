@@ -14,13 +14,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common import has_gpu, origin, random_checkpoint, rl_parquet, spread
-from qwen3vl_rl.engine import launch
+from qwen3vl_rl.engine import launch, process
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
@@ -82,38 +81,23 @@ def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: s
     return command + [change for word in variant.split("+") for change in CHANGES[word]] + args.set
 
 
-def run_trainer(overrides: list[str], timeout_s: float) -> tuple[str | None, float, list[int]]:
-    """Train; returns (error, seconds, the most memory that was in use on each GPU, MiB)."""
+def run_trainer(overrides: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
+    """Train, with the output in `screen`; returns (error, seconds, the most memory in use on each GPU, MiB)."""
     peaks: list[int] = []
     start = time.monotonic()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "qwen3vl_rl.train", *overrides],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(_echo(child.stdout)))
-    reader.start()
-    while child.poll() is None and time.monotonic() < start + timeout_s:
-        used = gpu_memory_mib()
-        peaks = [max(pair) for pair in zip(peaks, used, strict=True)] if peaks else used
-        time.sleep(POLL_S)
-    late = child.poll() is None
-    if late:
-        child.terminate()
-    child.wait()
-    reader.join()
-    error = f"not finished after {timeout_s:.0f} s" if late else "".join(lines[-3:]) if child.returncode else None
+    child = process.start([sys.executable, "-m", "qwen3vl_rl.train", *overrides], screen, {})
+    try:
+        while child.poll() is None and time.monotonic() < start + timeout_s:
+            used = gpu_memory_mib()
+            peaks = [max(pair) for pair in zip(peaks, used, strict=True)] if peaks else used
+            time.sleep(POLL_S)
+        late = child.poll() is None
+    finally:
+        process.stop(child)
+    text = screen.read_text(errors="replace")
+    print(text, end="", flush=True)
+    error = f"not finished after {timeout_s:.0f} s" if late else text[-500:] if child.returncode else None
     return error, time.monotonic() - start, peaks
-
-
-def _echo(stream) -> list[str]:
-    lines = []
-    for line in stream:
-        print("   ", line, end="", flush=True)
-        lines.append(line)
-    return lines
 
 
 def gpu_memory_mib() -> list[int]:
@@ -124,10 +108,10 @@ def gpu_memory_mib() -> list[int]:
 
 
 def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> dict:
-    error, wall_s, peaks = run_trainer(recipe(args, checkpoint, parquet, variant, folder), args.timeout_s)
-    steps = [
-        row for number, row in sorted(launch.read_metrics(folder).items()) if number > 1 and "timing_s/step" in row
-    ]
+    overrides = recipe(args, checkpoint, parquet, variant, folder)
+    error, wall_s, peaks = run_trainer(overrides, folder.with_suffix(".screen"), args.timeout_s)
+    rows = sorted(launch.read_metrics(folder).items())
+    steps = [row for number, row in rows if number > 1 and "timing_s/step" in row]
     result = {"variant": variant, "wall_s": round(wall_s, 1), "error": error}
     if error:
         log = folder / launch.LOG
@@ -173,7 +157,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=("tiny", "2b", "4b", "8b"), default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw"])
+    parser.add_argument(
+        "--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw+shared-images"]
+    )
     parser.add_argument("--prompts", type=int, default=16, help="per step")
     parser.add_argument("--samples-per-prompt", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=100)
