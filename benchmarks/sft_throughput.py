@@ -156,7 +156,7 @@ def build_parquet(folder: Path, samples: int, answer_tokens: int, tokenizer) -> 
 def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: list[str]) -> DictConfig:
     hardware = "gpu1" if device == "cuda" else "cpu"
     choice = [f"size={size}", f"hardware={hardware}", f"model.path={checkpoint}", f"data.train_files={parquet}"]
-    assert launch.verl_config  # importing it registers the resolver that finds verl's own configs
+    choice.append(f"hydra.searchpath=[file://{launch.verl_config()}]")
     with initialize_config_dir(str(ROOT / "sft" / "config"), version_base=None):
         return compose("sft", [*choice, "optim.total_training_steps=1000", *overrides])
 
@@ -340,10 +340,9 @@ def flash_implementation() -> str:
 def use_varlen_as_flash(model: torch.nn.Module) -> None:
     """torch's FlashAttention-2 kernels, fed as transformers feeds those of the package: text lengths are found in the
     position ids of every layer, and nothing is known to the host beforehand."""
-    from transformers.masking_utils import flash_attention_mask
     from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
-    from qwen3vl_rl.engine.packed_attention import packed_attention
+    from qwen3vl_rl.engine.packed_attention import packed_attention, register
 
     def attend(module, query, key, value, attention_mask, scaling, position_ids=None, **options):
         if position_ids is not None:
@@ -351,8 +350,7 @@ def use_varlen_as_flash(model: torch.nn.Module) -> None:
             options |= {"cu_seq_lens_q": ends, "max_length_q": longest}
         return packed_attention(module, query, key, value, attention_mask, scaling, **options)
 
-    transformers.AttentionInterface.register("varlen_as_flash", attend)
-    transformers.AttentionMaskInterface.register("varlen_as_flash", flash_attention_mask)
+    register("varlen_as_flash", attend)
     for part in (model.model.visual, model.model.language_model):
         part.config._attn_implementation = "varlen_as_flash"
 
@@ -440,16 +438,16 @@ class Measurement:
         step_s = statistics.median(self.step_s)
         found |= {
             "first_loss": round(self.first_loss, 5),
-            "step_s": {"median": step_s, "rounds": self.step_s},
-            "samples_per_s": SAMPLES_PER_UPDATE / step_s,
-            "tokens_per_s": per_update["tokens"] / step_s,
-            "mfu": per_update["tflop"] / step_s / tflops,
+            "step_s": {"median": round(step_s, 5), "rounds": [round(s, 5) for s in self.step_s]},
+            "samples_per_s": round(SAMPLES_PER_UPDATE / step_s, 2),
+            "tokens_per_s": round(per_update["tokens"] / step_s, 1),
+            "mfu": round(per_update["tflop"] / step_s / tflops, 4),
             "peak_memory_gib": round(self.peak_gib, 1),
         }
         if first is not self and first.step_s:
             ratios = [one / own for one, own in zip(first.step_s, self.step_s, strict=True)]
             spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-            found["speed_relative_to_" + first.name] = spread
+            found["speed_relative_to_" + first.name] = {name: round(ratio, 3) for name, ratio in spread.items()}
         return found
 
 
