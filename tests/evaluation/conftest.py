@@ -103,7 +103,7 @@ class FaultProxy:
             app = web.Application(client_max_size=10**8)
             app.router.add_get("/v1/models", self._forward)
             app.router.add_post("/v1/chat/completions", self._answer)
-            runner = web.AppRunner(app, shutdown_timeout=0)
+            runner = web.AppRunner(app, handler_cancellation=True)  # a stalled one ends with its client
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
@@ -122,7 +122,7 @@ class FaultProxy:
         if fault == "stall":
             await asyncio.sleep(60)
         replies = {"garbage": '{"choices": [{"mess', "shape": '{"object": "error"}'}
-        return web.Response(text=replies[fault]) if fault in replies else web.Response(status=int(fault))
+        return web.Response(text=replies.get(fault), status=int(fault) if fault.isdigit() else 200)
 
     async def _forward(self, request: web.Request) -> web.Response:
         async with self._http.request(request.method, request.path, data=await request.read()) as reply:

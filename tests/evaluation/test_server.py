@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -166,8 +165,7 @@ def _complete_through(proxy, world, questions, folder):
 
 def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
     monkeypatch.setattr("qwen3vl_rl.evaluation.predict.FIRST_WAIT_S", 0.02)
-    rng = random.Random(0)
-    with fault_proxy(server.url, lambda *_: rng.choice(FAULTS) if rng.random() < 0.3 else None) as proxy:
+    with fault_proxy(server.url, lambda n, _: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as proxy:
         summary = _complete_through(proxy, world, questions, tmp_path)
     assert set(proxy.outcomes) == {None, *FAULTS}
     rows = read_predictions(tmp_path / "predictions.jsonl")
