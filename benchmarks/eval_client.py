@@ -1,6 +1,6 @@
 """The evaluation's client against a straightforward one, on the same server and the same requests.
 
-    python benchmarks/eval_client.py --model CHECKPOINT --out benchmarks/eval_client_NAME.json
+    python -m benchmarks.eval_client --model CHECKPOINT --out benchmarks/eval_client_NAME.json
 
 The straightforward client is what one writes first: `gather` over the openai package, each picture opened, encoded
 again and put into the request, each answer scored, all inside the event loop, rows written at the end. All face emptied
@@ -13,13 +13,9 @@ import asyncio
 import base64
 import io
 import json
-import platform
-import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import origin, spread
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
 from qwen3vl_rl.evaluation.predict import Target, predict
@@ -99,10 +96,14 @@ def run(client: str, target: Target, questions: Sequence[Question], concurrency:
         ours(replace(target, by_path=client == "ours"), questions, concurrency, out)
 
 
-def timed(work: Callable[[], None]) -> dict[str, float]:
+def timed(client: str, target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> dict:
+    """One measurement: wall time, CPU time of this process, and what the answers held."""
     wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return {"wall_s": round(time.perf_counter() - wall, 3), "client_cpu_s": round(time.process_time() - cpu, 3)}
+    run(client, target, questions, concurrency, out)
+    seconds = {"wall_s": time.perf_counter() - wall, "client_cpu_s": time.process_time() - cpu}
+    rows = [json.loads(line) for line in out.open()]
+    counts = {"tokens": sum(row["tokens"] for row in rows), "failed": sum(row["error"] is not None for row in rows)}
+    return {name: round(value, 3) for name, value in seconds.items()} | counts
 
 
 def forget(url: str) -> None:
@@ -114,8 +115,26 @@ def forget(url: str) -> None:
 def ratios(walls: dict[str, list[dict]], client: str) -> dict[str, float]:
     """How many times the straightforward client's wall time ours is worth, repeat by repeat."""
     pairs = zip(walls["straightforward"], walls[client], strict=True)
-    values = [theirs["wall_s"] / own["wall_s"] for theirs, own in pairs]
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return spread(theirs["wall_s"] / own["wall_s"] for theirs, own in pairs)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
+    """Each client's measurements, one a repeat; who goes first changes with the repeat."""
+    questions = make_questions(folder, args.requests)
+    settings = load_settings(max_tokens=args.max_tokens, min_pixels=1024, max_pixels=WIDTH * HEIGHT)
+    measured: dict[str, list[dict]] = {client: [] for client in CLIENTS}
+    with Server(VLLM, folder / "server.log", folder, settings, args.server_arguments) as server:
+        name = server.load(str(args.model))
+        target = Target(server.url, name, folder, by_path=True, settings=settings)
+        for client in CLIENTS:  # warms up server and imports
+            timed(client, target, questions[: 2 * args.concurrency], args.concurrency, folder / "rows.jsonl")
+        for repeat in range(args.repeats):
+            first = repeat % len(CLIENTS)
+            for client in CLIENTS[first:] + CLIENTS[:first]:
+                forget(server.url)
+                measured[client].append(timed(client, target, questions, args.concurrency, folder / "rows.jsonl"))
+                print(f"{client}: {measured[client][-1]}", flush=True)
+    return measured
 
 
 def main() -> None:
@@ -128,38 +147,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
     args = parser.parse_args()
-    settings = load_settings(max_tokens=args.max_tokens, min_pixels=1024, max_pixels=WIDTH * HEIGHT)
-    walls: dict[str, list[dict]] = {client: [] for client in CLIENTS}
     with TemporaryDirectory() as folder:
-        pictures = Path(folder)
-        questions = make_questions(pictures, args.requests)
-        with Server(VLLM, pictures / "server.log", pictures, settings, args.server_arguments) as server:
-            target = Target("", server.load(str(args.model)), pictures, by_path=True, settings=settings)
-            target = replace(target, url=server.url)
-            for client in CLIENTS:  # warm up server and imports
-                run(client, target, questions[: 2 * args.concurrency], args.concurrency, pictures / "warm.jsonl")
-            for repeat in range(args.repeats):
-                for client in CLIENTS[repeat % 3 :] + CLIENTS[: repeat % 3]:
-                    forget(server.url)
-                    out = pictures / "rows.jsonl"
-                    measured = timed(lambda: run(client, target, questions, args.concurrency, out))  # noqa: B023
-                    rows = [json.loads(line) for line in out.open()]
-                    measured["tokens"] = sum(row["tokens"] for row in rows)
-                    measured["failed"] = sum(row["error"] is not None for row in rows)
-                    walls[client].append(measured)
-                    print(f"{client}: {measured}", flush=True)
-            engine = f"vllm {server.version}"
+        measured = measure(args, Path(folder))
     result = {
         "what": "wall time of the same requests by three clients, interleaved; ratio: straightforward / ours",
-        "command": " ".join(["python", *sys.argv]),
-        "device": server.device,
-        "versions": {"python": platform.python_version(), "engine": engine}
-        | {name: version(name) for name in ("aiohttp", "openai", "httpx", "pillow")},
+        **origin("benchmarks.eval_client"),
         "requests": args.requests,
         "concurrency": args.concurrency,
         "max_tokens": args.max_tokens,
-        "clients": walls,
-        "ratio": {client: ratios(walls, client) for client in CLIENTS[1:]},
+        "clients": measured,
+        "ratio": {client: ratios(measured, client) for client in CLIENTS[1:]},
     }
     args.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["ratio"], indent=2))
