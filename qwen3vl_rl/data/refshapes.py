@@ -37,7 +37,7 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 SIDES_PX = {"small": (16, 20), "medium": (27, 32), "large": (41, 48)}
-OBJECTS = (3, 6)  # in a scene
+OBJECTS = (3, 5)  # in a scene
 BACKGROUNDS = ((245, 245, 240), (225, 230, 235), (35, 38, 45))
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MIN_VISIBLE = 0.4  # of an object's area

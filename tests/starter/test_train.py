@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from examples.starter.train import IGNORE, Collator, Geometry, load, starter_examples, train
+from examples.starter.train import ANY_GROUP, IGNORE, Collator, Geometry, load, starter_examples, train
+from qwen3vl_rl.data.refshapes import OBJECTS, ORDERS
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,20 @@ def test_labels_are_the_target_and_its_end(batch_and_parts):
         assert processor.tokenizer.decode(target) == example.target + "<|im_end|>"
 
 
-def test_the_curriculum_grows_and_keeps_referring_direct():
+def test_the_curriculum_grows_and_keeps_answers_direct():
     examples = list(itertools.islice(starter_examples("test", ramp=300), 900))
     detect = [len(e.scene.shapes) for e in examples if "every object" in e.prompt]
-    assert set(detect[:60]) == {1} and max(detect[300:]) == 6
-    refer = [e for e in examples if "every object" not in e.prompt]
-    assert len(refer) > 200
-    assert all(e.target.startswith("\n</think>") for e in refer), "the starter must not reason to a referent"
+    assert set(detect[:60]) == {1} and max(detect[300:]) == OBJECTS[1]
+    answers = [e for e in examples if "every object" not in e.prompt]
+    assert len(answers) > 80
+    assert all(e.target.startswith("\n</think>") for e in answers), "the starter must not reason to a referent"
+    assert not any(order.superlative in e.prompt for e in answers for order in ORDERS)
+
+
+def test_a_group_of_ones_own_choice_is_named_in_the_reasoning():
+    chosen = [e for e in itertools.islice(starter_examples("test", ramp=0), 200) if ANY_GROUP in e.prompt]
+    assert len(chosen) > 50
+    assert all(", first: [" in e.target.split("</think>")[0] for e in chosen)
 
 
 def test_a_few_steps_reduce_the_loss(starter):
