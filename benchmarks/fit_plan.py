@@ -8,6 +8,7 @@ measurement gives for it; one that no measurement gives stays as it is. With `--
 
 import argparse
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -60,8 +61,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
 
 def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
     """(constant, what one measurement gives for it); single GPUs alone, where nothing is communicated."""
-    alone = [step for step in steps if step.run.gpus == 1]
-    for step in alone:
+    for step in (step for step in steps if step.run.gpus == 1):
         run, phases = step.run, step.phases_s
         known = [phases[name] for name in phases if name not in ("reward", "adv")]
         yield "fixed_step_s", step.step_s - sum(known)
@@ -71,22 +71,18 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
             passes = 4 if run.checkpointing else 3
             yield "update_utilisation", passes * run.forward_flops / (gpu.flops * phases["update_actor"])
             yield "sync_bytes_per_s", BF16_BYTES * run.shape.parameters / phases["update_weights"]
-        counted = plan.update_memory_gib(run, replace(constants, logit_bytes=0, reserved_gib=0))
-        logits = run.tokens_per_micro_batch * run.shape.vocab_size
-        yield "logit_bytes", (step.actor_peak_gib - sum(counted.values())) * plan.GIB / logits
-    for step in alone:
-        for other in alone:
-            offloaded, resident = step.run, other.run
-            comparable = replace(offloaded, **_resident(resident)) == resident
-            if offloaded.optimizer_offload and not resident.optimizer_offload and comparable:
-                moved = 6 * step.run.weight_bytes
-                yield "host_bytes_per_s", moved / (step.phases_s["update_actor"] - other.phases_s["update_actor"])
+        tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
+        counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
+        logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
+        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.shape.vocab_size)
 
 
-def _resident(run: plan.Run) -> dict:
-    """The fields of `run` in which offloading, and what does not touch the update, may differ."""
-    names = ("param_offload", "optimizer_offload", "ref_offload", "rollout_memory_share", "old_log_probs")
-    return {name: getattr(run, name) for name in names}
+def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+    """What of an update is not computing, where weights and moments come from the host and go back there."""
+    for step in steps:
+        if step.run.gpus == 1 and step.run.param_offload and step.run.optimizer_offload:
+            computing = plan.update_s(step.run, gpu, replace(constants, host_bytes_per_s=math.inf))
+            yield "host_bytes_per_s", 6 * step.run.weight_bytes / (step.phases_s["update_actor"] - computing)
 
 
 def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, float]]:
@@ -124,6 +120,7 @@ def main() -> None:
     source = f"measured: {', '.join(sorted(path.name for path in args.results))}"
     for fit in (
         lambda c: fit_steps(steps, gpu, c),
+        lambda c: fit_offload(steps, gpu, c),
         lambda _: fit_decoding(serving, gpu),
         lambda c: fit_generation(steps, gpu, c),
     ):

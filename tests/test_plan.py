@@ -1,5 +1,6 @@
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -133,13 +134,15 @@ def measured_steps(path: Path, constants: plan.Constants) -> Path:
     settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
     settings |= {"answer_tokens": 100, "steps": 3, "set": []}
     variants = []
-    for name in ("released", "resident", "resident+on-policy"):
+    for name in ("released", "resident", "resident+on-policy+shared-images"):
         nowhere = [Path("none")] * 2
         run = read(*grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
         phases = plan.step_seconds(run, GPU, constants)
         seconds = sum(phases.values())
         del phases["other"]
-        peak = sum(plan.update_memory_gib(run, replace(constants, reserved_gib=0)).values())
+        tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)
+        whole = replace(run, tokens_per_micro_batch=tokens), replace(constants, reserved_gib=0)
+        peak = sum(plan.update_memory_gib(*whole).values())
         variants.append(
             {
                 "variant": name,
