@@ -20,6 +20,7 @@ from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
 POLL_S, LOOK_S = 0.2, 15.0
+FATAL = "FatalError:"  # begins what `engine/watch.py` says last
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
 
@@ -129,10 +130,13 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def _reason(code: int, log: Path, begin: int) -> str:
-    """The last exception that this start wrote to `log`, from byte `begin` on; else the exit code."""
+    """What this start wrote to `log`, from byte `begin` on, of its end: why it was ended, else its last exception, else
+    the exit code."""
     with log.open("rb") as file:
         file.seek(begin)
         text = file.read().decode(errors="replace")
+    if fatal := re.findall(rf"{FATAL} (.*)", text):
+        return fatal[-1]
     exceptions = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", text, re.MULTILINE)
     return exceptions[-1] if exceptions else f"exit code {code}"
 

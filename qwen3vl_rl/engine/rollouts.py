@@ -16,6 +16,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from verl.utils import hf_tokenizer
 
+from qwen3vl_rl.engine.watch import end_when_one_dies
 from qwen3vl_rl.validation_page import Example, render_page
 
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
@@ -27,6 +28,7 @@ class _Reporting:
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, poll_interval=POLL_S)
         self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
+        end_when_one_dies()  # the trainer makes its buffer first of all
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)

@@ -56,6 +56,7 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
     [
         ("raise SystemExit(7)", "exit code 7"),
         ("raise ValueError('first') from KeyError('cause')", "ValueError: first"),
+        ("print('(Task pid=7) Fatal' 'Error: server has died'); raise ValueError('of the driver')", "server has died"),
     ],
 )
 def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsys, tmp_path, code, reason):
