@@ -40,7 +40,9 @@ def markdown(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """A `tabular` with the rules of the package booktabs."""
-    lines = [" & ".join(row).translate(_LATEX) for row in [table.header, *_without_repeats(table.rows)]]
+    lines = [
+        " & ".join(cell.translate(_LATEX) for cell in row) for row in [table.header, *_without_repeats(table.rows)]
+    ]
     columns = "l" * table.texts + "r" * (len(table.header) - table.texts)
     begin = [f"% {table.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rf"{lines[0]} \\", r"\midrule"]
     return "\n".join([*begin, *(rf"{line} \\" for line in lines[1:]), r"\bottomrule", r"\end{tabular}"])

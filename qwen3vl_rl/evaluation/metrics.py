@@ -69,15 +69,16 @@ def summarize(predictions: Iterable[Prediction]) -> dict:
     rows = _located(everything)
     if missing := {row.split for row in everything} - {row.split for row in rows}:
         raise InputError(f"{sorted(missing)[0]}: expected at least one sample with a box")
-    accuracy = _estimate([(row.split, row.image, float(is_correct(row))) for row in rows], average_splits(rows))
+    of = average_splits(rows)
+    accuracy = _estimate([(row.split, row.image, float(is_correct(row))) for row in rows], of)
     splits = {split: _summarize_split(members, accuracy[split]) for split, members in _by_split(everything).items()}
-    averaged = [splits[split] for split in average_splits(rows)]
+    averaged = [splits[split] for split in of]
     average = {name: fmean(split[name] for split in averaged) for name in AVERAGED_FIELDS}
     return {
         "criterion": CRITERION,
         "splits": splits,
-        "average": _accuracy_fields(accuracy[AVERAGE]) | average | {"of": average_splits(rows)},
-        "groups": _summarize_groups([row for row in rows if row.split in average_splits(rows)]),
+        "average": _accuracy_fields(accuracy[AVERAGE]) | average | {"of": of},
+        "groups": _summarize_groups([row for row in rows if row.split in of]),
         "failed": {row.key: row.error for row in everything if row.error is not None},
     }
 
@@ -88,7 +89,8 @@ def summarize_latency(predictions: Iterable[Prediction]) -> dict:
     Failed requests have no latency and are left out.
     """
     answered = sorted((row for row in predictions if row.error is None), key=lambda row: row.key)
-    groups = _by_split(answered) | {AVERAGE: [row for row in answered if row.split in average_splits(answered)]}
+    averaged = average_splits(answered)
+    groups = _by_split(answered) | {AVERAGE: [row for row in answered if row.split in averaged]}
     return {name: latency_fields([row.latency_s for row in rows]) for name, rows in groups.items() if rows}
 
 
