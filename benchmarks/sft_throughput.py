@@ -17,6 +17,7 @@ the trainer takes twice 8). Batches are collated beforehand, so that the trainer
 images. The configurations of a `--group` stay in memory together, and their rounds take turns; ratios are to the first
 of the group, round by round. Groups follow each other.
 
+`device_s` is the part of an update in which kernels run; where it is short of `step_s`, the host limits.
 MFU counts the operations that the task needs, the same for all: no recomputation, logits of answers alone, the frozen
 encoder forwards alone. `--device-tflops` is what it is a share of; the default is the H200's dense bfloat16 peak.
 """
@@ -65,7 +66,7 @@ CHANGES = {
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
-    "reshard": ["engine.reshard_after_forward=true"],  # as with several GPUs
+    "sharded": ["model.override_config.unsharded=false"],  # as with several GPUs
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
@@ -399,7 +400,7 @@ class Measurement:
     """One configuration: built, warmed up, then run round by round. An error ends it and is kept."""
 
     def __init__(self, name: str, build: Callable[[], Egm | Trainer]):
-        self.name, self.error, self.step_s, self.peak_gib = name, None, [], 0.0
+        self.name, self.error, self.step_s, self.peak_gib, self.device_s = name, None, [], 0.0, None
         before, start = allocated_gib(), time.perf_counter()
         self.attempt(lambda: self.warm_up(build))
         self.own_gib = allocated_gib() - before
@@ -423,6 +424,13 @@ class Measurement:
         if torch.cuda.is_available():
             self.peak_gib = max(self.peak_gib, torch.cuda.max_memory_allocated() / 2**30 - before + self.own_gib)
 
+    def profile(self) -> None:
+        """Seconds of one update in which the GPU computes; the rest of it waits for the host."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+            self.runner.run(2)
+        kernels_us = sum(event.self_device_time_total for event in profiler.key_averages())
+        self.device_s = kernels_us / 3 / 1e6  # of three updates, one before the two that `run` times
+
     def attempt(self, work: Callable[[], None]) -> None:
         if self.error is None:
             try:
@@ -433,15 +441,17 @@ class Measurement:
 
     def result(self, per_update: dict[str, float], tflops: float, first: "Measurement") -> dict:
         found = {"name": self.name, "setup_s": round(self.setup_s, 1)}
-        if self.error or not self.step_s:
+        if not self.step_s:
             return found | {"error": self.error}
         step_s = statistics.median(self.step_s)
+        found |= {"error": self.error} if self.error else {}
         found |= {
             "first_loss": round(self.first_loss, 5),
             "step_s": {"median": round(step_s, 5), "rounds": [round(s, 5) for s in self.step_s]},
             "samples_per_s": round(SAMPLES_PER_UPDATE / step_s, 2),
             "tokens_per_s": round(per_update["tokens"] / step_s, 1),
             "mfu": round(per_update["tflop"] / step_s / tflops, 4),
+            "device_s": self.device_s and round(self.device_s, 5),
             "peak_memory_gib": round(self.peak_gib, 1),
         }
         if first is not self and first.step_s:
@@ -457,6 +467,8 @@ def measure_group(names: list[str], build, rounds: int, seconds: float) -> list[
         for measurement in group:
             measurement.attempt(partial(measurement.round, seconds))
     for measurement in group:
+        if torch.cuda.is_available() and not measurement.error:
+            measurement.attempt(measurement.profile)
         with suppress(AttributeError):
             del measurement.runner
     gc.collect()
@@ -554,7 +566,7 @@ def write(args: argparse.Namespace, result: dict) -> None:
     print(f"{result['device']}, {args.size}, {result['per_update']['tokens']:.0f} tokens per update, "
           f"{result['seconds']:.0f} s in all")  # fmt: skip
     for row in (row for group in result["groups"] for row in group):
-        if "error" in row:
+        if "samples_per_s" not in row:
             print(f"  {row['name']:<22} {row['error']}")
             continue
         ratio = "".join(
@@ -562,8 +574,11 @@ def write(args: argparse.Namespace, result: dict) -> None:
             for key, s in row.items()
             if key.startswith("speed")
         )
-        print(f"  {row['name']:<22} {row['samples_per_s']:8.1f} samples/s  {row['tokens_per_s']:9.0f} tokens/s  "
-              f"MFU {100 * row['mfu']:5.1f} %  peak {row['peak_memory_gib']:5.1f} GiB{ratio}")  # fmt: skip
+        speed = (
+            f"{row['samples_per_s']:8.1f} samples/s  {row['tokens_per_s']:9.0f} tokens/s  MFU {100 * row['mfu']:5.1f} %"
+        )
+        device = f"GPU {row['device_s'] or 0:.3f} of {row['step_s']['median']:.3f} s, {row['peak_memory_gib']:5.1f} GiB"
+        print(f"  {row['name']:<22} {speed}  {device}{ratio}")
 
 
 if __name__ == "__main__":

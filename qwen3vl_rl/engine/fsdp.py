@@ -8,6 +8,7 @@ Of `model.override_config` the engine reads these words:
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
   log-probabilities, which is SFT's. Needs `use_remove_padding`.
+- `unsharded`: one GPU holds plain parameters instead of shards. Same precision: 32 bits, computing in bfloat16.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together where one rank trains alone; several ranks are handed samples by length.
 
@@ -21,7 +22,8 @@ import torch
 from tensordict import TensorDict
 from torch.nn.functional import cross_entropy
 from verl.utils import tensordict_utils
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_id, get_device_name
+from verl.utils.torch_dtypes import PrecisionType
 from verl.utils.ulysses import (
     gather_heads_scatter_seq,
     gather_seq_scatter_heads,
@@ -81,6 +83,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def _build_fsdp_module(self, module):
         if self.rank == 0 and not self.engine_config.forward_only:
             print(count_parameters(module), flush=True)
+        if self.model_config.override_config.get("unsharded"):
+            return self._place(module)
         config = self.engine_config
         if get_device_name() == "cpu" or not config.param_offload:
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
@@ -88,6 +92,15 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             return super()._build_fsdp_module(module)
         finally:
             self.engine_config = config
+
+    def _place(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Plain parameters under autocast, for a rank that has nobody to share them with. FSDP costs it a third of the
+        host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
+        if torch.distributed.get_world_size() > 1:
+            raise ValueError("model.override_config.unsharded: expected one GPU")
+        precision = self.engine_config.mixed_precision or {}
+        self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
+        return module.to(get_device_id())
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)

@@ -41,6 +41,7 @@ def packed_attention(
     in a row. cu_seq_lens_q: int32 (sequences + 1,). longest: the longest sequence, where the host knows it; reading it
     from the device would stall every layer. Returns (1, tokens, heads, head_dim).
     """
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, their norms leave 32 bits
     if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         longest = longest or int(max_length_q)
