@@ -574,9 +574,7 @@ def write(args: argparse.Namespace, result: dict) -> None:
             for key, s in row.items()
             if key.startswith("speed")
         )
-        speed = (
-            f"{row['samples_per_s']:8.1f} samples/s  {row['tokens_per_s']:9.0f} tokens/s  MFU {100 * row['mfu']:5.1f} %"
-        )
+        speed = f"{row['samples_per_s']:8.1f} samples/s {row['tokens_per_s']:9.0f} tokens/s  MFU {row['mfu']:6.1%}"
         device = f"GPU {row['device_s'] or 0:.3f} of {row['step_s']['median']:.3f} s, {row['peak_memory_gib']:5.1f} GiB"
         print(f"  {row['name']:<22} {speed}  {device}{ratio}")
 
