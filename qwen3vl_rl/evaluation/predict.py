@@ -136,7 +136,7 @@ class _Client:
         """The answer, if the budget cut it off with the rest that the model writes when told to answer now."""
         if answer.finish_reason != "length":
             return answer, 0, 0.0
-        begun = answer.text if "</think>" in answer.text else answer.text + FORCED_ANSWER
+        begun = answer_now(answer.text)
         turns = [*request["messages"], {"role": "assistant", "content": begun}]
         limit = self.settings.max_tokens - budget
         more = {"messages": turns, "max_tokens": limit, "add_generation_prompt": False, "continue_final_message": True}
@@ -191,6 +191,17 @@ class _Client:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+def answer_now(text: str) -> str:
+    """A generation that was cut off, as the turn to continue: behind its reasoning the answer begins.
+
+    Chat templates strip newlines around reasoning and answer, and a turn that they change cannot be continued.
+    """
+    parts = [part.strip() for part in text.split("</think>")]
+    if len(parts) == 1 or not parts[-1]:
+        return parts[0] + FORCED_ANSWER
+    return f"{parts[0]}\n</think>\n\n{parts[-1]}"
 
 
 def _data_url(path: Path) -> str:
