@@ -6,7 +6,6 @@
 """
 
 import argparse
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -90,11 +89,12 @@ def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: P
     count = len(samples)
     turns = [user_turn(sample) for sample in samples]
     questions = pa.array([turn["content"] for turn in turns], pa.string())
+    root, paths = f"{images}/", (sample.image for sample in samples)
     truths_1000 = [v for s in samples for v in px_to_1000(s.xyxy_px, s.width, s.height)]
     columns = {
         "data_source": _repeat("grounding", count),
         "prompt": _lists(_struct(role=pa.array([turn["role"] for turn in turns]), content=questions), 1),
-        "images": _lists(pa.array([os.path.join(images, sample.image) for sample in samples], pa.string()), 1),
+        "images": _lists(pa.array([path if path[0] == "/" else root + path for path in paths], pa.string()), 1),
         "ability": _repeat("grounding", count),
         "reward_model": _struct(
             style=_repeat("rule", count), ground_truth=_lists(pa.array(truths_1000, pa.int64()), 4)
