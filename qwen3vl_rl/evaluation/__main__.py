@@ -32,14 +32,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings = command.settings(args)
+    settings, load = command.settings(args), command.load(args)
     curves = read_curves(command.named(args.curves, "--curves"))
     questions = read_questions(args.data, args.images, args.split, args.limit)
     models = command.named(args.model, "--model")
     with command.server(args, settings) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
         for run in runs:
-            run.complete(args.images, command.load(args))
+            run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
     report = write_report(args.report or args.out / "report.html", results, args.images, curves)
     print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")

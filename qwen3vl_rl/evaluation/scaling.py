@@ -96,7 +96,7 @@ def _point(curve: str, result: Result) -> Measured:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = command.settings(args)
+    settings, load = command.settings(args), command.load(args)
     ways = variants(settings, args.budget, args.answers)
     questions = read_questions(args.data, args.images, args.split, args.limit)
     models = command.named(args.model, "--model")
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
             for way, changed in ways.items()
         ]
         for one in runs:
-            one.complete(args.images, command.load(args))
+            one.complete(args.images, load)
     results = read_scaling(args.out)
     print(f"\n{formats.text(scaling_table(results))}")
     draw_results(args.out / "tradeoff.png", [args.out])

@@ -29,8 +29,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
     Where a RefCOCO split is among ours, all eight have their column and the published rows come first.
     """
     columns = places(results)
-    is_refcoco = any(place in published.splits() for place in columns)
-    rows = [_published_row(model, accs, columns) for model, accs in published.table().items()] if is_refcoco else []
+    rows = [_published_row(model, accs, columns) for model, accs in _published_rows(results).items()]
     for result in results:
         scores = [_numbers(result, place) for place in columns]
         marks = [_mark(result, place) for place in columns]
@@ -119,7 +118,7 @@ def number_table(results: Sequence[Result]) -> Table:
             low, high = numbers["acc_interval"] or ("", "")
             values = [*counts, low, high, *(numbers[name] for name in NUMBERS), latency.get("mean_s", "")]
             rows.append((result.name, place, *map(str, values)))
-    for model, accs in published.table().items():
+    for model, accs in _published_rows(results).items():
         for place, acc in zip([*published.splits(), AVERAGE], accs, strict=True):
             rows.append((f"published {model}", place, *[""] * 4, f"{acc / 100:.3f}", *[""] * len(NUMBERS)))
     return Table("All numbers", header, rows, texts=2)
@@ -196,6 +195,11 @@ def _heading(place: str) -> str:
         return place
     suffix = known.dataset.removeprefix("RefCOCO")
     return f"{suffix} {known.part}".strip()
+
+
+def _published_rows(results: Sequence[Result]) -> Mapping[str, Sequence[float]]:
+    """The paper's table where a split of it is among ours, else nothing."""
+    return published.table() if set(places(results)) & published.splits().keys() else {}
 
 
 def _published_row(model: str, accs: Sequence[float], columns: Sequence[str]) -> tuple[str, ...]:
