@@ -153,7 +153,7 @@ def read_result(folder: Path) -> Result:
             raise InputError(f"{folder}: expected a finished evaluation, found no {name} in it")
     timing = json.loads((folder / "timing.json").read_text("utf-8"))
     predictions = read_predictions(folder / "predictions.jsonl")
-    return Result(folder.name, predictions, summarize(predictions), timing)
+    return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
 
 
 def _flat(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
