@@ -125,7 +125,9 @@ class FaultProxy:
         return web.Response(text=replies.get(fault), status=int(fault) if fault.isdigit() else 200)
 
     async def _forward(self, request: web.Request) -> web.Response:
-        async with self._http.request(request.method, request.path, data=await request.read()) as reply:
+        headers = {"Content-Type": "application/json"}
+        body = await request.read()
+        async with self._http.request(request.method, request.path, data=body, headers=headers) as reply:
             return web.Response(body=await reply.read(), status=reply.status, content_type=reply.content_type)
 
 

@@ -196,7 +196,7 @@ def test_the_forced_answer_continues_the_very_text_that_was_generated(server, ch
     rows = {}
     _predict(server, world, questions[:1], settings, rows)
     (row,) = rows.values()
-    begun, _, rest = row.text.partition(FORCED_ANSWER)
+    begun = row.text.partition(FORCED_ANSWER)[0]
     image = {"type": "image_url", "image_url": {"url": (world / "images" / row.image).as_uri()}}
     ask = {"role": "user", "content": [image, {"type": "text", "text": render_prompt("qwen3_amodal", row.sent)}]}
     turns = [ask, {"role": "assistant", "content": begun + FORCED_ANSWER}]
@@ -205,7 +205,7 @@ def test_the_forced_answer_continues_the_very_text_that_was_generated(server, ch
     reply = httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=60, trust_env=False).json()
     expected = f"<|im_start|>assistant\n<think>\n{begun}{FORCED_ANSWER}"
     assert tokenizer.decode(reply["prompt_token_ids"]).endswith(expected)
-    assert row.tokens == MAX_TOKENS and len(tokenizer(rest).input_ids) > 20
+    assert row.tokens == MAX_TOKENS  # of both requests
 
 
 def test_of_several_answers_one_counts_and_all_tokens_do(server, world, questions):
