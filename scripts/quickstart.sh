@@ -49,7 +49,7 @@ main() {
     $python -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES --seed "$SEED"
   stage sft-data "data: samples and reasoning traces to SFT parquet" \
     $python -m sft.build_dataset --samples "$data/refshapes_train.jsonl" --traces "$data/refshapes_train_traces.jsonl" \
-    --images "$data/images" --rows ":$SFT_SAMPLES" --out "$data/sft_train.parquet"
+    --images "$data/images" --rows ":$SFT_SAMPLES" --processor "$MODEL" --out "$data/sft_train.parquet"
   stage rl-data "data: other samples to RL parquet" \
     $python -m qwen3vl_rl.data.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
     --rows "$SFT_SAMPLES:" --split train --out "$data/rl_train.parquet"
