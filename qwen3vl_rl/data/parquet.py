@@ -83,8 +83,8 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
     """
     with (
         replacing(path) as part,
-        ThreadPoolExecutor(1) as encoder,
         pq.ParquetWriter(part, schema) as writer,
+        ThreadPoolExecutor(1) as encoder,  # ends first: closing a file that is being written to crashes Python
         tqdm(desc=path.name, unit="row", disable=None) as bar,
     ):
         count, writing = 0, None

@@ -1,5 +1,8 @@
 """The RL parquet: what verl makes of it, the validation draw, and moving its images."""
 
+import subprocess
+import sys
+
 import datasets
 import pandas as pd
 import pyarrow as pa
@@ -64,6 +67,31 @@ def test_a_missing_image_keeps_the_earlier_file(run, world, tmp_path):
 def test_rows_are_start_and_end(run, world, tmp_path, rows):
     done = convert(run, world, tmp_path / "o", f"--rows={rows}")
     assert done.code == 2 and "expected START:END" in done.err
+
+
+def test_an_error_while_a_batch_is_being_encoded_ends_in_its_message(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from qwen3vl_rl.data.parquet import write_parquet
+
+batch = pa.record_batch({"text": [str(number) * 20 for number in range(300_000)]})
+
+def batches(count):
+    yield from [batch] * count
+    raise ValueError("a bad row")
+
+for count in (1, 2, 3, 1, 2, 3):
+    try:
+        write_parquet(Path(sys.argv[1]), batches(count), batch.schema)
+    except ValueError as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", code, tmp_path / "a.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # a process of its own: it may crash
+    assert (done.returncode, done.stdout) == (0, "a bad row\n" * 6), done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_choice_is_an_error(run, world, tmp_path):
