@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import ascii_lowercase
 
 import yaml
 
@@ -82,10 +83,25 @@ def _check_words(words: Sequence[str], rules: Rules) -> None:
             raise UnsafeExpressionError("it has writing, compass points or abbreviations")
         if word.isdigit() and words[index + 1] not in rules.ordinals:
             raise UnsafeExpressionError("it has writing, compass points or abbreviations")
-        if ("left" in word or "right" in word) and word not in rules.swap and word not in rules.unrelated:
-            raise UnsafeExpressionError("it has an unknown word with left or right in it")
+        if _resembles_a_side(word) and word not in rules.swap and word not in rules.unrelated:
+            raise UnsafeExpressionError("it has an unknown word that resembles left or right")
     if not rules.ordinals.isdisjoint(words) and rules.counted_from.isdisjoint(words):
         raise UnsafeExpressionError("it counts without saying from where")
+
+
+def _resembles_a_side(word: str) -> bool:
+    return "lef" in word or "righ" in word or word in _misspellings("left") or word in _misspellings("right")
+
+
+@cache
+def _misspellings(word: str) -> frozenset[str]:
+    """All that is one typing error away: a letter too few, too many or wrong, or two neighbours exchanged."""
+    splits = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    missing = {head + tail[1:] for head, tail in splits}
+    exchanged = {head + tail[1::-1] + tail[2:] for head, tail in splits}
+    added = {head + letter + tail for head, tail in splits for letter in ascii_lowercase}
+    wrong = {head + letter + tail[1:] for head, tail in splits for letter in ascii_lowercase}
+    return frozenset(missing | exchanged | added | wrong)
 
 
 def _match_case(word: str, like: str) -> str:

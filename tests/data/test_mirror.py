@@ -64,6 +64,7 @@ WORDS += [
         ("plate of leftovers", "plate of leftovers"),
         ("the one that is left of the tree", "the one that is right of the tree"),
         ("bright upright lamp", "bright upright lamp"),
+        ("let us lift the night light", "let us lift the night light"),
         ("cup right side up", "cup right side up"),
         ("right now, right here", "right now, right here"),
         ("girl's right arm", "girl's left arm"),
@@ -101,6 +102,11 @@ def test_left_and_right_change_places_where_they_are_directions(sent, mirrored):
         ("guy on l", "writing"),
         ("bottomleftish rock", "unknown word"),
         ("rightsdie", "unknown word"),
+        ("rght guy", "unknown word"),
+        ("Rigth guy", "unknown word"),
+        ("elft tree", "unknown word"),
+        ("lefft side", "unknown word"),
+        ("righmost tree", "unknown word"),
     ],
 )
 def test_what_may_change_its_meaning_is_left_out(sent, reason):
