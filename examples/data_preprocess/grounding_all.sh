@@ -13,4 +13,5 @@ for name in BASE_IMG_PATH OUTPUT_DIR VAL_DIR TRAIN_JSON; do
 done
 train=$OUTPUT_DIR/train_grounding.parquet
 "$python" -m qwen3vl_rl.data.rl_parquet --samples "$TRAIN_JSON" --images "$BASE_IMG_PATH" --split train --out "$train" "$@"
-"$python" -m qwen3vl_rl.data.check "$TRAIN_JSON" --evaluation "$VAL_DIR"/*.jsonl
+"$python" -m qwen3vl_rl.data.check "$TRAIN_JSON" --images "$BASE_IMG_PATH" --no-check-images \
+  --evaluation "$VAL_DIR"/*.jsonl

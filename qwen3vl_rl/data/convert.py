@@ -46,8 +46,6 @@ def write_splits(out: Path, records: Iterable[Record]) -> Counter[str]:
             for sample in record.samples():
                 files[record.split].write(orjson.dumps(sample_row(sample), option=orjson.OPT_APPEND_NEWLINE))
                 counts[record.split] += 1
-        if not counts:
-            raise InputError("expected at least one sample in the given files, found none")
     return counts
 
 
@@ -61,6 +59,9 @@ def main() -> None:
     args = parser.parse_args()
     left_out: Counter[str] = Counter()
     counts = write_splits(args.out, LAYOUTS[args.layout].records(args, left_out))
+    if not counts:
+        reasons = "".join(f"; left out {count:,}: {reason}" for reason, count in left_out.items())
+        raise InputError(f"expected at least one sample in the given files, found none{reasons}")
     for split, count in counts.items():
         print(describe_count(split, count))
     for reason, count in left_out.items():

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.formats import Entry, read_entries
-from qwen3vl_rl.data.samples import ImageCheck
+from qwen3vl_rl.data.samples import ImageCheck, undecodable
 from qwen3vl_rl.grounding import InputError, cli
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -87,8 +87,12 @@ def draw_sheet(located: list[tuple[Path, int, Entry]], folder: Path) -> Image.Im
     images = ImageCheck(folder)
     for place, (path, number, entry) in enumerate(located):
         images.size(path, number, entry.image)
+        try:
+            tile = _tile(folder / entry.image, entry)
+        except OSError as error:
+            raise undecodable(path, number, entry.image, error) from None
         row, column = divmod(place, COLUMNS)
-        sheet.paste(_tile(folder / entry.image, entry), (column * TILE_PX, row * (TILE_PX + CAPTION_PX)))
+        sheet.paste(tile, (column * TILE_PX, row * (TILE_PX + CAPTION_PX)))
     return sheet
 
 

@@ -25,10 +25,11 @@ from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.formats import image_key
 from qwen3vl_rl.data.samples import Sample, is_number, iter_lines, parse_line, parse_sample
 from qwen3vl_rl.evaluation.metrics import THRESHOLD_IOU
-from qwen3vl_rl.evaluation.predictions import Prediction, read_predictions
+from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.grounding import InputError, cli, row_error
 
-Answers = Mapping[int, Sequence[Prediction]]  # by 1-based row of the sample file
+Answer = tuple[str, str, float]  # image, expression, IoU: what is read of a prediction; its text would fill the memory
+Answers = Mapping[int, Sequence[Answer]]  # by 1-based row of the sample file
 
 
 def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
@@ -36,14 +37,14 @@ def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
 
     Raises InputError where the predictions are of another file, or none are of this one.
     """
-    answers: dict[int, list[Prediction]] = defaultdict(list)
+    answers: dict[int, list[Answer]] = defaultdict(list)
     for path in predictions:
         for prediction in read_predictions(path):
             split, _, row = str(prediction.key).partition("/")
             if not row.isdecimal():
                 raise InputError(f'{path}: field "key": expected SPLIT/ROW, got {prediction.key!r}')
             if split == samples.stem and prediction.error is None:
-                answers[int(row)].append(prediction)
+                answers[int(row)].append((prediction.image, prediction.sent, prediction.iou))
     if not answers:
         raise InputError(f"{predictions[0]}: expected answers to {samples.stem}, found none")
     return answers
@@ -63,7 +64,8 @@ def filter_file(samples: Path, out: Path, keep: Callable[[int, dict[str, Any], S
             if reason is None:
                 file.write(line if line.endswith(b"\n") else line + b"\n")
         if not counts["kept"]:
-            raise InputError(f"{samples}: expected a row to keep, found none")
+            reasons = "".join(f"; left out {count:,}: {why}" for why, count in counts.most_common() if count)
+            raise InputError(f"{samples}: expected a row to keep, found none{reasons}")
     return counts
 
 
@@ -83,6 +85,7 @@ def main() -> None:
     band.add_argument("--iou", metavar="LOW:HIGH")
     band.add_argument("--pass-rate", metavar="LOW:HIGH")
     parser.add_argument("--without-images-of", type=Path, nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--images", type=Path, help="the folder that image paths start from, where some are absolute")
     args = parser.parse_args()
     measures_difficulty = bool(args.predictions or args.column)
     if measures_difficulty != bool(args.iou or args.pass_rate):
@@ -97,12 +100,12 @@ def main() -> None:
 
 def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], Sample], str | None]:
     answers = answers_of(args.samples, args.predictions) if args.predictions else {}
-    held_out = image_keys(args.without_images_of)
+    held_out = image_keys(args.without_images_of, args.images)
     measure, text = ("iou", args.iou) if args.iou else ("pass_rate", args.pass_rate)
     band = _parse_band(text) if text else None
 
     def reason(number: int, row: dict[str, Any], sample: Sample) -> str | None:
-        if image_key(sample.image) in held_out:
+        if held_out and image_key(sample.image, args.images) in held_out:
             return "its image is held out"
         if band is None:
             return None
@@ -119,10 +122,12 @@ def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], 
     return reason
 
 
-def _iou(path: Path, number: int, sample: Sample, answer: Prediction) -> float:
-    if (answer.image, answer.sent) != (sample.image, sample.sent):
-        raise row_error(path, number, "sent", f"what the predictions answer, {answer.sent!r}", sample.sent)
-    return answer.iou
+def _iou(path: Path, number: int, sample: Sample, answer: Answer) -> float:
+    image, sent, iou = answer
+    if (image, sent) != (sample.image, sample.sent):
+        expected = f"what the predictions answer, {(image, sent)}"
+        raise row_error(path, number, "image, sent", expected, (sample.image, sample.sent))
+    return iou
 
 
 def _column(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[float, ...]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.data.parquet import Located
-from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row, undecodable
 from qwen3vl_rl.grounding import Box, InputError, cli, row_error
 
 DECIMALS = 6  # of a px: floating point would otherwise leave 103.92999999999995 for 103.93
@@ -97,9 +97,7 @@ def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
             options = {"quality": JPEG_QUALITY, "subsampling": 0} if opened.format == "JPEG" else {}
             ImageOps.mirror(opened).save(part, format=opened.format, **options)
     except OSError as error:
-        raise row_error(
-            path, number, "image", f"an image that can be decoded in full ({error})", sample.image
-        ) from None
+        raise undecodable(path, number, sample.image, error) from None
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """What is known of the RefCOCO family's splits: their names, which are for validation, and how large they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from qwen3vl_rl.grounding import InputError
 
-# The partition that papers report; its files carry no partition in their name.
-PARTITIONS: Mapping[str, str] = MappingProxyType({"refcoco": "unc", "refcoco+": "unc", "refcocog": "umd"})
-_PARTITIONS = ("unc", "umd", "google")
+# How REFER partitions each dataset. Papers report the first partition; its files carry no partition in their name.
+_PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
+PARTITIONS: Mapping[str, str] = MappingProxyType({dataset: names[0] for dataset, names in _PARTITIONS.items()})
 SPLITS = ("train", "val", "test", "testA", "testB")
 
 VAL_SPLITS = ("refcoco_val", "refcoco+_val", "refcocog_val")
@@ -42,11 +42,15 @@ EXPRESSIONS: Mapping[str, int] = MappingProxyType(
 
 def split_name(dataset: str, partition: str, split: str) -> str:
     """`refcoco_testA`; for a partition that papers do not report `refcoco_google_test`. Raises InputError."""
-    known = {"dataset": (dataset, tuple(PARTITIONS)), "partition": (partition, _PARTITIONS), "split": (split, SPLITS)}
-    for name, (value, allowed) in known.items():
-        if value not in allowed:
-            raise InputError(f"{name}: expected one of {', '.join(allowed)}, got {value!r}")
+    _check_name("dataset", dataset, tuple(PARTITIONS))
+    _check_name(f"partition of {dataset}", partition, _PARTITIONS[dataset])
+    _check_name("split", split, SPLITS)
     return f"{dataset}_{split}" if partition == PARTITIONS[dataset] else f"{dataset}_{partition}_{split}"
+
+
+def _check_name(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InputError(f"{what}: expected one of {', '.join(allowed)}, got {value!r}")
 
 
 def describe_count(split: str, count: int) -> str:

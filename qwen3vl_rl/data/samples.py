@@ -204,6 +204,11 @@ class ImageCheck:
             )
 
 
+def undecodable(path: Path, number: int, image: str, error: OSError) -> InputError:
+    """What to raise where an image with a sound header turns out broken further on."""
+    return row_error(path, number, "image", f"an image that can be decoded in full ({error})", image)
+
+
 def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> None:
     """`located`: samples with their file and 1-based row. Raises InputError for the first bad image below `folder`."""
     images = ImageCheck(folder)

@@ -112,6 +112,17 @@ def test_describe_wants_good_rows_and_an_image_folder(run, tmp_path):
     assert "--images DIR" in run("describe", tmp_path / "a.jsonl", "--sheet", tmp_path / "s.png").err
 
 
+def test_an_image_that_breaks_off_is_named_and_no_sheet_is_drawn(run, tmp_path):
+    Image.effect_noise((100, 50), 80).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    write_jsonl(
+        tmp_path / "a.jsonl", [{"image": "a.png", "width": 100, "height": 50, "sent": "x", "bbox": [0, 0, 9, 9]}]
+    )
+    done = run("describe", tmp_path / "a.jsonl", "--sheet", tmp_path / "sheet.png", "--images", tmp_path)
+    assert done.code == 2 and 'row 1: field "image": expected an image that can be decoded in full' in done.err
+    assert not (tmp_path / "sheet.png").exists()
+
+
 def test_wrong_values_inside_parquet_are_named(run, world, tmp_path):
     table = pa.parquet.read_table(world / "rl.parquet")
     for column, value, field in [

@@ -71,6 +71,13 @@ def test_regions_become_amodal_samples_by_occlusion(run, tmp_path, annotation):
         assert reason in done.out
 
 
+def test_why_no_region_is_left_is_said(run, tmp_path, annotation):
+    annotation["regions"] = annotation["regions"][3:]
+    done, _ = convert(run, tmp_path, annotation, "--outside", "clip")
+    reasons = "; left out 2: no expression of its own; left out 1: stuff; left out 1: nothing in sight\n"
+    assert done.code == 2 and done.err.endswith(f"found none{reasons}") and not (tmp_path / "eval").exists()
+
+
 def test_boxes_that_leave_the_image_can_be_left_out(run, tmp_path, annotation):
     done, samples = convert(run, tmp_path, annotation, "--outside", "drop")
     assert "spoon" not in samples and "left out 1: amodal box leaves the image" in done.out

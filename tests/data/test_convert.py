@@ -55,10 +55,18 @@ def test_split_names():
     assert split_name("refcocog", "google", "val") == "refcocog_google_val"
     with pytest.raises(InputError, match="split: expected one of"):
         split_name("refcoco", "unc", "../../etc")
+    with pytest.raises(InputError, match=r"partition of refcoco\+: expected one of unc, got 'google'"):
+        split_name("refcoco+", "google", "val")
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [("refcoco", "partition"), ("refclef:unc", "dataset"), ("refcoco:x", "partition")]
+    ("part", "name"),
+    [
+        ("refcoco", "partition of refcoco"),
+        ("refclef:unc", "dataset"),
+        ("refcoco:x", "partition of refcoco"),
+        ("refcocog:unc", "partition of refcocog"),
+    ],
 )
 def test_unknown_parts_are_named(run, refer_root, tmp_path, part, name):
     done = run("convert", "refer", "--root", refer_root, "--parts", part, "--out", tmp_path)

@@ -78,6 +78,20 @@ def test_images_of_other_files_are_left_out(run, samples, tmp_path):
     assert done.code == 0 and kept(out) == ["s0", "s2"] and "left out 2: its image is held out" in done.out
 
 
+def test_images_given_by_absolute_paths(run, samples, tmp_path):
+    samples.write_text(samples.read_text().replace("coco/x", f"{tmp_path}/coco/x"))
+    out = tmp_path / "out.jsonl"
+    done = run("filter", "--samples", samples, "--column", "probe", "--iou", "0.5:1", "--out", out)
+    assert done.code == 0 and kept(out) == ["s0", "s1"], done.err
+    row = {"sent": "cat", "bbox": [0, 0, 5, 5], "width": 10, "height": 10}
+    write_jsonl(tmp_path / "val.jsonl", [row | {"image": "coco_flip/x/1.jpg"}])
+    arguments = ["--samples", samples, "--without-images-of", tmp_path / "val.jsonl", "--out", out]
+    done = run("filter", *arguments)
+    assert done.code == 2 and done.err.startswith("error: --images: expected the folder")
+    done = run("filter", *arguments, "--images", tmp_path)
+    assert done.code == 0 and kept(out) == ["s0", "s2", "s3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,7 +101,7 @@ def test_images_of_other_files_are_left_out(run, samples, tmp_path):
         (["--column", "probe", "--iou", "0.5"], "expected LOW:HIGH"),
         (["--column", "probe", "--iou", "0.9:0.1"], "expected LOW:HIGH"),
         (["--column", "width", "--iou", "0:1"], 'field "width": expected an IoU in 0..1'),
-        (["--column", "none", "--iou", "0:1"], "expected a row to keep, found none"),
+        (["--column", "none", "--iou", "0:1"], "expected a row to keep, found none; left out 4: no answer to it"),
     ],
 )
 def test_bad_choices_are_one_line_and_change_nothing(run, samples, tmp_path, arguments, message):
@@ -104,6 +118,5 @@ def test_predictions_of_an_earlier_version_of_the_file_are_refused(run, samples,
     samples.write_text("".join(lines[1:] + lines[:1]))
     arguments = ["--samples", samples, "--iou", "0:1", "--out", tmp_path / "out.jsonl"]
     done = run("filter", *arguments, "--predictions", predictions)
-    assert (
-        done.code == 2 and "train.jsonl: row 1: field \"sent\": expected what the predictions answer, 's0'" in done.err
-    )
+    expected = "expected what the predictions answer, ('coco/x/0.jpg', 's0'), got ('coco/x/1.jpg', 's1')"
+    assert done.code == 2 and f'train.jsonl: row 1: field "image, sent": {expected}' in done.err

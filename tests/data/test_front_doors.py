@@ -11,6 +11,7 @@ from PIL import Image
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS
+from qwen3vl_rl.data.samples import write_jsonl
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "data_preprocess"
 
@@ -45,6 +46,14 @@ def test_grounding(world, tmp_path):
     assert len(pd.read_parquet(tmp_path / "train_grounding.parquet")) == 12
     done = bash("grounding_all.sh", **shared, TRAIN_JSON=world / "val/refcoco_val.jsonl")
     assert done.returncode == 1 and "expected no image of the evaluation files" in done.stdout
+
+
+def test_training_rows_with_absolute_image_paths(world, tmp_path):
+    rows = [json.loads(line) for line in (world / "refshapes_train.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "train.jsonl", (row | {"image": f"{world}/images/{row['image']}"} for row in rows))
+    shared = {"BASE_IMG_PATH": world / "images", "OUTPUT_DIR": tmp_path, "VAL_DIR": world / "val"}
+    done = bash("grounding_all.sh", **shared, TRAIN_JSON=tmp_path / "train.jsonl")
+    assert done.returncode == 0 and "12 rows, 0 problems" in done.stdout, done.stderr
 
 
 def test_amodal(tmp_path):

@@ -1,5 +1,7 @@
-"""REFER: `DATASET/refs(PARTITION).p` and `DATASET/instances.json` below one folder, as github.com/lichengunc/refer
-distributes RefCOCO, RefCOCO+ and RefCOCOg."""
+"""REFER: `DATASET/refs(PARTITION).p` and `DATASET/instances.json` below one folder.
+
+That is how github.com/lichengunc/refer distributes RefCOCO, RefCOCO+ and RefCOCOg.
+"""
 
 import argparse
 import pickle
