@@ -43,7 +43,7 @@ def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
 
 
 def flip_box(xyxy_px: Box, width: int) -> Box:
-    """The box in the mirrored image; twice gives the same box."""
+    """The box in the mirrored image; twice gives the same box, to a millionth of a px."""
     x1, y1, x2, y2 = xyxy_px
     return round(width - x2, DECIMALS), y1, round(width - x1, DECIMALS), y2
 

@@ -198,7 +198,10 @@ FILES = {
         cocoa(SCENE | {"image_id": [1]}),
         'row 1: field "image_id": expected a positive integer',
     ),
-    "scene without a size": (cocoa(SCENE), r'cocoa\.json: row 1: field "width": expected a positive integer'),
+    "scene without a size": (cocoa(SCENE), r'cocoa\.json: row 1: field "regions": expected a visible_mask with'),
+    "mask of one side": (cocoa(masked(visible_mask={"size": [20], "counts": "a"})), r"\[height, width\], got \[20\]"),
+    "mask without sides": (cocoa(masked(visible_mask={"size": 5, "counts": "a"})), r"\[height, width\], got 5"),
+    "url of no file": (cocoa(masked() | {"url": "https://example.org/"}), 'field "url": expected a text'),
     "parquet that is none": (parquet(b"PAR1 but not really"), r"rl\.parquet: expected a parquet file"),
     "parquet cut off": (cut_parquet, r"rl\.parquet: expected a parquet file"),
     "parquet without a column": (

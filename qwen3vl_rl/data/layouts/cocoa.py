@@ -139,9 +139,10 @@ def _scene(path: Path, number: int, annotation: dict[str, Any], image_id: int, i
         raise row_error(path, number, "regions", "a list of objects", rows)
     width, height = _size(path, number, rows, image)
     url = text(path, number, "url", image.get("file_name") or annotation.get("url"))
+    file_name = text(path, number, "url", url.rpartition("/")[2])
     return Scene(
         image_id=image_id,
-        file_name=url.rpartition("/")[2],
+        file_name=file_name,
         width=width,
         height=height,
         regions=tuple(_region(path, number, index, row, width, height) for index, row in enumerate(rows)),
@@ -150,9 +151,14 @@ def _scene(path: Path, number: int, annotation: dict[str, Any], image_id: int, i
 
 def _size(path: Path, number: int, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[int, int]:
     """(width, height), from the file's `images` or from the size that the masks state."""
-    masks = (row.get("visible_mask") for row in rows)
-    stated = next((mask.get("size") for mask in masks if isinstance(mask, dict)), None)
-    height, width = (image.get("height"), image.get("width")) if image else stated or (None, None)
+    if image:
+        size = image.get("height"), image.get("width")
+    else:
+        masks = (row.get("visible_mask") for row in rows)
+        size = next((mask.get("size") for mask in masks if isinstance(mask, dict)), None)
+        if not isinstance(size, list) or len(size) != 2:
+            raise row_error(path, number, "regions", "a visible_mask with the image's [height, width]", size)
+    height, width = size
     return positive(path, number, "width", width), positive(path, number, "height", height)
 
 
