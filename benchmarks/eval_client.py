@@ -24,11 +24,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import origin, spread
+from qwen3vl_rl.data.predictions import Prediction, Question, append, score
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
 from qwen3vl_rl.evaluation.predict import Target, predict
-from qwen3vl_rl.evaluation.predictions import Prediction, append, score
-from qwen3vl_rl.evaluation.questions import Question
 from qwen3vl_rl.evaluation.server import Server
 from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.grounding import cli, render_prompt

@@ -1,8 +1,9 @@
-"""One run of SFT, GRPO and export on a CPU, shared by all tests that look at what it leaves behind."""
+"""One run of SFT, GRPO and export on a CPU, shared by all tests that look at what it leaves behind; predictions."""
 
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.data.predictions import Prediction, Question, score
 from qwen3vl_rl.data.rl_parquet import write_rl_parquet
-from qwen3vl_rl.data.samples import read_samples
+from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.export import export
+from qwen3vl_rl.grounding import Box, px_to_1000, target_text
 from sft.build_dataset import SFT_SCHEMA, read_traces, sft_row
 
 ROOT = Path(__file__).parents[1]
@@ -128,3 +131,20 @@ def rl_checkpoint(rl_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("rl_checkpoint") / "checkpoint"
     export(rl_run, folder)
     return folder
+
+
+@pytest.fixture
+def make_prediction() -> Callable[..., Prediction]:
+    """`make_prediction(number, correct, split=..., image=..., modal=...)`: scored from an answer's text."""
+
+    def make(
+        number: int, correct: bool, *, split: str = "toy_val", image: str | None = None, modal: Box | None = None
+    ) -> Prediction:
+        truth = (100.0, 100.0, 300.0, 300.0)
+        sample = Sample(f"s{number}", image or f"{number}.png", 1000, 1000, "the <b>star</b>", truth, modal)
+        answered = truth if correct else (600.0, 600.0, 800.0, 800.0)
+        text = target_text("There is one star.", px_to_1000(answered, 1000, 1000), sample.sent)
+        prediction = score(Question(f"{split}/{number:06d}", split, sample), text, parser="house", finish_reason="stop")
+        return replace(prediction, tokens=20 + number, latency_s=0.1 * (number + 1))
+
+    return make

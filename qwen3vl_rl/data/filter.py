@@ -23,9 +23,8 @@ from tqdm import tqdm
 from qwen3vl_rl.data.check import image_keys
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.formats import image_key
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, read_predictions
 from qwen3vl_rl.data.samples import Sample, is_number, iter_lines, parse_line, parse_sample
-from qwen3vl_rl.evaluation.metrics import THRESHOLD_IOU
-from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.grounding import InputError, cli, row_error
 
 Answer = tuple[str, str, float]  # image, expression, IoU: what is read of a prediction; its text would fill the memory
@@ -44,7 +43,9 @@ def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
             if not row.isdecimal():
                 raise InputError(f'{path}: field "key": expected SPLIT/ROW, got {prediction.key!r}')
             if split == samples.stem and prediction.error is None:
-                answers[int(row)].append((prediction.image, prediction.sent, prediction.iou))
+                if not is_number(iou := prediction.iou):
+                    raise InputError(f'{path}: {prediction.key}: field "iou": expected a number, got {iou!r}')
+                answers[int(row)].append((prediction.image, prediction.sent, iou))
     if not answers:
         raise InputError(f"{predictions[0]}: expected answers to {samples.stem}, found none")
     return answers

@@ -1,15 +1,15 @@
 """Any of our files, row by row: samples (jsonl), RL and SFT parquet, predictions (jsonl)."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet, read_user_turn
+from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_parquet import RL_SCHEMA, rl_sample
-from qwen3vl_rl.data.samples import Sample, iter_lines, parse_line, parse_sample
-from qwen3vl_rl.evaluation.predictions import read_predictions
+from qwen3vl_rl.data.samples import Sample, check_box_px, is_number, iter_lines, parse_line, parse_sample
 from qwen3vl_rl.grounding import Box, InputError, parse_box_1000, row_error
 
 _COCO_ID = re.compile(r"(?<!\d)(\d{12})\.\w+$")
@@ -37,7 +37,7 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
     if path.suffix == ".parquet":
         return _read_parquet(path)
     if path.suffix == ".jsonl":
-        return _read_predictions(path) if _holds_predictions(path) else _read_samples(path)
+        return _read_jsonl(path, _prediction_entry if _holds_predictions(path) else _sample_entry)
     raise InputError(f"{path}: expected a file named *.jsonl or *.parquet")
 
 
@@ -55,12 +55,12 @@ def image_key(image: str, folder: Path | None = None) -> str:
     return first.removesuffix("_flip") + slash + rest
 
 
-def _read_samples(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
+def _read_jsonl(
+    path: Path, parse: Callable[[Path, int, dict[str, Any]], Entry]
+) -> Iterator[tuple[int, Entry | InputError]]:
     for number, line in iter_lines(path):
         try:
-            row = parse_line(path, number, line)
-            sample = parse_sample(path, number, row, allow_no_referent=True)
-            yield number, _entry(sample, sample.id if "id" in row else None)
+            yield number, parse(path, number, parse_line(path, number, line))
         except InputError as error:
             yield number, error
 
@@ -82,14 +82,6 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
             yield number, error
 
 
-def _read_predictions(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
-    for number, prediction in enumerate(read_predictions(path), start=1):
-        sample = Sample(
-            prediction.key, prediction.image, prediction.width, prediction.height, prediction.sent, prediction.xyxy_px
-        )
-        yield number, _entry(sample, prediction.key)
-
-
 def _holds_predictions(path: Path) -> bool:
     for number, line in iter_lines(path):
         try:
@@ -97,6 +89,26 @@ def _holds_predictions(path: Path) -> bool:
         except InputError:
             return False  # reading it as samples names what is wrong
     return False
+
+
+def _sample_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    sample = parse_sample(path, number, row, allow_no_referent=True)
+    return _entry(sample, sample.id if "id" in row else None)
+
+
+def _prediction_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    if missing := [field.name for field in fields(Prediction) if field.name not in row]:
+        raise row_error(path, number, missing[0], "this field of a prediction", None)
+    if type(row["key"]) is not str:
+        raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
+    if row["iou"] is not None and not is_number(row["iou"]):
+        raise row_error(path, number, "iou", "a number, or null without a referent", row["iou"])
+    known = {name: row[name] for name in ("image", "width", "height", "sent")} | {"id": row["key"], "bbox": None}
+    sample = parse_sample(path, number, known, allow_no_referent=True)
+    if row["xyxy_px"] is not None:
+        truth = check_box_px(path, number, "xyxy_px", row["xyxy_px"], sample.width, sample.height)
+        sample = replace(sample, xyxy_px=truth)
+    return _entry(sample, sample.id)
 
 
 def _rl_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.evaluation.groups import expression_types
 from qwen3vl_rl.evaluation.metrics import is_correct
-from qwen3vl_rl.evaluation.predictions import Prediction
 from qwen3vl_rl.evaluation.run import Result
 
 PICTURES_BYTES = 4_000_000  # of embedded pictures

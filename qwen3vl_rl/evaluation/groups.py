@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from qwen3vl_rl.evaluation.predictions import Prediction
+from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.grounding import Box
 
 ATTRIBUTES = """

@@ -13,11 +13,10 @@ from statistics import fmean
 
 import numpy as np
 
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
 from qwen3vl_rl.evaluation.groups import GROUPINGS, OCCLUSIONS, occlusion
-from qwen3vl_rl.evaluation.predictions import Prediction
 from qwen3vl_rl.grounding import InputError
 
-THRESHOLD_IOU = 0.5  # paper, table 1
 CRITERION = f"IoU > {THRESHOLD_IOU}"
 REPLICATES = 2000
 SEED = 0

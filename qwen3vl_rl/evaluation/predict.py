@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from qwen3vl_rl.evaluation.predictions import Prediction, Question, score, vote
+from qwen3vl_rl.data.predictions import Prediction, Question, score, vote
 from qwen3vl_rl.evaluation.server import EngineError
 from qwen3vl_rl.evaluation.settings import PARSERS, Settings
 from qwen3vl_rl.grounding import render_prompt, target_text

@@ -6,6 +6,8 @@ from importlib.resources import files
 
 import yaml
 
+from qwen3vl_rl.data.refcoco import EXPRESSIONS
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -29,7 +31,7 @@ class Point:
 @cache
 def splits() -> dict[str, Split]:
     """By name, in the paper's order."""
-    return {name: Split(**fields) for name, fields in _content()["splits"].items()}
+    return {name: Split(**fields, samples=EXPRESSIONS[name]) for name, fields in _content()["splits"].items()}
 
 
 @cache

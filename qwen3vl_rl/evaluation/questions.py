@@ -2,20 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 
-from qwen3vl_rl.data.samples import Sample, check_images, read_samples
+from qwen3vl_rl.data.predictions import Question
+from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.grounding import InputError
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One sample of a split. `key` is `{split}/{row, 1-based, six digits}`, unique within an evaluation."""
-
-    key: str
-    split: str
-    sample: Sample
 
 
 def read_questions(

@@ -1,7 +1,7 @@
 """One model's evaluation: what decides it, its folder of results, and how it starts, resumes and ends.
 
 A run folder holds `config.yaml` (what decides the predictions), `predictions.jsonl` (one row a sample, see
-predictions.py), `summary.json` (a pure function of the predictions) and `timing.json` (what the clock said).
+data/predictions.py), `summary.json` (a pure function of the predictions) and `timing.json` (what the clock said).
 """
 
 import json
@@ -14,10 +14,10 @@ import yaml
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.predictions import Prediction, Question, append, read_predictions, resume, unanswered
 from qwen3vl_rl.evaluation.metrics import latency_fields, summarize, summarize_latency
 from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
-from qwen3vl_rl.evaluation.predictions import Prediction, append, read_predictions, resume, unanswered
-from qwen3vl_rl.evaluation.questions import Question, describe_questions
+from qwen3vl_rl.evaluation.questions import describe_questions
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.grounding import InputError

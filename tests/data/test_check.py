@@ -8,9 +8,9 @@ from PIL import Image
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.data.predictions import Question, append, score
 from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import read_samples, write_jsonl
-from qwen3vl_rl.evaluation.predictions import Question, append, score
 from sft.build_dataset import SFT_SCHEMA, read_traces, sft_row
 
 
@@ -137,6 +137,19 @@ def test_wrong_values_inside_parquet_are_named(run, world, tmp_path):
         pa.parquet.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "rl.parquet")
         done = run("check", tmp_path / "rl.parquet")
         assert done.code == 1 and f'rl.parquet: row 5: field "{field}"' in done.out, done.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("width", "x"), ("height", 0), ("xyxy_px", [1, 2]), ("image", None), ("sent", 5), ("key", 7), ("iou", "x")],
+)
+def test_wrong_values_inside_predictions_are_named(run, world, tmp_path, name, value):
+    rows = [json.loads(line) for line in (world / "predictions.jsonl").read_text().splitlines()]
+    without = {key: kept for key, kept in rows[1].items() if key != name}
+    write_jsonl(tmp_path / "p.jsonl", [rows[0], rows[1] | {name: value}, without, rows[3]])
+    done = run("check", tmp_path / "p.jsonl")
+    assert done.code == 1 and f'row 2: field "{name}": expected' in done.out and " 2 problems" in done.out
+    assert f'row 3: field "{name}": expected this field of a prediction' in done.out
 
 
 def test_wrong_turns_inside_sft_parquet_are_named(run, world, tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from qwen3vl_rl.data.predictions import Question, append, score
 from qwen3vl_rl.data.samples import read_samples, write_jsonl
-from qwen3vl_rl.evaluation.predictions import Question, append, score
 
 # Boxes in 0..1000 of the answers to a truth of 0, 0, 100, 100 with IoU 1, 0.6, 0.25 and 0
 ANSWERS = {1.0: [0, 0, 1000, 1000], 0.6: [0, 0, 1000, 600], 0.25: [0, 0, 500, 500], 0.0: None}
@@ -68,6 +68,16 @@ def test_failed_requests_say_nothing(run, samples, tmp_path):
     arguments = ["--samples", samples, "--iou", "0:1", "--out", tmp_path / "out.jsonl"]
     done = run("filter", *arguments, "--predictions", failed)
     assert done.code == 2 and "expected answers to train, found none" in done.err
+
+
+def test_an_answer_without_a_number_is_named(run, samples, tmp_path):
+    answers = predict(tmp_path / "a.jsonl", samples, [1.0] * 4)
+    rows = [json.loads(line) | {"iou": "high"} for line in answers.read_text().splitlines()]
+    write_jsonl(answers, rows)
+    done = run(
+        "filter", "--samples", samples, "--predictions", answers, "--iou", "0:1", "--out", tmp_path / "out.jsonl"
+    )
+    assert done.code == 2 and 'a.jsonl: train/000001: field "iou": expected a number' in done.err
 
 
 def test_images_of_other_files_are_left_out(run, samples, tmp_path):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -12,13 +11,12 @@ import pytest
 from aiohttp import web
 
 from qwen3vl_rl.data import refshapes
-from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.predictions import Prediction, append, score
-from qwen3vl_rl.evaluation.questions import Question, read_questions
+from qwen3vl_rl.data.predictions import Prediction, Question, append, score
+from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.server import Endpoint
 from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.grounding import Box, px_to_1000, target_text
+from qwen3vl_rl.grounding import px_to_1000, target_text
 
 
 @pytest.fixture(scope="session")
@@ -27,23 +25,6 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     refshapes.build(folder, train=2, val=6, seed=3)
     return folder
-
-
-@pytest.fixture
-def make_prediction() -> Callable[..., Prediction]:
-    """`make_prediction(number, correct, split=..., image=..., modal=...)`: scored from an answer's text."""
-
-    def make(
-        number: int, correct: bool, *, split: str = "toy_val", image: str | None = None, modal: Box | None = None
-    ) -> Prediction:
-        truth = (100.0, 100.0, 300.0, 300.0)
-        sample = Sample(f"s{number}", image or f"{number}.png", 1000, 1000, "the <b>star</b>", truth, modal)
-        answered = truth if correct else (600.0, 600.0, 800.0, 800.0)
-        text = target_text("There is one star.", px_to_1000(answered, 1000, 1000), sample.sent)
-        prediction = score(Question(f"{split}/{number:06d}", split, sample), text, parser="house", finish_reason="stop")
-        return replace(prediction, tokens=20 + number, latency_s=0.1 * (number + 1))
-
-    return make
 
 
 @pytest.fixture

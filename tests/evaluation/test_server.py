@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from qwen3vl_rl.data.predictions import Question, read_predictions
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
 from qwen3vl_rl.evaluation.predict import FORCED_ANSWER, Target, predict, warm_up
-from qwen3vl_rl.evaluation.predictions import read_predictions
-from qwen3vl_rl.evaluation.questions import Question, read_questions
+from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import load_settings

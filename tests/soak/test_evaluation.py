@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.data.samples import write_jsonl
 from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.predictions import read_predictions
 from qwen3vl_rl.evaluation.server import Server
 from qwen3vl_rl.evaluation.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""The predictions file: one JSON object a line, appended as each sample is finished, read back to resume.
+"""The evaluation's predictions file: one JSON object a line, appended as each sample is finished, read back to resume.
 
 A process killed at any moment leaves at most one torn last line, which `resume` cuts off. Every row that ends in a
 newline stays as it is and its sample is never asked again.
@@ -12,6 +12,8 @@ from typing import TextIO
 
 from qwen3vl_rl.data.samples import Sample, read_jsonl
 from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000, row_error
+
+THRESHOLD_IOU = 0.5  # paper, table 1: an answer counts above it
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,8 @@
 
 import pytest
 
+from qwen3vl_rl.data.predictions import Question, append, read_predictions, resume, score, unanswered, vote
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.predictions import append, read_predictions, resume, score, unanswered, vote
-from qwen3vl_rl.evaluation.questions import Question
 from qwen3vl_rl.grounding import InputError
 
 
