@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.engine.checkpoints import latest_step
@@ -38,18 +38,30 @@ SAME_RUN = (
 )
 
 
-def check(config: DictConfig) -> None:
-    """All checks of stage 2, the cheap ones first."""
+def check(config: DictConfig) -> int:
+    """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
     launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     launch.check_same_run(config, SAME_RUN)
+    check_lengths(config)
     check_ranks(config)
     check_engine(config)
     check_gpus(config)
     check_memory(config)
     rows = check_rows(config, "data.train_files")
     check_rows(config, "data.val_files")
-    check_steps(config, rows)
+    return check_steps(config, rows)
+
+
+def check_lengths(config: DictConfig) -> None:
+    """The engine's context takes the longest prompt with the longest answer; verl cuts answers there, silently."""
+    context = config.actor_rollout_ref.rollout.max_model_len
+    needed = config.data.max_prompt_length + config.data.max_response_length
+    if context and context < needed:
+        raise InputError(
+            f"actor_rollout_ref.rollout.max_model_len={context}: expected at least {needed}, "
+            "data.max_prompt_length and data.max_response_length together"
+        )
 
 
 def check_ranks(config: DictConfig) -> None:
@@ -101,7 +113,7 @@ def check_memory(config: DictConfig) -> None:
 
 def check_rows(config: DictConfig, key: str) -> int:
     """Every file is RL parquet and every image is there. Returns the number of rows."""
-    files = config.data[key.split(".")[1]]
+    files = OmegaConf.select(config, key)
     return sum(check_file(Path(file).expanduser()) for file in ([files] if isinstance(files, str) else files))
 
 
@@ -120,8 +132,9 @@ def check_file(path: Path) -> int:
     return number
 
 
-def check_steps(config: DictConfig, rows: int) -> None:
-    """The training set gives at least one batch, and the epochs as many steps as are asked for."""
+def check_steps(config: DictConfig, rows: int) -> int:
+    """The training set gives at least one batch, and the epochs as many steps as are asked for. Returns their number
+    (the epochs': at most, as prompts that are too long are left out)."""
     batch, epochs, steps = (
         config.data.train_batch_size,
         config.trainer.total_epochs,
@@ -129,12 +142,14 @@ def check_steps(config: DictConfig, rows: int) -> None:
     )
     if rows < batch:
         raise InputError(f"data.train_batch_size={batch}: expected at most the {rows} rows of data.train_files")
-    if steps and steps > rows // batch * epochs:
+    most = rows // batch * epochs
+    if steps and steps > most:
         needed = -(-steps // (rows // batch))
         raise InputError(
-            f"trainer.total_training_steps={steps}: {epochs} epochs of {rows} rows end after "
-            f"{rows // batch * epochs} steps; trainer.total_epochs={needed} gives enough"
+            f"trainer.total_training_steps={steps}: {epochs} epochs of {rows} rows end after {most} steps; "
+            f"trainer.total_epochs={needed} gives enough"
         )
+    return steps or most
 
 
 def gpu_memories_mib() -> list[int]:

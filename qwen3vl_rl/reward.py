@@ -10,6 +10,7 @@ from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import groupby
 from math import ceil, exp, isfinite
+from numbers import Real
 from operator import eq
 from pathlib import Path
 from types import MappingProxyType
@@ -161,14 +162,20 @@ def compute_score(
 
 
 def check_settings(reward_type: str, alpha: float, threshold: float, parser: str, budget_tokens: int, **_: Any) -> None:
-    """Raise InputError for settings of `compute_score` that cannot work, before anything is started."""
-    find_reward(reward_type)
+    """Raise InputError for settings of `compute_score` that cannot work, before anything is started.
+
+    A reward is tried on one right answer; what a function of a user's own raises is the user's to see.
+    """
+    reward = find_reward(reward_type)
     parse_box_1000("", parser)
     for name, value in (("alpha", alpha), ("threshold", threshold)):
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise InputError(f"reward.{name}: expected a number in 0..1, got {value!r}")
     if not isinstance(budget_tokens, int) or budget_tokens < 1:
         raise InputError(f"reward.budget_tokens: expected a positive integer, got {budget_tokens!r}")
+    value = reward(Parts((0, 0, 9, 9), (0, 0, 9, 9), 1.0, None, 10, 40, 1, alpha, threshold, budget_tokens))
+    if not isinstance(value, Real) or not isfinite(value):
+        raise InputError(f"reward_type: expected {reward_type} to return a number for a right answer, got {value!r}")
 
 
 def find_reward(name: str) -> Reward:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import mend_record
+from qwen3vl_rl.engine.checkpoints import is_trained, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {
@@ -33,14 +33,17 @@ COLUMNS = {
 
 def train(config: DictConfig) -> None:
     make_paths_absolute(config)
-    preflight.check(config)
+    steps = preflight.check(config)
+    folder = Path(config.trainer.default_local_dir)
+    if is_trained(config, steps) and not config.trainer.val_only:
+        print(f"{folder}: all {steps} steps are trained")
+        return
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
-    folder = Path(config.trainer.default_local_dir)
     mend_record(folder)
     launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
-    steps = launch.read_metrics(folder)
-    rewards = {step: row["critic/score/mean"] for step, row in steps.items() if "critic/score/mean" in row}
+    metrics = launch.read_metrics(folder)
+    rewards = {step: row["critic/score/mean"] for step, row in metrics.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:
         print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import latest_step, mend_record
+from qwen3vl_rl.engine.checkpoints import is_trained, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
@@ -40,7 +40,7 @@ def train(config: DictConfig) -> None:
     folder = Path(config.trainer.default_local_dir)
     steps = config.trainer.total_training_steps
     steps = steps or rows["data.train_files"] // config.data.train_batch_size * config.trainer.total_epochs
-    if config.trainer.resume_mode == "auto" and (latest_step(folder) or 0) >= steps:
+    if is_trained(config, steps):
         print(f"{folder}: all {steps} steps are trained")
         return
     mend_record(folder)

@@ -109,6 +109,14 @@ def test_settings_of_a_reward_that_cannot_work_are_refused(overrides, message):
         check_settings(**recipe(RL, *overrides).reward.custom_reward_function.reward_kwargs)
 
 
+@pytest.mark.parametrize("returned", ["None", "float('nan')", "'0.5'"])
+def test_a_reward_that_returns_no_number_is_refused(returned, tmp_path):
+    (tmp_path / "mine.py").write_text(f"def mine(parts):\n    return {returned}\n")
+    overrides = ["reward=custom", f"reward.function={tmp_path}/mine.py:mine"]
+    with pytest.raises(InputError, match=r"mine\.py:mine to return a number for a right answer, got "):
+        check_settings(**recipe(RL, *overrides).reward.custom_reward_function.reward_kwargs)
+
+
 def test_every_training_reward_has_a_recipe():
     assert set(choices(RL / "reward")) == set(REWARDS) - {"eval"} | {"custom"}
 
@@ -226,3 +234,9 @@ def test_the_steps_of_a_resumed_run_are_read_once(tmp_path):
     (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"data":{"loss":9}}\n')
     (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"loss":2}}\n')
     assert launch.read_metrics(tmp_path) == {1: {"loss": 3}, 2: {"loss": 2}}
+
+
+def test_the_validation_of_a_resumed_run_leaves_the_metrics_of_its_step(tmp_path):
+    (tmp_path / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3,"accuracy":0.5}}\n')
+    (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"accuracy":0.6}}\n')
+    assert launch.read_metrics(tmp_path) == {2: {"loss": 3, "accuracy": 0.6}}

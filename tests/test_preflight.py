@@ -71,6 +71,17 @@ def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):
         preflight.check_gpus(config)
 
 
+def test_answers_are_not_cut_at_the_engine_s_context(config):
+    config.data.update(max_prompt_length=128, max_response_length=192)
+    config.actor_rollout_ref.rollout.max_model_len = 320
+    preflight.check_lengths(config)
+    config.data.max_response_length = 512
+    with pytest.raises(InputError, match=r"rollout\.max_model_len=320: expected at least 640, data\.max_prompt_length"):
+        preflight.check_lengths(config)
+    config.actor_rollout_ref.rollout.max_model_len = None  # the model's own
+    preflight.check_lengths(config)
+
+
 def test_several_nodes_need_a_cluster(config, gpus, monkeypatch):
     gpus(80_000, 80_000)
     config.trainer.nnodes = 2

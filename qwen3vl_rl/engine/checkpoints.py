@@ -6,6 +6,8 @@ verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.
 import shutil
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from qwen3vl_rl.engine.launch import LATEST, read_metrics
 
 # The share of right answers on the validation set, as verl names it; `grounding` is the RL parquet's data source.
@@ -27,6 +29,11 @@ def best_step(run: Path) -> int | None:
     accuracy = {step: metrics[step][VALIDATION] for step in _steps(run) if VALIDATION in metrics.get(step, {})}
     whole = [step for step in accuracy if latest is not None and step <= latest]
     return max(whole, key=lambda step: (accuracy[step], -step), default=None)
+
+
+def is_trained(config: DictConfig, steps: int) -> bool:
+    """Whether the run that a recipe would go on with has all its `steps`."""
+    return config.trainer.resume_mode == "auto" and (latest_step(Path(config.trainer.default_local_dir)) or 0) >= steps
 
 
 def remove_others(run: Path) -> None:

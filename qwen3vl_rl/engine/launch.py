@@ -47,9 +47,13 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
         if not value:
             raise InputError(f"{key}: expected a path, got nothing")
         for path in [value] if isinstance(value, str) else value:
-            on_hub = key == model and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not Path(path).parent.exists()
-            if not on_hub and not Path(path).expanduser().exists():
+            if not Path(path).expanduser().exists() and not (key == model and is_hub_name(path)):
                 raise InputError(f"{key}: no such file or folder: {path}")
+
+
+def is_hub_name(model: str) -> bool:
+    """Whether `model` reads as `owner/name` of the Hugging Face hub, and not as a path below a folder that is here."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model)) and not Path(model).parent.exists()
 
 
 def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
@@ -108,6 +112,7 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
         try:
             hung = _follow(child, family, metrics, columns, config.trainer.get("step_timeout_s"))
         finally:
+            family.look()  # who is an orphan once the child has ended
             process.stop(child)
             family.end()
     if hung or child.returncode:
@@ -123,10 +128,12 @@ def _short_folder() -> str:
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """The metrics of a run by step. Of a step that was trained again after a resume, the later ones."""
+    """The metrics of a run by step; of a metric that was logged twice, after a resume, the later value."""
     lines = (line for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
-    rows = (json.loads(line) for line in lines if line.endswith("\n"))  # else cut off by a kill
-    return {row["step"]: row["data"] for row in rows}
+    steps: dict[int, dict[str, float]] = {}
+    for row in (json.loads(line) for line in lines if line.endswith("\n")):  # else cut off by a kill
+        steps.setdefault(row["step"], {}).update(row["data"])  # a resumed run validates its last step once more
+    return steps
 
 
 def _reason(code: int, log: Path, begin: int) -> str:

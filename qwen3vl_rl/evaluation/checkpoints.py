@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import re
 import struct
 from pathlib import Path
 
+from qwen3vl_rl.engine.launch import is_hub_name
 from qwen3vl_rl.grounding import InputError
 
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
 _BLOCKS, _BLOCK_BYTES = 64, 65536
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def resolve_checkpoint(model: str) -> Path:
@@ -20,7 +19,7 @@ def resolve_checkpoint(model: str) -> Path:
     Raises InputError where it is neither, and where the folder is no checkpoint with safetensors weights.
     """
     checkpoint = Path(model).expanduser()
-    if not checkpoint.is_dir() and _HUB_NAME.fullmatch(model) and not checkpoint.parent.is_dir():
+    if not checkpoint.is_dir() and is_hub_name(model):
         checkpoint = _download(model)
     _check_checkpoint(checkpoint)
     return checkpoint.resolve()

@@ -7,8 +7,8 @@
 #                 RAY_ADDRESS=ADDRESS RAY_AUTH_MODE=token bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes=N
 #
 # Ray lets in who knows the token in ~/.ray/auth_token, which head makes; where the nodes do not share the home folder,
-# RAY_AUTH_TOKEN names it. PORT: of the head (6379). head and join stay in the foreground and take their own Ray with them when they end, no
-# other. Further arguments of theirs go to `ray start`.
+# RAY_AUTH_TOKEN names it. PORT: of the head (6379). head and join stay in the foreground and take their own Ray with
+# them when they end, no other. Further arguments of theirs go to `ray start`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ ! -d .venv ]] || PATH=$PWD/.venv/bin:$PATH

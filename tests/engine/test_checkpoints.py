@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from qwen3vl_rl.engine import checkpoints
-from qwen3vl_rl.engine.checkpoints import VALIDATION, best_step, latest_step, mend_record, remove_others
+from qwen3vl_rl.engine.checkpoints import (
+    VALIDATION,
+    best_step,
+    is_trained,
+    latest_step,
+    mend_record,
+    remove_others,
+)
 
 
 @pytest.fixture
@@ -46,6 +54,16 @@ def test_an_empty_record_stands_for_the_newest(run):
 
 
 @pytest.mark.parametrize(
+    ("latest", "mode", "trained"),
+    [(None, "auto", False), ("2", "auto", False), ("4", "auto", True), ("4", "disable", False)],
+)
+def test_a_run_is_trained_once_its_last_step_is_saved(run, latest, mode, trained):
+    folder = run(latest, {2: None, 4: None})
+    recipe = OmegaConf.create({"trainer": {"default_local_dir": str(folder), "resume_mode": mode}})
+    assert is_trained(recipe, 4) is trained
+
+
+@pytest.mark.parametrize(
     ("accuracies", "best"),
     [({2: 0.5, 4: 0.7, 6: 0.6}, 4), ({2: 0.7, 4: 0.7}, 2), ({2: None, 4: 0.1, 6: None}, 4), ({2: None}, None)],
 )
@@ -60,7 +78,6 @@ def test_all_but_the_latest_and_the_best_are_removed(run):
 
 
 def test_verl_finds_the_callback_and_it_removes_after_a_save(run):
-    from omegaconf import OmegaConf
     from verl.trainer.ppo.checkpoint_callback import build_checkpoint_callback
 
     folder = run("4", {2: 0.1, 4: 0.2})
