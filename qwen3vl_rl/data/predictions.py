@@ -116,6 +116,8 @@ def read_predictions(path: Path) -> list[Prediction]:
         if set(row) != _FIELDS:
             wrong = sorted(set(row) ^ _FIELDS)[0]
             raise row_error(path, number, wrong, f"exactly the fields {', '.join(sorted(_FIELDS))}", sorted(row))
+        if type(row["key"]) is not str:
+            raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
         if row["key"] in rows:
             raise row_error(path, number, "key", "every sample once", row["key"])
         rows[row["key"]] = Prediction(**{name: _tupled(value) for name, value in row.items()})

@@ -1,5 +1,7 @@
 """The predictions file survives a kill at any moment, and says what is wrong with it."""
 
+import json
+
 import pytest
 
 from qwen3vl_rl.data.predictions import Question, append, read_predictions, resume, score, unanswered, vote
@@ -48,8 +50,12 @@ def test_no_file_means_nothing_is_done(tmp_path):
         (lambda lines: [lines[0], lines[1][:30], lines[2]], "row 2"),
         (lambda lines: [*lines, lines[0]], 'row 4: field "key": expected every sample once'),
         (lambda lines: [lines[0].replace('"iou"', '"iuo"')], 'row 1: field "iou"'),
+        (
+            lambda lines: [json.dumps(json.loads(lines[0]) | {"key": 7})],
+            'row 1: field "key": expected SPLIT/ROW, got 7',
+        ),
     ],
-    ids=["broken row in the middle", "repeated row", "wrong field"],
+    ids=["broken row in the middle", "repeated row", "wrong field", "key of a number"],
 )
 def test_a_damaged_file_is_named_with_its_row(tmp_path, make_prediction, damage, message):
     path = tmp_path / "p.jsonl"
