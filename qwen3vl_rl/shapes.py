@@ -79,7 +79,11 @@ class Shape:
         patches = image_tokens * self.merge**2
         attention = 4 * self.vision_hidden_size * patches**2
         blocks = self.vision_depth * (2 * self.vision_block_weights * patches + attention)
-        return blocks + 2 * self.vision_mergers * self.merger_weights * image_tokens
+        return blocks + self.merger_flops(image_tokens)
+
+    def merger_flops(self, image_tokens: float) -> float:
+        """Of `vision_flops` the part of the mergers, which stage 1 trains."""
+        return 2 * self.vision_mergers * self.merger_weights * image_tokens
 
 
 def image_tokens(width_px: int, height_px: int) -> int:

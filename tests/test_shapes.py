@@ -4,21 +4,14 @@ import pytest
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
-from benchmarks.sft_throughput import SHAPES, VOCABULARY
-from examples.starter.build import build_config, build_processor
+from benchmarks.common import published_config
+from examples.starter.build import build_tokenizer
 from qwen3vl_rl.shapes import PUBLISHED, find_shape, image_tokens, read_shape
-
-
-def published_config(size: str):
-    config = build_config(build_processor().tokenizer, SHAPES[size])
-    config.text_config.vocab_size = VOCABULARY
-    config.tie_word_embeddings = config.text_config.tie_word_embeddings = size != "8b"
-    return config
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_parameters_are_those_of_the_module(size):
-    config = published_config(size)
+    config = published_config(size, build_tokenizer())
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(config)
     shape = read_shape(config.to_dict())

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def write_report(path: Path, results: Sequence[Result], images: Path, curves: Ma
         .get_template("report.html.j2")
         .render(
             names=[result.name for result in results],
-            colors=[COLORS[i % len(COLORS)] for i in range(len(results))],
+            colors=[*islice(cycle(COLORS), len(results))],
             tables=evaluation_tables(results),
             groups=group_table(results),
             notes=notes(results),
@@ -100,7 +101,7 @@ def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
     thresholds = np.linspace(0, 1, 101)
 
     def accuracy(axes) -> None:
-        for values, color in zip(ious, COLORS, strict=False):
+        for values, color in zip(ious, cycle(COLORS)):
             ordered = np.sort(values)
             share = 1 - np.searchsorted(ordered, thresholds, side="right") / len(ordered)
             axes.plot(thresholds, 100 * share, color=color, linewidth=1.3)
@@ -108,7 +109,7 @@ def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
 
     def share_below(samples: Sequence[Sequence[float]]) -> Callable:
         def draw(axes) -> None:
-            for values, color in zip(samples, COLORS, strict=False):
+            for values, color in zip(samples, cycle(COLORS)):
                 if values:
                     axes.plot(np.sort(values), np.linspace(0, 100, len(values)), color=color, linewidth=1.3)
             axes.set_ylim(0, 100)

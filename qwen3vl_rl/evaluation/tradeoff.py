@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 
 from qwen3vl_rl.evaluation import published
@@ -55,20 +55,22 @@ def draw(path: Path, measured: Sequence[Measured], with_published: bool) -> None
         figure.savefig(path)
 
 
+def plot_published(axes) -> None:
+    """The points of the paper's figure, latency in seconds, a line for each family."""
+    for family, group in groupby(published.points(), key=lambda point: point.family):
+        points = list(group)
+        color, marker = STYLES[family]
+        width = 2 if family == "EGM" else 1
+        latencies_s, accs = [point.latency_ms / 1000 for point in points], [point.acc for point in points]
+        axes.plot(latencies_s, accs, color=color, marker=marker, label=family, linewidth=width, markersize=5 + width)
+        for point, latency_s in zip(points, latencies_s, strict=True):
+            _label(axes, point.size, latency_s, point.acc, color)
+
+
 def _latency_panel(axes, measured: Sequence[Measured], with_published: bool) -> None:
     if with_published:
         axes.set_title("published: arXiv 2601.13633", fontsize=9, loc="left")
-        for family, group in groupby(published.points(), key=lambda point: point.family):
-            points = list(group)
-            color, marker = STYLES[family]
-            width = 2 if family == "EGM" else 1
-            axes.plot(
-                [point.latency_ms / 1000 for point in points],
-                [point.acc for point in points],
-                **{"color": color, "marker": marker, "label": family, "linewidth": width, "markersize": 5 + width},
-            )
-            for point in points:
-                _label(axes, point.size, point.latency_ms / 1000, point.acc, color)
+        plot_published(axes)
     _ours(axes, measured, lambda point: point.latency_s)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -79,7 +81,7 @@ def _latency_panel(axes, measured: Sequence[Measured], with_published: bool) -> 
 
 
 def _ours(axes, measured: Sequence[Measured], x) -> None:
-    for color, (curve, group) in zip(OUR_COLORS, groupby(measured, key=lambda point: point.curve), strict=False):
+    for color, (curve, group) in zip(cycle(OUR_COLORS), groupby(measured, key=lambda point: point.curve)):
         points = sorted(group, key=x)
         xs, accs = [x(point) for point in points], [100 * point.acc for point in points]
         bounds = [point.interval or (point.acc, point.acc) for point in points]

@@ -1,0 +1,162 @@
+"""Stage 1 as the release trained: transformers' Trainer on flattened batches, to time our recipe against."""
+
+import importlib.util
+import math
+import time
+from functools import partial
+from tempfile import TemporaryDirectory
+from types import MethodType
+
+import torch
+import transformers
+from omegaconf import DictConfig
+from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
+
+# verl replaces these forward passes for the whole process; the trainers get them back, model by model.
+FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW on 32-bit copies of bfloat16 weights, which is how DeepSpeed's ZeRO holds them."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], **options):
+        self.low = parameters
+        self.high = [torch.nn.Parameter(p.detach().float()) for p in parameters]
+        super().__init__(self.high, **options)
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for low, high in zip(self.low, self.high, strict=True):
+            high.grad = None if low.grad is None else low.grad.float()
+        super().step(closure)
+        torch._foreach_copy_(self.low, self.high)
+        super().zero_grad()
+
+
+class StepTimer(transformers.TrainerCallback):
+    """Seconds from the end of the first update to the end of training."""
+
+    start = seconds = math.nan
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 1:
+            synchronize()
+            self.start = time.perf_counter()
+
+    def on_train_end(self, args, state, control, **_):
+        synchronize()
+        self.seconds = time.perf_counter() - self.start
+
+
+class Trainer:
+    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing."""
+
+    def __init__(
+        self, config: DictConfig, batches: list[list[dict]], padded: bool, micro: int, bf16_state: bool, device: str
+    ):
+        model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
+            config.model.path, dtype=torch.bfloat16, attn_implementation="sdpa" if padded else flash_implementation()
+        )
+        if not padded and flash_implementation() == "sdpa":
+            use_varlen_as_flash(model)
+        for module in model.modules():
+            if type(module) in FORWARDS:
+                module.forward = MethodType(FORWARDS[type(module)], module)
+        for name, parameter in model.model.visual.named_parameters():
+            parameter.requires_grad_("merger" in name)
+        model.config.use_cache = model.config.text_config.use_cache = False
+        self.model = model.to(device)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        adamw = torch.optim.AdamW if bf16_state else MasterAdamW
+        self.optimizer = adamw(trained, lr=config.optim.lr, weight_decay=0.0, fused=True)
+        collate = pad if padded else flatten
+        self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
+        self.accumulation = len(batches[0]) // micro
+        self.device = device
+
+    def run(self, steps: int) -> tuple[float, float]:
+        rows = [self.rows[i % len(self.rows)] for i in range((steps + 1) * self.accumulation)]
+        timer = StepTimer()
+        with TemporaryDirectory() as folder:
+            arguments = transformers.TrainingArguments(
+                output_dir=folder,
+                max_steps=steps + 1,
+                per_device_train_batch_size=1,  # a row holds a whole micro-batch
+                gradient_accumulation_steps=self.accumulation,
+                gradient_checkpointing=True,
+                gradient_checkpointing_kwargs={"use_reentrant": False},
+                max_grad_norm=1.0,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to="none",
+                remove_unused_columns=False,
+                disable_tqdm=True,
+                dataloader_pin_memory=self.device == "cuda",
+                use_cpu=self.device == "cpu",
+            )
+            trainer = transformers.Trainer(
+                model=self.model,
+                args=arguments,
+                train_dataset=rows,
+                data_collator=lambda features: features[0],
+                callbacks=[timer],
+                optimizers=(self.optimizer, torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1.0)),
+            )
+            trainer.remove_callback(transformers.PrinterCallback)
+            result = trainer.train()
+        return timer.seconds, result.training_loss
+
+
+def flash_implementation() -> str:
+    return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+
+
+def use_varlen_as_flash(model: torch.nn.Module) -> None:
+    """torch's FlashAttention-2 kernels, fed as transformers feeds those of the package: text lengths are found in the
+    position ids of every layer, and nothing is known to the host beforehand."""
+    from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
+
+    from qwen3vl_rl.engine.packed_attention import packed_attention, register
+
+    def attend(module, query, key, value, attention_mask, scaling, position_ids=None, **options):
+        if position_ids is not None:
+            (ends, _), (longest, _) = prepare_fa_kwargs_from_position_ids(position_ids)
+            options |= {"cu_seq_lens_q": ends, "max_length_q": longest}
+        return packed_attention(module, query, key, value, attention_mask, scaling, **options)
+
+    register("varlen_as_flash", attend)
+    for part in (model.model.visual, model.model.language_model):
+        part.config._attn_implementation = "varlen_as_flash"
+
+
+def labels(sample: dict) -> torch.Tensor:
+    return sample["input_ids"].masked_fill(sample["loss_mask"] == 0, -100)
+
+
+def images(batch: list[dict]) -> dict[str, torch.Tensor]:
+    names = ("pixel_values", "image_grid_thw")
+    return {name: torch.cat([sample["multi_modal_inputs"][name] for sample in batch]) for name in names}
+
+
+def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
+    """All samples in one row; positions begin anew at each."""
+    return images(batch) | {
+        "input_ids": torch.cat([sample["input_ids"] for sample in batch])[None],
+        "labels": torch.cat([labels(sample) for sample in batch])[None],
+        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
+    }
+
+
+def pad(batch: list[dict]) -> dict[str, torch.Tensor]:
+    stack = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    return images(batch) | {
+        "input_ids": stack([sample["input_ids"] for sample in batch]),
+        "labels": stack([labels(sample) for sample in batch], padding_value=-100),
+        "attention_mask": stack([torch.ones_like(sample["input_ids"]) for sample in batch]),
+        "position_ids": stack([sample["position_ids"].T for sample in batch]).permute(2, 0, 1),
+    }
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
