@@ -25,7 +25,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
-from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_lines, parse_line, parse_sample, write_jsonl
+from qwen3vl_rl.data.samples import (
+    ImageCheck,
+    Sample,
+    conversation_turn,
+    iter_lines,
+    parse_line,
+    parse_sample,
+    write_jsonl,
+)
 from qwen3vl_rl.grounding import InputError, cli, parse_box_1000, px_to_1000, row_error, target_text
 from sft.token_check import TokenCheck
 from sft.traces import objection, read_traces
@@ -36,7 +44,7 @@ SFT_SCHEMA = pa.schema(
         "images": pa.list_(pa.string()),
     }
 )
-_LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\.)*+")')
+_LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")')
 
 Reasoned = tuple[Sample, str | None]  # None: no trace
 
@@ -74,18 +82,17 @@ def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
 
 def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:
     """Sample and reasoning of one released conversation. Raises InputError naming file, row and field."""
-    turns = row.get("conversations")
-    texts = [turn.get("value") for turn in turns if turn.get("from") == "gpt"] if isinstance(turns, list) else []
-    text = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
+    text = conversation_turn(path, number, row, "gpt")
     reasoning, separator, answer = text.partition("</think>")
     box, label = parse_box_1000(answer), _LABEL.search(answer)
     if not separator or box is None or label is None:
-        expected = "one gpt turn of reasoning, </think> and an answer with bbox_2d and label"
+        expected = "a gpt turn of reasoning, </think> and an answer with bbox_2d and label"
         raise row_error(path, number, "conversations", expected, text)
     sides = (row.get("width"), row.get("height")) * 2
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
     known = {name: row[name] for name in ("id", "image", "width", "height") if name in row}
-    sample = parse_sample(path, number, known | {"sent": row.get("sent", json.loads(label[1])), "bbox": in_px})
+    sent = row.get("sent", json.loads(label[1], strict=False))
+    sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
     return sample, reasoning.removeprefix("<think>").strip()
 
 

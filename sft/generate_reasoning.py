@@ -274,7 +274,12 @@ def generate(args: argparse.Namespace) -> int:
     done = run.accepted.ids | run.rejected.ids
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{args.out}: {len(samples) - len(missing)} of {len(samples)} samples done before, {len(missing)} to ask for")
-    asyncio.run(trace_all(run, missing, args.concurrency))
+    try:
+        asyncio.run(trace_all(run, missing, args.concurrency))
+    except ExceptionGroup as group:  # of the workers; the first failure stopped the others
+        if not isinstance(error := group.exceptions[0], OSError):
+            raise
+        raise InputError(f"{args.out}: {error.strerror}; the same command goes on from here") from None
     write_jsonl(beside(args.out, "failed"), run.failed)
     counts = ", ".join(f"{name} {count}" for name, count in run.checks.most_common()) or "nothing"
     print(f"{args.out}: {counts}; {len(run.failed)} open; {run.spent()}")

@@ -18,15 +18,21 @@ from qwen3vl_rl.grounding import InputError, iou, parse_box_1000, px_to_1000, ro
 WORDS = (5, 120)  # one or two sentences, generously
 MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box
 
+# What would break the answer: the end of the reasoning, special tokens, the fence around the box.
+MARKS = ("think>", "<|", "```")
+
 _NO_WORD = re.compile(r"\W+")
 # That something was drawn, or that the answer was known.
 _LEAK = re.compile(
-    r"""\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?(?:box|rectangle|outline|frame|border|contour|line|highlight)
+    r"""\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?(?:box|rectangle|outlin(?:e|ing)|frame|border|contour|line|highlight)
     |\boutlined\s+(?:in\s+green|target|object|region|area)
     |\b(?:bounding|drawn|highlighted|marked|annotated|given|provided|indicated|specified)\s+
         (?:box|rectangle|outline|frame|target|coordinates?|region|area)\b
     |\b(?:ground[\s-]?truth|annotations?|coordinates?|bbox(?:_2d)?)\b
     |\b(?:is|was|are|were)\s+(?:already\s+)?(?:highlighted|annotated|boxed|outlined)\b
+    |\b(?:highlighted|marked|circled|enclosed|outlined|drawn)\s+(?:in|with|by)\s+(?:the\s+|a\s+)?(?:green|box|rectangle|outline)\b
+    |\b(?:inside|within)\s+the\s+outline\b|\bbox\s+(?:drawn\s+)?around\b
+    |\b(?:given|told|shown|provided|known)\s+to\s+(?:me|us)\b
     |\b(?:(?:i|we)\s+(?:was|were|am|are)\s+(?:told|given)|as\s+(?:given|provided|specified|instructed))\b""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -46,7 +52,7 @@ def _empty(text: str, sample: Sample, finish_reason: str) -> bool:
 
 
 def _tags(text: str, sample: Sample, finish_reason: str) -> bool:
-    return "think>" in text or "<|" in text or "```" in text
+    return any(mark in text for mark in MARKS)
 
 
 def _refusal(text: str, sample: Sample, finish_reason: str) -> bool:
@@ -93,8 +99,9 @@ def read_traces(path: Path) -> dict[str, str]:
         reasoning = row.get("reasoning")
         if not isinstance(row.get("id"), str) or row["id"] in traces:
             raise row_error(path, number, "id", "the id of a sample, once", row.get("id"))
-        if not isinstance(reasoning, str) or not reasoning.strip() or "think>" in reasoning:
-            raise row_error(path, number, "reasoning", "a text without <think> tags", reasoning)
+        if not isinstance(reasoning, str) or not reasoning.strip() or any(mark in reasoning for mark in MARKS):
+            expected = f"a text without {', '.join(MARKS)}"
+            raise row_error(path, number, "reasoning", expected, reasoning)
         traces[row["id"]] = reasoning.strip()
     return traces
 
@@ -107,12 +114,14 @@ class RowFile:
     """
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{path}: expected no other run that writes it, found one") from None
+        except OSError as error:
+            raise InputError(f"{path}: expected a file that can be written ({error.strerror})") from None
         content = path.read_bytes()
         os.ftruncate(self._file, content.rfind(b"\n") + 1)
         self.rows = read_jsonl(path)

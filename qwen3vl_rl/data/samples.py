@@ -247,8 +247,9 @@ def _check_id(path: Path, number: int, row: dict[str, Any]) -> str:
     return str(value)
 
 
-def _turn(path: Path, number: int, row: dict[str, Any], speaker: str) -> str:
-    turns = row["conversations"]
+def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str) -> str:
+    """What `speaker` (human or gpt) says in a training row. Raises InputError unless that is one text."""
+    turns = row.get("conversations")
     texts = (
         [t.get("value") for t in turns if isinstance(t, dict) and t.get("from") == speaker]
         if isinstance(turns, list)
@@ -260,14 +261,14 @@ def _turn(path: Path, number: int, row: dict[str, Any], speaker: str) -> str:
 
 
 def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> str:
-    text = _turn(path, number, row, "human")
+    text = conversation_turn(path, number, row, "human")
     if (found := _REF.search(text)) is None:
         raise row_error(path, number, "conversations", "the expression inside <ref>…</ref>", text)
     return found[1]
 
 
 def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> list[float]:
-    text = _turn(path, number, row, "gpt")
+    text = conversation_turn(path, number, row, "gpt")
     found = _BOX.search(text)
     try:
         xyxy_1000 = [float(v) for v in found[1].split(",")] if found else []

@@ -116,8 +116,13 @@ def test_a_conversation_may_open_the_think_block_and_escape_its_label():
     ("changes", "field"),
     [
         ({"conversations": None}, "conversations"),
+        ({"conversations": ["a turn"]}, "conversations"),
         ({"conversations": [{"from": "gpt", "value": "no separator"}]}, "conversations"),
         ({"conversations": [{"from": "gpt", "value": "a\n</think>\n\nno box"}]}, "conversations"),
+        (
+            {"conversations": [{"from": "gpt", "value": 'a</think>"bbox_2d": [1, 2, 3, 4], "label": "\\x"'}]},
+            "conversations",
+        ),
         ({"width": "wide"}, "width"),
         ({"image": 3}, "image"),
     ],
@@ -133,7 +138,7 @@ def test_bad_conversations_are_named(changes, field):
         ([], "--traces: expected a file"),
         (["--reasoning", "none", "--processor", "nowhere/at/all"], "--processor: expected a checkpoint"),
         (["--reasoning", "none", "--max-length", "10"], "expected reasoning of the chosen samples, found none"),
-        (["--reasoning", "cot"], "expected one gpt turn of reasoning"),
+        (["--reasoning", "cot"], "expected a gpt turn of reasoning"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_leaves_no_file(build, arguments, message, tmp_path):

@@ -47,6 +47,10 @@ def test_honest_reasoning_is_accepted(text):
         ("The man inside the green bounding box sits behind the wheel.", "leak"),
         ("The man who is highlighted in the picture sits behind the wheel.", "leak"),
         ("As given in the annotation, the man sits behind the wheel.", "leak"),
+        ("The man highlighted in green sits behind the wheel.", "leak"),
+        ("The man within the outline sits behind the wheel.", "leak"),
+        ("There is a box around the man behind the wheel.", "leak"),
+        ("The target given to me is the man behind the wheel.", "leak"),
         ("The outlined object is the man behind the wheel of the truck.", "leak"),
         ("The ground truth shows the man behind the wheel of the truck.", "leak"),
         ("The man is on the right, at [600, 600, 900, 900], behind the wheel.", "box"),
@@ -67,6 +71,7 @@ def test_a_trace_that_was_cut_off_is_no_trace():
         ({"reasoning": "nobody's"}, "id"),
         ({"id": "8", "reasoning": " "}, "reasoning"),
         ({"id": "8", "reasoning": "a </think> b"}, "reasoning"),
+        ({"id": "8", "reasoning": "a man.<|im_end|>"}, "reasoning"),
     ],
 )
 def test_bad_rows_are_named(row, field, tmp_path):
@@ -106,6 +111,14 @@ def test_a_killed_writer_loses_no_row_and_the_next_goes_on(tmp_path):
     assert [row["id"] for row in file.rows] == [str(number) for number in range(len(file.rows))]
     assert len(file.rows) >= reported + 1
     assert path.read_bytes().endswith(b"}\n")
+
+
+def test_a_place_that_cannot_be_written_ends_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="expected a file that can be written"):
+        RowFile(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a file that can be written"):
+        RowFile(tmp_path / "file" / "rows.jsonl")
 
 
 def test_cleared_rows_are_gone(tmp_path):
