@@ -81,7 +81,7 @@ def check_engine(config: DictConfig) -> None:
     if config.trainer.device == "cpu" and engine != "vllm":
         raise InputError(f"engine={engine}: expected engine=vllm on hardware=cpu")
     if find_spec(engine) is None:
-        raise InputError(f"engine={engine}: {engine} is not installed; see requirements/{engine}.txt")
+        raise InputError(f"engine={engine}: {engine} is not installed; bash scripts/setup.sh {engine} does it")
 
 
 def check_gpus(config: DictConfig) -> None:

@@ -30,6 +30,10 @@ def test_a_run_logs_for_tensorboard(rl_run):
     assert list((rl_run / "tensorboard").glob("events.*"))
 
 
+def test_a_finished_run_is_left_as_it_is(rl_run, rl_command, train):
+    assert train(rl_command(rl_run, "trainer.total_training_steps=3"), 60) == f"{rl_run}: all 3 steps are trained\n"
+
+
 def test_sglang_is_told_what_verl_tells_vllm_alone(starter):
     rollout = {"name": "sglang", "ignore_eos": True, "engine_kwargs": {"sglang": {"attention_backend": "triton"}}}
     config = OmegaConf.create({"actor_rollout_ref": {"model": {"path": str(starter)}, "rollout": rollout}})

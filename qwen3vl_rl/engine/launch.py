@@ -10,9 +10,10 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -103,8 +104,7 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that the child is stopped, too
+    _when_asked_to_end(_exit)
     with TemporaryDirectory(prefix="egm-", dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
@@ -112,13 +112,24 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) 
         try:
             hung = _follow(child, family, metrics, columns, config.trainer.get("step_timeout_s"))
         finally:
+            _when_asked_to_end(lambda *_: None)  # a second Ctrl-C would leave half of the run behind
             family.look()  # who is an orphan once the child has ended
             process.stop(child)
             family.end()
+            _when_asked_to_end(_exit)
     if hung or child.returncode:
         reason = hung or _reason(child.returncode, log, begin)
         print(f"error: training stopped with {reason}; see {log}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def _when_asked_to_end(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)  # an exception, so that the child is stopped, too
 
 
 def _short_folder() -> str:

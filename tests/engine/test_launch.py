@@ -113,9 +113,31 @@ def test_another_run_is_not_continued(config, tmp_path, saved):
     launch.check_same_run(config, ["reward"])
 
 
+SLOW_TO_END = """
+import os, pathlib, signal, subprocess, time
+
+def end(*_):
+    time.sleep(1)
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+daemon = subprocess.Popen(["sleep", "60"], start_new_session=True)
+pathlib.Path("pids.part").write_text(f"{os.getpid()} {daemon.pid}")
+os.replace("pids.part", "pids")
+time.sleep(60)
+"""
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_ends_its_trainer(trainer, tmp_path, number):
-    command = trainer("import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(60)")
+def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_is_asked(trainer, tmp_path, number):
+    command = trainer(SLOW_TO_END)
     code = (
         "from omegaconf import OmegaConf; from qwen3vl_rl.engine import launch\n"
         "trainer = {'device': 'cuda', 'default_local_dir': 'run'}\n"
@@ -123,9 +145,11 @@ def test_a_stopped_run_ends_its_trainer(trainer, tmp_path, number):
     )
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
-    while not (tmp_path / "pid").exists():
+    while not (tmp_path / "pids").exists():
         assert run.poll() is None
         time.sleep(0.1)
-    run.send_signal(number)
+    for _ in range(3):
+        run.send_signal(number)
+        time.sleep(0.2)
     assert run.wait(60) == 128 + number
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert not any(is_alive(pid) for pid in (tmp_path / "pids").read_text().split())
