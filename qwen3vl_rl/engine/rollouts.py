@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.engine.watch import end_when_one_dies
@@ -22,8 +22,11 @@ from qwen3vl_rl.validation_page import Example, render_page
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
-class _Reporting:
-    """`sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser` and `examples` (pictures a page)."""
+class ReportingReplayBuffer(ReplayBuffer):
+    """For the synchronous trainer.
+
+    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser` and `examples` (pictures a page).
+    """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, poll_interval=POLL_S)
@@ -45,24 +48,16 @@ class _Reporting:
         options = self.sampler_kwargs
         fields = ["responses", "raw_prompt", "reward_model", "extra_info"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        answers = [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in data["responses"].unbind()]
-        rows = zip(answers, *(plain(data[name]) for name in fields[1:]), strict=True)
+        rows = zip(data["responses"].unbind(), *(plain(data[name]) for name in fields[1:]), strict=True)
         first = sorted(rows, key=lambda row: row[-1]["index"])[: options.examples]  # the same in every page
-        page = render_page(f"validation at step {step}", [example(*row) for row in first], options.parser)
+        examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
+        page = render_page(f"validation at step {step}", examples, options.parser)
         path = Path(options.pages, f"{step}.html")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
         wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
         if wandb and wandb.run:
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
-
-
-class ReportingReplayBuffer(_Reporting, ReplayBuffer):
-    """For the synchronous trainer."""
-
-
-class ReportingReplayBufferAsync(_Reporting, ReplayBufferAsync):
-    """For `trainer.v1.trainer_mode` other than `sync`."""
 
 
 def check_lengths(tokens: Sequence[int]) -> None:
