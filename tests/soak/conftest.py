@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ def git(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
 
 
+@cache  # asked at the start: what is committed while the tests run is not what they ran on
 def current_commit() -> str:
     """The commit under test, marked where tracked files other than the results differ from it."""
     changed = git("diff", "--quiet", "HEAD", "--", ":/", f":(exclude){RESULTS}").returncode
