@@ -32,10 +32,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings, load = command.settings(args), command.load(args)
+    settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    models = command.named(args.model, "--model")
     with command.server(args, settings) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
         for run in runs:

@@ -118,9 +118,9 @@ class _Pictures:
 def _data_url(path: Path) -> str:
     with Image.open(path) as image:
         picture = image.convert("RGB")
-    large = max(picture.size) > MAX_SIDE_PX
+        is_photo = image.format == "JPEG" or max(image.size) > MAX_SIDE_PX  # as PNG ten times the bytes
     picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    kind, options = ("jpeg", {"quality": 80}) if large else ("png", {"optimize": True})
+    kind, options = ("jpeg", {"quality": 80}) if is_photo else ("png", {"optimize": True})
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -68,7 +68,10 @@ def interchangeable(a: Path, b: Path) -> bool:
 def context_length(checkpoint: Path) -> int:
     """The longest sequence of prompt and answer, in tokens, that the checkpoint's configuration allows."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    return config["text_config"]["max_position_embeddings"]
+    length = config.get("text_config", config).get("max_position_embeddings")
+    if not isinstance(length, int):
+        raise InputError(f"{checkpoint}/config.json: expected max_position_embeddings, as Qwen3-VL has, found none")
+    return length
 
 
 def _structure(checkpoint: Path) -> dict:
@@ -89,8 +92,14 @@ def _weight_files(checkpoint: Path) -> list[Path]:
 
 
 def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes out of a safetensors header: its length as a little-endian uint64, then JSON."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
+    """Names and shapes out of a safetensors header: its length as a little-endian uint64, then JSON.
+
+    Raises InputError where there is none, as in the pointer that git leaves of a file without git-lfs.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+    except (struct.error, ValueError):
+        raise InputError(f"{path}: expected a safetensors file, found something else or a part of one") from None
     return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}

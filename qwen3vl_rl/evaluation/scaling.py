@@ -11,6 +11,7 @@ OUT/tradeoff.png. `draw` draws such results again, beside the published points; 
 """
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from qwen3vl_rl.evaluation.table import DASH
 from qwen3vl_rl.evaluation.tradeoff import Measured, draw
 from qwen3vl_rl.grounding import InputError
 
+_VARIANT = re.compile(r"free|(?:budget|answers)-\d+")
 SAMPLED = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2: how rollouts are drawn
 
 
@@ -40,7 +42,8 @@ def variants(settings: Settings, budgets: Iterable[int], answers: Iterable[int])
 def read_scaling(out: Path) -> dict[str, list[Result]]:
     """Model -> results of all its finished variants. Raises InputError where there are none."""
     found: dict[str, list[Result]] = {}
-    for folder in sorted((summary.parent for summary in out.glob("*/*/summary.json")), key=_order):
+    folders = (summary.parent for summary in out.glob("*/*/summary.json"))
+    for folder in sorted((folder for folder in folders if _VARIANT.fullmatch(folder.name)), key=_order):
         found.setdefault(folder.parent.name, []).append(read_result(folder))
     if not found:
         raise InputError(f"{out}: expected results of `scaling run`, found none")
@@ -96,10 +99,9 @@ def _point(curve: str, result: Result) -> Measured:
 
 
 def run(args: argparse.Namespace) -> None:
-    settings, load = command.settings(args), command.load(args)
+    settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     ways = variants(settings, args.budget, args.answers)
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    models = command.named(args.model, "--model")
     with command.server(args, settings) as server:
         runs = [
             Run(args.out / name / way, model, questions, changed, server)
@@ -114,7 +116,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def draw_results(path: Path, folders: Sequence[Path]) -> None:
-    results = {model: ways for folder in folders for model, ways in read_scaling(folder).items()}
+    results: dict[str, list[Result]] = {}
+    for folder in folders:
+        for model, ways in read_scaling(folder).items():
+            if model in results:
+                raise InputError(f"{folder}: expected models of other names than those before, found {model} again")
+            results[model] = ways
     draw(path, measure(results), with_published=is_on_refcoco(results))
     print(f"figure: {path}")
 

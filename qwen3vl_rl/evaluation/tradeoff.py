@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from itertools import cycle, groupby
 from pathlib import Path
 
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.evaluation import published
 from qwen3vl_rl.evaluation.metrics import Interval
+from qwen3vl_rl.grounding import InputError
 
 STYLES = {  # of the published families: colour, marker
     "EGM": ("#c23b22", "o"),
@@ -34,6 +36,7 @@ def draw(path: Path, measured: Sequence[Measured], with_published: bool) -> None
     """Write the figure to `path`, as the kind of file that its ending names.
 
     `with_published`: the paper's points stand beside ours, which is fair for the eight RefCOCO splits alone.
+    Raises InputError for another ending than a figure's.
     """
     import matplotlib  # takes a second to import
     from matplotlib.figure import Figure
@@ -51,8 +54,11 @@ def draw(path: Path, measured: Sequence[Measured], with_published: bool) -> None
             axes.spines[["top", "right"]].set_visible(False)
         panels[0].set_ylabel("Acc@0.5, average over the splits (%)")
         panels[0].legend(frameon=False, fontsize=9, loc="lower right")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        kind = path.suffix.removeprefix(".")
+        if kind not in (known := figure.canvas.get_supported_filetypes()):
+            raise InputError(f"{path}: expected a name that ends in one of {', '.join(known)}")
+        with replacing(path) as draft:
+            figure.savefig(draft, format=kind)
 
 
 def plot_published(axes) -> None:

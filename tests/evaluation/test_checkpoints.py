@@ -6,7 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qwen3vl_rl.evaluation.checkpoints import interchangeable, resolve_checkpoint, weights_fingerprint
+from qwen3vl_rl.evaluation.checkpoints import (
+    context_length,
+    interchangeable,
+    resolve_checkpoint,
+    weights_fingerprint,
+)
 from qwen3vl_rl.grounding import InputError
 
 
@@ -46,6 +51,18 @@ def test_a_folder_that_is_no_checkpoint_is_named(make_checkpoint, tmp_path):
     (make_checkpoint("empty") / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"empty.*safetensors"):
         resolve_checkpoint(str(tmp_path / "empty"))
+
+
+def test_a_pointer_of_git_lfs_is_named(make_checkpoint):
+    folder = make_checkpoint("pointer")
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(InputError, match=r"pointer/model\.safetensors: expected a safetensors file"):
+        weights_fingerprint(folder)
+
+
+def test_a_config_without_a_context_is_named(make_checkpoint):
+    with pytest.raises(InputError, match=r"config\.json: expected max_position_embeddings"):
+        context_length(make_checkpoint("odd"))
 
 
 def test_a_name_that_is_no_folder_is_looked_up_on_the_hub(make_checkpoint, monkeypatch, tmp_path):

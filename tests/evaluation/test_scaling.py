@@ -1,12 +1,15 @@
 """Test-time scaling: which ways a model is run, and what is drawn of them."""
 
+import shutil
+
+import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
 from qwen3vl_rl.evaluation import published
 from qwen3vl_rl.evaluation.scaling import draw_results, is_on_refcoco, measure, read_scaling, scaling_table, variants
 from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.evaluation.tradeoff import STYLES
+from qwen3vl_rl.evaluation.tradeoff import STYLES, Measured, _ours
 from qwen3vl_rl.grounding import InputError
 
 
@@ -60,9 +63,30 @@ def test_the_figure_is_drawn_with_and_without_results(scaled, tmp_path):
     assert widths[1] == 1.5 * widths[0]  # a second panel
 
 
+def test_other_folders_are_left_alone_and_a_model_given_twice_is_named(scaled, tmp_path):
+    shutil.copytree(scaled / "tiny" / "free", scaled / "tiny" / "free-old")
+    assert [result.name for result in read_scaling(scaled)["tiny"]] == ["free", "answers-4", "budget-16"]
+    with pytest.raises(InputError, match="found tiny again"):
+        draw_results(tmp_path / "figure.png", [scaled, scaled])
+
+
+def test_more_curves_than_colours_are_all_drawn():
+    _, axes = plt.subplots()
+    _ours(axes, [Measured(f"model {i}", "free", 10.0, 1.0, 0.5, None) for i in range(9)], lambda point: point.tokens)
+    assert len(axes.containers) == 9
+    plt.close()
+
+
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(InputError, match="found none"):
         draw_results(tmp_path / "figure.png", [tmp_path])
+
+
+@pytest.mark.parametrize("name", ["figure.xyz", "figure", ".png"])
+def test_a_figure_of_no_known_kind_is_named(name, tmp_path):
+    with pytest.raises(InputError, match=r"expected a name that ends in one of .*png"):
+        draw_results(tmp_path / name, [])
+    assert not any(tmp_path.iterdir())
 
 
 def test_every_published_family_has_a_style_and_every_row_its_nine_numbers():

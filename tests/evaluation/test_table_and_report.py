@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -153,6 +154,15 @@ def test_pictures_stay_within_their_budget(results, world, monkeypatch):
     assert 0 < len(data["samples"]) < data["total"] == 24
     assert {sample["image"] for sample in data["samples"]} == set(data["pictures"])
     assert sum(map(len, list(data["pictures"].values())[:-1])) < 3_000
+
+
+def test_photographs_stay_small(results, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+    for row in results[0].predictions:
+        (tmp_path / row.image).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / row.image, "JPEG")
+    pictures = browser_data(results, tmp_path)["pictures"].values()
+    assert all(url.startswith("data:image/jpeg") for url in pictures)
 
 
 class _Page(HTMLParser):
