@@ -19,7 +19,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -105,12 +104,6 @@ def timed(client: str, target: Target, questions: Sequence[Question], concurrenc
     return {name: round(value, 3) for name, value in seconds.items()} | counts
 
 
-def forget(url: str) -> None:
-    """Empty the server's caches, so that no client profits from the one before it."""
-    for what in ("prefix", "mm", "encoder"):
-        httpx.post(f"{url}/reset_{what}_cache", timeout=60, trust_env=False).raise_for_status()
-
-
 def ratios(walls: dict[str, list[dict]], client: str) -> dict[str, float]:
     """How many times the straightforward client's wall time ours is worth, repeat by repeat."""
     pairs = zip(walls["straightforward"], walls[client], strict=True)
@@ -130,7 +123,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
         for repeat in range(args.repeats):
             first = repeat % len(CLIENTS)
             for client in CLIENTS[first:] + CLIENTS[:first]:
-                forget(server.url)
+                server.forget()  # so that no client profits from the one before it
                 measured[client].append(timed(client, target, questions, args.concurrency, folder / "rows.jsonl"))
                 print(f"{client}: {measured[client][-1]}", flush=True)
     return measured

@@ -27,6 +27,7 @@ class Engine:
     package: str
     command: Callable[[Path, int, Path, Settings], list[str]]  # (checkpoint, longest sequence, images, settings)
     load_weights: Callable[[httpx.Client, Path], None] | None  # None: other weights need another start
+    forget: Callable[[httpx.Client], None] | None  # empties the caches of prompts and images; None: not possible
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -79,6 +80,10 @@ def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
     """vLLM's development endpoints: load in place, then forget all that the earlier weights computed."""
     call = {"method": "reload_weights", "kwargs": {"weights_path": str(checkpoint)}}
     client.post("/collective_rpc", json=call).raise_for_status()
+    _vllm_forget(client)
+
+
+def _vllm_forget(client: httpx.Client) -> None:
     for what in ("prefix", "mm", "encoder"):
         client.post(f"/reset_{what}_cache").raise_for_status()
 
@@ -87,6 +92,7 @@ VLLM = Engine(
     package="vllm",
     command=_vllm_command,
     load_weights=_vllm_load_weights,
+    forget=_vllm_forget,
     environment={
         "VLLM_SERVER_DEV_MODE": "1",  # the endpoints that swap weights; the server listens on this machine only
         # Two cores carry engine, API and client: engine threads that spin for each other fell from 49 samples/s to 2.
@@ -106,6 +112,6 @@ def _sglang_command(checkpoint: Path, context_length: int, images: Path, setting
 
 
 # No weight swap: sglang 0.5.12's `update_weights_from_disk` keeps the image features that the earlier weights computed.
-SGLANG = Engine(package="sglang", command=_sglang_command, load_weights=None)
+SGLANG = Engine(package="sglang", command=_sglang_command, load_weights=None, forget=None)
 
 ENGINES: Mapping[str, Engine] = {"vllm": VLLM, "sglang": SGLANG}

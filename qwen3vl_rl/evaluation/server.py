@@ -1,14 +1,15 @@
 """The model servers that the evaluation asks: one that it starts, swaps weights in and stops, or one that runs already.
 
-Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `url`; `by_path`,
-whether the server reads images from our disk; and what of them decides predictions: `weights(model)` and `describe()`.
+Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `forget()`, which
+empties its caches; `url`; `by_path`, whether the server reads images from our disk; and what of them decides
+predictions: `weights(model)` and `describe()`.
 """
 
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -60,6 +61,11 @@ class Server:
             self._swap(path)
         self._checkpoint = path
         return SERVED_NAME
+
+    def forget(self) -> None:
+        """Empty the server's caches, where its engine can: what is asked again then costs what it did at first."""
+        if self._engine.forget:
+            self._tell("empty its caches", self._engine.forget)
 
     def weights(self, checkpoint: str) -> str:
         """A hash of the checkpoint's weights. Raises InputError where it is none."""
@@ -117,12 +123,14 @@ class Server:
 
     def _swap(self, checkpoint: Path) -> None:
         _say(f"loading the weights of {checkpoint}")
+        self._tell(f"take the weights of {checkpoint}", lambda client: self._engine.load_weights(client, checkpoint))
+
+    def _tell(self, what: str, call: Callable[[httpx.Client], None]) -> None:
         try:
             with httpx.Client(base_url=self.url, timeout=SWAP_TIMEOUT_S, trust_env=False) as client:
-                self._engine.load_weights(client, checkpoint)
+                call(client)
         except httpx.HTTPError as error:
-            message = f"the server did not take the weights of {checkpoint} ({error!r})"
-            raise EngineError(self.describe_failure(message)) from error
+            raise EngineError(self.describe_failure(f"the server did not {what} ({error!r})")) from error
 
 
 class Endpoint:
@@ -146,6 +154,9 @@ class Endpoint:
         if model not in served:
             raise InputError(f'{self.url}: expected a server of "{model}", it serves {", ".join(served) or "nothing"}')
         return model
+
+    def forget(self) -> None:
+        """Not ours to empty."""
 
     def weights(self, model: str) -> str:
         """What we know of them."""
