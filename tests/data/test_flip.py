@@ -39,7 +39,7 @@ def test_a_sample_keeps_its_meaning(tmp_path):
         ("/data/coco_flip/train2014/COCO_train2014_000000581857.jpg", "000000581857"),
         ("val2017/000000581857.jpg", "000000581857"),
         ("mine_flip/a/x.png", "mine/a/x.png"),
-        ("/root/mine_flip/a/x.png", "mine/a/x.png"),
+        ("/disk/mine_flip/a/x.png", "mine/a/x.png"),
         ("mine/a/x.png", "mine/a/x.png"),
     ],
 )
