@@ -44,7 +44,7 @@ def test_a_sample_keeps_its_meaning(tmp_path):
     ],
 )
 def test_an_image_and_its_mirror_image_have_one_key(image, key):
-    assert image_key(image, Path("/root")) == key
+    assert image_key(image, Path("/disk")) == key
 
 
 @pytest.fixture
