@@ -33,6 +33,7 @@ from verl.utils.ulysses import (
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
+from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.shared_images import group_size, share_images
 
@@ -74,8 +75,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
         if words.get("compile_blocks"):
-            for block in [*module.model.visual.blocks, *module.model.language_model.layers]:
-                block.forward = torch.compile(block.forward, dynamic=True)  # blocks of a kind share one graph
+            compile_blocks(module)
         if self._loss_tokens_only:
             module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
         return module
