@@ -1,316 +1,117 @@
 """Train the starter: a tiny Qwen3-VL that detects and answers plain descriptions, but does not reason to a referent.
 
-    python -m examples.starter.train --out A --steps 8000 --workers 14              # one GPU
-    python -m examples.starter.train --out B --steps 8000 --workers 14 --start A --seed 1   # and on
+    python -m examples.starter.train --out DIR --workers 14   # one GPU
 
-Its tasks are drawn endlessly from RefShapes:
-
-- *detect* (`qwen3_official` prompt): every object of a description, listed in the order asked for, most of the time
-  after a reasoning block that lists them. In half of the cases the prompt leaves the choice of a group to the model:
-  the list must follow the words that stand before it, in the prompt or in the reasoning itself. Without this a model
-  lists what its prompt describes whatever it has just announced, and cannot reason about anything else.
-- *answer* (`qwen3` and `qwen3_amodal` prompts): the object of a description with attributes only, at once, after an
-  empty reasoning block. Superlatives, relations and ordinals it never sees: they are what SFT and GRPO teach.
-
-This is a loop of its own, not sft/train.py, and some 40 times as fast: samples never touch a disk, all images share
-one size, and nothing is computed per image in Python.
+`tasks.py` says what it is taught. This is a loop of its own, not sft/train.py: samples never touch a disk, nothing is
+computed per image in Python, and a step is one CUDA graph (`step.py`).
 """
 
 import argparse
 import itertools
 import json
 import math
-import random
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor, vision_utils
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from examples.starter.batches import REUSE, Batches, Collator, encode_images
 from examples.starter.build import build_checkpoint
-from qwen3vl_rl.data.refshapes import (
-    HEIGHT,
-    OBJECTS,
-    ORDERS,
-    SPLITS,
-    WIDTH,
-    Category,
-    Order,
-    Referral,
-    Scene,
-    list_candidates,
-    referrals,
-    sample_category,
-    sample_scene,
-    sort_members,
-)
+from examples.starter.muon import Muon
+from examples.starter.step import Batch, FixedImages, RecordedStep
+from examples.starter.tasks import answer_example, starter_examples
+from qwen3vl_rl.data.refshapes import HEIGHT, SPLITS, WIDTH, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
 from qwen3vl_rl.engine.packed_attention import pack_images
-from qwen3vl_rl.grounding import eval_iou, parse_box_1000, px_to_1000, render_prompt, target_text
+from qwen3vl_rl.grounding import eval_iou, parse_box_1000
 
-IGNORE = -100
-AMODAL_RATE = 0.2
-ANSWER_RATE = 0.2
-CHOICE_RATE = 0.5  # of detections whose group is the model's choice
-ANY_GROUP = "a group of your choice"
-REUSE = 2  # times that an example is seen
 RAMP = 0.25  # share of the training over which the curriculum grows
-EVERYTHING = Category(None, None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    scene: Scene
-    prompt: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An example in tokens, image placeholders and end of turn included."""
-
-    scene: Scene
-    prompt_ids: list[int]
-    target_ids: list[int]
-
-
-# --- tasks ----------------------------------------------------------------------------------------------------------
-
-
-def detect_example(rng: random.Random, objects: tuple[int, int]) -> Example:
-    """`red squares from left to right`, all shapes, or a group of one's own choice: the boxes as JSON with full labels,
-    most of the time after a reasoning block that lists them."""
-    while True:
-        scene, order = sample_scene(rng, objects), rng.choice(ORDERS)
-        category = EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
-        if (members := sort_members(scene, category, order)) is not None:
-            break
-    shapes = [scene.shapes[i] for i in members]
-    items = [
-        {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
-    ]
-    chosen = rng.random() < CHOICE_RATE
-    listed = chosen or rng.random() < 0.7
-    reasoning = list_candidates(scene, category, order, members) if listed else ""
-    description = ANY_GROUP if chosen else f"{category}s {rng.choice(order_phrases(order))}"
-    prompt = render_prompt("qwen3_official", description)
-    return Example(scene, prompt, f"{reasoning}\n</think>\n\n{list_answer(items)}")
-
-
-def order_phrases(order: Order) -> list[str]:
-    counted = [f"counted from the {order.side}"] if order.side else []
-    return [order.phrase, f"with the {order.superlative} first", *counted]
-
-
-def crowded_category(scene: Scene, rng: random.Random) -> Category:
-    """The fullest of a few descriptions: most of them fit one object only, and a list of one teaches no listing."""
-    return max(
-        (sample_category(scene, rng, sized=0.2) for _ in range(rng.choice((1, 3, 6)))),
-        key=lambda category: len(category.members(scene)),
-    )
-
-
-def list_answer(items: list[dict]) -> str:
-    """`grounding.answer_text` for several objects."""
-    return "```json\n[\n\t" + ",\n\t".join(json.dumps(item) for item in items) + "\n]\n```"
-
-
-def answer_example(referral: Referral) -> Example:
-    """A direct answer: nothing in the reasoning block."""
-    prompt = render_prompt("qwen3_amodal" if referral.amodal else "qwen3", referral.query.sent)
-    target = target_text("", px_to_1000(referral.xyxy_px, WIDTH, HEIGHT), referral.query.sent)
-    return Example(referral.scene, prompt, target)
-
-
-def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
-    """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
-    this curriculum the vision tower had learnt nothing after 900,000 samples."""
-    rng, stream = random.Random(seed), referrals(seed, ("attribute",), AMODAL_RATE)
-    for n in itertools.count():
-        progress = min(1.0, n / ramp) if ramp else 1.0
-        if rng.random() < ANSWER_RATE * progress:
-            yield answer_example(next(stream))
-        else:
-            yield detect_example(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))
-
-
-# --- batches --------------------------------------------------------------------------------------------------------
-
-
-class Collator:
-    """Examples to right-padded tensors; the image tokens stand at the same place in every row."""
-
-    def __init__(self, processor):
-        self.tokenizer = processor.tokenizer
-        image_tokens = processor.image_processor.get_number_of_image_patches(HEIGHT, WIDTH, {}) // 4
-        content = [{"type": "image"}, {"type": "text", "text": "PROMPT"}]
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
-        before, after = text.replace("<|image_pad|>", "<|image_pad|>" * image_tokens).split("PROMPT")
-        # Special tokens stand on both sides of the prompt, so the three parts tokenize apart as they would together.
-        self.before, self.after = self.tokenize([before, after])
-
-    def tokenize(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-
-    def encode(self, examples: list[Example]) -> list[Encoded]:
-        prompts, targets = self.tokenize([e.prompt for e in examples]), self.tokenize([e.target for e in examples])
-        return [
-            Encoded(e.scene, self.before + prompt + self.after, [*target, self.tokenizer.eos_token_id])
-            for e, prompt, target in zip(examples, prompts, targets, strict=True)
-        ]
-
-    def __call__(self, examples: list[Encoded]) -> dict[str, torch.Tensor]:
-        """`input_ids` (B, L), `labels` (B, L) with the prompt ignored, and the arrays of `encode_images`."""
-        longest = max(len(e.prompt_ids) + len(e.target_ids) for e in examples)
-        input_ids = np.full((len(examples), longest), self.tokenizer.pad_token_id)
-        labels = np.full((len(examples), longest), IGNORE)
-        for row, example in enumerate(examples):
-            start, end = len(example.prompt_ids), len(example.prompt_ids) + len(example.target_ids)
-            input_ids[row, :end] = example.prompt_ids + example.target_ids
-            labels[row, start:end] = example.target_ids
-        arrays = encode_images([e.scene for e in examples]) | {"input_ids": input_ids, "labels": labels}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
-    """A third of the bytes of RGB: `index` uint8 (B, H, W) into `palette` uint8 (B, objects + 1, 3)."""
-    palette = np.zeros((len(scenes), OBJECTS[1] + 1, 3), dtype=np.uint8)
-    for row, scene in enumerate(scenes):
-        palette[row, : len(scene.shapes) + 1] = scene.palette()
-    return {"index": np.stack([scene.index for scene in scenes]), "palette": palette}
-
-
-class Batches(IterableDataset):
-    """Endless batches. Each worker draws its own stream into pools, groups similar lengths, which saves padding, and
-    uses a pool `REUSE` times: drawing scenes, not the GPU, was what bounded the speed."""
-
-    def __init__(self, collate: Collator, make_examples, seed: int, batch_size: int, pool: int = 8):
-        self.collate, self.make_examples = collate, make_examples
-        self.seed, self.batch_size, self.pool = seed, batch_size, pool
-
-    def __iter__(self):
-        worker = get_worker_info()
-        stream = self.make_examples(f"starter-{self.seed}-{worker.id if worker else 0}")
-        rng = random.Random(self.seed)
-        while True:
-            pool = self.collate.encode(list(itertools.islice(stream, self.pool * self.batch_size)))
-            for _ in range(REUSE):
-                pool.sort(key=lambda e: len(e.target_ids) + rng.uniform(-8, 8))  # other neighbours each time
-                batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
-                rng.shuffle(batches)
-                yield from map(self.collate, batches)
-
-
-class Geometry:
-    """What Qwen3-VL derives from the image grid, computed once: every row holds one image of one size up front."""
-
-    def __init__(self, model, processor, device: str):
-        self.patch, self.merge = processor.image_processor.patch_size, processor.image_processor.merge_size
-        self.grid = torch.tensor([[1, HEIGHT // self.patch, WIDTH // self.patch]], device=device)
-        self.model, self.token_id = model.model, model.config.image_token_id
-
-    def vision_inputs(self, batch_size: int) -> dict[str, torch.Tensor]:
-        """The index tensors of transformers' vision_utils for one image, repeated, instead of a loop over images."""
-        visual, patches = self.model.visual, int(self.grid.prod())
-        indices, weights = vision_utils.get_vision_bilinear_indices_and_weights(
-            self.grid, visual.num_grid_per_side, visual.spatial_merge_size
-        )
-        positions = vision_utils.get_vision_position_ids(self.grid, visual.spatial_merge_size)
-        ends = torch.arange(0, (batch_size + 1) * patches, patches, dtype=torch.int32, device=self.grid.device)
-        return {
-            "image_grid_thw": self.grid.expand(batch_size, -1),
-            "image_bilinear_indices": indices.repeat(1, batch_size),
-            "image_bilinear_weights": weights.repeat(1, batch_size),
-            "image_position_ids": positions.repeat(batch_size, 1),
-            "image_cu_seqlens": ends,
-            "image_longest": patches,
-        }
-
-    def text_positions(self, input_ids: torch.Tensor, length: int) -> torch.Tensor:
-        """mRoPE positions (3, 1, length) that fit every row: padding is on the right and never attended to."""
-        row = torch.nn.functional.pad(input_ids[:1], (0, length - input_ids.shape[1]))
-        return self.model.get_rope_index(row, (row == self.token_id).int(), self.grid)[0]
-
-    def pixel_values(self, index: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
-        """`encode_images` to normalised patches in the image processor's order, (B * patches, features)."""
-        batch, p, m = len(index), self.patch, self.merge
-        rows = torch.arange(batch, device=index.device)[:, None, None]
-        x = palette[rows, index.long()].float().div(127.5).sub(1).permute(0, 3, 1, 2)
-        x = x.reshape(batch, 3, HEIGHT // p // m, m, p, WIDTH // p // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
-        return x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1).reshape(-1, 3 * 2 * p * p)
+WARMUP = 0.05  # share of the training over which the step sizes grow
+ADAMW_LR = 1.5e-3  # of embeddings, norms and biases
+UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers started
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def train(model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int, workers: int) -> dict:
-    """AdamW with warm-up and cosine, bf16 autocast on a GPU. Returns the last losses and the speed."""
-    device = next(model.parameters()).device.type
-    loader = iter(
-        DataLoader(Batches(Collator(processor), make_examples, seed, batch_size), batch_size=None, num_workers=workers)
-    )
-    geometry = Geometry(model, processor, device)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, lr), betas=(0.9, 0.98), weight_decay=0.01, fused=device == "cuda"
-    )
-    warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
-    if device == "cuda":
-        compile_blocks(model)  # a third more steps a second on an H200
-    model.train()
-    vision_inputs, positions = geometry.vision_inputs(batch_size), None
-    losses, started = [], time.perf_counter()
-    bar = tqdm(range(steps), desc="starter", unit="step", mininterval=5)
-    for step in bar:
-        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in next(loader).items()}
-        if positions is None:
-            positions = geometry.text_positions(batch["input_ids"], model.config.text_config.max_position_embeddings)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = model(
-                input_ids=batch["input_ids"],
-                labels=batch["labels"],
-                position_ids=positions[:, :, : batch["input_ids"].shape[1]].expand(3, batch_size, -1),
-                pixel_values=geometry.pixel_values(batch["index"], batch["palette"]),
-                use_cache=False,
-                **vision_inputs,
-            ).loss
+def train(
+    model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int, workers: int
+) -> dict:  # fmt: skip
+    """Warm-up and cosine, bf16 autocast on a GPU. Returns the last losses and the speed."""
+    device = model.device
+    collate = Collator(processor)
+    batches = Batches(collate, make_examples, seed, batch_size)
+    loader = iter(DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
+    fixed, optimizers = FixedImages(model, processor, collate.before), make_optimizers(model, lr)
+
+    def step(batch: Batch) -> torch.Tensor:
+        # Weights are cast once a step anyway; kept casts would outlive a recorded graph.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+            loss = fixed.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        losses.append(loss.detach())
-        if step % 100 == 99:
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    model.train()
+    if device.type == "cuda":
+        compile_blocks(model)
+        step = RecordedStep(step)
+    losses, started, warm = [], time.perf_counter(), None
+    bar = tqdm(range(steps), desc="starter", unit="step", mininterval=5)
+    for number in bar:
+        if number == UNTIMED:
+            warm = time.perf_counter()
+        scale_rates(optimizers, schedule(number, steps))
+        losses.append(step(next(loader)))
+        if number % 500 == 499:
             bar.set_postfix(loss=f"{torch.stack(losses[-100:]).mean():.3f}")
-    seconds = time.perf_counter() - started
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    end = time.perf_counter()
     restore_blocks(model)
+    timed = steps - UNTIMED if warm else steps
     return {
         "loss": round(torch.stack(losses[-50:]).mean().item(), 4),
         "samples": steps * batch_size,
-        "samples_per_s": round(steps * batch_size / seconds, 1),
-        "seconds": round(seconds, 1),
+        "samples_per_s": round(timed * batch_size / (end - (warm or started)), 1),
+        "seconds": round(end - started, 1),
     }
 
 
-def parameter_groups(model, lr: float) -> list[dict]:
-    """Step sizes in inverse proportion to a matrix's fan-in, as in muP. With one rate for all, the patch mergers
-    (fan-in 768) saturated: a linear probe read an object's colour with 98 % accuracy before them and 27 % after."""
-    base = model.config.text_config.hidden_size
-    groups: dict[float, list] = {}
-    for parameter in model.parameters():
-        fan_in = parameter[0].numel() if parameter.ndim > 1 else base
-        groups.setdefault(min(1.0, base / fan_in), []).append(parameter)
-    return [{"params": parameters, "lr": lr * scale} for scale, parameters in groups.items()]
+def schedule(step: int, steps: int) -> float:
+    """Warm-up, then cosine to 0."""
+    return min((step + 1) / max(1, WARMUP * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def make_optimizers(model, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of hidden layers, AdamW for the rest. With AdamW alone and rates by fan-in, the loss after
+    1.3M samples was 0.158 instead of 0.064."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
+    on_gpu = model.device.type == "cuda"
+    adamw = torch.optim.AdamW(
+        others, lr=ADAMW_LR, betas=(0.9, 0.98), weight_decay=0.01, fused=on_gpu, capturable=on_gpu
+    )
+    optimizers = [Muon(matrices, lr=lr), adamw]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:  # on the device, where a recorded step reads them
+            group["peak"], group["lr"] = group["lr"], torch.tensor(group["lr"], device=model.device)
+    return optimizers
+
+
+def scale_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"].fill_(group["peak"] * factor)
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------
@@ -321,7 +122,7 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
     """Greedy Acc@0.5 (strict), mean IoU and mean tokens on `count` fresh samples of every evaluation split."""
     model.eval()
     tokenizer, collate = processor.tokenizer, Collator(processor)
-    geometry, device = Geometry(model, processor, model.device.type), model.device
+    fixed, device = FixedImages(model, processor, collate.before), model.device
     results = {}
     for split, kinds in SPLITS.items():
         stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split))
@@ -332,8 +133,8 @@ def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, 
         output = model.generate(
             **inputs,
             mm_token_type_ids=(inputs["input_ids"] == model.config.image_token_id).int(),
-            pixel_values=geometry.pixel_values(**images),
-            image_grid_thw=geometry.grid.expand(count, -1),
+            pixel_values=fixed.pixel_values(**images),
+            image_grid_thw=fixed.grid.expand(count, -1),
             max_new_tokens=max_new_tokens,
             do_sample=False,
         )[:, inputs["input_ids"].shape[1] :]
@@ -358,9 +159,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=0.01, help="Muon's; twice of it learnt less")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=14, help="processes that draw scenes")
     parser.add_argument("--score", type=int, default=512, help="held-out samples per split")
@@ -381,7 +182,7 @@ def main() -> None:
         "torch": torch.__version__,
         "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "start")},
         "training": run,
-        "scores": score(model, processor, args.score),
+        "scores": score(model, processor, args.score) if args.score else {},
     }
     model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; loaders choose their own dtype
     (args.out / "scores.json").write_text(json.dumps(report, indent=2) + "\n")

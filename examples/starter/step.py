@@ -1,0 +1,125 @@
+"""One training step of a Qwen3-VL whose images share one size and one place in every row.
+
+transformers' forward pass looks for the image tokens on the host and walks over images in Python, so that a model of a
+few million parameters waits for Python most of the time. Here the same layers are called with what is the same in
+every batch computed once, and a whole step (forward, backward, update) is recorded as one CUDA graph for each length.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import cross_entropy, embedding, linear
+from transformers import vision_utils
+
+from examples.starter.batches import IGNORE
+from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH
+
+Batch = dict[str, torch.Tensor]
+
+
+class FixedImages:
+    """The forward pass of `model`, a Qwen3-VL whose vision tower attends over packed images (`pack_images`), for rows
+    that begin with `prefix`, tokens that hold the image's placeholders."""
+
+    def __init__(self, model, processor, prefix: list[int]):
+        self.model, self.device = model, model.device
+        self.patch, self.merge = processor.image_processor.patch_size, processor.image_processor.merge_size
+        self.grid = torch.tensor([[1, HEIGHT // self.patch, WIDTH // self.patch]], device=self.device)
+        self.patches = int(self.grid.prod())
+        self.start = prefix.index(model.config.image_token_id)  # the image's tokens are start ... end - 1
+        self.end = self.start + self.patches // self.merge**2
+        visual = model.model.visual
+        indices, weights = vision_utils.get_vision_bilinear_indices_and_weights(
+            self.grid, visual.num_grid_per_side, visual.spatial_merge_size
+        )
+        self.bilinear = indices, weights[:, :, None]
+        angles = visual.rotary_pos_emb(vision_utils.get_vision_position_ids(self.grid, visual.spatial_merge_size))
+        angles = angles.reshape(self.patches, -1)
+        self.vision_rotary = torch.cat((angles, angles), dim=-1)
+        # mRoPE positions (3, 1, length) that fit every row: padding is on the right and never attended to.
+        row = torch.full((1, model.config.text_config.max_position_embeddings), -1, device=self.device)
+        row[0, : len(prefix)] = torch.tensor(prefix)
+        self.positions = model.model.get_rope_index(row, (row == model.config.image_token_id).int(), self.grid)[0]
+
+    def pixel_values(self, index: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
+        """`encode_images` to normalised patches in the image processor's order, (B * patches, features)."""
+        batch, p, m = len(index), self.patch, self.merge
+        rows = torch.arange(batch, device=index.device)[:, None, None]
+        x = palette[rows, index.long()].float().div(127.5).sub(1).permute(0, 3, 1, 2)
+        x = x.reshape(batch, 3, HEIGHT // p // m, m, p, WIDTH // p // m, m, p).permute(0, 2, 5, 3, 6, 1, 4, 7)
+        return x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1).reshape(-1, 3 * 2 * p * p)
+
+    def see(self, pixel_values: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The image's tokens (B, tokens, width), and what deepstack adds to them after the first layers."""
+        visual = self.model.model.visual
+        project = visual.patch_embed.proj  # a convolution without overlap
+        hidden = linear(pixel_values, project.weight.flatten(1), project.bias)
+        indices, weights = self.bilinear
+        hidden = hidden + (visual.pos_embed(indices) * weights).sum(0).repeat(batch_size, 1).to(hidden.dtype)
+        rotary = self.vision_rotary.repeat(batch_size, 1)
+        ends = torch.arange(0, len(hidden) + 1, self.patches, dtype=torch.int32, device=self.device)
+        deep = []
+        for number, block in enumerate(visual.blocks):
+            hidden = block(
+                hidden, cu_seqlens=ends, position_embeddings=(rotary.cos(), rotary.sin()), longest=self.patches
+            )
+            if number in visual.deepstack_visual_indexes:
+                merger = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(number)]
+                deep.append(merger(hidden).unflatten(0, (batch_size, -1)))
+        return visual.merger(hidden).unflatten(0, (batch_size, -1)), deep
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """(B, L - end, vocabulary): of the tokens behind the image."""
+        language, start, end = self.model.model.language_model, self.start, self.end
+        input_ids = batch["input_ids"]
+        image, deep = self.see(self.pixel_values(batch["index"], batch["palette"]), len(input_ids))
+        text = embedding(input_ids, language.embed_tokens.weight)
+        hidden = torch.cat([text[:, :start], image.to(text.dtype), text[:, end:]], dim=1)
+        positions = self.positions[:, :, : input_ids.shape[1]].expand(3, len(input_ids), -1)
+        rotary = language.rotary_emb(hidden, positions)
+        for number, layer in enumerate(language.layers):
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
+            if number < len(deep):
+                seen = hidden[:, start:end] + deep[number].to(hidden.dtype)
+                hidden = torch.cat([hidden[:, :start], seen, hidden[:, end:]], dim=1)
+        return self.model.lm_head(language.norm(hidden[:, end:]))
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Mean cross-entropy of the labelled tokens."""
+        logits, labels = self.logits(batch)[:, :-1], batch["labels"][:, self.end + 1 :]
+        return cross_entropy(logits.flatten(0, 1).float(), labels.flatten().long(), ignore_index=IGNORE)
+
+
+class RecordedStep:
+    """`step`, a function from a batch on the device to its loss, as one CUDA graph for each length of batch.
+
+    The first batch of a length runs as it is, which compiles what is compiled; then the graph is recorded. `step` must
+    reach the host nowhere, and leave no gradients behind.
+    """
+
+    def __init__(self, step: Callable[[Batch], torch.Tensor]):
+        self.step, self.pool = step, torch.cuda.graph_pool_handle()
+        self.recorded: dict[int, tuple[torch.cuda.CUDAGraph, Batch, torch.Tensor]] = {}
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        length = batch["input_ids"].shape[1]
+        if length not in self.recorded:
+            return self.record(length, batch)
+        graph, inputs, loss = self.recorded[length]
+        for name, tensor in batch.items():
+            inputs[name].copy_(tensor, non_blocking=True)
+        graph.replay()
+        return loss.clone()
+
+    def record(self, length: int, batch: Batch) -> torch.Tensor:
+        inputs = {name: tensor.to("cuda") for name, tensor in batch.items()}
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            first = self.step(inputs).clone()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            loss = self.step(inputs)
+        self.recorded[length] = graph, inputs, loss
+        return first
