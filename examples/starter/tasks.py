@@ -58,16 +58,18 @@ def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
         scene = sample_scene(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))
         for _ in range(PER_SCENE):
             count += 1
-            answer = rng.random() < ANSWER_RATE * progress
-            yield answer_example(next(answers)) if answer else detect_example(scene, rng)
+            if rng.random() < ANSWER_RATE * progress:
+                yield answer_example(next(answers))
+            elif (example := detect_example(scene, rng)) is not None:
+                yield example
 
 
-def detect_example(scene: Scene, rng: random.Random) -> Example:
-    """The boxes of a group as JSON with full labels, most of the time after a reasoning block that lists them."""
-    members = None
-    while members is None:
-        order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
-        members = sort_members(scene, category, order)
+def detect_example(scene: Scene, rng: random.Random) -> Example | None:
+    """The boxes of a group as JSON with full labels, most of the time after a reasoning block that lists them. None
+    where the group drawn has no order that one could tell."""
+    order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
+    if (members := sort_members(scene, category, order)) is None:
+        return None
     chosen = rng.random() < CHOICE_RATE
     prompt = choice_prompt(scene, rng) if chosen else group_prompt(category, order, rng)
     listed = chosen or rng.random() < 0.7

@@ -33,6 +33,7 @@ from qwen3vl_rl.grounding import eval_iou, parse_box_1000
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the step sizes grow
 ADAMW_LR = 1.5e-3  # of embeddings, norms and biases
+SAVE_EVERY = 2000  # steps
 UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers started
 
 
@@ -40,9 +41,10 @@ UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers start
 
 
 def train(
-    model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int, workers: int
+    model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int, workers: int, save=None
 ) -> dict:  # fmt: skip
-    """Warm-up and cosine, bf16 autocast on a GPU. Returns the last losses and the speed."""
+    """Warm-up and cosine, bf16 autocast on a GPU. `save` is called now and then, so that a run that is cut short leaves
+    something. Returns the last losses and the speed."""
     device = model.device
     collate = Collator(processor)
     batches = Batches(collate, make_examples, seed, batch_size)
@@ -73,6 +75,8 @@ def train(
         losses.append(step(next(loader)))
         if number % 500 == 499:
             bar.set_postfix(loss=f"{torch.stack(losses[-100:]).mean():.3f}")
+        if save and number % SAVE_EVERY == SAVE_EVERY - 1:
+            save()
     if device.type == "cuda":
         torch.cuda.synchronize()
     end = time.perf_counter()
@@ -176,6 +180,7 @@ def main() -> None:
     run = train(
         model, processor, partial(starter_examples, ramp=0 if args.start else int(RAMP * share)),
         steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, workers=args.workers,
+        save=lambda: model.save_pretrained(args.out),
     )  # fmt: skip
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",

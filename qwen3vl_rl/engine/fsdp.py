@@ -112,6 +112,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
         inputs, output_args = super().prepare_model_inputs(micro_batch)
+        # Images arrive on the host. FSDP would bring them; plain parameters do not.
+        inputs = {k: v.to(get_device_id()) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
         if self.use_remove_padding:
             inputs |= packing(micro_batch["input_ids"].offsets(), output_args["pad_size"])
         if self._loss_tokens_only:
