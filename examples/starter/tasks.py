@@ -1,10 +1,11 @@
 """What the starter is taught, drawn endlessly from RefShapes.
 
-- *detect*: every object of a group, listed in an order, most of the time after a reasoning block that lists them. The
-  prompt (`qwen3_official`) names the group and the order, or leaves both to the model: then it may name something to
-  leave alone, in any expression and under any prompt. The list must follow the words that stand before it in the
-  reasoning, whatever the prompt speaks of. Without this a model lists what its prompt describes whatever it has just
-  announced, and cannot reason about anything else.
+- *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
+  and the answer comes at once or after a reasoning block that lists the boxes first.
+- *narrate*: the same, but the model chooses what it speaks of: where an object is, which objects a group has, and some
+  of them once more. The prompt tells nothing of it; it may name something to leave alone, in any expression and under
+  any template. What a sentence says must follow the words before it, whatever the prompt speaks of: without this a
+  model lists what its prompt describes whatever it has just announced, and cannot reason about anything else.
 - *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
   reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
   what SFT and GRPO teach.
@@ -25,7 +26,9 @@ from qwen3vl_rl.data.refshapes import (
     Order,
     Referral,
     Scene,
+    format_box_1000,
     list_candidates,
+    pick,
     referrals,
     sample_category,
     sample_query,
@@ -37,7 +40,7 @@ from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
 AMODAL_RATE = 0.2  # of answers
 ANSWER_RATE = 0.2  # of examples
 PER_SCENE = 3  # examples, most of them detections
-CHOICE_RATE = 0.6  # of detections whose group is the model's choice
+CHOICE_RATE = 0.6  # of detections: narrated
 ANY_GROUP, OTHER_GROUP = "a group of your choice", "any group but"
 EVERYTHING = Category(None, None, None)
 
@@ -65,15 +68,16 @@ def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
 
 
 def detect_example(scene: Scene, rng: random.Random) -> Example | None:
-    """The boxes of a group as JSON with full labels, most of the time after a reasoning block that lists them. None
-    where the group drawn has no order that one could tell."""
+    """The boxes of a group as JSON with full labels, most of the time after a reasoning block. None where the group
+    drawn has no order that one could tell."""
     order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
     if (members := sort_members(scene, category, order)) is None:
         return None
-    chosen = rng.random() < CHOICE_RATE
-    prompt = choice_prompt(scene, rng) if chosen else group_prompt(category, order, rng)
-    listed = chosen or rng.random() < 0.7
-    reasoning = list_candidates(scene, category, order, members) if listed else ""
+    if rng.random() < CHOICE_RATE:
+        prompt, reasoning = choice_prompt(scene, rng), narrate(scene, category, order, members, rng)
+    else:
+        prompt = group_prompt(category, order, rng)
+        reasoning = list_candidates(scene, category, order, members) if rng.random() < 0.7 else ""
     shapes = [scene.shapes[i] for i in members]
     items = [
         {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
@@ -94,6 +98,16 @@ def choice_prompt(scene: Scene, rng: random.Random) -> str:
     if query is None:
         return render_prompt("qwen3_official", ANY_GROUP)
     return render_prompt(rng.choice(("qwen3", "qwen3_official", "grounding")), f"{OTHER_GROUP} {query.sent}")
+
+
+def narrate(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> str:
+    """`The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second: [box].`"""
+    single = sample_category(scene, rng)
+    alone = single.members(scene)
+    found = [f"The {single} is at {format_box_1000(scene.shapes[alone[0]].visible_px)}."] if len(alone) == 1 else []
+    again = rng.sample(members, min(len(members), rng.choice((0, 1, 1, 2))))
+    looks = [f"Again {pick(scene, members, i)}." for i in again]
+    return " ".join([*found, list_candidates(scene, category, order, members), *looks])
 
 
 def crowded_category(scene: Scene, rng: random.Random) -> Category:
