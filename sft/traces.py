@@ -4,7 +4,6 @@ Accepted traces are jsonl rows `id`, `reasoning` and what they cost; rejected on
 `NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row, and either holds a sample once.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from qwen3vl_rl.data.files import lock
 from qwen3vl_rl.data.samples import Sample, read_jsonl
 from qwen3vl_rl.grounding import InputError, iou, parse_box_1000, px_to_1000, row_error
 
@@ -117,9 +117,7 @@ class RowFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path}: expected no other run that writes it, found one") from None
+            lock(self._file, path)
         except OSError as error:
             raise InputError(f"{path}: expected a file that can be written ({error.strerror})") from None
         content = path.read_bytes()

@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command
 from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.report import read_curves, write_report
@@ -37,8 +38,9 @@ def main() -> None:
     questions = read_questions(args.data, args.images, args.split, args.limit)
     with command.server(args, settings) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
-        for run in runs:
-            run.complete(args.images, load)
+        with alone_in(args.out):
+            for run in runs:
+                run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
     report = write_report(args.report or args.out / "report.html", results, args.images, curves)
     print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")

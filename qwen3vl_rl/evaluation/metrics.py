@@ -174,7 +174,7 @@ def _summarize_split(everything: list[Prediction], accuracy: Estimate) -> dict:
         "mean_iou": fmean(row.iou for row in rows),
         "invalid_rate": fmean(row.pred_xyxy_px is None for row in rows),
         "truncated_rate": fmean(row.finish_reason == "length" for row in rows),
-        "mean_tokens": fmean(row.tokens for row in rows),
+        "mean_tokens": fmean([row.tokens for row in rows if row.error is None] or [0]),  # of what was answered
         "failed_requests": sum(row.error is not None for row in everything),
     }
     if amodal := [row for row in rows if row.modal_iou is not None]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command, formats, published
 from qwen3vl_rl.evaluation.metrics import AVERAGE
 from qwen3vl_rl.evaluation.questions import read_questions
@@ -108,8 +109,9 @@ def run(args: argparse.Namespace) -> None:
             for name, model in models.items()
             for way, changed in ways.items()
         ]
-        for one in runs:
-            one.complete(args.images, load)
+        with alone_in(args.out):
+            for one in runs:
+                one.complete(args.images, load)
     results = read_scaling(args.out)
     print(f"\n{formats.text(scaling_table(results))}")
     draw_results(args.out / "tradeoff.png", [args.out])

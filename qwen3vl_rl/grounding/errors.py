@@ -1,5 +1,6 @@
 """The one error type for bad input, and how command lines report it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,10 @@ def cli(main: Callable[[], object]) -> None:
     """Run a command line's `main`; on `InputError` print `error: …` to stderr and exit with code 2."""
     try:
         main()
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except BrokenPipeError:  # `… | head` has seen enough; what Python flushes at its end must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.server import Endpoint
@@ -150,3 +151,17 @@ def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_predic
     ):
         with pytest.raises(InputError, match=field):
             Run(tmp_path, *others, server)
+
+
+def test_a_folder_that_another_run_writes_is_refused(tmp_path):
+    held = tmp_path / "out"
+    holder = "import sys, time; from pathlib import Path; from qwen3vl_rl.data.files import alone_in\n"
+    holder += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder, held], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="expected no other run that writes it"), alone_in(held):
+            pass
+        other.kill()
+        other.wait()
+        with alone_in(held):  # what a killed run held is free
+            pass

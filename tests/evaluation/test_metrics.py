@@ -54,10 +54,11 @@ def test_amodal_splits_also_score_the_visible_part(make_prediction):
 def test_invalid_truncated_and_failed_answers_are_counted(make_prediction):
     rows = _run(make_prediction, [True] * 4)
     rows[1] = replace(rows[1], pred_xyxy_px=None, iou=0.0, finish_reason="length")
-    rows[2] = replace(rows[2], pred_xyxy_px=None, iou=0.0, finish_reason=None, error="HTTP 500")
+    rows[2] = replace(rows[2], pred_xyxy_px=None, iou=0.0, finish_reason=None, error="HTTP 500", tokens=0)
     split = summarize(rows)["splits"]["toy_val"]
     counted = (split["acc"], split["invalid_rate"], split["truncated_rate"], split["failed_requests"])
     assert counted == (0.5, 0.5, 0.25, 1)
+    assert split["mean_tokens"] == pytest.approx(sum(row.tokens for row in rows) / 3)
     assert "toy_val" in summarize_latency(rows) and summarize_latency([rows[2]]) == {}
 
 

@@ -34,3 +34,11 @@ def test_cli_runs_main_and_lets_other_errors_through(capsys):
     assert capsys.readouterr().out == "done\n"
     with pytest.raises(ZeroDivisionError):
         cli(lambda: 1 / 0)
+
+
+def test_cli_ends_quietly_where_nobody_reads_on():
+    program = "from qwen3vl_rl.grounding import cli\ncli(lambda: [print('a long line') for _ in range(100_000)])"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        writer.stdout.close()
+        assert (writer.wait(60), writer.stderr.read()) == (1, b"")
