@@ -2,10 +2,11 @@
 
 - *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
   and the answer comes at once or after a reasoning block that lists the boxes first.
-- *narrate*: the same, but the model chooses what it speaks of: where an object is, which objects a group has, and some
-  of them once more. The prompt tells nothing of it; it may name something to leave alone, in any expression and under
-  any template. What a sentence says must follow the words before it, whatever the prompt speaks of: without this a
-  model lists what its prompt describes whatever it has just announced, and cannot reason about anything else.
+- *narrate*: one object of the model's own choice, after some talk of what it sees: where an object is, which objects a
+  group has, some of them once more; the last one is the answer. The prompt tells nothing of it but an object to leave
+  alone, in any expression and under any template. What a sentence says must follow the words before it, whatever the
+  prompt speaks of: without this a model lists what its prompt describes whatever it has just announced, and cannot
+  reason about anything else.
 - *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
   reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
   what SFT and GRPO teach.
@@ -37,11 +38,12 @@ from qwen3vl_rl.data.refshapes import (
 )
 from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
 
-AMODAL_RATE = 0.2  # of answers
+PER_SCENE = 3  # examples
 ANSWER_RATE = 0.2  # of examples
-PER_SCENE = 3  # examples, most of them detections
-CHOICE_RATE = 0.6  # of detections: narrated
-ANY_GROUP, OTHER_GROUP = "a group of your choice", "any group but"
+AMODAL_RATE = 0.2  # of answers
+NARRATE_RATE = 0.6  # of the other examples
+LIST_RATE = 0.7  # of detections: listed in the reasoning, too
+ANY_OBJECT, OTHER_OBJECT = "an object of your choice", "any object but"
 EVERYTHING = Category(None, None, None)
 
 
@@ -63,51 +65,45 @@ def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
             count += 1
             if rng.random() < ANSWER_RATE * progress:
                 yield answer_example(next(answers))
-            elif (example := detect_example(scene, rng)) is not None:
+            elif (example := group_example(scene, rng)) is not None:
                 yield example
 
 
-def detect_example(scene: Scene, rng: random.Random) -> Example | None:
-    """The boxes of a group as JSON with full labels, most of the time after a reasoning block. None where the group
-    drawn has no order that one could tell."""
+def group_example(scene: Scene, rng: random.Random) -> Example | None:
+    """An example about a group in an order; None where the order of the group drawn is too close to call."""
     order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
     if (members := sort_members(scene, category, order)) is None:
         return None
-    if rng.random() < CHOICE_RATE:
-        prompt, reasoning = choice_prompt(scene, rng), narrate(scene, category, order, members, rng)
-    else:
-        prompt = group_prompt(category, order, rng)
-        reasoning = list_candidates(scene, category, order, members) if rng.random() < 0.7 else ""
-    shapes = [scene.shapes[i] for i in members]
-    items = [
-        {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
-    ]
-    return Example(scene, prompt, f"{reasoning}\n</think>\n\n{list_answer(items)}")
+    make = narrate_example if rng.random() < NARRATE_RATE else detect_example
+    return make(scene, category, order, members, rng)
 
 
-def group_prompt(category: Category, order: Order, rng: random.Random) -> str:
-    """`red squares from left to right`, in one of the ways to say so."""
+def detect_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
+    """`red squares from left to right`, in one of the ways to say so: their boxes."""
     counted = [f"counted from the {order.side}"] if order.side else []
     phrase = rng.choice([order.phrase, f"with the {order.superlative} first", *counted])
-    return render_prompt("qwen3_official", f"{category}s {phrase}")
+    reasoning = list_candidates(scene, category, order, members) if rng.random() < LIST_RATE else ""
+    return Example(
+        scene,
+        render_prompt("qwen3_official", f"{category}s {phrase}"),
+        f"{reasoning}\n</think>\n\n{list_answer(scene, members)}",
+    )
 
 
-def choice_prompt(scene: Scene, rng: random.Random) -> str:
-    """A prompt that tells nothing of the group to list: it leaves the choice, or names one object to leave alone."""
-    query = sample_query(scene, rng.choice(KINDS), rng) if rng.random() < 0.7 else None
-    if query is None:
-        return render_prompt("qwen3_official", ANY_GROUP)
-    return render_prompt(rng.choice(("qwen3", "qwen3_official", "grounding")), f"{OTHER_GROUP} {query.sent}")
-
-
-def narrate(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> str:
+def narrate_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
     """`The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second: [box].`"""
-    single = sample_category(scene, rng)
+    single, query = sample_category(scene, rng), sample_query(scene, rng.choice(KINDS), rng)
+    looks = rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
+    if query is None or looks[-1] == query.target or rng.random() < 0.2:
+        template, wish = "qwen3_official", ANY_OBJECT
+    else:
+        template, wish = rng.choice(("qwen3", "qwen3_official", "grounding")), f"{OTHER_OBJECT} {query.sent}"
     alone = single.members(scene)
-    found = [f"The {single} is at {format_box_1000(scene.shapes[alone[0]].visible_px)}."] if len(alone) == 1 else []
-    again = rng.sample(members, min(len(members), rng.choice((0, 1, 1, 2))))
-    looks = [f"Again {pick(scene, members, i)}." for i in again]
-    return " ".join([*found, list_candidates(scene, category, order, members), *looks])
+    sentences = [f"The {single} is at {format_box_1000(scene.shapes[alone[0]].visible_px)}."] if len(alone) == 1 else []
+    sentences += [list_candidates(scene, category, order, members)]
+    sentences += [f"Again {pick(scene, members, i)}." for i in looks]
+    answer = list_answer(scene, looks[-1:])
+    return Example(scene, render_prompt(template, wish), f"{' '.join(sentences)}\n</think>\n\n{answer}")
 
 
 def crowded_category(scene: Scene, rng: random.Random) -> Category:
@@ -118,8 +114,12 @@ def crowded_category(scene: Scene, rng: random.Random) -> Category:
     )
 
 
-def list_answer(items: list[dict]) -> str:
-    """`grounding.answer_text` for several objects."""
+def list_answer(scene: Scene, members: list[int]) -> str:
+    """`grounding.answer_text` for several objects, with labels of our own."""
+    shapes = [scene.shapes[i] for i in members]
+    items = [
+        {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
+    ]
     return "```json\n[\n\t" + ",\n\t".join(json.dumps(item) for item in items) + "\n]\n```"
 
 

@@ -10,9 +10,10 @@ from transformers import AutoModelForImageTextToText
 from examples.starter.batches import IGNORE, Collator
 from examples.starter.muon import orthogonalize
 from examples.starter.step import FixedImages
-from examples.starter.tasks import ANY_GROUP, OTHER_GROUP, starter_examples
+from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
 from examples.starter.train import load, train
 from qwen3vl_rl.data.refshapes import OBJECTS, ORDERS
+from qwen3vl_rl.grounding import parse_box_1000
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,21 @@ def test_the_curriculum_grows_and_keeps_answers_direct():
     examples = list(itertools.islice(starter_examples("test", ramp=300), 900))
     detect = [len(e.scene.shapes) for e in examples if "every object" in e.prompt]
     assert set(detect[:50]) == {1} and max(detect[300:]) == OBJECTS[1]
-    answers = [e for e in examples if "every object" not in e.prompt and OTHER_GROUP not in e.prompt]
+    answers = [e for e in examples if "every object" not in e.prompt and OTHER_OBJECT not in e.prompt]
     assert len(answers) > 80
     assert all(e.target.startswith("\n</think>") for e in answers), "the starter must not reason to a referent"
     assert not any(order.superlative in e.prompt for e in answers for order in ORDERS)
 
 
-def test_a_group_of_ones_own_choice_is_named_in_the_reasoning():
+def test_narration_ends_at_the_object_that_is_answered():
     examples = list(itertools.islice(starter_examples("test", ramp=0), 300))
-    free = [e for e in examples if ANY_GROUP in e.prompt]
-    warned = [e for e in examples if OTHER_GROUP in e.prompt]
+    free = [e for e in examples if ANY_OBJECT in e.prompt]
+    warned = [e for e in examples if OTHER_OBJECT in e.prompt]
     assert len(free) > 20 and len(warned) > 20
-    assert all(", first: [" in e.target.split("</think>")[0] for e in free + warned)
+    for example in free + warned:
+        reasoning, answer = example.target.split("</think>")
+        assert ", first: [" in reasoning
+        assert parse_box_1000(reasoning[reasoning.rindex("Again") :]) == parse_box_1000(answer)
 
 
 def test_orthogonalize_keeps_directions_and_evens_sizes():
