@@ -24,7 +24,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             params, state = group["params"], self.state[group["params"][0]]
             gradients = torch.stack([parameter.grad for parameter in params])
-            momentum = state.setdefault("momentum", torch.zeros_like(gradients))
+            if not state:
+                state["momentum"] = torch.zeros_like(gradients)
+            momentum = state["momentum"]
             momentum.lerp_(gradients, 1 - MOMENTUM)
             update = orthogonalize(gradients.lerp(momentum, MOMENTUM))  # Nesterov's look ahead
             rows, columns = params[0].shape

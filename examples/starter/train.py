@@ -66,13 +66,16 @@ def train(
     if device.type == "cuda":
         compile_blocks(model)
         step = RecordedStep(step)
-    losses, started, warm = [], time.perf_counter(), None
+    losses, started, warm, waited_s = [], time.perf_counter(), None, 0.0
     bar = tqdm(range(steps), desc="starter", unit="step", mininterval=5)
     for number in bar:
         if number == UNTIMED:
             warm = time.perf_counter()
         scale_rates(optimizers, schedule(number, steps))
-        losses.append(step(next(loader)))
+        asked = time.perf_counter()
+        batch = next(loader)
+        waited_s += time.perf_counter() - asked
+        losses.append(step(batch))
         if number % 500 == 499:
             bar.set_postfix(loss=f"{torch.stack(losses[-100:]).mean():.3f}")
         if save and number % SAVE_EVERY == SAVE_EVERY - 1:
@@ -87,6 +90,7 @@ def train(
         "samples": steps * batch_size,
         "samples_per_s": round(timed * batch_size / (end - (warm or started)), 1),
         "seconds": round(end - started, 1),
+        "waited_for_data_s": round(waited_s, 1),
     }
 
 
