@@ -76,7 +76,7 @@ def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
 
 class Batches(IterableDataset):
     """Endless batches. Each worker draws its own stream into pools, groups similar lengths, which saves padding, and
-    uses a pool `REUSE` times: drawing scenes is what bounds the speed."""
+    uses a pool `REUSE` times, so that each scene drawn serves more steps."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qwen3vl_rl.grounding import InputError
@@ -35,15 +35,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make `folder`, and keep others who ask this way out of it; a process that dies lets go of it.
+    """Make `folder`, and keep others who ask this way out of it; a process that dies lets go of it. A folder that is
+    empty in the end is removed.
 
-    Raises InputError where one is at work there.
+    Raises InputError where one is at work there, and where it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that can be written ({error.strerror})") from None
     try:
         lock(descriptor, folder)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
     finally:
         os.close(descriptor)
 

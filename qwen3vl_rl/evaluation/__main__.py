@@ -36,11 +36,10 @@ def main() -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    with command.server(args, settings) as server:
+    with alone_in(args.out), command.server(args, settings) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
-        with alone_in(args.out):
-            for run in runs:
-                run.complete(args.images, load)
+        for run in runs:
+            run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
     report = write_report(args.report or args.out / "report.html", results, args.images, curves)
     print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")

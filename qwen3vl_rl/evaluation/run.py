@@ -54,11 +54,10 @@ class Run:
         }
         if (folder / "predictions.jsonl").exists():
             self._check_config()
-        self._done = resume(folder / "predictions.jsonl")  # malformed rows are refused before a server starts
+        self._done = resume(folder / "predictions.jsonl")
 
     def complete(self, images: Path, load: Load) -> None:
         """Ask what no row answers yet, then write summary and timing. Raises EngineError where the server fails."""
-        self._done = resume(self.folder / "predictions.jsonl")  # another process may have been at work meanwhile
         todo = unanswered(self.questions, self._done)
         measured = self._ask(todo, images, load) if todo else {}
         predictions = read_predictions(self.folder / "predictions.jsonl")

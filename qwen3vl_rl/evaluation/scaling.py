@@ -103,15 +103,14 @@ def run(args: argparse.Namespace) -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     ways = variants(settings, args.budget, args.answers)
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    with command.server(args, settings) as server:
+    with alone_in(args.out), command.server(args, settings) as server:
         runs = [
             Run(args.out / name / way, model, questions, changed, server)
             for name, model in models.items()
             for way, changed in ways.items()
         ]
-        with alone_in(args.out):
-            for one in runs:
-                one.complete(args.images, load)
+        for one in runs:
+            one.complete(args.images, load)
     results = read_scaling(args.out)
     print(f"\n{formats.text(scaling_table(results))}")
     draw_results(args.out / "tradeoff.png", [args.out])

@@ -161,7 +161,15 @@ def test_a_folder_that_another_run_writes_is_refused(tmp_path):
         assert other.stdout.readline() == "held\n"
         with pytest.raises(InputError, match="expected no other run that writes it"), alone_in(held):
             pass
+        assert held.is_dir()  # though it is empty: it is the other's
         other.kill()
         other.wait()
         with alone_in(held):  # what a killed run held is free
             pass
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("earlier")
+    with pytest.raises(InputError, match="out: expected a folder that can be written"), alone_in(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "earlier"
