@@ -3,10 +3,10 @@
 - *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
   and the answer comes at once or after a reasoning block that lists the boxes first.
 - *narrate*: one object of the model's own choice, after some talk of what it sees: where an object is, which objects a
-  group has, some of them once more; the last one is the answer. The prompt tells nothing of it but an object to leave
-  alone, in any expression and under any template. What a sentence says must follow the words before it, whatever the
-  prompt speaks of: without this a model lists what its prompt describes whatever it has just announced, and cannot
-  reason about anything else.
+  group has, some of them once more; the last one is the answer. Half of the prompts say which group to speak of, and
+  which object first. The others tell nothing of it but an object to leave alone, in any expression. What a sentence
+  says must follow the words before it, whatever the prompt speaks of: without this a model lists what its prompt
+  describes whatever it has just announced, and cannot reason about anything else.
 - *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
   reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
   what SFT and GRPO teach.
@@ -42,7 +42,9 @@ PER_SCENE = 3  # examples
 ANSWER_RATE = 0.2  # of examples
 AMODAL_RATE = 0.2  # of answers
 NARRATE_RATE = 0.6  # of the other examples
+GUIDED_RATE = 0.5  # of narrations: with none, SFT has to undo a habit of ignoring the prompt
 LIST_RATE = 0.7  # of detections: listed in the reasoning, too
+TEMPLATES = ("qwen3", "qwen3_official", "grounding")  # of narrations
 ANY_OBJECT, OTHER_OBJECT = "an object of your choice", "any object but"
 EVERYTHING = Category(None, None, None)
 
@@ -80,30 +82,48 @@ def group_example(scene: Scene, rng: random.Random) -> Example | None:
 
 def detect_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
     """`red squares from left to right`, in one of the ways to say so: their boxes."""
-    counted = [f"counted from the {order.side}"] if order.side else []
-    phrase = rng.choice([order.phrase, f"with the {order.superlative} first", *counted])
     reasoning = list_candidates(scene, category, order, members) if rng.random() < LIST_RATE else ""
     return Example(
         scene,
-        render_prompt("qwen3_official", f"{category}s {phrase}"),
+        render_prompt("qwen3_official", f"{category}s {order_words(order, rng)}"),
         f"{reasoning}\n</think>\n\n{list_answer(scene, members)}",
     )
 
 
+def order_words(order: Order, rng: random.Random) -> str:
+    counted = [f"counted from the {order.side}"] if order.side else []
+    return rng.choice([order.phrase, f"with the {order.superlative} first", *counted])
+
+
 def narrate_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
     """`The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second: [box].`"""
-    single, query = sample_category(scene, rng), sample_query(scene, rng.choice(KINDS), rng)
-    looks = rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
-    if query is None or looks[-1] == query.target or rng.random() < 0.2:
-        template, wish = "qwen3_official", ANY_OBJECT
+    anchor, looks = sample_category(scene, rng), rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
+    alone = anchor.members(scene) if len(anchor.members(scene)) == 1 else []
+    if rng.random() < GUIDED_RATE:
+        template, wish = rng.choice(TEMPLATES), guidance(category, order, anchor if alone else None, rng)
     else:
-        template, wish = rng.choice(("qwen3", "qwen3_official", "grounding")), f"{OTHER_OBJECT} {query.sent}"
-    alone = single.members(scene)
-    sentences = [f"The {single} is at {format_box_1000(scene.shapes[alone[0]].visible_px)}."] if len(alone) == 1 else []
+        template, wish = distraction(scene, looks[-1], rng)
+    sentences = [f"The {anchor} is at {format_box_1000(scene.shapes[i].visible_px)}." for i in alone]
     sentences += [list_candidates(scene, category, order, members)]
     sentences += [f"Again {pick(scene, members, i)}." for i in looks]
     answer = list_answer(scene, looks[-1:])
     return Example(scene, render_prompt(template, wish), f"{' '.join(sentences)}\n</think>\n\n{answer}")
+
+
+def guidance(category: Category, order: Order, first: Category | None, rng: random.Random) -> str:
+    """`one red square from left to right, but first the star`: what to speak of, not what to answer."""
+    group = f"one {category} {order_words(order, rng)}"
+    if first is None:
+        return group
+    return rng.choice((f"{group}, but first the {first}", f"the {first}, then {group}"))
+
+
+def distraction(scene: Scene, chosen: int, rng: random.Random) -> tuple[str, str]:
+    """A template, and an object to leave alone, which is not the `chosen` one."""
+    query = sample_query(scene, rng.choice(KINDS), rng)
+    if query is None or query.target == chosen or rng.random() < 0.2:
+        return "qwen3_official", ANY_OBJECT
+    return rng.choice(TEMPLATES), f"{OTHER_OBJECT} {query.sent}"
 
 
 def crowded_category(scene: Scene, rng: random.Random) -> Category:

@@ -1,6 +1,7 @@
 """The starter's own loop feeds the model what transformers would: same tokens, same logits."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -55,21 +56,26 @@ def test_the_curriculum_grows_and_keeps_answers_direct():
     examples = list(itertools.islice(starter_examples("test", ramp=300), 900))
     detect = [len(e.scene.shapes) for e in examples if "every object" in e.prompt]
     assert set(detect[:50]) == {1} and max(detect[300:]) == OBJECTS[1]
-    answers = [e for e in examples if "every object" not in e.prompt and OTHER_OBJECT not in e.prompt]
+    answers = [e for e in examples if e.target.startswith("\n</think>") and "every object" not in e.prompt]
     assert len(answers) > 80
-    assert all(e.target.startswith("\n</think>") for e in answers), "the starter must not reason to a referent"
+    others = [e for e in examples if not e.target.startswith("\n</think>")]
+    assert all("every object" in e.prompt or "Again" in e.target for e in others), "no reasoning to a referent"
     assert not any(order.superlative in e.prompt for e in answers for order in ORDERS)
 
 
 def test_narration_ends_at_the_object_that_is_answered():
-    examples = list(itertools.islice(starter_examples("test", ramp=0), 300))
-    free = [e for e in examples if ANY_OBJECT in e.prompt]
-    warned = [e for e in examples if OTHER_OBJECT in e.prompt]
-    assert len(free) > 20 and len(warned) > 20
-    for example in free + warned:
+    examples = list(itertools.islice(starter_examples("test", ramp=0), 600))
+    narrations = [e for e in examples if "Again" in e.target]
+    free = [e for e in narrations if ANY_OBJECT in e.prompt or OTHER_OBJECT in e.prompt]
+    guided = [e for e in narrations if re.search(r"\bone [a-z ]+ (from|with the|counted from)", e.prompt)]
+    assert len(free) > 80 and len(guided) > 80 and len(free) + len(guided) == len(narrations)
+    for example in narrations:
         reasoning, answer = example.target.split("</think>")
         assert ", first: [" in reasoning
         assert parse_box_1000(reasoning[reasoning.rindex("Again") :]) == parse_box_1000(answer)
+    for example in guided:
+        group = re.search(r"\bone ([a-z ]+?) (from|with the|counted from)", example.prompt)[1]
+        assert f"{group}s " in example.target.lower(), "the list must be of the group asked for"
 
 
 def test_orthogonalize_keeps_directions_and_evens_sizes():
