@@ -3,10 +3,10 @@
 - *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
   and the answer comes at once or after a reasoning block that lists the boxes first.
 - *narrate*: one object of the model's own choice, after some talk of what it sees: where an object is, which objects a
-  group has, some of them once more; the last one is the answer. Half of the prompts say which group to speak of, and
-  which object first. The others tell nothing of it but an object to leave alone, in any expression. What a sentence
-  says must follow the words before it, whatever the prompt speaks of: without this a model lists what its prompt
-  describes whatever it has just announced, and cannot reason about anything else.
+  group has, some of them once more; the last one is the answer. Half of the prompts say which group to speak of, most
+  of these also what to repeat. The others tell nothing of it but an object to leave alone, in any expression. What a
+  sentence says must follow the words before it, whatever the prompt speaks of: without this a model lists what its
+  prompt describes whatever it has just announced, and cannot reason about anything else.
 - *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
   reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
   what SFT and GRPO teach.
@@ -22,6 +22,7 @@ from qwen3vl_rl.data.refshapes import (
     KINDS,
     OBJECTS,
     ORDERS,
+    ORDINALS,
     WIDTH,
     Category,
     Order,
@@ -43,6 +44,7 @@ ANSWER_RATE = 0.2  # of examples
 AMODAL_RATE = 0.2  # of answers
 NARRATE_RATE = 0.6  # of the other examples
 GUIDED_RATE = 0.5  # of narrations: with none, SFT has to undo a habit of ignoring the prompt
+REPEAT_RATE = 0.75  # of guided narrations
 LIST_RATE = 0.7  # of detections: listed in the reasoning, too
 TEMPLATES = ("qwen3", "qwen3_official", "grounding")  # of narrations
 ANY_OBJECT, OTHER_OBJECT = "an object of your choice", "any object but"
@@ -100,7 +102,8 @@ def narrate_example(scene: Scene, category: Category, order: Order, members: lis
     anchor, looks = sample_category(scene, rng), rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
     alone = anchor.members(scene) if len(anchor.members(scene)) == 1 else []
     if rng.random() < GUIDED_RATE:
-        template, wish = rng.choice(TEMPLATES), guidance(category, order, anchor if alone else None, rng)
+        repeated = [ORDINALS[members.index(i)] for i in looks] if rng.random() < REPEAT_RATE else []
+        template, wish = rng.choice(TEMPLATES), guidance(category, order, anchor if alone else None, repeated, rng)
     else:
         template, wish = distraction(scene, looks[-1], rng)
     sentences = [f"The {anchor} is at {format_box_1000(scene.shapes[i].visible_px)}." for i in alone]
@@ -110,12 +113,12 @@ def narrate_example(scene: Scene, category: Category, order: Order, members: lis
     return Example(scene, render_prompt(template, wish), f"{' '.join(sentences)}\n</think>\n\n{answer}")
 
 
-def guidance(category: Category, order: Order, first: Category | None, rng: random.Random) -> str:
-    """`one red square from left to right, but first the star`: what to speak of, not what to answer."""
-    group = f"one {category} {order_words(order, rng)}"
-    if first is None:
-        return group
-    return rng.choice((f"{group}, but first the {first}", f"the {first}, then {group}"))
+def guidance(category: Category, order: Order, anchor: Category | None, repeated: list[str], rng: random.Random) -> str:
+    """`the star, then one red square from left to right, repeat the second`: the steps, in words of their own."""
+    steps = f"one {category} {order_words(order, rng)}"
+    if anchor is not None:
+        steps = rng.choice((f"{steps}, but first the {anchor}", f"the {anchor}, then {steps}"))
+    return steps + (f", repeat the {' and the '.join(repeated)}" if repeated else "")
 
 
 def distraction(scene: Scene, chosen: int, rng: random.Random) -> tuple[str, str]:
