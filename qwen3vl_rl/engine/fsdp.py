@@ -35,6 +35,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
+from qwen3vl_rl.engine.placed_images import image_positions, place_images
 from qwen3vl_rl.engine.shared_images import group_size, share_images
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
@@ -59,6 +60,8 @@ register(SEQUENCE_PARALLEL, sequence_parallel_attention)
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
 class Qwen3VLEngine(FSDPEngineWithLMHead):
+    _loss_tokens_only = False
+
     def _build_module(self):
         module = super()._build_module()
         words = self.model_config.override_config
@@ -71,6 +74,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             share_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
+        if self.use_remove_padding and not self.use_ulysses_sp:
+            place_images(module)
         if words.get("freeze_vision"):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
@@ -110,14 +115,28 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             tensordict_utils.assign_non_tensor(data, force_group_size=size)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
+    def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
+        self._on_host = micro_batch  # verl works on what it moves to the device
+        if self._loss_tokens_only:  # positions are large enough to wait, and nothing looks at them after the inputs
+            micro_batch = micro_batch.exclude("position_ids")
+        return super().forward_step(micro_batch, loss_function, forward_only)
+
     def prepare_model_inputs(self, micro_batch: TensorDict):
-        inputs, output_args = super().prepare_model_inputs(micro_batch)
-        # Images arrive on the host. FSDP would bring them; plain parameters do not.
-        inputs = {k: v.to(get_device_id()) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+        """verl's, from the samples as they came: on the host, where lengths and positions can be read without a wait
+        for the device."""
+        inputs, output_args = super().prepare_model_inputs(self._on_host)
+        grid = inputs.pop("image_grid_thw", None)
         if self.use_remove_padding:
-            inputs |= packing(micro_batch["input_ids"].offsets(), output_args["pad_size"])
+            inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
+            if grid is not None and not self.use_ulysses_sp and "pixel_values_videos" not in inputs:
+                config = self.model_config.hf_config
+                merge = config.vision_config.spatial_merge_size
+                inputs["image_positions"] = image_positions(inputs["input_ids"], config.image_token_id, grid, merge)
         if self._loss_tokens_only:
-            self._loss_positions = self._positions_before_loss(micro_batch)
+            self._loss_positions = to_device(self._positions_before_loss(self._on_host))
+        inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
+        if grid is not None:
+            inputs["image_grid_thw"] = grid  # stays: it is read as numbers alone
         return inputs, output_args
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
@@ -136,6 +155,13 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.use_ulysses_sp:
             mask, _, _ = ulysses_pad_and_slice_inputs(mask, sp_size=self.ulysses_sequence_parallel_size)
         return mask[0].nonzero().squeeze(1)
+
+
+def to_device(value):
+    """A tensor on the device, without a wait for what the device is at; anything else as it is."""
+    if not isinstance(value, torch.Tensor) or get_device_name() == "cpu":
+        return value
+    return (value if value.is_cuda else value.pin_memory()).to(get_device_id(), non_blocking=True)
 
 
 def count_parameters(module: torch.nn.Module) -> str:

@@ -42,7 +42,7 @@ def packed_attention(
     from the device would stall every layer. Returns (1, tokens, heads, head_dim).
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, their norms leave 32 bits
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
+    if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         longest = longest or int(max_length_q)
         window = (-1, 0) if module.is_causal else (-1, -1)  # as many tokens to the left as there are, none to the right
@@ -69,28 +69,27 @@ def _image_indices(
     grid_thw: tuple[int, int, int], grid_per_side: int, merge_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of an image of t x h x w patches: bilinear indices and weights (4, patches), position ids (patches, 2)."""
-    grid = torch.tensor([grid_thw], device=device)
-    return (
-        *get_vision_bilinear_indices_and_weights(grid, grid_per_side, merge_size),
-        get_vision_position_ids(grid, merge_size),
-    )
+    grid = torch.tensor([grid_thw])
+    parts = get_vision_bilinear_indices_and_weights(grid, grid_per_side, merge_size)
+    parts = *parts, get_vision_position_ids(grid, merge_size)
+    return tuple(part.to(device, non_blocking=True) for part in parts)
 
 
 def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
     """Forward pre-hook of the vision tower: gives it the indices that it would compute image by image."""
     if "cu_seqlens" in kwargs:
         return None
-    grid = kwargs["grid_thw"]
-    images = [tuple(image) for image in grid.tolist()]
+    device, images = args[0].device, [tuple(image) for image in kwargs["grid_thw"].tolist()]
     merge = visual.spatial_merge_size
-    parts = (_image_indices(image, visual.num_grid_per_side, merge, grid.device) for image in images)
+    parts = (_image_indices(image, visual.num_grid_per_side, merge, device) for image in images)
     indices, weights, positions = zip(*parts, strict=True)
     frames = [h * w for t, h, w in images for _ in range(t)]
+    ends = torch.tensor([0, *accumulate(frames)], dtype=torch.int32)
     indices = {
         "bilinear_indices": torch.cat(indices, dim=1),
         "bilinear_weights": torch.cat(weights, dim=1),
         "position_ids": torch.cat(positions),
-        "cu_seqlens": torch.tensor([0, *accumulate(frames)], dtype=torch.int32, device=grid.device),
+        "cu_seqlens": ends.to(device, non_blocking=True),
         "longest": max(frames),
     }
     return args, {**kwargs, **indices}

@@ -11,6 +11,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.engine.placed_images import image_positions, place_images
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 GRIDS = {"one size": [(8, 10)] * 3, "many sizes": [(8, 10), (2, 2), (12, 4), (8, 10), (14, 14)], "one image": [(4, 6)]}
@@ -45,6 +46,15 @@ def samples(config, grids: list[tuple[int, int]]) -> list[torch.Tensor]:
     texts = [torch.randint(10, 300, (length,), generator=draw) for length in range(5, 5 + 2 * len(grids))]
     pads = [torch.full((h * w // 4,), config.image_token_id) for h, w in grids]
     return [torch.cat([texts[2 * i], pad, texts[2 * i + 1]]) for i, pad in enumerate(pads)]
+
+
+def packed_inputs(config, rows: list[torch.Tensor], grids: list[tuple[int, int]], device: str) -> dict:
+    """`rows` one after the other, and what the host knows of them."""
+    ids, grid = torch.cat(rows)[None], torch.tensor([(1, h, w) for h, w in grids])
+    ends = torch.tensor([0, *itertools.accumulate(map(len, rows))])
+    inputs = {"input_ids": ids, "image_positions": image_positions(ids, config.image_token_id, grid, 2)}
+    inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in (inputs | packing(ends)).items()}
+    return inputs | {"attention_mask": None, "use_cache": False}
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
@@ -85,6 +95,7 @@ def test_samples_in_a_row_are_as_good_as_one_by_one(config, grids, device):
     plain, packed = build(config, device), build(config, device)
     pack_images(packed)
     pack_text(packed)
+    place_images(packed)
     pixels, every = images(grids, device), len(rows)
     patches = [h * w for h, w in grids]
     positions, losses = [], []
@@ -96,20 +107,8 @@ def test_samples_in_a_row_are_as_good_as_one_by_one(config, grids, device):
         losses.append(output.logits.float().square().mean() / every)
     sum(losses).backward()
 
-    ends = torch.tensor([0, *itertools.accumulate(map(len, rows))], device=device)
-    inputs = {"input_ids": torch.cat(rows)[None].to(device), "position_ids": torch.cat(positions, dim=-1)}
-    features = packed.model.get_image_features(**pixels)
-    embeds = packed.get_input_embeddings()(inputs["input_ids"])
-    mask = inputs["input_ids"] == config.image_token_id
-    embeds = embeds.masked_scatter(mask[..., None], torch.cat(list(features.pooler_output)).to(embeds.dtype))
-    hidden = packed.model.language_model(
-        inputs_embeds=embeds,
-        position_ids=inputs["position_ids"],
-        visual_pos_masks=mask,
-        deepstack_visual_embeds=features.deepstack_features,
-        use_cache=False,
-        **packing(ends),
-    ).last_hidden_state
+    inputs = packed_inputs(config, rows, grids, device)
+    hidden = packed.model(position_ids=torch.cat(positions, dim=-1), **pixels, **inputs).last_hidden_state
     logits = packed.lm_head(hidden)[0]
     loss = sum(part.float().square().mean() / every for part in logits.split(list(map(len, rows))))
     loss.backward()
@@ -120,3 +119,29 @@ def test_padding_at_the_end_is_a_sample_of_its_own():
     found = packing(torch.tensor([0, 5, 9]), pad_size=3)
     assert found["cu_seq_lens_q"].tolist() == found["cu_seq_lens_k"].tolist() == [0, 5, 9, 12]
     assert found["max_length_q"] == found["max_length_k"] == 5
+
+
+def test_a_pass_forward_and_backward_reads_nothing_from_the_device(config):
+    """On a GPU each read is a wait for all that it has to do. The meta device has nothing to read, and says so."""
+    grids = GRIDS["many sizes"]
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(config).bfloat16()
+    pack_images(model)
+    pack_text(model)
+    place_images(model)
+    inputs = packed_inputs(config, samples(config, grids), grids, "meta")
+    inputs["position_ids"] = torch.empty(4, 1, inputs["input_ids"].shape[1], dtype=torch.long, device="meta")
+    pixels = {"pixel_values": images(grids, "meta")["pixel_values"]}
+    pixels["image_grid_thw"] = torch.tensor([(1, h, w) for h, w in grids])
+    hidden = model.model(**pixels, **inputs).last_hidden_state
+    model.lm_head(hidden).float().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # as transformers would go about it
+        model.model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], **pixels)
+
+
+def test_images_without_their_tokens_are_refused(config):
+    ids = torch.full((1, 19), config.image_token_id)
+    with pytest.raises(ValueError, match="expected 20, one per feature of the images, got 19"):
+        image_positions(ids, config.image_token_id, torch.tensor([[1, 8, 10]]), merge=2)
