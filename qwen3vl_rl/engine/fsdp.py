@@ -105,6 +105,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             raise ValueError("model.override_config.unsharded: expected one GPU")
         precision = self.engine_config.mixed_precision or {}
         self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
+        if not self._is_lora:  # whose adapters are folded into weights of the precision that they were saved in
+            hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
@@ -155,6 +157,17 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.use_ulysses_sp:
             mask, _, _ = ulysses_pad_and_slice_inputs(mask, sp_size=self.ulysses_sequence_parallel_size)
         return mask[0].nonzero().squeeze(1)
+
+
+def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Hold frozen weights of linear layers and convolutions in `dtype`, where that loses nothing: autocast would cast
+    them in every forward pass."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Linear | torch.nn.Conv3d):
+            for weight in part.parameters(recurse=False):
+                low = weight.detach().to(dtype)
+                if not weight.requires_grad and torch.equal(low.to(weight.dtype), weight):
+                    weight.data = low
 
 
 def to_device(value):

@@ -4,7 +4,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_tokenizer
-from qwen3vl_rl.engine.fsdp import Qwen3VLEngine, count_parameters
+from qwen3vl_rl.engine.fsdp import Qwen3VLEngine, count_parameters, hold_as_used
 
 
 def test_the_log_says_what_trains():
@@ -27,3 +27,16 @@ def test_logits_are_kept_where_the_next_token_carries_loss():
     masks = [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1])]
     batch = {"loss_mask": torch.nested.as_nested_tensor(masks, layout=torch.jagged)}
     assert engine._positions_before_loss(batch).tolist() == [1, 2, 4, 8]
+
+
+def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():
+    parts = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("exact", "rounded", "trained")})
+    parts["norm"] = torch.nn.LayerNorm(2)
+    for name, parameter in parts.named_parameters():
+        parameter.requires_grad_("trained" in name)
+        torch.nn.init.constant_(parameter, 0.1 if "rounded" in name else 0.5)
+    before = {name: parameter.clone() for name, parameter in parts.named_parameters()}
+    hold_as_used(parts, torch.bfloat16)
+    held = {name for name, parameter in parts.named_parameters() if parameter.dtype == torch.bfloat16}
+    assert held == {"exact.weight", "exact.bias"}
+    assert all(torch.equal(parameter.float(), before[name]) for name, parameter in parts.named_parameters())
