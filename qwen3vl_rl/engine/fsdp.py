@@ -109,6 +109,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
 
+    def get_data_parallel_group(self):
+        """None where one rank trains alone, so that verl asks nobody. Not for losses with metrics, of which it then
+        makes another kind of list."""
+        alone = self._loss_tokens_only and torch.distributed.get_world_size() == 1
+        return None if alone else super().get_data_parallel_group()
+
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
         if self._samples_per_image > 1 and self.get_data_parallel_size() == 1 and by_length:
