@@ -5,7 +5,8 @@ Of `model.override_config` the engine reads these words:
 
 - `freeze_vision`: the vision encoder stays as it is (egm recipe, stage 1), while the mergers and the language model
   train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
-- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
+- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model; `compile_options`: options
+  of Inductor for it.
 - `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
   log-probabilities, which is SFT's. Needs `use_remove_padding`.
 - `unsharded`: one GPU holds plain parameters instead of shards. Same precision: 32 bits, computing in bfloat16.
@@ -80,7 +81,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
         if words.get("compile_blocks"):
-            compile_blocks(module)
+            compile_blocks(module, words.get("compile_options"))
         if self._loss_tokens_only:
             module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
         return module
