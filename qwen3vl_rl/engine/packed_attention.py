@@ -14,7 +14,6 @@ from functools import lru_cache
 from itertools import accumulate
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, Qwen3VLForConditionalGeneration
 from transformers.masking_utils import flash_attention_mask
@@ -45,9 +44,10 @@ def packed_attention(
     if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
         q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         longest = longest or int(max_length_q)
-        window = (-1, 0) if module.is_causal else (-1, -1)  # as many tokens to the left as there are, none to the right
-        out = varlen_attn(q, k, v, cu_seq_lens_q, cu_seq_lens_q, longest, longest, scale=scaling, window_size=window)
-        return out.unsqueeze(0), None
+        # What torch.nn.attention.varlen calls, without its operator in Python, which costs the host more than a launch.
+        lengths = cu_seq_lens_q, cu_seq_lens_q, longest, longest
+        attend = torch.ops.aten._flash_attention_forward
+        return attend(q, k, v, *lengths, 0.0, module.is_causal, False, scale=scaling)[0].unsqueeze(0), None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(_stack(x, lengths) for x in (query, key, value)), strict=True)
     outs = [
