@@ -43,7 +43,8 @@ CHANGES = {
     "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],
     "bfloat16": [f"{ROLLOUT}.dtype=bfloat16"],
     "awake": [f"{ROLLOUT}.free_cache_engine=false"],
-    "padded": ["actor_rollout_ref.model.use_remove_padding=false"],
+    "padded": ["actor_rollout_ref.model.use_remove_padding=false", f"{WORDS}.loss_tokens_only=false"],
+    "all-logits": [f"{WORDS}.loss_tokens_only=false"],
 }
 SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
 ENGINES = {

@@ -7,8 +7,8 @@ Of `model.override_config` the engine reads these words:
   train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model; `compile_options`: options
   of Inductor for it.
-- `loss_tokens_only`: logits for the tokens that carry loss alone. For a loss that reads nothing but their
-  log-probabilities, which is SFT's. Needs `use_remove_padding`.
+- `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
+  the others are 0, and nothing reads them. Needs `use_remove_padding`.
 - `unsharded`: one GPU holds plain parameters instead of shards. Same precision: 32 bits, computing in bfloat16.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together where one rank trains alone; several ranks are handed samples by length.
@@ -18,10 +18,10 @@ memory whatever `param_offload` says, copies it to the GPU for every micro-batch
 """
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from tensordict import TensorDict
-from torch.nn.functional import cross_entropy
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.torch_dtypes import PrecisionType
@@ -38,8 +38,10 @@ from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.placed_images import image_positions, place_images
 from qwen3vl_rl.engine.shared_images import group_size, share_images
+from qwen3vl_rl.engine.token_scores import score_tokens
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
+LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")  # verl's, of all tokens
 
 
 def sequence_parallel_attention(module, query, key, value, attention_mask, **options):
@@ -111,10 +113,9 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return module.to(get_device_id())
 
     def get_data_parallel_group(self):
-        """None where one rank trains alone, so that verl asks nobody. Not for losses with metrics, of which it then
-        makes another kind of list."""
-        alone = self._loss_tokens_only and torch.distributed.get_world_size() == 1
-        return None if alone else super().get_data_parallel_group()
+        """None where one rank trains alone in stage 1, so that verl asks nobody. Not for losses with metrics, of which
+        it then makes another kind of list."""
+        return None if self.model_config.override_config.get("unsharded") else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
@@ -151,19 +152,34 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         if not self._loss_tokens_only:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        labels = output_args["input_ids_rmpad_rolled"]
+        wants = partial(tensordict_utils.get_non_tensor_data, micro_batch, default=False)
+        for name in filter(wants, LOGITS_WANTED):
+            raise ValueError(f"{name}: needs all logits, set model.override_config.loss_tokens_only=false")
+        with_entropy = wants("calculate_entropy")
         positions = self._loss_positions
-        found = -cross_entropy(output.logits[0].float(), labels[positions], reduction="none")
-        log_probs = found.new_zeros(len(labels)).index_copy(0, positions, found)
-        log_probs = self._gather_and_unpad_packed(log_probs, output_args["pad_size"])
-        return {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs, micro_batch["input_ids"].offsets())}
+        labels = output_args["input_ids_rmpad_rolled"]
+        temperature = None if output_args["temperature_is_one"] else output_args["temperature_rmpad"][positions]
+        log_probs, entropies = score_tokens(output.logits[0], labels[positions], temperature, with_entropy)
+        found = {"log_probs": log_probs} | ({"entropy": entropies} if with_entropy else {})
+        return {name: self._place_in_samples(x, len(labels), output_args, micro_batch) for name, x in found.items()}
+
+    def _place_in_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
+        """Values of the tokens before those that carry loss, into (samples, ragged tokens); 0 elsewhere."""
+        values = found.new_zeros(tokens).index_copy(0, self._loss_positions, found)
+        values = self._gather_and_unpad_packed(values, output_args["pad_size"])
+        return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
 
     def _positions_before_loss(self, micro_batch: TensorDict) -> torch.Tensor:
-        """Positions, in this rank's slice of the packed samples, whose next token carries loss."""
-        mask = micro_batch["loss_mask"].values().roll(-1)[None]
+        """Positions, in this rank's slice of the packed samples, whose next token carries loss. The mask covers whole
+        samples (stage 1) or their answers, the end of them (stage 2)."""
+        mask, ends = micro_batch["loss_mask"], micro_batch["input_ids"].offsets()
+        starts = (ends - mask.offsets())[1:].repeat_interleave(mask.offsets().diff())
+        carries = mask.values().new_zeros(int(ends[-1]))
+        carries[torch.arange(len(starts)) + starts] = mask.values()
+        carries = carries.roll(-1)[None]
         if self.use_ulysses_sp:
-            mask, _, _ = ulysses_pad_and_slice_inputs(mask, sp_size=self.ulysses_sequence_parallel_size)
-        return mask[0].nonzero().squeeze(1)
+            carries, _, _ = ulysses_pad_and_slice_inputs(carries, sp_size=self.ulysses_sequence_parallel_size)
+        return carries[0].nonzero().squeeze(1)
 
 
 def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -26,7 +26,15 @@ def test_logits_are_kept_where_the_next_token_carries_loss():
     engine.use_ulysses_sp = False
     masks = [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1])]
     batch = {"loss_mask": torch.nested.as_nested_tensor(masks, layout=torch.jagged)}
-    assert engine._positions_before_loss(batch).tolist() == [1, 2, 4, 8]
+    assert engine._positions_before_loss(batch | {"input_ids": batch["loss_mask"]}).tolist() == [1, 2, 4, 8]
+
+
+def test_answers_masks_stand_at_the_end_of_their_samples():
+    engine = object.__new__(Qwen3VLEngine)
+    engine.use_ulysses_sp = False
+    ids, masks = [torch.arange(5), torch.arange(3)], [torch.tensor([1, 0, 1]), torch.tensor([1])]
+    ids, masks = (torch.nested.as_nested_tensor(x, layout=torch.jagged) for x in (ids, masks))
+    assert engine._positions_before_loss({"input_ids": ids, "loss_mask": masks}).tolist() == [1, 3, 6]
 
 
 def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():

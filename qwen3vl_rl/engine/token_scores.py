@@ -1,0 +1,40 @@
+"""Log-probabilities and entropies of tokens from their logits.
+
+verl's fallback for a missing flash-attn package takes tokens one by one in Python, which on a GPU costs more than the
+model itself: 84,000 tokens kept a step waiting for 20 s.
+"""
+
+from functools import partial
+from itertools import repeat
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
+
+CHUNK_TOKENS = 4096  # whose logits are held in 32 bits at once: 2.5 GB with Qwen's vocabulary
+
+Scores = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def score_tokens(
+    logits: torch.Tensor, labels: torch.Tensor, temperature: torch.Tensor | None, with_entropy: bool
+) -> Scores:
+    """Log-probabilities of `labels` and, where asked for, entropies, both float32 (n,), from logits (n, vocabulary) of
+    any precision; `temperature` (n,) divides them, None is 1."""
+    score = partial(_score, with_entropy=with_entropy)
+    if len(logits) <= CHUNK_TOKENS:
+        return score(logits, labels, temperature)
+    temperatures = repeat(None) if temperature is None else temperature.split(CHUNK_TOKENS)
+    chunks = zip(logits.split(CHUNK_TOKENS), labels.split(CHUNK_TOKENS), temperatures, strict=False)
+    # Computed again in the backward pass, so that no more than a chunk is held in 32 bits then, either.
+    scores = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
+    log_probs, entropies = zip(*scores, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
+
+
+def _score(logits, labels, temperature, *, with_entropy: bool) -> Scores:
+    logits = logits.float() if temperature is None else logits.float() / temperature[:, None]
+    log_probs = -cross_entropy(logits, labels, reduction="none")
+    if not with_entropy:
+        return log_probs, None
+    return log_probs, torch.logsumexp(logits, dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)
