@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${OUT:-outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-examples/starter/checkpoint}
-SFT_SAMPLES=3200 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=12 # sizes that two cores finish in ten minutes
+SFT_SAMPLES=2400 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=10 # sizes that two cores finish in ten minutes
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=.venv/bin/python data=$OUT/data
