@@ -64,7 +64,7 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
     for step in (step for step in steps if step.run.gpus == 1):
         run, phases = step.run, step.phases_s
         known = [phases[name] for name in phases if name not in ("reward", "adv")]
-        yield "fixed_step_s", step.step_s - sum(known)
+        yield "fixed_step_s", max(0.0, step.step_s - sum(known))  # phases may overlap
         if not run.ref_offload and "ref" in phases:
             yield "forward_utilisation", run.forward_flops / (gpu.flops * phases["ref"])
         if not (run.param_offload or run.optimizer_offload):
@@ -74,7 +74,7 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
         counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
-        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.shape.vocab_size)
+        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size)
 
 
 def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:

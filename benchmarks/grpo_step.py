@@ -130,7 +130,7 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
         "prompt_tokens": "prompt_length/mean",
         "answer_tokens": "response_length/mean",
         "mfu_update": "perf/mfu/actor",
-        "actor_peak_gib": "perf/max_memory_allocated_gb",
+        "actor_peak_gib": "actor/perf/max_memory_allocated_gb",
         "rollout_probs_diff_max": "training/rollout_probs_diff_max",
     }
     result |= {name: values(key) for name, key in metrics.items()}

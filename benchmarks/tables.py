@@ -39,16 +39,28 @@ def ratio(row: dict) -> str:
 
 
 def sft(results: Results) -> str:
-    head = ("shape", "state", "configuration", "samples/s", "tokens/s", "MFU", "peak GiB", "speed")
+    head = (
+        "shape",
+        "state",
+        "tokens an update",
+        "configuration",
+        "GPU busy",
+        "samples/s",
+        "tokens/s",
+        "MFU",
+        "peak GiB",
+        "speed",
+    )
     return table(head, (line for _, result in results for line in _sft_rows(result)))
 
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
     for row in (row for group in result["groups"] for row in group):
-        what = [result["size"], result["state"], row["name"]]
+        what = [result["size"], result["state"], round(result["per_update"]["tokens"]), row["name"]]
         if "step_s" not in row:
-            yield [*what, f"failed: {row['error']}", *[""] * 4]
+            yield [*what, f"failed: {row['error']}", *[""] * 5]
             continue
+        what.append(f"{row['device_s'] / row['step_s']['median']:.0%}")
         speed = f"{row['samples_per_s']:.1f}", f"{row['tokens_per_s']:.0f}"
         yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row)]
 

@@ -65,6 +65,7 @@ class Run:
     train_samples: int
     epochs: int
     tokens_per_micro_batch: int
+    loss_tokens_only: bool
     checkpointing: bool
     param_offload: bool
     optimizer_offload: bool
@@ -89,6 +90,11 @@ class Run:
         return self.prompts * self.samples_per_prompt
 
     @property
+    def logit_share(self) -> float:
+        """Of the tokens, those whose logits are computed."""
+        return self.answer_tokens / self.sequence_tokens if self.loss_tokens_only else 1.0
+
+    @property
     def micro_batches(self) -> int:
         """Of one GPU in a step."""
         return math.ceil(self.samples * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
@@ -100,10 +106,10 @@ class Run:
 
     @property
     def forward_flops(self) -> float:
-        """One pass over all samples of a step, on all GPUs. verl computes logits of every token."""
+        """One pass over all samples of a step, on all GPUs."""
         tokens = self.sequence_tokens
         image = self.shape.vision_flops(self.image_tokens) / self.samples_per_image
-        return self.samples * (self.shape.language_flops(tokens, tokens) + image)
+        return self.samples * (self.shape.language_flops(tokens, tokens * self.logit_share) + image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ class Constants:
     fixed_step_s: float  # what depends on none of these
     node_bytes_per_s: float  # between GPUs of one node, per GPU
     network_bytes_per_s: float  # between nodes, per GPU
-    logit_bytes: float  # per token and word of the vocabulary, at the peak of the update
+    logit_bytes: float  # per token that has logits, and word of the vocabulary, at the peak of the update
     activation_values: float  # per token and hidden value, kept in a layer while it is computed; bfloat16
     reserved_gib: float  # of each GPU: contexts, fragments, communication buffers
 
@@ -149,7 +155,7 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
         "weights gathered from other GPUs": whole_blocks if run.gpus > 1 else whole_blocks / 2,
         "activations": kept + in_a_layer,
-        "logits": constants.logit_bytes * tokens * shape.vocab_size,
+        "logits": constants.logit_bytes * tokens * run.logit_share * shape.vocab_size,
         "reserved": constants.reserved_gib * GIB,
     }
     return {name: size / GIB for name, size in parts.items()}
@@ -320,6 +326,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         train_samples=args.samples,
         epochs=config.trainer.total_epochs,
         tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
+        loss_tokens_only=config.actor_rollout_ref.model.override_config.get("loss_tokens_only", False),
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
         param_offload=fsdp.param_offload,
         optimizer_offload=fsdp.optimizer_offload,

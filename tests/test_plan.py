@@ -65,6 +65,13 @@ def test_training_state_is_sixteen_bytes_a_parameter():
     assert parts["weights, gradients, Adam moments"] == pytest.approx(16 * RUN.shape.parameters / plan.GIB)
 
 
+def test_logits_of_prompts_cost_memory_and_work_where_they_are_computed():
+    every = read("size=qwen3vl_8b", "hardware=node8", "actor_rollout_ref.model.override_config.loss_tokens_only=false")
+    assert RUN.loss_tokens_only and not every.loss_tokens_only
+    assert every.forward_flops > RUN.forward_flops
+    assert update_gib(every) > update_gib(RUN) + 10
+
+
 def test_8b_fits_a_node_and_not_one_gpu():
     assert plan.problems(RUN, GPU, CONSTANTS) == []
     assert plan.problems(replace(RUN, gpus=1), GPU, CONSTANTS)
@@ -74,8 +81,8 @@ def test_8b_fits_a_node_and_not_one_gpu():
     ("run", "expected"),
     [
         (replace(RUN, gpus=1), "2 GPUs"),
-        (replace(RUN, rollout_sleeps=False), "gpu_memory_utilization=0.4"),
-        (replace(RUN, tokens_per_micro_batch=128_000), "ppo_max_token_len_per_gpu=48000"),
+        (replace(RUN, rollout_sleeps=False), "gpu_memory_utilization=0.6"),
+        (replace(RUN, tokens_per_micro_batch=256_000), "ppo_max_token_len_per_gpu=128000"),
     ],
 )
 def test_remedies_name_the_mildest_change_that_fits(run, expected):

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from examples.starter.batches import IGNORE, Collator
 from examples.starter.muon import orthogonalize
 from examples.starter.step import FixedImages
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
-from examples.starter.train import load, train
+from examples.starter.train import load, score, train
 from qwen3vl_rl.data.refshapes import OBJECTS, ORDERS
 from qwen3vl_rl.grounding import parse_box_1000
+
+CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,11 @@ def test_a_few_steps_reduce_the_loss(starter):
     first = train(model, processor, endless, steps=1, **settings)["loss"]
     train(model, processor, endless, steps=25, **settings)
     assert train(model, processor, endless, steps=1, **settings)["loss"] < 0.7 * first
+
+
+def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
+    model, processor = load(CHECKPOINT, "cpu")
+    scores = score(model, processor, 24, max_new_tokens=60)
+    assert scores["refshapes_testA"]["acc_0.5"] > 80  # attributes and superlatives: one look suffices
+    assert scores["refshapes_testB"]["acc_0.5"] < 50
+    assert sum(file.stat().st_size for file in CHECKPOINT.iterdir()) < 12e6
