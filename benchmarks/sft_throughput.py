@@ -58,8 +58,6 @@ CHANGES = {
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
-    "combo-kernels": ["+model.override_config.compile_options={combo_kernels: true}"],  # casts of weights at once
-    "cpp-wrapper": ["+model.override_config.compile_options={cpp_wrapper: true}"],  # kernels launched from C++
     "sharded": ["model.override_config.unsharded=false"],  # as with several GPUs
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"

@@ -45,6 +45,7 @@ def check(config: DictConfig) -> int:
     launch.check_same_run(config, SAME_RUN)
     check_lengths(config)
     check_ranks(config)
+    check_words(config)
     check_engine(config)
     check_gpus(config)
     check_memory(config)
@@ -73,6 +74,17 @@ def check_ranks(config: DictConfig) -> None:
     wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if saved != wanted:
         raise InputError(f"{folder}: its checkpoint was written by {saved} GPUs, and {wanted} cannot go on from it")
+
+
+def check_words(config: DictConfig) -> None:
+    """The words of our training engine go with verl's settings."""
+    model, name = config.actor_rollout_ref.model, "actor_rollout_ref.model.override_config"
+    if model.override_config.get("unsharded"):
+        raise InputError(f"{name}.unsharded: it is for stage 1 alone")
+    if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
+        raise InputError(
+            f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
+        )
 
 
 def check_engine(config: DictConfig) -> None:

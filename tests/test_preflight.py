@@ -109,6 +109,21 @@ def test_an_engine_must_be_there_and_run_on_the_device(config, engine, device):
         preflight.check_engine(config)
 
 
+@pytest.mark.parametrize(
+    ("words", "settings", "complaint"),
+    [
+        ({"unsharded": True}, {}, "unsharded: it is for stage 1 alone"),
+        ({"loss_tokens_only": True}, {"use_fused_kernels": True}, "loss_tokens_only=true: expected"),
+        ({"loss_tokens_only": True}, {"use_remove_padding": False}, "loss_tokens_only=true: expected"),
+    ],
+)
+def test_words_of_the_engine_go_with_verls_settings(config, words, settings, complaint):
+    config.actor_rollout_ref.model = {"use_fused_kernels": False, "use_remove_padding": True} | settings
+    config.actor_rollout_ref.model.override_config = words
+    with pytest.raises(InputError, match=complaint):
+        preflight.check_words(config)
+
+
 def test_rows_are_counted_and_their_images_must_be_there(config, tmp_path):
     assert preflight.check_rows(config, "data.train_files") == 8
     write_rows(tmp_path / "more.parquet", [str(tmp_path / "image.png"), str(tmp_path / "gone.png")])

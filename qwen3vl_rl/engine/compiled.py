@@ -1,15 +1,13 @@
 """Compiled blocks of Qwen3-VL's vision tower and language model: the same numbers up to rounding, fewer kernels."""
 
-from collections.abc import Mapping
-
 import torch
 
 
-def compile_blocks(model: torch.nn.Module, options: Mapping[str, object] | None = None) -> None:
-    """torch.compile every block; blocks of a kind share one graph, which lengths of text leave free. `options`: of
-    Inductor, beside ours."""
-    torch._dynamo.config.specialize_float = True  # or every epsilon becomes an input, turned to a tensor in each call
-    options = {"size_asserts": False, **(options or {})}  # of each buffer in each call: sizes are the graph's own
+def compile_blocks(model: torch.nn.Module) -> None:
+    """torch.compile every block; blocks of a kind share one graph, which lengths of text leave free."""
+    # For the whole process, or every epsilon becomes an input, turned to a tensor in each call.
+    torch._dynamo.config.specialize_float = True
+    options = {"size_asserts": False}  # of each buffer in each call: sizes are the graph's own
     for block in _blocks(model):
         block.forward = torch.compile(block.forward, dynamic=True, options=options)
 

@@ -5,11 +5,11 @@ Of `model.override_config` the engine reads these words:
 
 - `freeze_vision`: the vision encoder stays as it is (egm recipe, stage 1), while the mergers and the language model
   train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
-- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model; `compile_options`: options
-  of Inductor for it.
+- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
-- `unsharded`: one GPU holds plain parameters instead of shards. Same precision: 32 bits, computing in bfloat16.
+- `unsharded` (stage 1): one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and
+  computes in bfloat16.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together where one rank trains alone; several ranks are handed samples by length.
 
@@ -22,6 +22,7 @@ from functools import partial
 
 import torch
 from tensordict import TensorDict
+from torch.nn.functional import pad
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.torch_dtypes import PrecisionType
@@ -29,14 +30,14 @@ from verl.utils.ulysses import (
     gather_heads_scatter_seq,
     gather_seq_scatter_heads,
     get_ulysses_sequence_parallel_world_size,
-    ulysses_pad_and_slice_inputs,
+    slice_input_tensor,
 )
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
-from qwen3vl_rl.engine.placed_images import image_positions, place_images
+from qwen3vl_rl.engine.placed_images import image_places, place_images
 from qwen3vl_rl.engine.shared_images import group_size, share_images
 from qwen3vl_rl.engine.token_scores import score_tokens
 
@@ -83,7 +84,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             for name, parameter in module.model.visual.named_parameters():
                 parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
         if words.get("compile_blocks"):
-            compile_blocks(module, words.get("compile_options"))
+            compile_blocks(module)
         if self._loss_tokens_only:
             module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
         return module
@@ -129,39 +130,36 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         self._on_host = micro_batch  # verl works on what it moves to the device
         if self._loss_tokens_only:  # positions are large enough to wait, and nothing looks at them after the inputs
             micro_batch = micro_batch.exclude("position_ids")
-        return super().forward_step(micro_batch, loss_function, forward_only)
+        try:
+            return super().forward_step(micro_batch, loss_function, forward_only)
+        finally:
+            self._on_host = None
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
         """verl's, from the samples as they came: on the host, where lengths and positions can be read without a wait
-        for the device."""
+        for the device. `micro_batch` is the copy on the device, and not looked at."""
         inputs, output_args = super().prepare_model_inputs(self._on_host)
-        grid = inputs.pop("image_grid_thw", None)
         if self.use_remove_padding:
             inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
-            if grid is not None and not self.use_ulysses_sp and "pixel_values_videos" not in inputs:
-                config = self.model_config.hf_config
-                merge = config.vision_config.spatial_merge_size
-                inputs["image_positions"] = image_positions(inputs["input_ids"], config.image_token_id, grid, merge)
+            if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and not self.use_ulysses_sp:
+                inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
         if self._loss_tokens_only:
-            self._loss_positions = to_device(self._positions_before_loss(self._on_host))
-        inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
-        if grid is not None:
-            inputs["image_grid_thw"] = grid  # stays: it is read as numbers alone
-        return inputs, output_args
+            self._loss_positions = to_device(self._positions_before_loss(self._on_host, output_args["pad_size"]))
+        return tuple({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         if not self._loss_tokens_only:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         wants = partial(tensordict_utils.get_non_tensor_data, micro_batch, default=False)
-        for name in filter(wants, LOGITS_WANTED):
-            raise ValueError(f"{name}: needs all logits, set model.override_config.loss_tokens_only=false")
-        with_entropy = wants("calculate_entropy")
-        positions = self._loss_positions
+        if wanted := [name for name in LOGITS_WANTED if wants(name)]:
+            raise ValueError(f"{wanted[0]}: needs all logits, set model.override_config.loss_tokens_only=false")
+        with_entropy, positions = wants("calculate_entropy"), self._loss_positions
         labels = output_args["input_ids_rmpad_rolled"]
         temperature = None if output_args["temperature_is_one"] else output_args["temperature_rmpad"][positions]
         log_probs, entropies = score_tokens(output.logits[0], labels[positions], temperature, with_entropy)
         found = {"log_probs": log_probs} | ({"entropy": entropies} if with_entropy else {})
-        return {name: self._place_in_samples(x, len(labels), output_args, micro_batch) for name, x in found.items()}
+        tokens = len(labels)
+        return {name: self._place_in_samples(x, tokens, output_args, micro_batch) for name, x in found.items()}
 
     def _place_in_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
         """Values of the tokens before those that carry loss, into (samples, ragged tokens); 0 elsewhere."""
@@ -169,17 +167,17 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])
         return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
 
-    def _positions_before_loss(self, micro_batch: TensorDict) -> torch.Tensor:
+    def _positions_before_loss(self, micro_batch: TensorDict, pad_size: int) -> torch.Tensor:
         """Positions, in this rank's slice of the packed samples, whose next token carries loss. The mask covers whole
-        samples (stage 1) or their answers, the end of them (stage 2)."""
+        samples (stage 1) or their answers, the end of them (stage 2). `pad_size`: tokens that verl has put behind."""
         mask, ends = micro_batch["loss_mask"], micro_batch["input_ids"].offsets()
         starts = (ends - mask.offsets())[1:].repeat_interleave(mask.offsets().diff())
         carries = mask.values().new_zeros(int(ends[-1]))
         carries[torch.arange(len(starts)) + starts] = mask.values()
-        carries = carries.roll(-1)[None]
+        carries = pad(carries.roll(-1), (0, pad_size))
         if self.use_ulysses_sp:
-            carries, _, _ = ulysses_pad_and_slice_inputs(carries, sp_size=self.ulysses_sequence_parallel_size)
-        return carries[0].nonzero().squeeze(1)
+            carries = slice_input_tensor(carries, dim=0, padding=False)
+        return carries.nonzero().squeeze(1)
 
 
 def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -46,8 +46,8 @@ def packed_attention(
         longest = longest or int(max_length_q)
         # What torch.nn.attention.varlen calls, without its operator in Python, which costs the host more than a launch.
         lengths = cu_seq_lens_q, cu_seq_lens_q, longest, longest
-        attend = torch.ops.aten._flash_attention_forward
-        return attend(q, k, v, *lengths, 0.0, module.is_causal, False, scale=scaling)[0].unsqueeze(0), None
+        options = {"dropout_p": 0.0, "is_causal": module.is_causal, "return_debug_mask": False, "scale": scaling}
+        return torch.ops.aten._flash_attention_forward(q, k, v, *lengths, **options)[0].unsqueeze(0), None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(_stack(x, lengths) for x in (query, key, value)), strict=True)
     outs = [

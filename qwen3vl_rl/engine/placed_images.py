@@ -2,37 +2,40 @@
 
 transformers and verl find the places of images by a mask on the device: they read how many there are, scatter along a
 mask as large as the embeddings, and index by masks in each deepstack layer, forward and backward. Each of these makes
-the host wait until the device has done all that it was given. Packed samples tell the positions on the host.
+the host wait until the device has done all that it was given. Packed samples tell the positions on the host. Sequence
+parallelism and videos keep the way of masks.
 """
 
 from functools import partial
 
 import torch
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 
 def place_images(model: Qwen3VLForConditionalGeneration) -> None:
-    """Make a loaded model that verl has patched take `image_positions` beside packed text and images; without them it
-    does what it did."""
+    """Make a loaded model that verl has patched take what `image_places` gives beside packed text and images; without
+    it the model does what it did."""
     core = model.model
     core.forward = partial(_forward, core, core.forward)
     language = core.language_model
     language._deepstack_process = partial(_add_features, language._deepstack_process)
 
 
-def image_positions(input_ids: torch.Tensor, image_token_id: int, grid_thw: torch.Tensor, merge: int) -> torch.Tensor:
-    """Where in packed text, (1, tokens), the features of these images go. All on the host."""
-    positions = (input_ids[0] == image_token_id).nonzero().squeeze(1)
-    features = int(grid_thw.prod(dim=1).sum()) // merge**2
+def image_places(input_ids: torch.Tensor, grid_thw: torch.Tensor, config: Qwen3VLConfig) -> dict[str, object]:
+    """Of packed text, (1, tokens), on the host: `image_positions`, where the features of the images go, and
+    `image_sizes`, `grid_thw` as numbers, since FSDP moves whatever is a tensor to the device."""
+    positions = (input_ids[0] == config.image_token_id).nonzero().squeeze(1)
+    features = int(grid_thw.prod(dim=1).sum()) // config.vision_config.spatial_merge_size**2
     if len(positions) != features:
         raise ValueError(f"image tokens: expected {features}, one per feature of the images, got {len(positions)}")
-    return positions
+    return {"image_positions": positions, "image_sizes": tuple(map(tuple, grid_thw.tolist()))}
 
 
-def _forward(core, plain, input_ids, image_positions=None, **inputs):
+def _forward(core, plain, input_ids, image_positions=None, image_sizes=(), **inputs):
     if image_positions is None:
         return plain(input_ids, **inputs)
-    pixels, grid, positions = (inputs.pop(name) for name in ("pixel_values", "image_grid_thw", "position_ids"))
+    pixels, positions = inputs.pop("pixel_values"), inputs.pop("position_ids")
+    grid = torch.tensor(image_sizes)  # on the host, where it is read
     embeds = core.get_input_embeddings()(input_ids)
     images = core.visual(pixels.type(core.visual.dtype), grid_thw=grid)
     features = images.pooler_output.to(embeds.dtype)

@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 4096  # whose logits are held in 32 bits at once: 2.5 GB with Qwen's vocabulary
+CHUNK_TOKENS = 1024  # whose logits are held in 32 bits at once, in about three copies: 2 GB with Qwen's vocabulary
+COLDEST = 1e-8  # verl's floor of the temperature, which may be 0
 
 Scores = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -27,13 +28,15 @@ def score_tokens(
     temperatures = repeat(None) if temperature is None else temperature.split(CHUNK_TOKENS)
     chunks = zip(logits.split(CHUNK_TOKENS), labels.split(CHUNK_TOKENS), temperatures, strict=False)
     # Computed again in the backward pass, so that no more than a chunk is held in 32 bits then, either.
-    scores = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
+    scores = [checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     log_probs, entropies = zip(*scores, strict=True)
     return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
 
 
 def _score(logits, labels, temperature, *, with_entropy: bool) -> Scores:
-    logits = logits.float() if temperature is None else logits.float() / temperature[:, None]
+    logits = logits.float()
+    if temperature is not None:
+        logits = logits / temperature.clamp(min=COLDEST)[:, None]
     log_probs = -cross_entropy(logits, labels, reduction="none")
     if not with_entropy:
         return log_probs, None

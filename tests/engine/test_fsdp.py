@@ -1,7 +1,14 @@
 """The engine's own arithmetic. What it trains is tested on saved weights, in tests/test_pipeline.py."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
+from tensordict import TensorDict
 from transformers import Qwen3VLForConditionalGeneration
+from verl.utils.tensordict_utils import assign_non_tensor
+from verl.utils.torch_functional import entropy_from_logits
+from verl.workers.config import FSDPEngineConfig
 
 from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.engine.fsdp import Qwen3VLEngine, count_parameters, hold_as_used
@@ -26,7 +33,7 @@ def test_logits_are_kept_where_the_next_token_carries_loss():
     engine.use_ulysses_sp = False
     masks = [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1]), torch.tensor([0, 0, 0, 1])]
     batch = {"loss_mask": torch.nested.as_nested_tensor(masks, layout=torch.jagged)}
-    assert engine._positions_before_loss(batch | {"input_ids": batch["loss_mask"]}).tolist() == [1, 2, 4, 8]
+    assert engine._positions_before_loss(batch | {"input_ids": batch["loss_mask"]}, 6).tolist() == [1, 2, 4, 8]
 
 
 def test_answers_masks_stand_at_the_end_of_their_samples():
@@ -34,7 +41,39 @@ def test_answers_masks_stand_at_the_end_of_their_samples():
     engine.use_ulysses_sp = False
     ids, masks = [torch.arange(5), torch.arange(3)], [torch.tensor([1, 0, 1]), torch.tensor([1])]
     ids, masks = (torch.nested.as_nested_tensor(x, layout=torch.jagged) for x in (ids, masks))
-    assert engine._positions_before_loss({"input_ids": ids, "loss_mask": masks}).tolist() == [1, 3, 6]
+    assert engine._positions_before_loss({"input_ids": ids, "loss_mask": masks}, 0).tolist() == [1, 3, 6]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_scores_of_answers_are_those_that_verl_takes_from_all_logits(temperature):
+    """Log-probabilities and entropies where verl reads them, and gradients; one answer carries no loss at all."""
+    draw, lengths, answers = torch.Generator().manual_seed(0), (6, 4, 5), ([1, 0, 1], [0, 0], [1, 1])
+    ids = [torch.randint(20, (length,), generator=draw) for length in lengths]
+    ids, masks = (torch.nested.as_nested_tensor(x, layout=torch.jagged) for x in (ids, [*map(torch.tensor, answers)]))
+    batch = TensorDict({"input_ids": ids, "loss_mask": masks}, batch_size=3)
+    assign_non_tensor(batch, calculate_entropy=True)
+    output_args = {
+        "input_ids_rmpad_rolled": ids.values().roll(-1),
+        "temperature_rmpad": torch.full((15,), temperature),
+        "temperature_is_one": temperature == 1,
+        "pad_size": 0,
+    }
+    logits = 2 * torch.randn(1, 15, 20, generator=draw)
+    results = []
+    for ours in (True, False):
+        engine = object.__new__(Qwen3VLEngine)
+        engine.use_ulysses_sp, engine._loss_tokens_only = False, ours
+        engine.engine_config = FSDPEngineConfig()
+        engine.compute_entropy_from_logits = entropy_from_logits
+        engine._loss_positions = positions = engine._positions_before_loss(batch, 0)
+        leaf = logits.clone().requires_grad_()
+        output = SimpleNamespace(logits=leaf[:, positions] if ours else leaf * 1)  # verl divides in place
+        found = engine.prepare_model_outputs(output, output_args, batch, None)
+        log_probs, entropy = (found[name].values()[positions] for name in ("log_probs", "entropy"))
+        (log_probs * torch.arange(1, 5) + entropy).sum().backward()
+        results.append((log_probs, entropy, leaf.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():

@@ -11,7 +11,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
-from qwen3vl_rl.engine.placed_images import image_positions, place_images
+from qwen3vl_rl.engine.placed_images import image_places, place_images
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 GRIDS = {"one size": [(8, 10)] * 3, "many sizes": [(8, 10), (2, 2), (12, 4), (8, 10), (14, 14)], "one image": [(4, 6)]}
@@ -52,7 +52,7 @@ def packed_inputs(config, rows: list[torch.Tensor], grids: list[tuple[int, int]]
     """`rows` one after the other, and what the host knows of them."""
     ids, grid = torch.cat(rows)[None], torch.tensor([(1, h, w) for h, w in grids])
     ends = torch.tensor([0, *itertools.accumulate(map(len, rows))])
-    inputs = {"input_ids": ids, "image_positions": image_positions(ids, config.image_token_id, grid, 2)}
+    inputs = {"input_ids": ids} | image_places(ids, grid, config)
     inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in (inputs | packing(ends)).items()}
     return inputs | {"attention_mask": None, "use_cache": False}
 
@@ -132,16 +132,16 @@ def test_a_pass_forward_and_backward_reads_nothing_from_the_device(config):
     inputs = packed_inputs(config, samples(config, grids), grids, "meta")
     inputs["position_ids"] = torch.empty(4, 1, inputs["input_ids"].shape[1], dtype=torch.long, device="meta")
     pixels = {"pixel_values": images(grids, "meta")["pixel_values"]}
-    pixels["image_grid_thw"] = torch.tensor([(1, h, w) for h, w in grids])
     hidden = model.model(**pixels, **inputs).last_hidden_state
     model.lm_head(hidden).float().mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # as transformers would go about it
+        pixels["image_grid_thw"] = torch.tensor(inputs["image_sizes"])
         model.model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], **pixels)
 
 
 def test_images_without_their_tokens_are_refused(config):
     ids = torch.full((1, 19), config.image_token_id)
     with pytest.raises(ValueError, match="expected 20, one per feature of the images, got 19"):
-        image_positions(ids, config.image_token_id, torch.tensor([[1, 8, 10]]), merge=2)
+        image_places(ids, torch.tensor([[1, 8, 10]]), config)

@@ -32,6 +32,12 @@ def test_scores_and_gradients_are_those_of_the_definition(drawn, monkeypatch, ch
     torch.testing.assert_close(ours.grad, plain.grad)
 
 
+def test_a_temperature_of_zero_is_as_cold_as_verl_allows(drawn):
+    logits, _, _ = drawn
+    log_probs, _ = score_tokens(logits, logits.argmax(dim=-1), torch.zeros(50), False)
+    torch.testing.assert_close(log_probs, torch.zeros(50))
+
+
 def test_no_tokens_have_no_scores():
     log_probs, entropy = score_tokens(torch.zeros(0, 30), torch.zeros(0, dtype=torch.long), None, False)
     assert log_probs.shape == (0,) and entropy is None
