@@ -2,11 +2,12 @@
 
 - *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
   and the answer comes at once or after a reasoning block that lists the boxes first.
-- *narrate*: one object, of the model's own choice or as the prompt guides it, after some talk of what it sees: where an
-  object is, which objects a group has, some of them once more; the last one is the answer. Half of the prompts say which group to speak of, most
-  of these also what to repeat. The others tell nothing of it but an object to leave alone, in any expression. What a
-  sentence says must follow the words before it, whatever the prompt speaks of: without this a model lists what its
-  prompt describes whatever it has just announced, and cannot reason about anything else.
+- *narrate*: one object, of the model's own choice or as the prompt guides it, after some talk of what it sees: where
+  an object is, which objects a group has, some of them once more; the last one is the answer. Half of the prompts say
+  which group to speak of, most of these also what to repeat. The others tell nothing of it but an object to leave
+  alone, in any expression. What a sentence says must follow the words before it, whatever the prompt speaks of:
+  without this a model lists what its prompt describes whatever it has just announced, and cannot reason about
+  anything else.
 - *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
   reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
   what SFT and GRPO teach.
