@@ -16,12 +16,13 @@ CONFIG = Path(__file__).parents[2] / "sft" / "config"
 
 @pytest.fixture
 def recipe(tmp_path):
-    """`recipe(*overrides)`: of the tiny size, with 70 rows of data."""
+    """`recipe(*overrides)`: of the tiny size, with 70 rows of data, which are two steps."""
     pd.DataFrame({"messages": range(70)}).to_parquet(tmp_path / "rows.parquet")
     assert launch.verl_config()  # the resolver that finds verl's own configs
 
     def make(*overrides: str) -> DictConfig:
         given = [f"model.path={tmp_path}", f"data.train_files={tmp_path}/rows.parquet"]
+        given.append("data.train_batch_size=32")
         folder = f"trainer.default_local_dir={tmp_path}/run"
         with initialize_config_dir(str(CONFIG), version_base=None):
             return compose("sft", ["size=tiny", "hardware=cpu", *given, folder, *overrides])
