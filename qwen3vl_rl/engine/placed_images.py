@@ -39,13 +39,13 @@ def _forward(core, plain, input_ids, image_positions=None, image_sizes=(), **inp
     embeds = core.get_input_embeddings()(input_ids)
     images = core.visual(pixels.type(core.visual.dtype), grid_thw=grid)
     features = images.pooler_output.to(embeds.dtype)
-    return core.language_model(
-        inputs_embeds=embeds.index_copy(1, image_positions, features[None]),
-        visual_pos_masks=image_positions,  # handed on to `_add_features`
-        deepstack_visual_embeds=images.deepstack_features,
-        position_ids=positions[-3:],  # in a fourth, transformers would look for where samples begin, which lengths tell
-        **inputs,
-    )
+    ours = {
+        "inputs_embeds": embeds.index_copy(1, image_positions, features[None]),
+        "visual_pos_masks": image_positions,  # handed on to `_add_features`
+        "deepstack_visual_embeds": images.deepstack_features,
+        "position_ids": positions[-3:],  # in a fourth, transformers would look for where samples begin
+    }
+    return core.language_model(**inputs | ours)  # peft adds names that hold None
 
 
 def _add_features(plain, hidden_states: torch.Tensor, places: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

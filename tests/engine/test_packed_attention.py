@@ -54,7 +54,7 @@ def packed_inputs(config, rows: list[torch.Tensor], grids: list[tuple[int, int]]
     ends = torch.tensor([0, *itertools.accumulate(map(len, rows))])
     inputs = {"input_ids": ids} | image_places(ids, grid, config)
     inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in (inputs | packing(ends)).items()}
-    return inputs | {"attention_mask": None, "use_cache": False}
+    return inputs | {"attention_mask": None, "inputs_embeds": None, "use_cache": False}  # None as peft would pass it
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
