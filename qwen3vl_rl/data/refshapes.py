@@ -1,6 +1,6 @@
 """RefShapes: a synthetic referring-expression world, deterministic by seed.
 
-Scenes hold 3 to 6 coloured shapes of three sizes that may hide one another, so every object has a visible and an amodal
+Scenes hold 3 to 5 coloured shapes of three sizes that may hide one another, so every object has a visible and an amodal
 box. Expressions use attributes, superlatives, relations and ordinals, and each has exactly one referent. The reasoning
 trace is drawn from the scene graph: it lists the candidates in the order that the expression asks for and picks one.
 
