@@ -38,6 +38,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.placed_images import image_places, place_images
+from qwen3vl_rl.engine.rollout_images import restore_patches
 from qwen3vl_rl.engine.shared_images import group_size, share_images
 from qwen3vl_rl.engine.token_scores import score_tokens
 
@@ -145,7 +146,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
                 inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
         if self._loss_tokens_only:
             self._loss_positions = to_device(self._positions_before_loss(self._on_host, output_args["pad_size"]))
-        return tuple({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
+        inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
+        if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
+            image_processor = self.model_config.processor.image_processor
+            inputs["pixel_values"] = restore_patches(inputs["pixel_values"], image_processor)
+        return inputs, output_args
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         if not self._loss_tokens_only:

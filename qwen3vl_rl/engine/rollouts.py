@@ -35,6 +35,8 @@ class ReportingReplayBuffer(ReplayBuffer):
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        if not len(batch):
+            raise RuntimeError(f"step {global_steps}: no prompt was answered, the rollout engine failed (see above)")
         if partition_id == "train":
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])

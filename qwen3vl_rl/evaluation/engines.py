@@ -112,6 +112,13 @@ def _sglang_command(checkpoint: Path, context_length: int, images: Path, setting
 
 
 # No weight swap: sglang 0.5.12's `update_weights_from_disk` keeps the image features that the earlier weights computed.
-SGLANG = Engine(package="sglang", command=_sglang_command, load_weights=None, forget=None)
+SGLANG = Engine(
+    package="sglang",
+    command=_sglang_command,
+    load_weights=None,
+    forget=None,
+    # sglang 0.5.12 reserves --port + 10000 for a gRPC server that it does not start, and refuses ports above 55535.
+    environment={"SGLANG_GRPC_PORT": "50051"},
+)
 
 ENGINES: Mapping[str, Engine] = {"vllm": VLLM, "sglang": SGLANG}
