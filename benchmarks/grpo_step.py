@@ -38,6 +38,7 @@ CHANGES = {
         "actor_rollout_ref.model.external_lib=qwen3vl_rl.engine.on_policy",
     ],
     "shared-images": [f"+{WORDS}.samples_per_image=${{actor_rollout_ref.rollout.n}}"],
+    "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
     "compile": [f"+{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],
