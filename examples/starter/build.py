@@ -194,14 +194,18 @@ def build_checkpoint(out: Path, seed: int = 0, changes: dict[str, object] | None
     processor.save_pretrained(out)
 
 
+def read_changes(items: list[str]) -> dict[str, object]:
+    """`NAME=JSON` items as `build_checkpoint` takes them."""
+    return {name: json.loads(value) for name, _, value in (item.partition("=") for item in items)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of CONFIG")
     args = parser.parse_args()
-    changes = {name: json.loads(value) for name, _, value in (item.partition("=") for item in args.set)}
-    build_checkpoint(args.out, args.seed, changes)
+    build_checkpoint(args.out, args.seed, read_changes(args.set))
     print(f"wrote {args.out}")
 
 

@@ -8,9 +8,9 @@
   alone, in any expression. What a sentence says must follow the words before it, whatever the prompt speaks of:
   without this a model lists what its prompt describes whatever it has just announced, and cannot reason about
   anything else.
-- *answer* (`qwen3` and `qwen3_amodal`): the object of a description with attributes only, at once, after an empty
-  reasoning block. Superlatives, relations and ordinals it meets as things to leave alone only: referring by them is
-  what SFT and GRPO teach.
+- *answer* (`qwen3` and `qwen3_amodal`): the object of a description, at once, after an empty reasoning block. In the
+  mix of the starter descriptions have attributes only: superlatives, relations and ordinals it meets as things to
+  leave alone, and referring by them is what SFT and GRPO teach.
 """
 
 import json
@@ -41,7 +41,6 @@ from qwen3vl_rl.data.refshapes import (
 from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
 
 PER_SCENE = 3  # examples
-ANSWER_RATE = 0.2  # of examples
 AMODAL_RATE = 0.2  # of answers
 NARRATE_RATE = 0.6  # of the other examples
 GUIDED_RATE = 0.5  # of narrations: with none, SFT has to undo a habit of ignoring the prompt
@@ -59,16 +58,30 @@ class Example:
     target: str
 
 
-def starter_examples(seed: str, ramp: int) -> Iterator[Example]:
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is answered directly: which kinds of expressions, and the share of all examples."""
+
+    answer_kinds: tuple[str, ...]
+    answer_rate: float
+
+
+MIXES = {
+    "starter": Mix(("attribute",), 0.2),
+    "all-kinds": Mix(KINDS, 0.5),  # for models that are compared by their direct answers
+}
+
+
+def starter_examples(seed: str, ramp: int, mix: Mix = MIXES["starter"]) -> Iterator[Example]:
     """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
     this curriculum the vision tower had learnt nothing after 900,000 samples."""
-    rng, answers, count = random.Random(seed), referrals(seed, ("attribute",), AMODAL_RATE), 0
+    rng, answers, count = random.Random(seed), referrals(seed, mix.answer_kinds, AMODAL_RATE), 0
     while True:
         progress = min(1.0, count / ramp) if ramp else 1.0
         scene = sample_scene(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))
         for _ in range(PER_SCENE):
             count += 1
-            if rng.random() < ANSWER_RATE * progress:
+            if rng.random() < mix.answer_rate * progress:
                 yield answer_example(next(answers))
             elif (example := group_example(scene, rng)) is not None:
                 yield example

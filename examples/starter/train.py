@@ -21,10 +21,10 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from examples.starter.batches import REUSE, Batches, Collator, encode_images
-from examples.starter.build import build_checkpoint
+from examples.starter.build import build_checkpoint, read_changes
 from examples.starter.muon import Muon
 from examples.starter.step import Batch, FixedImages, RecordedStep
-from examples.starter.tasks import answer_example, starter_examples
+from examples.starter.tasks import MIXES, answer_example, starter_examples
 from qwen3vl_rl.data.refshapes import HEIGHT, SPLITS, WIDTH, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
 from qwen3vl_rl.engine.packed_attention import pack_images
@@ -167,6 +167,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
+    parser.add_argument("--mix", choices=MIXES, default="starter", help="what is answered directly")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
     parser.add_argument("--lr", type=float, default=0.01, help="Muon's; twice of it learnt less")
@@ -177,12 +179,13 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     if args.start is None:
-        build_checkpoint(args.out, args.seed)
+        build_checkpoint(args.out, args.seed, read_changes(args.set))
     share = args.steps * args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws
     model, processor = load(args.start or args.out, device)
     processor.save_pretrained(args.out)
+    examples = partial(starter_examples, ramp=0 if args.start else int(RAMP * share), mix=MIXES[args.mix])
     run = train(
-        model, processor, partial(starter_examples, ramp=0 if args.start else int(RAMP * share)),
+        model, processor, examples,
         steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, workers=args.workers,
         save=lambda: model.save_pretrained(args.out),
     )  # fmt: skip

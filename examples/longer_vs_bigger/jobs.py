@@ -1,0 +1,151 @@
+"""What `run.py` runs: commands of the project, and which of them need which.
+
+Every training and evaluation is a stage that anyone runs by hand, and resumes like one.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none."""
+
+    name: str
+    commands: tuple[tuple[str, ...], ...]
+    needs: tuple[str, ...] = ()
+    share: float = 0.0
+
+
+class Experiment:
+    """All jobs of a config, their files below `out`."""
+
+    def __init__(self, config: DictConfig, out: Path, hardware: str):
+        self.config, self.out, self.hardware = config, out, hardware
+        self.server = [] if hardware == "cpu" else ["--dtype", "bfloat16", "--gpu-memory-utilization", "0.3"]
+
+    def jobs(self) -> list[Job]:
+        return [*self.data(), *self.bigger(), *self.longer(), *self.ablations()]
+
+    def data(self) -> Iterator[Job]:
+        """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
+        samples = self.config.samples
+        yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
+        for seed in self.config.seeds:
+            folder = self.out / "data" / str(seed)
+            count = {"--train": samples.sft + samples.rl, "--val": samples.eval if seed == 0 else 1, "--seed": seed}
+            samples_and_images = ["--samples", folder / "refshapes_train.jsonl", "--images", folder / "images"]
+            targets = {
+                "sft": ["--traces", folder / "refshapes_train_traces.jsonl"],
+                "direct": ["--reasoning", "none"],
+            }
+            yield Job(
+                f"data-{seed}",
+                (
+                    python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items())),
+                    *(
+                        python("sft.build_dataset", *samples_and_images, *target, "--rows", f":{samples.sft}",
+                               "--processor", self.out / "processor", "--out", folder / f"{name}.parquet")
+                        for name, target in targets.items()
+                    ),
+                    python("qwen3vl_rl.data.rl_parquet", *samples_and_images, "--rows", f"{samples.sft}:",
+                           "--split", "train", "--out", folder / "rl.parquet"),
+                    python("qwen3vl_rl.data.rl_parquet", "--samples", folder / "eval" / "refshapes_val.jsonl",
+                           "--images", folder / "images", "--split", "test", "--out", folder / "rl_val.parquet"),
+                ),
+                ("processor",),
+            )  # fmt: skip
+
+    def bigger(self) -> Iterator[Job]:
+        """The ladder: each rung learns the same, and is asked directly."""
+        for rung, shape in self.config.ladder.items():
+            changes = {f"text_config.{name}": value for name, value in shape.items()}
+            changes["vision_config.out_hidden_size"] = shape.hidden_size
+            options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
+            command = python("examples.starter.train", "--out", self.base(rung), *options, *self.config.pretrain)
+            yield Job(f"base-{rung}", (command,), share=1.0)
+            if rung not in self.config.longer:
+                yield self.evaluation(rung, {"base": f"base-{rung}"})
+
+    def longer(self) -> Iterator[Job]:
+        """Small rungs learn to reason, by SFT and then GRPO; SFT on direct answers is what is fair beside it."""
+        for rung in self.config.longer:
+            for seed in self.config.seeds:
+                yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
+                yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
+                yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
+            kinds = itertools.product(("direct", "sft", "rl"), self.config.seeds)
+            trained = {f"{kind}-{seed}": f"{kind}-{rung}-{seed}" for kind, seed in kinds}
+            yield self.evaluation(rung, {"base": f"base-{rung}", **trained})
+
+    def ablations(self) -> Iterator[Job]:
+        rung, seed = self.config.ablated, self.config.seeds[0]
+        models = {f"rl-{reward}": f"rl-{rung}-{reward}" for reward in self.config.rewards}
+        for reward in self.config.rewards:
+            yield self.rl(models[f"rl-{reward}"], f"sft-{rung}-{seed}", seed, f"reward={reward}")
+        models["rl-from-direct"] = f"rl-{rung}-from-direct"
+        yield self.rl(models["rl-from-direct"], f"direct-{rung}-{seed}", seed)
+        yield self.evaluation(rung, models, "ablations")
+        best = f"rl-{rung}-{seed}"
+        budgets = python(
+            "qwen3vl_rl.evaluation.scaling", "run", *self.asked(), "--out", self.out / "budgets",
+            "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
+        )  # fmt: skip
+        yield Job("budgets", (budgets,), (best,), share=0.33)
+
+    # --- one job ----------------------------------------------------------------------------------------------------
+
+    def sft(self, name: str, rung: str, seed: int, data: str) -> Job:
+        train = python(
+            "sft.train", f"hardware={self.hardware}", "size=tiny", f"model.path={self.base(rung)}",
+            f"data.train_files={self.out / 'data' / str(seed) / f'{data}.parquet'}",
+            f"trainer.default_local_dir={self.out / 'runs' / name}", *self.config.sft,
+        )  # fmt: skip
+        return Job(name, (train, self.export(name)), (f"base-{rung}", f"data-{seed}"), share=0.33)
+
+    def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
+        data = self.out / "data" / str(seed)
+        memory = [] if self.hardware == "cpu" else ["actor_rollout_ref.rollout.gpu_memory_utilization=0.15"]
+        train = python(
+            "qwen3vl_rl.train", f"hardware={self.hardware}", "engine=vllm", "size=tiny",
+            f"actor_rollout_ref.model.path={self.checkpoint(start)}", f"data.train_files={data / 'rl.parquet'}",
+            f"data.val_files={data / 'rl_val.parquet'}", f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}",
+            f"trainer.default_local_dir={self.out / 'runs' / name}", *memory, *self.config.rl, *changes,
+        )  # fmt: skip
+        return Job(name, (train, self.export(name)), (start, f"data-{seed}"), share=0.33)
+
+    def export(self, name: str) -> tuple[str, ...]:
+        return python("qwen3vl_rl.export", self.out / "runs" / name, self.out / "checkpoints" / name)
+
+    def evaluation(self, rung: str, models: dict[str, str], folder: str | None = None) -> Job:
+        """All models of one shape, by one server."""
+        folder = folder or rung
+        named = flat(("--model", f"{folder}-{name}={self.checkpoint(job)}") for name, job in models.items())
+        command = python(
+            "qwen3vl_rl.evaluation", *self.asked(), "--out", self.out / "eval" / folder, *named, "--", *self.server
+        )
+        return Job(f"eval-{folder}", (command,), (*models.values(), "data-0"), share=0.33)
+
+    def asked(self) -> list:
+        data = self.out / "data" / "0"
+        return ["--data", data / "eval", "--images", data / "images", "--max-tokens", self.config.max_tokens]
+
+    def base(self, rung: str) -> Path:
+        return self.out / "checkpoints" / f"base-{rung}"
+
+    def checkpoint(self, job: str) -> Path:
+        return self.out / "checkpoints" / job
+
+
+def flat(pairs: Iterable[tuple]) -> list:
+    return [x for pair in pairs for x in pair]
+
+
+def python(module: str, *arguments) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *map(str, arguments))

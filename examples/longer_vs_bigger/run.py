@@ -1,0 +1,139 @@
+"""Longer or bigger? The paper's claim, tested on RefShapes from nothing, by the project's own stages.
+
+    python -m examples.longer_vs_bigger.run --out OUT [--gpus 2] [--limit-s 560] [KEY=VALUE of config.yaml]
+
+trains the ladder of `config.yaml` and measures it; `--dry` prints the jobs and what each waits for. What is done is not
+repeated: after `--limit-s`, Ctrl-C or a kill the same command goes on, so that an hour may come in slices.
+`OUT/jobs/NAME.json` tells each job's seconds and device, `OUT/jobs/NAME.log` what it printed.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+from omegaconf import DictConfig, OmegaConf
+
+from examples.longer_vs_bigger.jobs import Experiment, Job
+from qwen3vl_rl.data.files import alone_in
+from qwen3vl_rl.engine import process
+from qwen3vl_rl.grounding import InputError, cli
+
+CONFIG = Path(__file__).with_name("config.yaml")
+POLL_S = 0.5
+LOG_LINES = 15
+
+
+@dataclass(slots=True)
+class Running:
+    job: Job
+    gpu: int
+    command: int  # its number among the job's
+    child: Popen
+    start: float
+
+
+class Queue:
+    """Runs jobs as soon as what they need is done and a GPU has room for them."""
+
+    def __init__(self, jobs: list[Job], folder: Path, gpus: int, limit_s: float):
+        self.folder, self.limit_s, self.begin = folder, limit_s, time.monotonic()
+        self.waiting = [job for job in jobs if not self.record(job.name).exists()]
+        self.done = {job.name for job in jobs} - {job.name for job in self.waiting}
+        self.free = [1.0] * gpus
+        self.running: list[Running] = []
+
+    def record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def run(self) -> bool:
+        """Whether all jobs are done. Raises InputError for one that fails, the others stopped."""
+        try:
+            while self.waiting or self.running:
+                if time.monotonic() - self.begin > self.limit_s:
+                    return False
+                self.start_ready()
+                self.look()
+                time.sleep(POLL_S)
+            return True
+        finally:
+            for running in self.running:
+                process.stop(running.child)
+
+    def start_ready(self) -> None:
+        for job in [job for job in self.waiting if self.done.issuperset(job.needs)]:
+            gpu = max(range(len(self.free)), key=self.free.__getitem__)
+            if job.share <= self.free[gpu] + 1e-9:
+                self.free[gpu] -= job.share
+                self.waiting.remove(job)
+                self.running.append(self.start(job, gpu, 0, time.monotonic()))
+
+    def start(self, job: Job, gpu: int, command: int, start: float) -> Running:
+        log = self.folder / f"{job.name}.log"
+        child = process.start(job.commands[command], log, {"CUDA_VISIBLE_DEVICES": str(gpu)})
+        return Running(job, gpu, command, child, start)
+
+    def look(self) -> None:
+        for running in [r for r in self.running if r.child.poll() is not None]:
+            job = running.job
+            self.running.remove(running)
+            if running.child.returncode:
+                log = self.folder / f"{job.name}.log"
+                tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+                raise InputError(f"{job.name} failed, the last lines of {log}:\n{tail}")
+            if running.command + 1 < len(job.commands):
+                self.running.append(self.start(job, running.gpu, running.command + 1, running.start))
+                continue
+            self.free[running.gpu] += job.share
+            self.done.add(job.name)
+            seconds = round(time.monotonic() - running.start, 1)
+            write(self.record(job.name), {"seconds": seconds, "share": job.share, "commands": job.commands})
+            print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
+
+
+def write(path: Path, content: dict) -> None:
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(draft, path)
+
+
+def read_config(changes: list[str]) -> DictConfig:
+    config = OmegaConf.load(CONFIG)
+    for key in (change.partition("=")[0] for change in changes):
+        if OmegaConf.select(config, key) is None:
+            raise InputError(f"{key}: expected a key of {CONFIG.name}")
+    return OmegaConf.merge(config, OmegaConf.from_dotlist(changes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--gpus", type=int, default=1, help="0: on a CPU, for trying it out")
+    parser.add_argument(
+        "--limit-s", type=float, default=float("inf"), help="stop then; what is unfinished goes on later"
+    )
+    parser.add_argument("--dry", action="store_true", help="print the jobs and end")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
+    args = parser.parse_args()
+    out = args.out.resolve()
+    jobs = Experiment(read_config(args.changes), out, "gpu1" if args.gpus else "cpu").jobs()
+    if args.dry:
+        for job in jobs:
+            print(f"{job.name:<24} after {', '.join(job.needs) or 'nothing'}")
+        return
+    (out / "jobs").mkdir(parents=True, exist_ok=True)
+    with alone_in(out):
+        queue = Queue(jobs, out / "jobs", max(1, args.gpus), args.limit_s)
+        if not queue.run():
+            sys.exit(
+                f"stopped after {args.limit_s:.0f} s with {len(queue.waiting)} jobs to go; the same command goes on"
+            )
+    print(f"all {len(jobs)} jobs are done")
+
+
+if __name__ == "__main__":
+    cli(main)

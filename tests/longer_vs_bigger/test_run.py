@@ -1,0 +1,76 @@
+"""Jobs run in order, on the GPUs that have room, and once."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from examples.longer_vs_bigger.jobs import Experiment, Job
+from examples.longer_vs_bigger.run import Queue, read_config
+from qwen3vl_rl.grounding import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def note(path: Path, text: str, code: int = 0) -> tuple[str, ...]:
+    """A command that appends `text` and the GPU that it sees."""
+    line = f"import os; open({str(path)!r}, 'a').write({text!r} + os.environ['CUDA_VISIBLE_DEVICES'] + ' ')"
+    return (sys.executable, "-c", f"{line}; print('said', {text!r}); raise SystemExit({code})")
+
+
+def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path):
+    said = tmp_path / "said"
+    jobs = [
+        Job("b", (note(said, "b"),), ("a",), share=1.0),
+        Job("a", (note(said, "a1-"), note(said, "a2-")), share=1.0),
+        Job("c", (note(said, "c"),), ("b",)),
+    ]
+    assert Queue(jobs, tmp_path, 1, 60).run()
+    assert said.read_text() == "a1-0 a2-0 b0 c0 "
+    assert Queue(jobs, tmp_path, 1, 60).run()
+    assert said.read_text() == "a1-0 a2-0 b0 c0 "
+
+
+def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
+    said = tmp_path / "said"
+    jobs = [Job(str(n), (note(said, "x"),), share=1.0) for n in range(2)]
+    queue = Queue(jobs, tmp_path, 2, 60)
+    queue.start_ready()
+    assert sorted(running.gpu for running in queue.running) == [0, 1] and queue.free == [0.0, 0.0]
+    assert queue.run() and sorted(said.read_text().split()) == ["x0", "x1"]
+
+
+def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
+    said, sleeper = tmp_path / "said", (sys.executable, "-c", "import time; time.sleep(60)")
+    jobs = [Job("first", (note(said, "a"),)), Job("second", (sleeper,), ("first",))]
+    queue = Queue(jobs, tmp_path, 1, 3)
+    assert not queue.run() and queue.done == {"first"}
+    assert all(running.child.poll() is not None for running in queue.running)
+    assert Queue([jobs[0], Job("second", (note(said, "b"),), ("first",))], tmp_path, 1, 60).run()
+    assert said.read_text() == "a0 b0 "
+
+
+def test_a_failure_names_the_job_and_shows_its_log(tmp_path):
+    jobs = [Job("bad", (note(tmp_path / "said", "oops", code=3),)), Job("after", (), ("bad",))]
+    with pytest.raises(InputError, match=r"bad failed, the last lines of .*bad.log:\n.*said oops"):
+        Queue(jobs, tmp_path, 1, 60).run()
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(InputError, match="sed: expected a key"):
+        read_config(["sed=[0]"])
+
+
+@pytest.mark.parametrize("hardware", ["cpu", "gpu1"])
+def test_the_experiment_is_made_of_commands_that_the_project_has(tmp_path, hardware):
+    jobs = Experiment(read_config([]), tmp_path, hardware).jobs()
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    assert {need for job in jobs for need in job.needs} <= set(names)
+    recipes = {"sft.train": "sft", "qwen3vl_rl.train": "grounding_grpo"}
+    for module, *overrides in (command[2:] for job in jobs for command in job.commands):
+        if module in recipes:
+            with initialize_config_dir(str(ROOT / module.split(".")[0] / "config"), version_base=None):
+                config = compose(recipes[module], overrides)
+            assert config.trainer.default_local_dir.startswith(str(tmp_path))
