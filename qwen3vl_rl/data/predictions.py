@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.samples import Sample, read_jsonl
 from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000, row_error
 
@@ -120,6 +121,9 @@ def read_predictions(path: Path) -> list[Prediction]:
             raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
         if row["key"] in rows:
             raise row_error(path, number, "key", "every sample once", row["key"])
+        for name in ("iou", "modal_iou", "tokens", "latency_s"):
+            if type(row[name]) not in (int, float, *([type(None)] if "iou" in name else [])):
+                raise row_error(path, number, name, "a number", row[name])
         rows[row["key"]] = Prediction(**{name: _tupled(value) for name, value in row.items()})
     return [rows[key] for key in sorted(rows)]
 
@@ -133,6 +137,16 @@ def resume(path: Path) -> list[Prediction]:
         if complete != file.tell():
             file.truncate(complete)
     return read_predictions(path)
+
+
+def drop_failed(path: Path) -> list[Prediction]:
+    """Take the rows of failed requests out of the file, all at once; returns the others sorted by key."""
+    kept = [row for row in resume(path) if row.error is None]
+    if path.exists():
+        with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
+            for row in kept:
+                append(file, row)
+    return kept
 
 
 def unanswered(questions: Iterable[Question], predictions: Iterable[Prediction]) -> list[Question]:

@@ -176,8 +176,13 @@ def _cut(value: float, side: int) -> float:
     return side if side < value <= side + ROUNDING_PX else value
 
 
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # what the last bytes of a whole file hold
+_END_BYTES = 64
+
+
 class ImageCheck:
-    """Opens each image below `folder` once, and reads no more of it than its header."""
+    """Opens each image below `folder` once, and reads no more of it than its header and its end: one that stops short
+    is decoded, to be sure."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -188,12 +193,22 @@ class ImageCheck:
         if image not in self._sizes:
             try:
                 with Image.open(self._folder / image) as opened:
-                    self._sizes[image] = opened.size
+                    size, is_whole = opened.size, _is_whole(self._folder / image, opened.format)
             except FileNotFoundError:
                 raise row_error(path, number, "image", f"a file below {self._folder}", image) from None
             except (OSError, ValueError, Image.DecompressionBombError):  # ValueError: a path that no file can have
                 raise row_error(path, number, "image", "a readable image", image) from None
+            if not is_whole:
+                self._decode(path, number, image)
+            self._sizes[image] = size
         return self._sizes[image]
+
+    def _decode(self, path: Path, number: int, image: str) -> None:
+        try:
+            with Image.open(self._folder / image) as opened:
+                opened.load()
+        except OSError as error:
+            raise undecodable(path, number, image, error) from None
 
     def check(self, path: Path, number: int, sample: Sample) -> None:
         """Raises InputError where the sample's image cannot be read or has another size than its row says."""
@@ -202,6 +217,12 @@ class ImageCheck:
             raise row_error(
                 path, number, "width", "the image's size {}x{}".format(*size), f"{sample.width}x{sample.height}"
             )
+
+
+def _is_whole(path: Path, kind: str | None) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        return _ENDS.get(kind, b"") in file.read()
 
 
 def undecodable(path: Path, number: int, image: str, error: OSError) -> InputError:

@@ -36,13 +36,13 @@ def main() -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    with alone_in(args.out), command.server(args, settings) as server:
+    with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
         for run in runs:
             run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
-    report = write_report(args.report or args.out / "report.html", results, args.images, curves)
-    print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")
+    print(f"\n{render(evaluation_tables(results), results)}\n", flush=True)
+    print(f"report: {write_report(args.report or args.out / 'report.html', results, args.images, curves)}")
 
 
 if __name__ == "__main__":

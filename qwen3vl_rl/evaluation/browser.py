@@ -105,13 +105,17 @@ class _Pictures:
 
     def __init__(self, folder: Path):
         self.urls: dict[str, str] = {}
+        self._broken: set[str] = set()
         self._folder, self._bytes = folder, 0
 
     def add(self, name: str) -> bool:
         """Whether the picture is in: it was before, or there was room."""
-        if name not in self.urls and self._bytes < PICTURES_BYTES:
-            self.urls[name] = _data_url(self._folder / name)
-            self._bytes += len(self.urls[name])
+        if name not in self.urls and name not in self._broken and self._bytes < PICTURES_BYTES:
+            try:
+                self.urls[name] = _data_url(self._folder / name)
+                self._bytes += len(self.urls[name])
+            except OSError:  # the answer to it stands among the failed
+                self._broken.add(name)
         return name in self.urls
 
 

@@ -10,6 +10,7 @@ from qwen3vl_rl.grounding import InputError
 
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
+_DECIDING_FILES = (*_INPUT_FILES, "tokenizer_config.json", "generation_config.json")
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
@@ -44,11 +45,17 @@ def _check_checkpoint(checkpoint: Path) -> None:
         raise InputError(f"{checkpoint}: expected weights as *.safetensors, found none")
 
 
-def weights_fingerprint(checkpoint: Path) -> str:
-    """A hash that changes with the weights: of each file's header and size, and of 64 blocks spread over its data.
+def fingerprint(checkpoint: Path) -> dict[str, str]:
+    """Hashes that change with the weights, and with what is put into them: template, tokenizer, processor, config."""
+    inputs = hashlib.sha256(json.dumps(_config(checkpoint), sort_keys=True).encode())
+    for path in (checkpoint / name for name in _DECIDING_FILES):
+        inputs.update(f"{path.name} ".encode() + (path.read_bytes() if path.is_file() else b""))
+    return {"weights": _weights_fingerprint(checkpoint), "inputs": inputs.hexdigest()}
 
-    Training moves nearly every number, so blocks suffice, and 16 GB cost no more than a few megabytes.
-    """
+
+def _weights_fingerprint(checkpoint: Path) -> str:
+    """Of each file's header and size, and of 64 blocks spread over its data. Training moves nearly every number, so
+    blocks suffice, and 16 GB cost no more than a few megabytes."""
     digest = hashlib.sha256()
     for path in _weight_files(checkpoint):
         size = path.stat().st_size
@@ -74,12 +81,15 @@ def context_length(checkpoint: Path) -> int:
     return length
 
 
-def _structure(checkpoint: Path) -> dict:
+def _config(checkpoint: Path) -> dict:
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    parts = {name: _without_dtype(config.get(name)) for name in ("architectures", "text_config", "vision_config")}
+    return {name: _without_dtype(config.get(name)) for name in ("architectures", "text_config", "vision_config")}
+
+
+def _structure(checkpoint: Path) -> dict:
     tensors = {name: shape for path in _weight_files(checkpoint) for name, shape in _tensor_shapes(path).items()}
     texts = {name: (checkpoint / name).read_bytes() for name in _INPUT_FILES if (checkpoint / name).is_file()}
-    return {"config": parts, "tensors": tensors, "texts": texts}
+    return {"config": _config(checkpoint), "tensors": tensors, "texts": texts}
 
 
 def _without_dtype(part):

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qwen3vl_rl.data.predictions import Question
 from qwen3vl_rl.evaluation.engines import ENGINES
 from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S
+from qwen3vl_rl.evaluation.questions import readable_folder
 from qwen3vl_rl.evaluation.run import Load
 from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.settings import PARSERS, Settings, load_settings
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parser", choices=PARSERS, help="how answers are read (default: house; released: as in the paper)")
     add("--concurrency", type=int, default=64, help="requests in flight (recipe: 64)")
     add("--alone", type=int, default=20, metavar="N", help="questions asked again, one at a time, for their latency")
+    add("--retry-failed", action="store_true", help="ask again what an earlier start wrote down as failed")
     add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds until one is sent again")
     add("--engine", choices=ENGINES, default="vllm", help="the server to start")
     add("--endpoint", metavar="URL", help="ask this running server instead; the PATH of --model is its model's name")
@@ -36,21 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings(args: argparse.Namespace) -> Settings:
     chosen = load_settings(args.settings, max_tokens=args.max_tokens, parser=args.parser)
+    if args.endpoint and args.server_arguments:
+        raise InputError(f"{args.server_arguments[0]}: a running server takes no arguments; leave them out")
+    if args.server_arguments and not args.server_arguments[0].startswith("-"):
+        raise InputError(f"{args.server_arguments[0]}: expected an option, or -- and options of the server")
     if args.endpoint and (chosen.min_pixels or chosen.max_pixels):
         raise InputError("min_pixels, max_pixels: a running server has its own; only a server of ours can be told")
     return chosen
 
 
-def server(args: argparse.Namespace, settings: Settings) -> Server | Endpoint:
+def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> Server | Endpoint:
     if args.endpoint:
         return Endpoint(args.endpoint)
-    return Server(ENGINES[args.engine], args.out / "server.log", args.images, settings, args.server_arguments)
+    images = readable_folder(questions, args.images)
+    return Server(ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments)
 
 
 def load(args: argparse.Namespace) -> Load:
     if args.concurrency < 1:
         raise InputError(f"--concurrency: expected at least 1, got {args.concurrency}")
-    return Load(args.concurrency, args.alone, args.request_timeout)
+    return Load(args.concurrency, args.alone, args.request_timeout, args.retry_failed)
 
 
 def named(items: Sequence[str], option: str) -> dict[str, str]:
@@ -58,7 +66,7 @@ def named(items: Sequence[str], option: str) -> dict[str, str]:
     values = {}
     for item in items:
         name, equals, value = item.partition("=")
-        if not (name and equals and value) or name in values or os.sep in name:
+        if not (name and equals and value) or name in values or name in (".", "..") or os.sep in name:
             raise InputError(f"{option} {item}: expected NAME=PATH with a name of its own")
         values[name] = value
     return values

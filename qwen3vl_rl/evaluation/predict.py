@@ -42,11 +42,16 @@ class Target:
 
 
 def warm_up(target: Target, questions: Sequence[Question]) -> None:
-    """Ask `questions` for answers that do not count. Raises EngineError where all are refused: no row shall say so."""
+    """Ask `questions` for answers that do not count. Raises EngineError where all are refused, or all of several of one
+    split: no row shall say so."""
     answers: list[Prediction] = []
     predict(target, questions, len(questions), answers.append)
     if all(answer.error for answer in answers):
         raise EngineError(f"the server refused the first requests ({answers[0].error})")
+    for split in {answer.split for answer in answers}:
+        errors = [answer.error for answer in answers if answer.split == split]
+        if len(errors) > 1 and all(errors):
+            raise EngineError(f"the server refused the first requests of {split} ({errors[0]})")
 
 
 def predict(
@@ -151,7 +156,7 @@ class _Client:
             {"type": "text", "text": render_prompt(prompt, sample.sent)},
         ]
         messages = [{"role": "user", "content": content}]
-        return {"model": self.target.model, "messages": messages, **settings.sampling()}
+        return {"model": self.target.model, "messages": messages, **settings.sampling(question.key)}
 
     async def _image_url(self, image: str) -> str:
         if self.target.by_path:

@@ -1,6 +1,7 @@
 """What is asked: the samples of evaluation jsonl files, each under a key of its own."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -16,7 +17,7 @@ def read_questions(
     """All samples of the jsonl files in `data` (files or folders); a split is named by its file.
 
     Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
-    another size; also for an unknown or repeated split.
+    another size; also for an unknown or repeated split, and one in which nothing has a box.
     """
     files = _split_files(data)
     if unknown := sorted(set(splits or ()) - set(files)):
@@ -28,11 +29,17 @@ def read_questions(
         if splits and split not in splits:
             continue
         samples = list(enumerate(read_samples(path, allow_no_referent=True)[:limit], start=1))
-        if not samples:
-            raise InputError(f"{path}: expected at least one sample, found none")
+        if all(sample.xyxy_px is None for _, sample in samples):
+            raise InputError(f"{path}: expected at least one sample with a box, found none among {len(samples)}")
         check_images(((path, number, sample) for number, sample in samples), images)
         questions += [Question(f"{split}/{number:06d}", split, sample) for number, sample in samples]
     return questions
+
+
+def readable_folder(questions: Sequence[Question], images: Path) -> Path:
+    """The folder below which all their images lie, links resolved: what a server must be allowed to read."""
+    folders = {(images / image).resolve().parent for image in {question.sample.image for question in questions}}
+    return Path(os.path.commonpath([images.resolve(), *folders]))
 
 
 def describe_questions(questions: Sequence[Question]) -> dict[str, dict]:

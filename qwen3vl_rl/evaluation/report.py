@@ -1,8 +1,11 @@
 """One HTML file that shows a comparison: tables, curves, distributions, and a browser of samples on their pictures.
 
+    python -m qwen3vl_rl.evaluation.report OUT/base OUT/rl --images DIR --out report.html
+
 Nothing is loaded from elsewhere: pictures, drawings and script are embedded. The same results give the same file.
 """
 
+import argparse
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +20,9 @@ from markupsafe import Markup
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.evaluation.browser import browser_data
-from qwen3vl_rl.evaluation.run import Result
+from qwen3vl_rl.evaluation.run import Result, read_results
 from qwen3vl_rl.evaluation.table import evaluation_tables, group_table, notes
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.grounding import InputError, cli
 
 COLORS = ("#d9302c", "#2b5d9b", "#c77700", "#7a3e9d", "#00838f", "#8d6e63")  # of the models, in turn
 CURVES = {  # verl's metric -> what it is called here; which of them a run holds depends on the stage
@@ -96,7 +99,7 @@ def draw_curves(name: str, metrics: Metrics) -> list[Drawing]:
 def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
     """Accuracy against the IoU that counts as right, and the distributions of tokens and latency."""
     ious = [[row.iou for row in result.predictions if row.iou is not None] for result in results]
-    tokens = [[row.tokens for row in result.predictions] for result in results]
+    tokens = [[row.tokens for row in result.predictions if row.error is None] for result in results]
     latencies_s = [[row.latency_s for row in result.predictions if row.error is None] for result in results]
     thresholds = np.linspace(0, 1, 101)
 
@@ -148,3 +151,20 @@ def _svg(draw: Callable, xlabel: str) -> Markup:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     return Markup(svg[svg.index("<svg") :])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.evaluation.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
+    parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    args = parser.parse_args()
+    print(f"report: {write_report(args.out, read_results(args.runs), args.images, {})}")
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -22,7 +22,7 @@ from qwen3vl_rl.evaluation.metrics import AVERAGE
 from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.run import Result, Run, read_result
 from qwen3vl_rl.evaluation.settings import Settings
-from qwen3vl_rl.evaluation.table import DASH
+from qwen3vl_rl.evaluation.table import DASH, mark, notes
 from qwen3vl_rl.evaluation.tradeoff import Measured, draw
 from qwen3vl_rl.grounding import InputError
 
@@ -72,7 +72,10 @@ def scaling_table(results: dict[str, list[Result]]) -> formats.Table:
         for result in variants_of:
             average, latency = result.summary["average"], result.timing["latency"].get(AVERAGE)
             interval = average["acc_interval"]
-            shown = [f"{100 * average['acc']:.1f}", DASH.join(f"{100 * end:.1f}" for end in interval or ())]
+            shown = [
+                f"{100 * average['acc']:.1f}{mark(result, AVERAGE)}",
+                DASH.join(f"{100 * end:.1f}" for end in interval or ()),
+            ]
             shown += [f"{average['mean_tokens']:.1f}"]
             shown += [f"{latency['mean_s']:.2f} s", f"{latency['p95_s']:.2f} s"] if latency else ["", ""]
             rows.append((model, result.name, *shown))
@@ -80,13 +83,14 @@ def scaling_table(results: dict[str, list[Result]]) -> formats.Table:
 
 
 def is_on_refcoco(results: dict[str, list[Result]]) -> bool:
-    """Whether published points may stand beside: all eight splits and nothing else."""
-    averages = [set(result.summary["average"]["of"]) for variants_of in results.values() for result in variants_of]
-    return all(of == set(published.splits()) for of in averages)
+    """Whether published points may stand beside: all eight splits, each of them whole, and nothing else."""
+    everything = [result for variants_of in results.values() for result in variants_of]
+    names = set(published.splits())
+    return all(set(one.summary["average"]["of"]) == names and not mark(one, AVERAGE) for one in everything)
 
 
 def _order(folder: Path) -> tuple[str, bool, str, int]:
-    """By model; `free` first, then budgets and numbers of answers, each from few to many."""
+    """By model; `free` first, then numbers of answers and budgets, each from few to many."""
     kind, _, number = folder.name.partition("-")
     return folder.parent.name, bool(number), kind, int(number or 0)
 
@@ -103,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     ways = variants(settings, args.budget, args.answers)
     questions = read_questions(args.data, args.images, args.split, args.limit)
-    with alone_in(args.out), command.server(args, settings) as server:
+    with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [
             Run(args.out / name / way, model, questions, changed, server)
             for name, model in models.items()
@@ -112,7 +116,8 @@ def run(args: argparse.Namespace) -> None:
         for one in runs:
             one.complete(args.images, load)
     results = read_scaling(args.out)
-    print(f"\n{formats.text(scaling_table(results))}")
+    everything = [result for variants_of in results.values() for result in variants_of]
+    print("\n".join(["", formats.text(scaling_table(results)), "", *notes(everything)]))
     draw_results(args.out / "tradeoff.png", [args.out])
 
 

@@ -2,7 +2,7 @@
 
 Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `forget()`, which
 empties its caches; `url`; `by_path`, whether the server reads images from our disk; and what of them decides
-predictions: `weights(model)` and `describe()`.
+predictions: `fingerprint(model)` and `describe()`.
 """
 
 import socket
@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 
 from qwen3vl_rl.engine import cpu, process
-from qwen3vl_rl.evaluation.checkpoints import context_length, interchangeable, resolve_checkpoint, weights_fingerprint
-from qwen3vl_rl.evaluation.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu
+from qwen3vl_rl.evaluation.checkpoints import context_length, fingerprint, interchangeable, resolve_checkpoint
+from qwen3vl_rl.evaluation.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu, replicas
 from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.grounding import InputError
 
@@ -33,13 +33,13 @@ class Server:
     """A server of our own on a free local port. A context manager: leaving it stops the server, and nothing else.
 
     The first `load` starts it; a later one swaps the weights where the checkpoint allows it and restarts otherwise.
-    Raises EngineError with the log's last lines where the server fails.
+    It may read images below `images`, links resolved. Raises EngineError with the log's last lines where it fails.
     """
 
     by_path = True
 
     def __init__(self, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()):
-        self.url, self.version, self.device = "", engine.version, device_name()
+        self.url, self.device, self._version = "", device_name(), engine.version
         self._engine, self._log, self._images = engine, log, images.resolve()
         self._settings, self._arguments = settings, arguments
         self._process: subprocess.Popen | None = None
@@ -67,13 +67,13 @@ class Server:
         if self._engine.forget:
             self._tell("empty its caches", self._engine.forget)
 
-    def weights(self, checkpoint: str) -> str:
-        """A hash of the checkpoint's weights. Raises InputError where it is none."""
-        return weights_fingerprint(resolve_checkpoint(checkpoint))
+    def fingerprint(self, checkpoint: str) -> dict[str, str]:
+        """Hashes of what decides its answers. Raises InputError where it is no checkpoint."""
+        return fingerprint(resolve_checkpoint(checkpoint))
 
     def describe(self) -> dict:
         """The engine and the flags that it is given beside ours."""
-        return {"engine": self._engine.package, "arguments": list(self._arguments)}
+        return {"engine": self._engine.package, "version": self._version, "arguments": list(self._arguments)}
 
     def stop(self) -> None:
         """Stop the process group that `load` started, if any."""
@@ -102,7 +102,7 @@ class Server:
         if max_tokens >= context:
             raise InputError(f"max_tokens: expected less than the model's context of {context}, got {max_tokens}")
         length = min(MAX_PROMPT_TOKENS + max_tokens, context)
-        command = self._engine.command(checkpoint, length, self._images, self._settings)
+        command = self._engine.command(checkpoint, length, self._images, self._settings, replicas(self._arguments))
         command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
@@ -137,7 +137,7 @@ class Endpoint:
     """A server that someone else runs; models are the names under which it serves them."""
 
     by_path = False  # it may run on another machine
-    version, device = None, None  # not ours to know
+    device = None  # not ours to know
 
     def __init__(self, url: str):
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -158,9 +158,9 @@ class Endpoint:
     def forget(self) -> None:
         """Not ours to empty."""
 
-    def weights(self, model: str) -> str:
-        """What we know of them."""
-        return f"{model} at {self.url}"
+    def fingerprint(self, model: str) -> dict[str, str]:
+        """What we know of it."""
+        return {"weights": f"{model} at {self.url}"}
 
     def describe(self) -> dict:
         return {"endpoint": self.url}

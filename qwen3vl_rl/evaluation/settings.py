@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
+from zlib import crc32
 
 import yaml
 
@@ -31,6 +32,7 @@ class Settings:
     max_tokens: int
     reasoning_tokens: int | None
     answers: int
+    seed: int
     parser: str
 
     def __post_init__(self) -> None:
@@ -45,6 +47,7 @@ class Settings:
         )
         _expect_number("max_tokens", self.max_tokens, int, "at least 1", lambda v: v >= 1)
         _expect_number("answers", self.answers, int, "at least 1", lambda v: v >= 1)
+        _expect_number("seed", self.seed, int, "at least 0", lambda v: v >= 0)
         _expect_number("top_k", self.top_k, int, "at least 1, or -1 for all", lambda v: v >= 1 or v == -1)
         _expect_number("temperature", self.temperature, float, "at least 0", lambda v: v >= 0)
         _expect_number("top_p", self.top_p, float, "more than 0 and at most 1", lambda v: 0 < v <= 1)
@@ -56,9 +59,11 @@ class Settings:
         if self.reasoning_tokens and self.reasoning_tokens >= self.max_tokens:
             raise InputError(f"reasoning_tokens: expected less than max_tokens ({self.max_tokens})")
 
-    def sampling(self) -> dict[str, float]:
-        """The fields of a chat completion request that decide how tokens are drawn."""
-        return {name: getattr(self, name) for name in _SAMPLING}
+    def sampling(self, key: str) -> dict[str, float]:
+        """The fields of a chat completion request that decide how tokens are drawn. Each sample, by its `key`, has a
+        seed of its own, so that a resumed run draws what an uninterrupted one would."""
+        fields = {name: getattr(self, name) for name in _SAMPLING}
+        return fields | ({"seed": crc32(f"{self.seed} {key}".encode())} if self.temperature else {})
 
 
 def load_settings(file: Path | None = None, **changes) -> Settings:
@@ -68,7 +73,14 @@ def load_settings(file: Path | None = None, **changes) -> Settings:
     """
     recipe = files("qwen3vl_rl.evaluation").joinpath("recipe.yaml").read_text(encoding="utf-8")
     given = {name: value for name, value in changes.items() if value is not None}
-    return Settings(**yaml.safe_load(recipe) | (_read(file) if file else {}) | given)
+    recipe = yaml.safe_load(recipe)
+    if file:
+        recipe |= _read(file)
+        try:
+            Settings(**recipe)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+    return Settings(**recipe | given)
 
 
 def _read(file: Path) -> dict:
@@ -85,7 +97,7 @@ def _read(file: Path) -> dict:
 
 
 def _expect_choice(name: str, value: object, choices) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f'{name}: expected one of {", ".join(choices)}, got "{value}"')
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from qwen3vl_rl.evaluation import formats, published
 from qwen3vl_rl.evaluation.formats import Table
 from qwen3vl_rl.evaluation.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare, sample_of
-from qwen3vl_rl.evaluation.run import Result, read_result
+from qwen3vl_rl.evaluation.run import Result, read_results
 from qwen3vl_rl.grounding import cli
 
 WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 PARTIAL, MISMATCHED = "†", "‡"
 NUMBERS = ("acc", *AVERAGED_FIELDS)
+LATENCIES = ("mean_s", "p50_s", "p95_s")
 
 
 def accuracy_table(results: Sequence[Result]) -> Table:
@@ -32,7 +33,7 @@ def accuracy_table(results: Sequence[Result]) -> Table:
     rows = [_published_row(model, accs, columns) for model, accs in _published_rows(results).items()]
     for result in results:
         scores = [_numbers(result, place) for place in columns]
-        marks = [_mark(result, place) for place in columns]
+        marks = [mark(result, place) for place in columns]
         accs = [_percent(score["acc"]) + mark if score else DASH for score, mark in zip(scores, marks, strict=True)]
         rows.append((result.name, *accs))
         rows.append(("  ±", *(_half_width(score["acc_interval"]) if score else "" for score in scores)))
@@ -83,7 +84,7 @@ def speed_table(results: Sequence[Result]) -> Table:
         timing = result.timing
         rates = [f"{timing[rate]:.1f}" if rate in timing else DASH for rate in ("requests_per_s", "tokens_per_s")]
         if latency := timing["latency"].get(AVERAGE):
-            rows.append((result.name, str(timing["concurrency"]), *rates, *_latency(latency)))
+            rows.append((result.name, str(timing.get("concurrency", DASH)), *rates, *_latency(latency)))
         if alone := timing.get("alone"):
             rows.append((result.name, "1", DASH, DASH, *_latency(alone)))
     return Table("Latency per request and throughput", header, rows)
@@ -91,24 +92,25 @@ def speed_table(results: Sequence[Result]) -> Table:
 
 def group_table(results: Sequence[Result]) -> Table:
     """Acc@0.5 by kind of expression, its length, size of the box, and on amodal splits by how much is hidden."""
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for result in results:
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for number, result in enumerate(results):
         for grouping, groups in result.summary["groups"].items():
             for group, numbers in groups.items():
                 cell = f"{_percent(numbers['acc'])} ({numbers['samples']})"
-                rows.setdefault((grouping, group), {})[result.name] = cell
+                rows.setdefault((grouping, group), {})[number] = cell
         for split, numbers in result.summary["splits"].items():
             for band, scores in numbers.get("occlusion", {}).items():
                 cell = f"{_percent(scores['acc'])} / {_percent(scores['visible_acc'])} ({scores['samples']})"
-                rows.setdefault((f"{split}, whole / visible", band), {})[result.name] = cell
+                rows.setdefault((f"{split}, whole / visible", band), {})[number] = cell
     names = [result.name for result in results]
-    cells = [(*kind, *(of_model.get(name, DASH) for name in names)) for kind, of_model in rows.items()]
+    cells = [(*kind, *(cell_of.get(number, DASH) for number in range(len(results)))) for kind, cell_of in rows.items()]
     return Table("Acc@0.5 by kind of sample (samples), splits of the average together", ("kind", "", *names), cells, 2)
 
 
 def number_table(results: Sequence[Result]) -> Table:
     """Every number of every split, unrounded, for other programs; rates are fractions."""
-    header = ("model", "split", "samples", "published_samples", "acc_low", "acc_high", *NUMBERS, "latency_mean_s")
+    header = ("model", "split", "samples", "published_samples", "acc_low", "acc_high", *NUMBERS)
+    header += ("failed_requests", "visible_acc", "visible_mean_iou", "declined_rate", *LATENCIES)
     rows = []
     for result in results:
         for place in [*result.summary["splits"], AVERAGE]:
@@ -116,11 +118,14 @@ def number_table(results: Sequence[Result]) -> Table:
             known = published.splits().get(place)
             counts = numbers.get("samples", ""), known.samples if known else ""
             low, high = numbers["acc_interval"] or ("", "")
-            values = [*counts, low, high, *(numbers[name] for name in NUMBERS), latency.get("mean_s", "")]
+            values = [*counts, low, high, *(numbers[name] for name in NUMBERS)]
+            values += [numbers.get(name, "") for name in ("failed_requests", "visible_acc", "visible_mean_iou")]
+            values += [numbers.get("no_referent", {}).get("declined_rate", "")]
+            values += [latency.get(name, "") for name in LATENCIES]
             rows.append((result.name, place, *map(str, values)))
     for model, accs in _published_rows(results).items():
         for place, acc in zip([*published.splits(), AVERAGE], accs, strict=True):
-            rows.append((f"published {model}", place, *[""] * 4, f"{acc / 100:.3f}", *[""] * len(NUMBERS)))
+            rows.append((f"published {model}", place, *[""] * 4, f"{acc / 100:.3f}", *[""] * (len(header) - 7)))
     return Table("All numbers", header, rows, texts=2)
 
 
@@ -128,17 +133,22 @@ def notes(results: Sequence[Result]) -> list[str]:
     """What the numbers mean, in sentences."""
     averaged = "; ".join(dict.fromkeys(", ".join(result.summary["average"]["of"]) for result in results))
     lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
-    marks = {_mark(result, place) for result in results for place in places(results)}
+    marks = {mark(result, place) for result in results for place in places(results)}
     if PARTIAL in marks:
         lines.append(f"{PARTIAL} fewer samples or splits than published: not comparable to published rows.")
     if MISMATCHED in marks:
         lines.append(f"{MISMATCHED} more samples than the published split has: another version of it.")
     if resumed := [result.name for result in results if result.timing["resumed"]]:
-        lines.append(f"Resumed, so with latencies of several sessions and the rates of the last: {', '.join(resumed)}.")
+        lines.append(f"Resumed, so with latencies of several starts and the rates of the last: {', '.join(resumed)}.")
+    if len(results) > 1 and not _same_samples(results):
+        lines.append("The runs answered different samples, so that their differences are left out.")
     for result in results:
         if failed := result.summary["failed"]:
             few = ", ".join(list(failed)[:3]) + (", …" if len(failed) > 3 else "")
-            lines.append(f"{result.name}: {len(failed)} failed requests, counted as wrong ({few}; see summary.json).")
+            lines.append(
+                f"{result.name}: {len(failed)} failed requests, counted as wrong ({few}; see summary.json); "
+                "--retry-failed asks them again."
+            )
     return lines
 
 
@@ -175,12 +185,12 @@ def _numbers(result: Result, place: str) -> Mapping:
     return result.summary["average"] if place == AVERAGE else result.summary["splits"].get(place, {})
 
 
-def _mark(result: Result, place: str) -> str:
+def mark(result: Result, place: str) -> str:
     """How the samples of a published split differ from ours."""
     if place == AVERAGE:
         of = result.summary["average"]["of"]
         known = [split for split in of if split in published.splits()]
-        is_whole = len(known) == len(published.splits()) and not any(_mark(result, split) for split in known)
+        is_whole = len(known) == len(published.splits()) and not any(mark(result, split) for split in known)
         return PARTIAL if known and not is_whole else ""
     known, numbers = published.splits().get(place), _numbers(result, place)
     if not (known and numbers) or numbers["samples"] == known.samples:
@@ -225,7 +235,7 @@ def _same_samples(results: Sequence[Result]) -> bool:
 
 
 def _latency(fields: Mapping) -> list[str]:
-    return [f"{fields[name]:.3f}" for name in ("mean_s", "p50_s", "p95_s")]
+    return [f"{fields[name]:.3f}" for name in LATENCIES]
 
 
 def _differences(comparison: Comparison) -> tuple[str, ...]:
@@ -260,7 +270,7 @@ def main() -> None:
     parser.add_argument("--format", choices=formats.FORMATS, default="text")
     parser.add_argument("--all", action="store_true", help="also details, paired differences and kinds of samples")
     args = parser.parse_args()
-    results = [read_result(folder) for folder in args.runs]
+    results = read_results(args.runs)
     if args.format == "csv":
         tables = [number_table(results)]
     elif args.all:

@@ -77,7 +77,7 @@ def test_an_answer_without_a_number_is_named(run, samples, tmp_path):
     done = run(
         "filter", "--samples", samples, "--predictions", answers, "--iou", "0:1", "--out", tmp_path / "out.jsonl"
     )
-    assert done.code == 2 and 'a.jsonl: train/000001: field "iou": expected a number' in done.err
+    assert done.code == 2 and 'a.jsonl: row 1: field "iou": expected a number' in done.err
 
 
 def test_images_of_other_files_are_left_out(run, samples, tmp_path):

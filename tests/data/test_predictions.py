@@ -54,8 +54,9 @@ def test_no_file_means_nothing_is_done(tmp_path):
             lambda lines: [json.dumps(json.loads(lines[0]) | {"key": 7})],
             'row 1: field "key": expected SPLIT/ROW, got 7',
         ),
+        (lambda lines: [json.dumps(json.loads(lines[0]) | {"iou": "x"})], 'row 1: field "iou": expected a number'),
     ],
-    ids=["broken row in the middle", "repeated row", "wrong field", "key of a number"],
+    ids=["broken row in the middle", "repeated row", "wrong field", "key of a number", "text for a number"],
 )
 def test_a_damaged_file_is_named_with_its_row(tmp_path, make_prediction, damage, message):
     path = tmp_path / "p.jsonl"

@@ -8,9 +8,9 @@ from safetensors.torch import save_file
 
 from qwen3vl_rl.evaluation.checkpoints import (
     context_length,
+    fingerprint,
     interchangeable,
     resolve_checkpoint,
-    weights_fingerprint,
 )
 from qwen3vl_rl.grounding import InputError
 
@@ -39,10 +39,13 @@ def test_another_architecture_or_another_input_does_not(make_checkpoint, change)
     assert not interchangeable(make_checkpoint("base"), make_checkpoint("other", **change))
 
 
-def test_the_fingerprint_follows_the_weights_and_nothing_else(make_checkpoint):
-    base = weights_fingerprint(make_checkpoint("base", shape=(512, 512)))
-    assert base == weights_fingerprint(make_checkpoint("copy", shape=(512, 512), template="another"))
-    assert base != weights_fingerprint(make_checkpoint("tuned", shape=(512, 512), seed=1))
+def test_the_fingerprint_follows_the_weights_and_the_input_and_nothing_else(make_checkpoint):
+    base = fingerprint(make_checkpoint("base", shape=(512, 512)))
+    assert base == fingerprint(make_checkpoint("copy", shape=(512, 512))), "its dtype and version are another's"
+    tuned = fingerprint(make_checkpoint("tuned", shape=(512, 512), seed=1))
+    assert tuned["weights"] != base["weights"] and tuned["inputs"] == base["inputs"]
+    asked = fingerprint(make_checkpoint("asked", shape=(512, 512), template="another"))
+    assert asked["weights"] == base["weights"] and asked["inputs"] != base["inputs"]
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(make_checkpoint, tmp_path):
@@ -57,7 +60,7 @@ def test_a_pointer_of_git_lfs_is_named(make_checkpoint):
     folder = make_checkpoint("pointer")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(InputError, match=r"pointer/model\.safetensors: expected a safetensors file"):
-        weights_fingerprint(folder)
+        fingerprint(folder)
 
 
 def test_a_config_without_a_context_is_named(make_checkpoint):

@@ -1,13 +1,15 @@
 """The command line refuses bad input in one line before any server starts, and leaves what is there alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from qwen3vl_rl.data.files import alone_in
-from qwen3vl_rl.evaluation.questions import read_questions
+from qwen3vl_rl.evaluation import engines
+from qwen3vl_rl.evaluation.questions import read_questions, readable_folder
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.server import Endpoint
 from qwen3vl_rl.evaluation.settings import load_settings
@@ -74,6 +76,63 @@ def test_bad_rows_name_file_row_and_field(world, copied_world, changes, field):
         read_questions([copied_world], world / "images")
 
 
+def test_a_split_in_which_nothing_has_a_box_is_refused_before_anything_is_asked(world, copied_world):
+    file = copied_world / "refshapes_val.jsonl"
+    for number in range(1, 7):
+        _change_row(file, number, bbox=None)
+    with pytest.raises(InputError, match=r"refshapes_val\.jsonl: expected at least one sample with a box, .* 6"):
+        read_questions([copied_world], world / "images")
+
+
+def test_an_image_that_stops_short_is_named(world, copied_world, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    first = json.loads((copied_world / "refshapes_val.jsonl").read_text().splitlines()[0])["image"]
+    (images / first).write_bytes((images / first).read_bytes()[:200])
+    with pytest.raises(InputError, match=r'refshapes_val\.jsonl: row 1: field "image".*decoded in full'):
+        read_questions([copied_world / "refshapes_val.jsonl"], images)
+
+
+def test_links_below_the_images_widen_what_a_server_may_read(world, tmp_path):
+    questions = read_questions([world / "eval"], world / "images")
+    assert readable_folder(questions, world / "images") == (world / "images").resolve()
+    linked = tmp_path / "images"
+    linked.mkdir()
+    for folder in (world / "images").iterdir():
+        (linked / folder.name).symlink_to(folder)
+    shared = readable_folder(questions, linked)
+    assert all((linked / question.sample.image).resolve().is_relative_to(shared) for question in questions)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--endpoint", "http://localhost:1", "--", "--dtype", "bfloat16"], "takes no arguments"),
+        (["100"], "expected an option"),
+        (["--model", "..=x"], "expected NAME=PATH"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_arguments_that_would_be_ignored_are_refused(world, tmp_path, options, message):
+    result = _evaluate(world, world / "eval", tmp_path / "out", *options)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1) and message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], 8), (["--tensor-parallel-size", "2"], 4), (["-tp=4"], 2), (["--tp-size", "2", "--pp-size=2", "--x"], 2)],
+    ids=str,
+)
+def test_replicas_are_as_many_as_the_gpus_hold(monkeypatch, arguments, expected):
+    monkeypatch.setattr(engines, "on_cpu", lambda: False)
+    monkeypatch.setattr(engines, "_gpu_count", lambda: 8)
+    assert engines.replicas(arguments) == expected
+    with pytest.raises(InputError, match="a replica of 16 GPUs, this machine has 8"):
+        engines.replicas(["-tp", "16"])
+    with pytest.raises(InputError, match="server arguments"):
+        engines.replicas(["-tp", "many"])
+
+
 def test_unknown_splits_are_told_which_there_are(world):
     with pytest.raises(InputError, match=r'refshapes_testA, .*got "refcoco_val"'):
         read_questions([world / "eval"], world / "images", splits=["refcoco_val"])
@@ -108,6 +167,9 @@ def test_limit_takes_the_first_samples_of_each_chosen_split(world):
         {"answers": 4},
         {"reasoning_tokens": 4096},
         {"max_pixels": 50176},
+        {"prompt": ["qwen3"]},
+        {"parser": {"a": "b"}},
+        {"seed": -1},
     ],
     ids=str,
 )
@@ -124,6 +186,7 @@ def test_a_settings_file_changes_what_it_names(tmp_path):
         ("temprature: 0.7\n", 'got "temprature"'),
         ("- 1\n", "fields and values"),
         ("a: [", "YAML"),
+        ("max_tokens: -1\n", r"mine.yaml: max_tokens"),
     ):
         file.write_text(content)
         with pytest.raises(InputError, match=message):
@@ -132,8 +195,14 @@ def test_a_settings_file_changes_what_it_names(tmp_path):
 
 def test_the_recipe_is_the_default():
     settings = load_settings(max_tokens=None)
-    assert settings.sampling() == {"temperature": 0.0, "top_p": 1.0, "top_k": 20, "repetition_penalty": 1.0}
+    assert settings.sampling("a") == {"temperature": 0.0, "top_p": 1.0, "top_k": 20, "repetition_penalty": 1.0}
     assert (settings.max_tokens, settings.answers, settings.prompt) == (4096, 1, "qwen3")
+
+
+def test_sampled_answers_have_a_seed_of_their_own():
+    seeds = [load_settings(temperature=0.7, seed=seed).sampling(key)["seed"] for seed in (0, 1) for key in ("a", "b")]
+    assert len(set(seeds)) == 4
+    assert seeds[0] == load_settings(temperature=0.7).sampling("a")["seed"]
 
 
 def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_prediction):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from qwen3vl_rl.evaluation.metrics import AVERAGE, compare, mcnemar_p, summarize, summarize_latency
+from qwen3vl_rl.evaluation.metrics import AVERAGE, average_splits, compare, mcnemar_p, summarize, summarize_latency
 from qwen3vl_rl.grounding import InputError
 
 
@@ -44,6 +44,13 @@ def test_the_average_weighs_splits_alike_and_leaves_amodal_ones_out(make_predict
     assert summarize(rows[-1:])["average"]["of"] == ["toy_amodal_val"]
 
 
+def test_a_split_with_one_amodal_sample_is_amodal_in_any_order(make_prediction):
+    mixed = [make_prediction(number, True, modal=(0.0, 0.0, 9.0, 9.0) if number == 1 else None) for number in range(3)]
+    plain = [make_prediction(number, True, split="toy_testA") for number in range(2)]
+    for rows in ([*mixed, *plain], [*plain, *mixed[::-1]]):
+        assert average_splits(rows) == ["toy_testA"]
+
+
 def test_amodal_splits_also_score_the_visible_part(make_prediction):
     visible = (100.0, 100.0, 300.0, 190.0)  # IoU 0.45 with the whole object, which the model boxes
     split = summarize([make_prediction(0, True, modal=visible)])["splits"]["toy_val"]
@@ -59,13 +66,13 @@ def test_invalid_truncated_and_failed_answers_are_counted(make_prediction):
     counted = (split["acc"], split["invalid_rate"], split["truncated_rate"], split["failed_requests"])
     assert counted == (0.5, 0.5, 0.25, 1)
     assert split["mean_tokens"] == pytest.approx(sum(row.tokens for row in rows) / 3)
-    assert "toy_val" in summarize_latency(rows) and summarize_latency([rows[2]]) == {}
+    assert "toy_val" in summarize_latency(rows, ["toy_val"]) and summarize_latency([rows[2]], ["toy_val"]) == {}
 
 
 def test_latency_leaves_failed_requests_out(make_prediction):
     rows = _run(make_prediction, [True] * 3)
     rows = [replace(rows[0], latency_s=1), replace(rows[1], latency_s=2), replace(rows[2], error="HTTP 500")]
-    latency = summarize_latency(rows)["toy_val"]
+    latency = summarize_latency(rows, ["toy_val"])["toy_val"]
     assert latency == {"mean_s": 1.5, "p50_s": 1.5, "p95_s": pytest.approx(1.95)}
 
 

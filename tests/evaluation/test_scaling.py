@@ -53,7 +53,10 @@ def test_published_points_stand_beside_refcoco_alone(scaled):
     assert not is_on_refcoco(results)
     for result in results["tiny"]:
         result.summary["average"]["of"] = [*published.splits()]
+        result.summary["splits"] = {name: {"samples": split.samples} for name, split in published.splits().items()}
     assert is_on_refcoco(results)
+    results["tiny"][0].summary["splits"]["refcoco_val"]["samples"] -= 1
+    assert not is_on_refcoco(results), "a part of a split is not what was published"
 
 
 def test_the_figure_is_drawn_with_and_without_results(scaled, tmp_path):

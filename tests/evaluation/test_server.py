@@ -188,6 +188,33 @@ def test_requests_that_never_succeed_are_listed_and_counted(
     assert (sum(samples for samples, _ in counts), sum(lost for _, lost in counts)) == (len(questions), len(failed))
 
 
+def test_what_failed_is_asked_again_and_a_lost_clock_is_read_again(server, fault_proxy, world, questions, tmp_path):
+    """Rows that were answered stay as they are, to the byte."""
+    bad, broken = questions[7].sample.sent, [True]
+    folder, rows = tmp_path / "run", lambda: (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    plan = lambda _, request: "400" if broken[0] and f"Locate {bad}" in request else None  # noqa: E731
+    with fault_proxy(server.url, plan) as proxy:
+
+        def complete(**load):
+            settings = load_settings(max_tokens=MAX_TOKENS)
+            run = Run(folder, "evaluated", questions, settings, Endpoint(proxy.url))
+            run.complete(world / "images", Load(concurrency=8, **load))
+            return json.loads((folder / "timing.json").read_text())
+
+        complete()
+        answered = [row for row in rows() if not json.loads(row)["error"]]
+        broken[0] = False
+        complete()
+        assert len(answered) < len(rows()) == len(questions), "left alone until told"
+        complete(retry_failed=True)
+        assert set(answered) < set(rows()) and not any(json.loads(row)["error"] for row in rows())
+        (folder / "timing.json").unlink()  # as after a kill between the last answer and the clock's file
+        whole = rows()
+        timing = complete(alone=2)
+    assert timing["alone"]["requests"] == 2 and timing["resumed"] and "requests_per_s" not in timing
+    assert rows() == whole
+
+
 def test_the_forced_answer_continues_the_very_text_that_was_generated(server, checkpoints, world, questions):
     """Prompt, `<think>`, the reasoning up to its budget, and the answer's beginning: as one prompt, token by token."""
     server.load(str(checkpoints[0]))
@@ -218,7 +245,7 @@ def test_of_several_answers_one_counts_and_all_tokens_do(server, world, question
 def test_pixel_limits_reach_the_model(checkpoints):
     """Shown by the command alone; another server start would cost the suite 20 s."""
     settings = load_settings(min_pixels=1024, max_pixels=2048)
-    command = VLLM.command(checkpoints[0], 100, Path("/images"), settings)
+    command = VLLM.command(checkpoints[0], 100, Path("/images"), settings, 1)
     kwargs = json.loads(command[command.index("--mm-processor-kwargs") + 1])
     processor = AutoProcessor.from_pretrained(checkpoints[0]).image_processor
     grid = processor(images=[Image.new("RGB", (160, 128))], return_tensors="pt", **kwargs)["image_grid_thw"]

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,12 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.evaluation import published
+from qwen3vl_rl.evaluation import formats, published
 from qwen3vl_rl.evaluation.browser import browser_data, spread
 from qwen3vl_rl.evaluation.metrics import is_correct, summarize, summarize_latency
 from qwen3vl_rl.evaluation.report import read_curves, write_report
-from qwen3vl_rl.evaluation.run import Result, read_result
-from qwen3vl_rl.evaluation.table import DASH, accuracy_table, evaluation_tables, group_table, number_table, render
+from qwen3vl_rl.evaluation.run import Result, read_result, read_results
+from qwen3vl_rl.evaluation.table import (
+    DASH,
+    accuracy_table,
+    evaluation_tables,
+    group_table,
+    notes,
+    number_table,
+    render,
+)
 from qwen3vl_rl.grounding import InputError
 
 
@@ -36,8 +45,9 @@ def make_result(make_prediction):
         rows = [
             make_prediction(i, right, split=split) for split, rights in splits.items() for i, right in enumerate(rights)
         ]
-        timing = {"concurrency": 8, "resumed": False, "latency": summarize_latency(rows)}
-        return Result("ours", rows, summarize(rows), timing)
+        summary = summarize(rows)
+        latency = summarize_latency(rows, summary["average"]["of"])
+        return Result("ours", rows, summary, {"concurrency": 8, "resumed": False, "latency": latency})
 
     return make
 
@@ -47,7 +57,7 @@ def test_the_tables_fit_a_terminal_and_hold_every_number(results):
     assert max(map(len, text.splitlines())) <= 100
     assert re.search(r"^base +0\.0 +0\.0 +0\.0 +0\.0 +0\.0$", text, re.MULTILINE)
     lines = {tuple(line.split()[:2]): line for line in text.splitlines() if line}
-    assert lines["base", "8"].split()[2:] == [DASH, DASH, "0.250", "0.250", "0.250"]  # rates: nothing was asked
+    assert lines["base", DASH].split()[2:] == [DASH, DASH, "0.250", "0.250", "0.250"]  # nothing was asked
     order = re.findall(r"^(refshapes_\w+|average) ", text, re.MULTILINE)
     splits = ["refshapes_val", "refshapes_testA", "refshapes_testB", "average", "refshapes_amodal_val"]
     assert order == splits * 2
@@ -117,6 +127,44 @@ def test_csv_of_refcoco_holds_the_published_rows(make_result):
 
 def test_runs_over_other_samples_are_shown_without_differences(results, make_result):
     assert len(evaluation_tables([results[0], make_result({"refshapes_val": [True]})])) == 3
+
+
+def test_differences_that_are_left_out_are_said(results, make_result):
+    assert "differences are left out" in " ".join(notes([results[0], make_result({"refshapes_val": [True]})]))
+    assert "differences are left out" not in " ".join(notes(results))
+
+
+def test_runs_of_one_name_keep_their_own_numbers(finished_runs, tmp_path):
+    folders = [tmp_path / place / "model" for place in ("a", "b")]
+    for old, new in zip(finished_runs[::2], folders, strict=True):
+        shutil.copytree(old, new)
+    results = read_results(folders)
+    assert [result.name for result in results] == ["a/model", "b/model"]
+    for _, _, first, second in group_table(results).rows:
+        assert first.startswith("0.0") and first != second
+    with pytest.raises(InputError, match="every run once"):
+        read_results([folders[0], folders[0]])
+
+
+def test_latex_writes_signs_as_math():
+    assert r"p $<$ 0.001" in formats.latex(formats.Table("t", ("a", "b"), [("x", "p < 0.001")]))
+
+
+def test_the_report_is_made_of_finished_runs_alone(finished_runs, world, tmp_path):
+    page = tmp_path / "joint.html"
+    command = [sys.executable, "-m", "qwen3vl_rl.evaluation.report", *finished_runs[:2]]
+    command += ["--images", world / "images", "--out", page]
+    subprocess.run(list(map(str, command)), check=True, timeout=120)
+    assert "sft" in page.read_text(encoding="utf-8")
+
+
+def test_a_picture_that_cannot_be_decoded_does_not_cost_the_report(results, world, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    broken = images / results[0].predictions[0].image
+    broken.write_bytes(broken.read_bytes()[:200])
+    shown = browser_data(results, images)["samples"]
+    assert shown and results[0].predictions[0].image not in {sample["image"] for sample in shown}
 
 
 def test_no_referent_is_a_line_of_its_own(make_result):
