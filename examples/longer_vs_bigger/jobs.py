@@ -31,7 +31,7 @@ class Experiment:
         self.server = [] if hardware == "cpu" else ["--dtype", "bfloat16", "--gpu-memory-utilization", "0.3"]
 
     def jobs(self) -> list[Job]:
-        return [*self.data(), *self.bigger(), *self.longer(), *self.ablations()]
+        return [*self.data(), *self.bigger(), *self.longer(), *self.ablations(), *self.attribution()]
 
     def data(self) -> Iterator[Job]:
         """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
@@ -61,6 +61,8 @@ class Experiment:
                 ),
                 ("processor",),
             )  # fmt: skip
+        yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / "0",
+                                    "--val", samples.eval),), ("data-0",))  # fmt: skip
 
     def bigger(self) -> Iterator[Job]:
         """The ladder: each rung learns the same, and is asked directly."""
@@ -91,13 +93,21 @@ class Experiment:
             yield self.rl(models[f"rl-{reward}"], f"sft-{rung}-{seed}", seed, f"reward={reward}")
         models["rl-from-direct"] = f"rl-{rung}-from-direct"
         yield self.rl(models["rl-from-direct"], f"direct-{rung}-{seed}", seed)
-        yield self.evaluation(rung, models, "ablations")
+        yield self.evaluation(rung, models, folder="ablations")
         best = f"rl-{rung}-{seed}"
         budgets = python(
-            "qwen3vl_rl.evaluation.scaling", "run", *self.asked(), "--out", self.out / "budgets",
+            "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
             "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
         )  # fmt: skip
         yield Job("budgets", (budgets,), (best,), share=0.33)
+
+    def attribution(self) -> Iterator[Job]:
+        """What of the errors is language: the same images and boxes, asked in two wordings."""
+        for rung in self.config.ladder:
+            models = {"base": f"base-{rung}"}
+            if rung in self.config.longer:
+                models["rl"] = f"rl-{rung}-{self.config.seeds[0]}"
+            yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
 
     # --- one job ----------------------------------------------------------------------------------------------------
 
@@ -123,18 +133,20 @@ class Experiment:
     def export(self, name: str) -> tuple[str, ...]:
         return python("qwen3vl_rl.export", self.out / "runs" / name, self.out / "checkpoints" / name)
 
-    def evaluation(self, rung: str, models: dict[str, str], folder: str | None = None) -> Job:
-        """All models of one shape, by one server."""
+    def evaluation(
+        self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
+        needs: str = "data-0",
+    ) -> Job:  # fmt: skip
+        """All models of one shape, by one server; `models`: name -> job that makes it."""
         folder = folder or rung
-        named = flat(("--model", f"{folder}-{name}={self.checkpoint(job)}") for name, job in models.items())
-        command = python(
-            "qwen3vl_rl.evaluation", *self.asked(), "--out", self.out / "eval" / folder, *named, "--", *self.server
-        )
-        return Job(f"eval-{folder}", (command,), (*models.values(), "data-0"), share=0.33)
+        named = flat(("--model", f"{name}={self.checkpoint(job)}") for name, job in models.items())
+        out = self.out / "eval" / folder
+        command = python("qwen3vl_rl.evaluation", *self.asked(questions), "--out", out, *named, "--", *self.server)
+        return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=0.33)
 
-    def asked(self) -> list:
+    def asked(self, questions: str) -> list:
         data = self.out / "data" / "0"
-        return ["--data", data / "eval", "--images", data / "images", "--max-tokens", self.config.max_tokens]
+        return ["--data", data / questions, "--images", data / "images", "--max-tokens", self.config.max_tokens]
 
     def base(self, rung: str) -> Path:
         return self.out / "checkpoints" / f"base-{rung}"

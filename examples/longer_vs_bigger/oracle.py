@@ -1,0 +1,52 @@
+"""Which errors are of language? Samples of testB in two wordings: as they are, and as simple as the picture allows.
+
+    python -m examples.longer_vs_bigger.oracle --data DATA --seed 0 --val 1000
+
+An oracle that knows the scene says which object is meant by its attributes alone (`the small red star`), where these
+fit no other. Image and box stay. What a model gains by it was lost on the words, not on the picture. Writes
+DATA/oracle/refshapes_{asked,simple}.jsonl for what `refshapes --val` has drawn with this seed.
+"""
+
+import argparse
+import itertools
+from pathlib import Path
+
+from qwen3vl_rl.data.refshapes import SPLITS, Category, Referral, evaluation_row, referrals
+from qwen3vl_rl.data.samples import write_jsonl
+from qwen3vl_rl.grounding import cli
+
+SPLIT = "refshapes_testB"  # relations and ordinals
+
+
+def simplest(referral: Referral) -> Category | None:
+    """The description with the fewest words that fits the target alone, by attributes; None where none does."""
+    target = referral.target
+    choices = itertools.product((None, target.size), (target.colour, None), (target.shape, None))
+    fitting = (Category(*choice) for choice in choices if choice[1] or choice[2])
+    return next((c for c in sorted(fitting, key=words) if c.members(referral.scene) == [referral.query.target]), None)
+
+
+def words(category: Category) -> int:
+    return len(str(category).split())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--val", type=int, required=True, help="samples of the split that there are")
+    args = parser.parse_args()
+    asked, simple = [], []
+    drawn = referrals(f"{SPLIT}-{args.seed}", SPLITS[SPLIT], 0.0)
+    for referral in itertools.islice(drawn, args.val):
+        if (category := simplest(referral)) is not None:
+            row = evaluation_row(referral, f"{SPLIT}/{referral.scene_index:06d}.png")
+            asked.append(row)
+            simple.append(row | {"sent": f"the {category}", "kind": "attribute"})
+    write_jsonl(args.data / "oracle" / "refshapes_asked.jsonl", asked)
+    write_jsonl(args.data / "oracle" / "refshapes_simple.jsonl", simple)
+    print(f"{len(asked)} of {args.val} samples have a simple wording")
+
+
+if __name__ == "__main__":
+    cli(main)
