@@ -7,7 +7,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from qwen3vl_rl.engine import cpu
+from qwen3vl_rl.evaluation.engines import on_cpu
+
+pytestmark = pytest.mark.skipif(not on_cpu(), reason="the GPU's packages are installed")
 
 ROOT = Path(__file__).parents[2]
 REPORT = """
