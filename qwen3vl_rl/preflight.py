@@ -1,4 +1,5 @@
-"""What can be known before a GPU is touched: whether data, model, settings and machine let stage 2 run at all.
+"""What can be known before a GPU is touched: whether data, model, settings and machine let stage 2 run at all. Stage 1
+asks some of it, too (`sft/train.py`).
 
 Every check raises InputError with one line that says what to change. Nothing here imports torch or verl.
 """
@@ -6,7 +7,7 @@ Every check raises InputError with one line that says what to change. Nothing he
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -20,6 +21,7 @@ from qwen3vl_rl.grounding import InputError, row_error
 from qwen3vl_rl.reward import check_settings
 
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
+MAKER = "qwen3vl_rl.data.rl_parquet"
 BATCH_ROWS = 4096
 GIB = 1 << 30
 # Bytes per parameter of verl's FSDP in the update: weights, gradients and two Adam moments, 32-bit floats each.
@@ -31,6 +33,7 @@ SAME_RUN = (
     "algorithm",
     "data.train_files",
     "data.train_batch_size",
+    "trainer.train_files_sha256",
     "actor_rollout_ref.model.path",
     "actor_rollout_ref.rollout.n",
     "actor_rollout_ref.actor.optim.lr",
@@ -42,6 +45,9 @@ def check(config: DictConfig) -> int:
     """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
     launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
+    rows = check_rows(config, "data.train_files")
+    check_rows(config, "data.val_files")
+    launch.note_content(config, "data.train_files")
     launch.check_same_run(config, SAME_RUN)
     check_lengths(config)
     check_ranks(config)
@@ -49,8 +55,6 @@ def check(config: DictConfig) -> int:
     check_engine(config)
     check_gpus(config)
     check_memory(config)
-    rows = check_rows(config, "data.train_files")
-    check_rows(config, "data.val_files")
     return check_steps(config, rows)
 
 
@@ -100,9 +104,13 @@ def check_gpus(config: DictConfig) -> None:
     """This machine has as many GPUs as the recipe takes. A cluster (RAY_ADDRESS) is left to Ray, which counts it."""
     if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS"):
         return
-    wanted, found = config.trainer.n_gpus_per_node, len(gpu_memories_mib())
     if config.trainer.nnodes > 1:
         raise InputError(f"trainer.nnodes={config.trainer.nnodes}: expected RAY_ADDRESS to name the cluster's head")
+    check_gpus_here(config)
+
+
+def check_gpus_here(config: DictConfig) -> None:
+    wanted, found = config.trainer.n_gpus_per_node, len(gpu_memories_mib())
     if wanted > found:
         choices = "gpu1, gpu2, node8" if found else "cpu"
         raise InputError(f"trainer.n_gpus_per_node={wanted}: found {found} GPUs here; hardware={choices}")
@@ -123,19 +131,20 @@ def check_memory(config: DictConfig) -> None:
         )
 
 
-def check_rows(config: DictConfig, key: str) -> int:
-    """Every file is RL parquet and every image is there. Returns the number of rows."""
+def check_rows(config: DictConfig, key: str, columns: Sequence[str] = COLUMNS, maker: str = MAKER) -> int:
+    """Every file is parquet with these columns and every image is there. Returns the number of rows."""
     files = OmegaConf.select(config, key)
-    return sum(check_file(Path(file).expanduser()) for file in ([files] if isinstance(files, str) else files))
+    paths = [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
+    return sum(check_file(path, columns, maker) for path in paths)
 
 
-def check_file(path: Path) -> int:
+def check_file(path: Path, columns: Sequence[str] = COLUMNS, maker: str = MAKER) -> int:
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected RL parquet ({error})") from None
-    if missing := [name for name in COLUMNS if name not in file.schema_arrow.names]:
-        raise InputError(f"{path}: expected RL parquet, found no column {missing[0]}; see qwen3vl_rl.data.rl_parquet")
+        raise InputError(f"{path}: expected parquet of {maker} ({error})") from None
+    if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise InputError(f"{path}: expected parquet of {maker}, found no column {missing[0]}")
     number = 0
     for number, images in enumerate(_images(file), start=1):
         for image in images or []:
@@ -152,6 +161,9 @@ def check_steps(config: DictConfig, rows: int) -> int:
         config.trainer.total_epochs,
         config.trainer.total_training_steps,
     )
+    for name, value in (("data.train_batch_size", batch), ("trainer.total_epochs", epochs)):
+        if value < 1:
+            raise InputError(f"{name}={value}: expected at least 1")
     if rows < batch:
         raise InputError(f"data.train_batch_size={batch}: expected at most the {rows} rows of data.train_files")
     most = rows // batch * epochs

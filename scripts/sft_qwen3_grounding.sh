@@ -15,6 +15,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 size=${1:?must be 2b, 4b or 8b}
 shift
 : "${TRAIN_FILE:?must name the parquet that sft.build_dataset wrote}"
+for word in "$@"; do
+  case $word in
+    trainer.default_local_dir=*) echo "error: $word: expected OUTPUT_DIR and TASK_NAME to name the folder" >&2; exit 2 ;;
+    --cfg | --help | -h) look=1 ;;
+  esac
+done
 unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
 python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
 task=${TASK_NAME:-sft_$size}
@@ -31,6 +37,6 @@ overrides=(
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
 $python -m sft.train "${overrides[@]}" "$@"
-if [[ -f $run/latest_checkpointed_iteration.txt ]]; then # not after --cfg or --help
+if [[ -z ${look:-} ]]; then
   $python -m qwen3vl_rl.export "$run" "$run/hf"
 fi

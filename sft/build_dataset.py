@@ -63,9 +63,21 @@ def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
         return
     if args.reasoning == "traces" and args.traces is None:
         raise InputError("--traces: expected a file, or --reasoning none or cot")
-    traces = read_traces(args.traces) if args.reasoning == "traces" else None
-    for _, _, sample in select_samples(args):
-        yield sample, "" if traces is None else traces.get(sample.id)
+    if args.reasoning == "none":
+        yield from ((sample, "") for _, _, sample in select_samples(args))
+        return
+    traces = read_traces(args.traces)
+    unused = dict.fromkeys(traces)
+    for path, number, sample in select_samples(args):
+        trace = traces.get(sample.id)
+        if trace and sample.id not in unused:
+            raise row_error(path, number, "id", "an id of its own: a trace is of one sample", sample.id)
+        if trace and not trace.fits(sample):
+            raise row_error(path, number, "id", f"the sample that its trace in {args.traces} speaks of", sample.id)
+        unused.pop(sample.id, None)
+        yield sample, trace and trace.reasoning
+    if unused:
+        print(f"{args.traces}: {len(unused)} traces of samples that were not chosen, such as {next(iter(unused))}")
 
 
 def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
@@ -90,7 +102,10 @@ def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]
         raise row_error(path, number, "conversations", expected, text)
     sides = (row.get("width"), row.get("height")) * 2
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
-    known = {name: row[name] for name in ("id", "image", "width", "height") if name in row}
+    known = {name: row[name] for name in ("id", "image", "width", "height", "modal_bbox") if name in row}
+    if ("amodal" in conversation_turn(path, number, row, "human").lower()) != ("modal_bbox" in known):
+        expected = "modal_bbox beside a human turn that asks for the amodal box, and beside no other"
+        raise row_error(path, number, "conversations", expected, row.get("modal_bbox"))
     sent = row.get("sent", json.loads(label[1], strict=False))
     sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
     return sample, reasoning.removeprefix("<think>").strip()
@@ -129,23 +144,26 @@ class Selection:
 
 def build(args: argparse.Namespace) -> None:
     check = TokenCheck(args.processor, args.max_length) if args.processor else None
+    if args.check_rows < 0:
+        raise InputError(f"--check-rows: expected at least 0, got {args.check_rows}")
     selection = Selection(args.images, check, judge=args.reasoning == "cot")
     rows = selection.rows(reasoned_samples(args))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
-    rows = at_least_one(rows, f"{args.traces or args.samples[0]}: expected reasoning of the chosen samples, found none")
-    count = write_rows(args.out, rows, SFT_SCHEMA)
-    write_jsonl(args.out.with_name(f"{args.out.stem}.left_out.jsonl"), selection.left_out)
+    try:
+        count = write_rows(args.out, at_least_one(rows, selection), SFT_SCHEMA)
+    finally:
+        write_jsonl(args.out.with_name(f"{args.out.stem}.left_out.jsonl"), selection.left_out)
     note = "" if check else "; tokens not checked, for want of --processor"
     print(f"{args.out}: {count} rows{selection.summary()}{note}")
 
 
-def at_least_one(rows: Iterable[dict], message: str) -> Iterator[dict]:
+def at_least_one(rows: Iterable[dict], selection: Selection) -> Iterator[dict]:
     """`rows` unchanged. Raises InputError where there are none."""
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
-        raise InputError(message)
+        raise InputError(f"no row is left{selection.summary()}")
     yield first
     yield from rows
 

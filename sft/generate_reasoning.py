@@ -10,7 +10,7 @@ with the check's name; `--retry-rejected` asks for these again.
 
 Rows are written as they come. Killed at any moment, the same command goes on with what is missing. Where the endpoint
 failed in every attempt, the sample stays open: it is listed in `NAME.failed.jsonl`, the exit code is 1, and the same
-command asks again. Where nothing is answered at all, the run gives up early.
+command asks again. Where the endpoint itself fails again and again, the run gives up early.
 """
 
 import argparse
@@ -31,18 +31,23 @@ from tqdm import tqdm
 from qwen3vl_rl.data.parquet import add_arguments, select_samples
 from qwen3vl_rl.data.samples import Sample, write_jsonl
 from qwen3vl_rl.grounding import InputError, cli, px_to_1000
-from sft.traces import RowFile, objection
+from sft.traces import RowFile, objection, sample_hash
 
 PROMPTS = Path(__file__).parent / "prompts"
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint names a time
 OUTLINE = (0, 255, 0)
 JPEG_QUALITY = 90
-GIVE_UP = 20  # samples without any answer
+GIVE_UP = 20  # failures of the endpoint in a row
 PASSING = {408, 409, 425, 429}  # HTTP codes that pass with time; besides all from 500 on
+OF_THE_ENDPOINT = {401, 402, 403, 404}  # a key, an account, an address or a model, whatever the sample
 
 
 class RequestFailed(Exception):
-    """The endpoint failed in every attempt, or refused the request for good."""
+    """The endpoint failed in every attempt, or refused the request for good. `of_endpoint`: whatever the sample is."""
+
+    def __init__(self, failure: str, of_endpoint: bool):
+        super().__init__(failure)
+        self.of_endpoint = of_endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +121,13 @@ async def ask(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict) -> Re
                     return read_reply(await response.json(content_type=None))
                 failure = f"HTTP {response.status}: {(await response.text())[:200]}"
                 if response.status < 500 and response.status not in PASSING:
-                    raise RequestFailed(failure)
+                    raise RequestFailed(failure, response.status in OF_THE_ENDPOINT)
                 wait_s = retry_after_s(response.headers.get("Retry-After")) or wait_s
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             failure = f"{type(error).__name__}: {error}"[:200]
         if attempt < endpoint.attempts:
             await asyncio.sleep(wait_s)
-    raise RequestFailed(f"{failure} (attempt {endpoint.attempts} of {endpoint.attempts})")
+    raise RequestFailed(f"{failure} (attempt {endpoint.attempts} of {endpoint.attempts})", True)
 
 
 def read_reply(reply: object) -> Reply:
@@ -159,17 +164,14 @@ class Run:
     checks: Counter = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
+    in_vain: int = 0  # failures of the endpoint since its last reply
+    gave_up: str | None = None  # the failure at which the run ends; once said, it stays
 
     def __post_init__(self) -> None:
-        """Earlier runs' tokens count, too."""
+        """Earlier starts' tokens count, too."""
         for row in (*self.accepted.rows, *self.rejected.rows):
             self.input_tokens += row.get("input_tokens", 0)
             self.output_tokens += row.get("output_tokens", 0)
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether nothing was ever answered: a wrong name or key, an endpoint that is down."""
-        return len(self.failed) >= GIVE_UP and not self.checks
 
     async def trace(self, http: aiohttp.ClientSession, sample: Sample) -> None:
         """Ask for one trace and write down what came of it."""
@@ -178,16 +180,21 @@ class Run:
             reply = await ask(http, self.endpoint, body)
         except (RequestFailed, OSError) as failure:  # OSError: an image that breaks off behind its header
             self.failed.append({"id": sample.id, "failure": str(failure)})
+            self.in_vain += getattr(failure, "of_endpoint", False)
+            if self.in_vain >= GIVE_UP:
+                self.gave_up = self.gave_up or str(failure)
             return
+        self.in_vain = 0
         self.input_tokens += reply.input_tokens
         self.output_tokens += reply.output_tokens
         cost = {"model": self.endpoint.model, "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+        name = {"id": sample.id, "of": sample_hash(sample)}
         if check := objection(reply.text, sample, reply.finish_reason):
             self.checks[check] += 1
-            self.rejected.append({"id": sample.id, "check": check, "text": reply.text, **cost})
+            self.rejected.append({**name, "check": check, "text": reply.text, **cost})
         else:
             self.checks["accepted"] += 1
-            self.accepted.append({"id": sample.id, "reasoning": reply.text, **cost})
+            self.accepted.append({**name, "reasoning": reply.text, **cost})
 
     def spent(self) -> str:
         tokens = f"{self.input_tokens:,} + {self.output_tokens:,} tokens"
@@ -203,12 +210,11 @@ async def trace_all(run: Run, samples: list[Sample], concurrency: int) -> None:
     bar = tqdm(total=len(samples), desc="traces", unit="sample")
 
     async def worker(http: aiohttp.ClientSession, mine: Iterator[Sample]) -> None:
-        for sample in mine:
-            if run.hopeless:
-                return
+        while not run.gave_up and (sample := next(mine, None)) is not None:
             await run.trace(http, sample)
             bar.update()
-            bar.set_postfix_str(f"{len(run.failed)} failed, {run.spent()}")
+            failing = f", {run.in_vain} in a row: {run.failed[-1]['failure'][:40]}" if run.in_vain else ""
+            bar.set_postfix_str(f"{len(run.failed)} failed{failing}, {run.spent()}")
 
     connector = aiohttp.TCPConnector(limit=0)  # the number of workers is the limit
     with bar:
@@ -233,6 +239,16 @@ def unique(samples: Iterable[Sample]) -> list[Sample]:
     return list(found.values())
 
 
+def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
+    """Raises InputError where an accepted trace speaks of another sample than the one that has its id now."""
+    of = {row["id"]: row.get("of") for row in accepted.rows}
+    for sample in samples:
+        if (earlier := of.get(sample.id)) is not None and earlier != sample_hash(sample):
+            raise InputError(
+                f'--samples: the trace of "{sample.id}" in --out is of another sample; choose another --out'
+            )
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -246,7 +262,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one attempt")
     parser.add_argument("--input-price", type=float, default=0.0, help="dollars per million tokens")
     parser.add_argument("--output-price", type=float, default=0.0, help="dollars per million tokens")
-    parser.add_argument("--retry-rejected", action="store_true", help="forget rejected traces and ask again")
+    parser.add_argument(
+        "--retry-rejected", action="store_true", help="ask for the rejected ones of these samples again"
+    )
     args = parser.parse_args()
     if not args.base_url.startswith(("http://", "https://")):
         raise InputError(f"--base-url: expected http(s)://…/v1, got {args.base_url}")
@@ -269,9 +287,8 @@ def generate(args: argparse.Namespace) -> int:
     )
     samples = unique(sample for _, _, sample in select_samples(args))
     run = Run(endpoint, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))
-    if args.retry_rejected:
-        run.rejected.clear()
-    done = run.accepted.ids | run.rejected.ids
+    check_same_samples(run.accepted, samples)
+    done = run.accepted.ids if args.retry_rejected else run.accepted.ids | run.rejected.ids
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{args.out}: {len(samples) - len(missing)} of {len(samples)} samples done before, {len(missing)} to ask for")
     try:
@@ -280,11 +297,12 @@ def generate(args: argparse.Namespace) -> int:
         if not isinstance(error := group.exceptions[0], OSError):
             raise
         raise InputError(f"{args.out}: {error.strerror}; the same command goes on from here") from None
+    unasked = missing[len(run.failed) + run.checks.total() :] if run.gave_up else []
     write_jsonl(beside(args.out, "failed"), run.failed)
     counts = ", ".join(f"{name} {count}" for name, count in run.checks.most_common()) or "nothing"
-    print(f"{args.out}: {counts}; {len(run.failed)} open; {run.spent()}")
-    if run.hopeless:
-        raise InputError(f"--base-url: expected an endpoint that answers, got {run.failed[0]['failure']}")
+    print(f"{args.out}: {counts}; {len(run.failed)} failed, {len(unasked)} not asked; {run.spent()}")
+    if run.gave_up:
+        raise InputError(f"--base-url: {GIVE_UP} failures in a row, at last: {run.gave_up}; the same command goes on")
     return len(run.failed)
 
 

@@ -1,13 +1,17 @@
 """Reasoning traces: what makes one acceptable, and the files that keep them.
 
-Accepted traces are jsonl rows `id`, `reasoning` and what they cost; rejected ones stand beside them, in
-`NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row, and either holds a sample once.
+Accepted traces are jsonl rows `id`, `of`, `reasoning` and what they cost; rejected ones stand beside them, in
+`NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row. A sample is accepted once; it is
+rejected as often as it was asked for in vain. `of` tells which sample the id meant: a trace of another one under the
+same id is refused.
 """
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,14 +22,21 @@ from qwen3vl_rl.grounding import InputError, iou, parse_box_1000, px_to_1000, ro
 WORDS = (5, 120)  # one or two sentences, generously
 MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box
 
-# What would break the answer: the end of the reasoning, special tokens, the fence around the box.
-MARKS = ("think>", "<|", "```")
+# What would break the answer or the row: the end of the reasoning, special tokens, the fence around the box, and what
+# verl takes for the place of a picture.
+MARKS = ("think>", "<|", "```", "<image>", "<video>", "<audio>")
 
 _NO_WORD = re.compile(r"\W+")
 # That something was drawn, or that the answer was known.
 _LEAK = re.compile(
-    r"""\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?(?:box|rectangle|outlin(?:e|ing)|frame|border|contour|line|highlight)
-    |\boutlined\s+(?:in\s+green|target|object|region|area)
+    r"""(?<!\bwith\sa\s)(?<!\bwith\sthe\s)\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?
+        (?:box|rectangle|outlin(?:e|ing)|frame|border|contour|line|highlight)
+    |\bin(?:side)?\s+(?:the|a)\s+green\s+square\b
+    |\b(?:outlined|highlighted|boxed|framed)\s+(?:in\s+green|target|object|region|area|person|man|woman|boy|girl|child
+        |animal|item|one|thing|figure|shape)
+    |\b(?:target|answer|location)\s+(?:is|was)\s+(?:already\s+)?(?:given|known|provided|specified)
+    |\b(?:inside|within)\s+the\s+(?:rectangle|box|frame)\b
+    |\bthe\s+(?:user|prompt|question)\s+(?:wants|asks|says|gives|provides|specifies)\b|\bthe\s+model\s+would\b
     |\b(?:bounding|drawn|highlighted|marked|annotated|given|provided|indicated|specified)\s+
         (?:box|rectangle|outline|frame|target|coordinates?|region|area)\b
     |\b(?:ground[\s-]?truth|annotations?|coordinates?|bbox(?:_2d)?)\b
@@ -37,8 +48,10 @@ _LEAK = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _REFUSAL = re.compile(
-    r"""\b(?:i(?:'m|\s+am)\s+(?:sorry|unable|not\s+able)|i\s+(?:can(?:'t|not|\s+not)|apologi[sz]e)|as\s+an\s+ai\b
-    |(?:cannot|can't|unable\s+to)\s+(?:assist|help|comply|process|see\s+the\s+image|view)|analysis\s+failed)""",
+    r"""^\W*i\s+can(?:'t|not|\s+not)\b
+    |\b(?:i(?:'m|\s+am)\s+(?:sorry|unable|not\s+able)|i\s+apologi[sz]e|as\s+an\s+ai\b
+    |(?:cannot|can't|can\s+not|unable\s+to)\s+(?:assist|help|comply|process|provide|answer|identify|determine|see\s+(?:the|an|any)\s+image|view|access)
+    |analysis\s+failed)""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -92,8 +105,22 @@ def objection(text: str, sample: Sample, finish_reason: str = "stop") -> str | N
     return next((name for name, objects in CHECKS.items() if objects(text, sample, finish_reason)), None)
 
 
-def read_traces(path: Path) -> dict[str, str]:
-    """Reasoning by sample id. Raises InputError for a row that is malformed, or would break the answer's format."""
+def sample_hash(sample: Sample) -> str:
+    """Of what a trace speaks of: expression, image and box. Ids are often no more than a file's name and a row."""
+    return hashlib.sha256(repr((sample.sent, sample.image, sample.xyxy_px)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    reasoning: str
+    of: str | None  # `sample_hash` of its sample, where the row says so
+
+    def fits(self, sample: Sample) -> bool:
+        return self.of is None or self.of == sample_hash(sample)
+
+
+def read_traces(path: Path) -> dict[str, Trace]:
+    """By sample id. Raises InputError for a row that is malformed, or would break the answer's format."""
     traces = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         reasoning = row.get("reasoning")
@@ -102,7 +129,7 @@ def read_traces(path: Path) -> dict[str, str]:
         if not isinstance(reasoning, str) or not reasoning.strip() or any(mark in reasoning for mark in MARKS):
             expected = f"a text without {', '.join(MARKS)}"
             raise row_error(path, number, "reasoning", expected, reasoning)
-        traces[row["id"]] = reasoning.strip()
+        traces[row["id"]] = Trace(reasoning.strip(), row.get("of"))
     return traces
 
 
@@ -130,10 +157,6 @@ class RowFile:
         while line:
             line = line[os.write(self._file, line) :]
         self.ids.add(row["id"])
-
-    def clear(self) -> None:
-        os.ftruncate(self._file, 0)
-        self.ids.clear()
 
     def close(self) -> None:
         os.close(self._file)

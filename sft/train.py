@@ -10,14 +10,15 @@ import sys
 from pathlib import Path
 
 import hydra
-import pyarrow.parquet as pq
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import is_trained, mend_record
+from qwen3vl_rl.engine.checkpoints import is_trained, keep_newest, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
+COLUMNS_OF_FILE = ("messages", "images")
 # Settings that make two starts one run. The number of GPUs, too: verl names the shards of a checkpoint by them.
 SAME_RUN = (
     "model.path",
@@ -25,6 +26,7 @@ SAME_RUN = (
     "model.override_config.freeze_vision",
     "data.train_files",
     "data.train_batch_size",
+    "trainer.train_files_sha256",
     "pixels.sft",
     "optim.lr",
     "trainer.nnodes",
@@ -33,13 +35,8 @@ SAME_RUN = (
 
 
 def train(config: DictConfig) -> None:
-    files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
-    launch.check_paths(config, "model.path", *files)
-    launch.check_same_run(config, SAME_RUN)
-    rows = {key: check_rows(config, key) for key in files}
+    steps = check(config)
     folder = Path(config.trainer.default_local_dir)
-    steps = config.trainer.total_training_steps
-    steps = steps or rows["data.train_files"] // config.data.train_batch_size * config.trainer.total_epochs
     if is_trained(config, steps):
         print(f"{folder}: all {steps} steps are trained")
         return
@@ -48,16 +45,43 @@ def train(config: DictConfig) -> None:
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
+    if config.trainer.max_ckpt_to_keep:
+        keep_newest(folder, config.trainer.max_ckpt_to_keep)
 
 
-def check_rows(config: DictConfig, key: str) -> int:
-    """The rows of `key`. Raises InputError for less than a batch: verl drops such a rest, and works on nothing."""
-    files = OmegaConf.select(config, key)
-    files = [files] if isinstance(files, str) else files
-    rows, batch = sum(pq.ParquetFile(path).metadata.num_rows for path in files), config.data.train_batch_size
-    if rows < batch:
-        raise InputError(f"{key}: expected at least the {batch} rows of data.train_batch_size, found {rows}")
-    return rows
+def check(config: DictConfig) -> int:
+    """What can be known before anything starts; raises InputError with what to change. Returns the number of steps."""
+    files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
+    launch.check_paths(config, "model.path", *files)
+    rows = {key: preflight.check_rows(config, key, COLUMNS_OF_FILE, "sft.build_dataset") for key in files}
+    launch.note_content(config, "data.train_files")
+    launch.check_same_run(config, SAME_RUN)
+    steps = preflight.check_steps(config, rows["data.train_files"])
+    if (found := rows.get("data.val_files", steps * config.data.train_batch_size)) < config.data.train_batch_size:
+        batch = config.data.train_batch_size  # verl drops what is less, and works on nothing
+        raise InputError(f"data.val_files: expected at least the {batch} rows of data.train_batch_size, found {found}")
+    check_settings(config)
+    if config.trainer.device != "cpu" and config.trainer.nnodes == 1:
+        preflight.check_gpus_here(config)
+    return steps
+
+
+def check_settings(config: DictConfig) -> None:
+    """Settings that verl 0.9.1 accepts, and fails on or bends later. Raises InputError."""
+    data, trainer, sequence_parallel = config.data, config.trainer, config.engine.ulysses_sequence_parallel_size
+    ranks = trainer.n_gpus_per_node * trainer.nnodes
+    if ranks % sequence_parallel or data.train_batch_size % (ranks // sequence_parallel):
+        raise InputError(
+            f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
+            f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
+        )
+    if trainer.test_freq != -1 and not data.val_files:
+        raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
+    if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:
+        raise InputError(
+            f"data.max_token_len_per_gpu={data.max_token_len_per_gpu}: expected room for one sample of data.max_length="
+            f"{data.max_length} tokens; lower that, too"
+        )
 
 
 @hydra.main(config_path="config", config_name="sft", version_base=None)

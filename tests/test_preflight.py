@@ -132,7 +132,9 @@ def test_rows_are_counted_and_their_images_must_be_there(config, tmp_path):
         preflight.check_rows(config, "data.train_files")
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"text", "expected RL parquet"), (None, "found no column images")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"text", "expected parquet of qwen3vl_rl"), (None, "found no column images")]
+)
 def test_other_files_are_refused(tmp_path, content, message):
     if content:
         (tmp_path / "file").write_bytes(content)

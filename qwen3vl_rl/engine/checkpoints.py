@@ -44,6 +44,14 @@ def remove_others(run: Path) -> None:
             shutil.rmtree(run / f"global_step_{step}")
 
 
+def keep_newest(run: Path, count: int) -> None:
+    """Remove every checkpoint but the `count` newest whole ones. verl counts those alone that one start has saved."""
+    latest = latest_step(run)
+    whole = [step for step in _steps(run) if latest is not None and step <= latest]
+    for step in whole[:-count]:
+        shutil.rmtree(run / f"global_step_{step}")
+
+
 def mend_record(run: Path) -> None:
     """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
     if (step := latest_step(run)) is not None:

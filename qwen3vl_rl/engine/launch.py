@@ -4,6 +4,7 @@ Of a run in FOLDER (`trainer.default_local_dir`): `recipe.yaml` is the composed 
 its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `global_step_*` the checkpoints.
 """
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -11,12 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
 
 from omegaconf import DictConfig, OmegaConf
 
+from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
@@ -52,6 +55,16 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
                 raise InputError(f"{key}: no such file or folder: {path}")
 
 
+def note_content(config: DictConfig, key: str) -> None:
+    """Put a hash of the files that `key` names into the recipe, as `trainer.train_files_sha256`: a file may be written
+    anew under its old name, and a run that went on with it would mix two sets of data."""
+    value, digest = OmegaConf.select(config, key), hashlib.sha256()
+    for path in [value] if isinstance(value, str) else value:
+        with Path(path).expanduser().open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    OmegaConf.update(config, "trainer.train_files_sha256", digest.hexdigest(), force_add=True)
+
+
 def is_hub_name(model: str) -> bool:
     """Whether `model` reads as `owner/name` of the Hugging Face hub, and not as a path below a folder that is here."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model)) and not Path(model).parent.exists()
@@ -84,8 +97,15 @@ def _first_difference(key: str, old: object, new: object) -> str:
 def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
     """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics.
 
-    Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`.
+    Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`. Raises InputError
+    where another run is at work in its folder.
     """
+    each_node_launches = config.trainer.get("nnodes", 1) > 1 and "ray_kwargs" not in config  # torchrun, into one folder
+    with nullcontext() if each_node_launches else alone_in(Path(config.trainer.default_local_dir)):
+        _run_alone(config, command, columns)
+
+
+def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
     if config.trainer.device == "cpu":
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()
@@ -155,8 +175,9 @@ def _reason(code: int, log: Path, begin: int) -> str:
         text = file.read().decode(errors="replace")
     if fatal := re.findall(rf"{FATAL} (.*)", text):
         return fatal[-1]
-    exceptions = re.findall(r"^\w[\w.]*(?:Error|Exception)\b.*", text, re.MULTILINE)
-    return exceptions[-1] if exceptions else f"exit code {code}"
+    exceptions = re.findall(r"^(?:\[rank\d+\]: *)?(\w[\w.]*(?:Error|Exception)\b.*)", text, re.MULTILINE)
+    causes = [line for line in exceptions if "ChildFailedError" not in line]  # torchrun's own, which tells nothing
+    return causes[-1] if causes else exceptions[-1] if exceptions else f"exit code {code}"
 
 
 def _next_metrics_file(folder: Path) -> Path:

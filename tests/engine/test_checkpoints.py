@@ -11,6 +11,7 @@ from qwen3vl_rl.engine.checkpoints import (
     VALIDATION,
     best_step,
     is_trained,
+    keep_newest,
     latest_step,
     mend_record,
     remove_others,
@@ -44,6 +45,14 @@ def test_a_run_that_saved_nothing_has_no_checkpoint(run):
     assert (latest_step(folder), best_step(folder)) == (None, None)
     mend_record(folder)
     assert latest_step(folder) is None
+
+
+def test_the_newest_whole_ones_are_kept(run):
+    folder = run("6", dict.fromkeys((2, 4, 6, 8)))  # 8 is half written
+    keep_newest(folder, 2)
+    assert sorted(path.name for path in folder.glob("global_step_*")) == [f"global_step_{n}" for n in (4, 6, 8)]
+    keep_newest(folder, 5)
+    assert len(list(folder.glob("global_step_*"))) == 3
 
 
 def test_an_empty_record_stands_for_the_newest(run):

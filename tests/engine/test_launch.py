@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError
 
@@ -56,6 +57,10 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
     [
         ("raise SystemExit(7)", "exit code 7"),
         ("raise ValueError('first') from KeyError('cause')", "ValueError: first"),
+        (
+            "print('[rank0]: ValueError: the cause'); raise type('ChildFailedError', (Exception,), {})()",
+            "ValueError: the cause",
+        ),
         ("print('(Task pid=7) Fatal' 'Error: server has died'); raise ValueError('of the driver')", "server has died"),
     ],
 )
@@ -153,3 +158,8 @@ def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_i
         time.sleep(0.2)
     assert run.wait(60) == 128 + number
     assert not any(is_alive(pid) for pid in (tmp_path / "pids").read_text().split())
+
+
+def test_a_folder_has_one_run_at_a_time(config, trainer, tmp_path):
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="expected no other run that writes it"):
+        launch.run(config, trainer("pass"), {})

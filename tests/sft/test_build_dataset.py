@@ -71,6 +71,25 @@ def test_samples_without_a_trace_are_left_out_and_listed(build, world, tmp_path)
     assert Path(rows[0]["images"][0]) == (world / "images" / sample.image).resolve()
 
 
+def test_a_trace_of_another_sample_under_the_same_id_is_refused(build, world, tmp_path):
+    rows = [json.loads(line) for line in (world / "refshapes_train_traces.jsonl").open()]
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text("".join(json.dumps(row | {"of": "0" * 16}) + "\n" for row in rows))
+    code, screen, _, _ = build("--traces", traces)
+    assert code == 2 and 'row 1: field "id": expected the sample that its trace' in screen
+
+
+def test_samples_that_share_an_id_are_refused_and_traces_left_over_are_said(build, world, tmp_path):
+    lines = (world / "refshapes_train.jsonl").read_text().splitlines()
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text("\n".join([*lines[:3], lines[1]]) + "\n")
+    traces = world / "refshapes_train_traces.jsonl"
+    code, screen, _, _ = build("--traces", traces, samples=twice)
+    assert code == 2 and 'twice.jsonl: row 4: field "id"' in screen
+    code, screen, _, _ = build("--traces", traces, "--rows", ":3")
+    assert code == 0 and "9 traces of samples that were not chosen" in screen
+
+
 def test_direct_answers_need_no_trace(build):
     code, screen, rows, left_out = build("--reasoning", "none", "--check-rows", 12)
     assert code == 0, screen
@@ -102,6 +121,15 @@ def test_released_conversations_are_read_judged_and_written_in_our_form(build, t
     (row,) = rows
     assert row["messages"][0]["content"] == "<image>" + PROMPTS["qwen3"].format(sent="the man on the left")
     assert row["messages"][1]["content"] == target_text(REASONING, (250, 100, 750, 900), "the man on the left")
+
+
+def test_an_amodal_conversation_stays_amodal():
+    row = released_row(modal_bbox=[100, 40, 200, 160])
+    with pytest.raises(InputError, match='field "conversations": expected modal_bbox beside a human turn'):
+        parse_conversation(Path("f"), 1, row)
+    row["conversations"][0]["value"] = "<image>\nLocate the man on the left amodally"
+    sample, _ = parse_conversation(Path("f"), 1, row)
+    assert sample.modal_xyxy_px == (100, 40, 200, 160) and sample.prompt_name == "qwen3_amodal"
 
 
 def test_a_conversation_may_open_the_think_block_and_escape_its_label():
@@ -137,7 +165,7 @@ def test_bad_conversations_are_named(changes, field):
     [
         ([], "--traces: expected a file"),
         (["--reasoning", "none", "--processor", "nowhere/at/all"], "--processor: expected a checkpoint"),
-        (["--reasoning", "none", "--max-length", "10"], "expected reasoning of the chosen samples, found none"),
+        (["--reasoning", "none", "--max-length", "10"], "no row is left; left out: 12 too long"),
         (["--reasoning", "cot"], "expected a gpt turn of reasoning"),
     ],
 )

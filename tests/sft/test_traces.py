@@ -1,17 +1,17 @@
 """Named checks refuse what must not become training text; the row file survives being killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.grounding import InputError
-from sft.traces import RowFile, objection, read_traces
+from sft.traces import RowFile, Trace, objection, read_traces, sample_hash
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = Sample("7", "a.jpg", 640, 480, "the man in the green box truck", (64.0, 48.0, 320.0, 240.0))
@@ -26,6 +26,9 @@ GOOD = "A man sits behind the wheel of the truck on the left, while the other pe
         "Two boxes of fruit stand on the table; the green one is nearer to the camera than the red one.",
         "The frame of the picture cuts off the second man, so the driver of the truck is meant.",
         "The target spans [100, 100, 500, 500], the driver's seat of the truck at the left.",
+        "The bicycle with the green frame leans on the truck, so the man beside it is not meant.",
+        "Behind the door I can't see his feet, but the man in the truck holds the wheel.",
+        "Green squares from left to right, first: the driver of the truck.",
     ],
 )
 def test_honest_reasoning_is_accepted(text):
@@ -52,6 +55,13 @@ def test_honest_reasoning_is_accepted(text):
         ("There is a box around the man behind the wheel.", "leak"),
         ("The target given to me is the man behind the wheel.", "leak"),
         ("The outlined object is the man behind the wheel of the truck.", "leak"),
+        ("The outlined person sits behind the wheel of the truck.", "leak"),
+        ("The object in the green square is the man behind the wheel.", "leak"),
+        ("The man inside the rectangle sits behind the wheel.", "leak"),
+        ("Since the target is given, I describe the man behind the wheel.", "leak"),
+        ("Okay, the user wants me to describe the man behind the wheel.", "leak"),
+        ("A man of <image> sits behind the wheel of the truck.", "tags"),
+        ("I can't see anything of what you describe in this picture.", "refusal"),
         ("The ground truth shows the man behind the wheel of the truck.", "leak"),
         ("The man is on the right, at [600, 600, 900, 900], behind the wheel.", "box"),
     ],
@@ -121,11 +131,6 @@ def test_a_place_that_cannot_be_written_ends_in_one_line(tmp_path):
         RowFile(tmp_path / "file" / "rows.jsonl")
 
 
-def test_cleared_rows_are_gone(tmp_path):
-    file = RowFile(tmp_path / "rows.jsonl")
-    file.append({"id": "1"})
-    file.clear()
-    file.append({"id": "2"})
-    assert (tmp_path / "rows.jsonl").read_text() == '{"id": "2"}\n'
-    assert file.ids == {"2"}
-    assert os.path.getsize(tmp_path / "rows.jsonl") == 12
+def test_a_trace_fits_its_sample_alone():
+    mine, other = sample_hash(SAMPLE), sample_hash(replace(SAMPLE, sent="another"))
+    assert Trace(GOOD, None).fits(SAMPLE) and Trace(GOOD, mine).fits(SAMPLE) and not Trace(GOOD, other).fits(SAMPLE)

@@ -14,10 +14,14 @@ from sft.train import train
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
 
 
+def rows_of(count: int) -> pd.DataFrame:
+    return pd.DataFrame({"messages": range(count), "images": [[__file__]] * count})
+
+
 @pytest.fixture
 def recipe(tmp_path):
     """`recipe(*overrides)`: of the tiny size, with 70 rows of data, which are two steps."""
-    pd.DataFrame({"messages": range(70)}).to_parquet(tmp_path / "rows.parquet")
+    rows_of(70).to_parquet(tmp_path / "rows.parquet")
     assert launch.verl_config()  # the resolver that finds verl's own configs
 
     def make(*overrides: str) -> DictConfig:
@@ -35,16 +39,60 @@ def checkpointed(recipe, tmp_path):
     """A folder that holds a run of `recipe()` after step 2, an epoch."""
     (tmp_path / "run" / "global_step_2").mkdir(parents=True)
     (tmp_path / "run" / launch.LATEST).write_text("2")
-    OmegaConf.save(recipe(), tmp_path / "run" / launch.RECIPE)
+    config = recipe()
+    launch.note_content(config, "data.train_files")
+    OmegaConf.save(config, tmp_path / "run" / launch.RECIPE)
 
 
-@pytest.mark.parametrize("key", ["data.train_files", "data.val_files"])
-def test_less_than_a_batch_of_rows_is_refused(recipe, key, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("data.train_files", "data.train_batch_size=64: expected at most the 63 rows of data.train_files"),
+        ("data.val_files", "data.val_files: expected at least the 64 rows of data.train_batch_size, found 63"),
+    ],
+)
+def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
     config = recipe("data.train_batch_size=64", f"data.val_files={tmp_path}/rows.parquet")
-    pd.DataFrame({"messages": range(63)}).to_parquet(tmp_path / "few.parquet")
+    rows_of(63).to_parquet(tmp_path / "few.parquet")
     OmegaConf.update(config, key, [f"{tmp_path}/few.parquet"])
-    with pytest.raises(InputError, match=f"{key}: expected at least the 64 rows of data.train_batch_size, found 63"):
+    with pytest.raises(InputError, match=message):
         train(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.train_batch_size=0"], "data.train_batch_size=0: expected at least 1"),
+        (["trainer.total_epochs=0"], "trainer.total_epochs=0: expected at least 1"),
+        (["trainer.total_training_steps=5"], "trainer.total_epochs=3 gives enough"),
+        (["trainer.n_gpus_per_node=3"], "expected a multiple of the 3 GPUs"),
+        (["trainer.test_freq=2"], "expected data.val_files beside it"),
+        (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
+        (["hardware=gpu1"], "found 0 GPUs here"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_settings_that_would_fail_later_are_refused(recipe, overrides, message, monkeypatch):
+    monkeypatch.setattr("qwen3vl_rl.preflight.gpu_memories_mib", lambda: [])
+    with pytest.raises(InputError, match=message):
+        train(recipe(*overrides))
+
+
+def test_other_files_and_missing_images_are_named(recipe, tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match="expected parquet of sft"):
+        train(recipe())
+    rows = rows_of(70)
+    rows["images"] = [[__file__]] * 69 + [["gone.png"]]
+    rows.to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match='row 70: field "images": expected an image that exists'):
+        train(recipe())
+
+
+def test_other_data_under_the_same_name_is_another_run(recipe, checkpointed, tmp_path):
+    rows_of(71).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"holds a run with another trainer\.train_files_sha256"):
+        train(recipe())
 
 
 def test_a_finished_run_says_so_and_starts_nothing(recipe, checkpointed, capsys, tmp_path):
