@@ -24,20 +24,21 @@ COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
 MAKER = "qwen3vl_rl.data.rl_parquet"
 BATCH_ROWS = 4096
 GIB = 1 << 30
-# Bytes per parameter of verl's FSDP in the update: weights, gradients and two Adam moments, 32-bit floats each.
-TRAINING_BYTES = 16
 ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
-# Settings that make two starts one run; the others (logging, saving, the machine) may change when it is resumed.
+# Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
+# (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
 SAME_RUN = (
     "reward.custom_reward_function",
     "algorithm",
-    "data.train_files",
-    "data.train_batch_size",
+    *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
+    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length")),
     "trainer.train_files_sha256",
-    "actor_rollout_ref.model.path",
-    "actor_rollout_ref.rollout.n",
-    "actor_rollout_ref.actor.optim.lr",
-    "actor_rollout_ref.actor.policy_loss",
+    *(f"actor_rollout_ref.model.{name}" for name in ("path", "lora_rank", "override_config.freeze_vision")),
+    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "temperature", "top_p", "top_k")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "clip_ratio", "entropy_coeff")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("use_kl_loss", "kl_loss_coef", "kl_loss_type")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs")),
+    *(f"actor_rollout_ref.actor.optim.{name}" for name in ("lr", "lr_scheduler_type", "lr_warmup_steps")),
 )
 
 
@@ -47,11 +48,15 @@ def check(config: DictConfig) -> int:
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     rows = check_rows(config, "data.train_files")
     check_rows(config, "data.val_files")
+    for key in ("data.train_files", "data.val_files"):
+        check_truths(config, key)
     launch.note_content(config, "data.train_files")
     launch.check_same_run(config, SAME_RUN)
     check_lengths(config)
     check_ranks(config)
     check_words(config)
+    check_agent_loop(config)
+    check_on_policy(config)
     check_engine(config)
     check_gpus(config)
     check_memory(config)
@@ -74,7 +79,12 @@ def check_ranks(config: DictConfig) -> None:
     folder = Path(config.trainer.default_local_dir)
     if config.trainer.resume_mode != "auto" or (step := latest_step(folder)) is None:
         return
-    saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())["world_size"]
+    try:
+        saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())["world_size"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(
+            f"{folder}: expected a whole checkpoint in global_step_{step}, which {launch.LATEST} names"
+        ) from None
     wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if saved != wanted:
         raise InputError(f"{folder}: its checkpoint was written by {saved} GPUs, and {wanted} cannot go on from it")
@@ -88,6 +98,34 @@ def check_words(config: DictConfig) -> None:
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
+        )
+
+
+def check_agent_loop(config: DictConfig) -> None:
+    """Our agent loop sends images as our training engine reads them, and as verl's others do not."""
+    loop, key = config.actor_rollout_ref.rollout.agent.default_agent_loop, "rollout.agent.default_agent_loop"
+    if loop == "image_once":
+        other = f"actor_rollout_ref.{key}=single_turn_agent is for others"
+        if (strategy := config.actor_rollout_ref.actor.strategy) != "fsdp2":
+            raise InputError(f"actor_rollout_ref.actor.strategy={strategy}: expected fsdp2; {other}")
+        if config.algorithm.adv_estimator == "gae":
+            raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
+    limits = {"min_pixels", "max_pixels"} & set(config.data.mm_processor_kwargs or {})
+    if len(limits) == 1:  # the trainer's processor takes no notice of one alone, vLLM's does
+        raise InputError(f"data.mm_processor_kwargs: expected min_pixels and max_pixels, got {limits.pop()} alone")
+
+
+def check_on_policy(config: DictConfig) -> None:
+    """The loss that takes the old policy for the current one needs them to be the same."""
+    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
+    if actor.policy_loss.loss_mode != "gspo_on_policy":
+        return
+    once = actor.ppo_mini_batch_size == config.data.train_batch_size and actor.ppo_epochs == 1
+    if not once or not algorithm.rollout_correction.bypass_mode:
+        raise InputError(
+            "actor_rollout_ref.actor.policy_loss.loss_mode=gspo_on_policy: expected one update per batch "
+            "(ppo_mini_batch_size=data.train_batch_size, ppo_epochs=1) and "
+            "algorithm.rollout_correction.bypass_mode=true"
         )
 
 
@@ -117,12 +155,21 @@ def check_gpus_here(config: DictConfig) -> None:
 
 
 def check_memory(config: DictConfig) -> None:
-    """The model's training state, sharded over the GPUs, leaves some of the smallest one for activations."""
-    path = Path(config.actor_rollout_ref.model.path).expanduser()
-    if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS") or not path.is_dir():
+    """The model's training state, sharded over the GPUs, leaves some of the smallest one for activations. Not where
+    FSDP keeps it on the host."""
+    model, fsdp = config.actor_rollout_ref.model, config.actor_rollout_ref.actor.fsdp_config
+    path = Path(model.path).expanduser()
+    if (
+        config.trainer.device == "cpu"
+        or os.environ.get("RAY_ADDRESS")
+        or not path.is_dir()
+        or fsdp.get("offload_policy")
+    ):
         return
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    needed = parameter_count(path) * TRAINING_BYTES / gpus / GIB
+    numbers = 1 if model.get("lora_rank") else 4  # weights alone; else gradients and two Adam moments, too
+    size = 2 if fsdp.get("model_dtype") in ("bf16", "bfloat16", "fp16", "float16") else 4
+    needed = parameter_count(path) * numbers * size / gpus / GIB
     smallest = min(gpu_memories_mib()) / 1024
     if needed > smallest * (1 - ACTIVATIONS_SHARE):
         raise InputError(
@@ -151,6 +198,23 @@ def check_file(path: Path, columns: Sequence[str] = COLUMNS, maker: str = MAKER)
             if isinstance(image, str) and not os.path.exists(image):
                 raise row_error(path, number, "images", "an image that exists", image)
     return number
+
+
+def check_truths(config: DictConfig, key: str) -> None:
+    """Every row has what our reward reads: the image's size and a box. Rows for another reward are its own affair."""
+    if config.reward.custom_reward_function.path != "pkg://qwen3vl_rl.reward":
+        return
+    files = OmegaConf.select(config, key)
+    for path in (Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)):
+        batches = pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["reward_model", "extra_info"])
+        rows = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(rows, start=1):
+            info, truth = row["extra_info"] or {}, (row["reward_model"] or {}).get("ground_truth")
+            for name in ("width", "height"):
+                if type(info.get(name)) is not int or info[name] < 1:
+                    raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", info.get(name))
+            if not isinstance(truth, list) or len(truth) != 4:
+                raise row_error(path, number, "reward_model.ground_truth", "four numbers in 0..1000", truth)
 
 
 def check_steps(config: DictConfig, rows: int) -> int:

@@ -5,6 +5,7 @@ arguments come from its `reward_kwargs`. Formulas and constants of the first fou
 own is a function of `Parts` in any file; `FILE.py:NAME` names it where a reward is asked for.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from qwen3vl_rl.engine.launch import FATAL
 from qwen3vl_rl.grounding import Box, InputError, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
 
 
@@ -149,7 +151,7 @@ def compute_score(
             threshold=threshold,
             budget_tokens=budget_tokens,
         )
-        score, acc = float(reward(parts)), accuracy(parts)
+        score, acc = _apply(reward, reward_type, parts), accuracy(parts)
     result = {
         "score": score,
         "acc": acc,
@@ -164,7 +166,7 @@ def compute_score(
 def check_settings(reward_type: str, alpha: float, threshold: float, parser: str, budget_tokens: int, **_: Any) -> None:
     """Raise InputError for settings of `compute_score` that cannot work, before anything is started.
 
-    A reward is tried on one right answer; what a function of a user's own raises is the user's to see.
+    A reward is tried on answers of several kinds; what a function of a user's own raises is the user's to see.
     """
     reward = find_reward(reward_type)
     parse_box_1000("", parser)
@@ -173,9 +175,32 @@ def check_settings(reward_type: str, alpha: float, threshold: float, parser: str
             raise InputError(f"reward.{name}: expected a number in 0..1, got {value!r}")
     if not isinstance(budget_tokens, int) or budget_tokens < 1:
         raise InputError(f"reward.budget_tokens: expected a positive integer, got {budget_tokens!r}")
-    value = reward(Parts((0, 0, 9, 9), (0, 0, 9, 9), 1.0, None, 10, 40, 1, alpha, threshold, budget_tokens))
-    if not isinstance(value, Real) or not isfinite(value):
-        raise InputError(f"reward_type: expected {reward_type} to return a number for a right answer, got {value!r}")
+    for answer, parts in _answers(alpha, threshold, budget_tokens).items():
+        value = reward(parts)
+        if not isinstance(value, Real) or not isfinite(value):
+            raise InputError(f"reward_type: expected {reward_type} to return a number for {answer}, got {value!r}")
+
+
+def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Parts]:
+    """One of each kind that a reward meets."""
+    right = Parts((0, 0, 9, 9), (0, 0, 9, 9), 1.0, None, 10, 40, 1, alpha, threshold, budget_tokens)
+    return {
+        "a right answer": right,
+        "a box that overlaps the truth in part": right._replace(predicted_px=(0, 0, 9, 4), iou=4 / 9),
+        "a box beside the truth": right._replace(predicted_px=(20, 20, 29, 29), iou=0.0),
+        "a point in the truth's corner": right._replace(predicted_px=(9, 9, 9, 9), iou=0.0),
+        "an answer of 2,000 words that repeats one": right._replace(length_words=2000, length_tokens=4000, repeats=999),
+        "two boxes": right._replace(modal_iou=0.5),
+    }
+
+
+def _apply(reward: Reward, name: str, parts: Parts) -> float:
+    """The score. Where the function raises, the log's last word is about it: verl would train on without the answer."""
+    try:
+        return float(reward(parts))
+    except Exception as error:
+        print(f"{FATAL} reward {name} raised {type(error).__name__}: {error} for {parts}", file=sys.stderr, flush=True)
+        raise
 
 
 def find_reward(name: str) -> Reward:

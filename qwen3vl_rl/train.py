@@ -73,8 +73,11 @@ def set_sglang_sampling(config: DictConfig) -> None:
     path = model / "config.json" if model.is_dir() else hf_hub_download(str(model), "config.json")
     ids = json.loads(Path(path).read_text())
     bias = {str(ids[name]): -1e4 for name in ("image_token_id", "video_token_id")}
-    sampling = {"logit_bias": bias, "ignore_eos": config.actor_rollout_ref.rollout.ignore_eos}
     key = "actor_rollout_ref.rollout.engine_kwargs.sglang.preferred_sampling_params"
+    given = OmegaConf.select(config, key) or {}
+    sampling = dict(json.loads(given) if isinstance(given, str) else given)
+    sampling["logit_bias"] = bias | sampling.get("logit_bias", {})
+    sampling.setdefault("ignore_eos", config.actor_rollout_ref.rollout.ignore_eos)
     OmegaConf.update(config, key, json.dumps(sampling), force_add=True)
 
 

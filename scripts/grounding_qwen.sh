@@ -16,14 +16,15 @@ unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
 python=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python
 [[ -x $python ]] || python=python
 
+text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # for Hydra, whatever a path holds: NAME="VALUE"
 overrides=(
-  data.train_files="$DATA_DIR/train_grounding.parquet"
-  data.val_files="$DATA_DIR/val_grounding.parquet"
-  trainer.project_name="${PROJECT_NAME:-egm}"
-  trainer.experiment_name="${TASK_NAME:-rl}"
-  trainer.default_local_dir="${OUTPUT_DIR:-outputs}/${TASK_NAME:-rl}"
+  "$(text data.train_files "$DATA_DIR/train_grounding.parquet")"
+  "$(text data.val_files "$DATA_DIR/val_grounding.parquet")"
+  "$(text trainer.project_name "${PROJECT_NAME:-egm}")"
+  "$(text trainer.experiment_name "${TASK_NAME:-rl}")"
+  "$(text trainer.default_local_dir "${OUTPUT_DIR:-outputs}/${TASK_NAME:-rl}")"
 )
-[[ -z ${MODEL_PATH:-} ]] || overrides+=(actor_rollout_ref.model.path="$MODEL_PATH")
+[[ -z ${MODEL_PATH:-} ]] || overrides+=("$(text actor_rollout_ref.model.path "$MODEL_PATH")")
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
 exec "$python" -m qwen3vl_rl.train "${overrides[@]}" "$@"

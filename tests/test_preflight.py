@@ -8,11 +8,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from qwen3vl_rl import preflight
+from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError
+
+CONFIG = Path(__file__).parents[1] / "qwen3vl_rl" / "config"
+
+
+@pytest.fixture
+def recipe():
+    """`recipe(*overrides)`: the shipped one, composed."""
+
+    def make(*overrides: str):
+        given = ["size=tiny", "hardware=gpu1", "engine=vllm", "actor_rollout_ref.model.path=m", "data.train_files=t"]
+        with initialize_config_dir(str(CONFIG), version_base=None):
+            return compose("grounding_grpo", [*given, "data.val_files=v", *overrides])
+
+    return make
 
 
 @pytest.fixture
@@ -33,7 +49,11 @@ def config(tmp_path):
                 "resume_mode": "auto",
             },
             "data": {"train_files": str(tmp_path / "train.parquet"), "train_batch_size": 4},
-            "actor_rollout_ref": {"rollout": rollout, "model": {"path": str(tmp_path / "model")}},
+            "actor_rollout_ref": {
+                "rollout": rollout,
+                "model": {"path": str(tmp_path / "model")},
+                "actor": {"fsdp_config": {}},
+            },
         }
     )
 
@@ -100,6 +120,9 @@ def test_a_model_that_cannot_be_trained_is_refused(config, gpus, tmp_path):
     gpus(26, 80_000)
     with pytest.raises(InputError, match="take a smaller model or more GPUs"):
         preflight.check_memory(config)
+    for key, value in (("model.lora_rank", 8), ("actor.fsdp_config.offload_policy", True)):  # what takes less fits
+        lighter = OmegaConf.merge(config, OmegaConf.from_dotlist([f"actor_rollout_ref.{key}={value}"]))
+        preflight.check_memory(lighter)
 
 
 @pytest.mark.parametrize(("engine", "device"), [("sglang", "cpu"), ("trtllm", "cuda")])
@@ -165,3 +188,64 @@ def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
         preflight.check_ranks(config)
     config.trainer.n_gpus_per_node = 1
     preflight.check_ranks(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["actor_rollout_ref.actor.strategy=fsdp"], "strategy=fsdp: expected fsdp2"),
+        (["algorithm.adv_estimator=gae"], "expected an estimator without a critic"),
+        (["+data.mm_processor_kwargs.max_pixels=20480"], "got max_pixels alone"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_our_agent_loop_cannot_feed_is_refused(recipe, overrides, message):
+    preflight.check_agent_loop(recipe())
+    with pytest.raises(InputError, match=message):
+        preflight.check_agent_loop(recipe(*overrides))
+
+
+def test_the_loss_for_one_update_per_batch_is_refused_for_several(recipe):
+    one = ["actor_rollout_ref.actor.policy_loss.loss_mode=gspo_on_policy"]
+    whole = [*one, "algorithm.rollout_correction.bypass_mode=true"]
+    preflight.check_on_policy(recipe(*whole))
+    for overrides in (one, [*whole, "actor_rollout_ref.actor.ppo_mini_batch_size=4"]):
+        with pytest.raises(InputError, match="expected one update per batch"):
+            preflight.check_on_policy(recipe(*overrides))
+
+
+def test_rows_without_what_the_reward_reads_are_named(recipe, tmp_path):
+    good = {"reward_model": {"ground_truth": [1, 2, 3, 4]}, "extra_info": {"width": 9, "height": 9}}
+    for change, field in (
+        ({"extra_info": {"width": None, "height": 9}}, "extra_info.width"),
+        ({"reward_model": {"ground_truth": [1]}}, "reward_model.ground_truth"),
+    ):
+        pq.write_table(pa.Table.from_pylist([good, good | change]), tmp_path / "rows.parquet")
+        config = recipe(f"data.train_files={tmp_path}/rows.parquet")
+        with pytest.raises(InputError, match=f'row 2: field "{field}"'):
+            preflight.check_truths(config, "data.train_files")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "actor_rollout_ref.actor.kl_loss_coef=0.1",
+        "actor_rollout_ref.rollout.temperature=1",
+        "data.seed=7",
+        "data.val_files=other",
+        "actor_rollout_ref.model.override_config.freeze_vision=true",
+    ],
+)
+def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
+    folder = f"trainer.default_local_dir={tmp_path}"
+    OmegaConf.save(recipe(folder), tmp_path / launch.RECIPE)
+    (tmp_path / launch.LATEST).write_text("2")
+    launch.check_same_run(recipe(folder, "trainer.total_training_steps=99"), preflight.SAME_RUN)
+    with pytest.raises(InputError, match="holds a run with another"):
+        launch.check_same_run(recipe(folder, override), preflight.SAME_RUN)
+
+
+def test_a_record_without_its_checkpoint_is_named(recipe, tmp_path):
+    (tmp_path / launch.LATEST).write_text("2")
+    with pytest.raises(InputError, match="expected a whole checkpoint in global_step_2"):
+        preflight.check_ranks(recipe(f"trainer.default_local_dir={tmp_path}"))

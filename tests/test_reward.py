@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_rl.grounding import PARSERS, InputError, answer_text, box_1000_to_px, iou, reward_iou
-from qwen3vl_rl.reward import REWARDS, Parts, compute_score, longest_run
+from qwen3vl_rl.reward import REWARDS, Parts, check_settings, compute_score, longest_run
 
 TRUTH = [100, 200, 500, 600]
 INFO = {"split": "train", "index": 3, "id": "cup-3", "width": 1000, "height": 1000, "question": "Locate the cup"}
@@ -447,3 +447,24 @@ def test_verl_s_reward_manager_is_ours_and_counts_tokens():
         return await load_reward_manager(config, tokenizer).run_single(sample)
 
     assert asyncio.run(run())["reward_score"] == pytest.approx(2 / len(ids))
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [("1 / parts.iou", None), ("float('nan') if parts.iou < 1 else 1.0", "overlaps the truth in part")],
+)
+def test_a_function_that_works_for_right_answers_alone_is_noticed_before_the_start(tmp_path, body, answer):
+    (tmp_path / "mine.py").write_text(f"def mine(parts):\n    return {body}\n")
+    settings = {"alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 100}
+    with pytest.raises(InputError if answer else ZeroDivisionError, match=answer):
+        check_settings(f"{tmp_path}/mine.py:mine", **settings)
+
+
+def test_a_function_that_raises_is_the_last_word_of_the_log(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def mine(parts):\n    raise KeyError('x')\n")
+    with pytest.raises(KeyError):
+        compute_score(
+            "grounding", '"bbox_2d": [1, 2, 3, 4]', [1, 2, 3, 4], {"width": 9, "height": 9},
+            reward_type=f"{tmp_path}/mine.py:mine", alpha=0.5, threshold=0.5,
+        )  # fmt: skip
+    assert "FatalError: reward" in (said := capsys.readouterr().err) and "KeyError: 'x'" in said

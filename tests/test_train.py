@@ -15,7 +15,7 @@ def test_every_step_reports_the_parts_of_its_reward(rl_run):
     for metrics in read_metrics(rl_run).values():
         assert {f"reward/{part}" for part in parts} <= metrics.keys()
         assert metrics["reward/score"] == pytest.approx(metrics["critic/score/mean"])
-        assert metrics["reward/unanswered_prompts"] == 0
+        assert metrics["reward/unanswered"] == 0
         assert metrics["reward/length_words"] > 0
 
 

@@ -20,7 +20,7 @@ def latest_step(run: Path) -> int | None:
     if not (run / LATEST).exists():
         return None
     written = (run / LATEST).read_text().strip()
-    return int(written) if written else max(_steps(run))
+    return int(written) if written else max(_steps(run), default=None)
 
 
 def best_step(run: Path) -> int | None:
@@ -59,4 +59,5 @@ def mend_record(run: Path) -> None:
 
 
 def _steps(run: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("global_step_")) for path in run.glob("global_step_*"))
+    names = (path.name.removeprefix("global_step_") for path in run.glob("global_step_*"))
+    return sorted(int(name) for name in names if name.isdecimal())  # a copy of a user's own may have another name

@@ -7,6 +7,7 @@ its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `gl
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import signal
 import sys
@@ -24,6 +25,8 @@ from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
 POLL_S, LOOK_S = 0.2, 15.0
+FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_", "EGM_")
+SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 FATAL = "FatalError:"  # begins what `engine/watch.py` says last
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
@@ -118,7 +121,8 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
         "WANDB_DIR": str(folder),
     }
     if "ray_kwargs" in config:  # Ray's workers may have been started by a cluster, with the environment of that
-        OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", environment, force_add=True)
+        forwarded = forwarded_variables() if os.environ.get("RAY_ADDRESS") else {}
+        OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", forwarded | environment, force_add=True)
     OmegaConf.save(config, folder / RECIPE)
     recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
@@ -143,8 +147,17 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
         raise SystemExit(1)
 
 
+def forwarded_variables() -> dict[str, str]:
+    """Of this shell, what the workers of a cluster should see, too. No secrets: the recipe is written down."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(FORWARDED) and not any(word in name for word in SECRET)
+    }
+
+
 def _when_asked_to_end(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a terminal that is closed, too
         signal.signal(number, handler)
 
 

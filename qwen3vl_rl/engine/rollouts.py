@@ -19,13 +19,15 @@ from verl.utils import hf_tokenizer
 from qwen3vl_rl.engine.watch import end_when_one_dies
 from qwen3vl_rl.validation_page import Example, render_page
 
+LOST = 0.01  # of the answers to a step, at most
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
 class ReportingReplayBuffer(ReplayBuffer):
     """For the synchronous trainer.
 
-    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser` and `examples` (pictures a page).
+    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page) and
+    `answers` (to a training prompt).
     """
 
     def __init__(self, **kwargs: Any):
@@ -35,13 +37,12 @@ class ReportingReplayBuffer(ReplayBuffer):
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        if not len(batch):
-            raise RuntimeError(f"step {global_steps}: no prompt was answered, the rollout engine failed (see above)")
+        wanted = batch_size * (self.sampler_kwargs.answers if partition_id == "train" else 1)
+        check_answered(len(batch), wanted, global_steps)
         if partition_id == "train":
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
-            answered = len({key.split("_")[0] for key in batch.keys})
-            return batch, {**metrics, **mean_parts(batch), "reward/unanswered_prompts": batch_size - answered}
+            return batch, {**metrics, **mean_parts(batch), "reward/unanswered": wanted - len(batch)}
         self._write_page(batch, global_steps)
         return batch, metrics
 
@@ -51,7 +52,8 @@ class ReportingReplayBuffer(ReplayBuffer):
         fields = ["responses", "raw_prompt", "reward_model", "extra_info"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         rows = zip(data["responses"].unbind(), *(plain(data[name]) for name in fields[1:]), strict=True)
-        first = sorted(rows, key=lambda row: row[-1]["index"])[: options.examples]  # the same in every page
+        shown = [row for row in rows if has_image(row[1])]
+        first = sorted(shown, key=lambda row: row[-1].get("index", 0))[: options.examples]  # the same in every page
         examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
         page = render_page(f"validation at step {step}", examples, options.parser)
         path = Path(options.pages, f"{step}.html")
@@ -60,6 +62,16 @@ class ReportingReplayBuffer(ReplayBuffer):
         wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
         if wandb and wandb.run:
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def check_answered(answers: int, wanted: int, step: int) -> None:
+    """Raise RuntimeError where more answers are missing than chance explains. verl goes on without those whose engine
+    or reward failed, and what is left looks better than it is."""
+    if answers < (1 - LOST) * wanted or not answers:
+        raise RuntimeError(
+            f"step {step}: {wanted - answers} of {wanted} answers are missing, the engine or the reward failed: see "
+            "'Error in _run_prompt' above"
+        )
 
 
 def check_lengths(tokens: Sequence[int]) -> None:
@@ -82,6 +94,10 @@ def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
         for name, value in fields["reward_extra_info"].items():
             values[f"reward/{name}"].append(value)
     return {name: float(np.mean(column)) for name, column in values.items()}
+
+
+def has_image(messages: list[dict]) -> bool:
+    return any(part["type"] == "image" for message in messages for part in message["content"] if isinstance(part, dict))
 
 
 def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info: Mapping) -> Example:

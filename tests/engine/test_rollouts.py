@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensordict.tensorclass import NonTensorData
 
-from qwen3vl_rl.engine.rollouts import check_lengths, example, plain
+from qwen3vl_rl.engine.rollouts import check_answered, check_lengths, example, plain
 
 
 def test_columns_are_plain_whatever_holds_them():
@@ -40,3 +40,12 @@ def test_verl_fails_on_such_a_step():
     assert len(chunks(7, 8, 7, 7)) == 2
     with pytest.raises(RuntimeError):
         chunks(7, 7, 7, 7)
+
+
+def test_a_step_that_lost_answers_ends_the_run():
+    """verl would go on with the others, which are the better ones."""
+    check_answered(128, 128, 1)
+    check_answered(1275, 1280, 1)  # chance
+    for answers in (0, 100):
+        with pytest.raises(RuntimeError, match=f"step 3: {128 - answers} of 128 answers are missing"):
+            check_answered(answers, 128, 3)
