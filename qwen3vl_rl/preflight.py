@@ -46,12 +46,6 @@ def check(config: DictConfig) -> int:
     """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
     launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
-    rows = check_rows(config, "data.train_files")
-    check_rows(config, "data.val_files")
-    for key in ("data.train_files", "data.val_files"):
-        check_truths(config, key)
-    launch.note_content(config, "data.train_files")
-    launch.check_same_run(config, SAME_RUN)
     check_lengths(config)
     check_ranks(config)
     check_words(config)
@@ -60,6 +54,12 @@ def check(config: DictConfig) -> int:
     check_engine(config)
     check_gpus(config)
     check_memory(config)
+    rows = check_rows(config, "data.train_files")
+    check_rows(config, "data.val_files")
+    for key in ("data.train_files", "data.val_files"):
+        check_truths(config, key)
+    launch.note_content(config, "data.train_files")
+    launch.check_same_run(config, SAME_RUN)
     return check_steps(config, rows)
 
 
