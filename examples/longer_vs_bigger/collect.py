@@ -1,7 +1,6 @@
 """Everything that an experiment measured, in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
 
-Of each model its size, accuracy with interval by split and by kind of expression, tokens, latency alone and under load:
-what the figures and the README are made of (`draw.py`).
+Of each model its size, accuracy with interval by split and by kind of expression, tokens, latency alone and under load.
 """
 
 import argparse

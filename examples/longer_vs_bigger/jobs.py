@@ -149,7 +149,7 @@ class Experiment:
         return ["--data", data / questions, "--images", data / "images", "--max-tokens", self.config.max_tokens]
 
     def base(self, rung: str) -> Path:
-        return self.out / "checkpoints" / f"base-{rung}"
+        return self.checkpoint(f"base-{rung}")
 
     def checkpoint(self, job: str) -> Path:
         return self.out / "checkpoints" / job
