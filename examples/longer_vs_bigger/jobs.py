@@ -28,6 +28,7 @@ class Experiment:
 
     def __init__(self, config: DictConfig, out: Path, hardware: str):
         self.config, self.out, self.hardware = config, out, hardware
+        self.share = 1.0 if hardware == "cpu" else 0.33  # of what starts an engine or a trainer: two cores hold one
         self.server = [] if hardware == "cpu" else ["--dtype", "bfloat16", "--gpu-memory-utilization", "0.3"]
 
     def jobs(self) -> list[Job]:
@@ -99,7 +100,7 @@ class Experiment:
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
             "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
         )  # fmt: skip
-        yield Job("budgets", (budgets,), (best,), share=0.33)
+        yield Job("budgets", (budgets,), (best,), share=self.share)
 
     def attribution(self) -> Iterator[Job]:
         """What of the errors is language: the same images and boxes, asked in two wordings."""
@@ -117,7 +118,7 @@ class Experiment:
             f"data.train_files={self.out / 'data' / str(seed) / f'{data}.parquet'}",
             f"trainer.default_local_dir={self.out / 'runs' / name}", *self.config.sft,
         )  # fmt: skip
-        return Job(name, (train, self.export(name)), (f"base-{rung}", f"data-{seed}"), share=0.33)
+        return Job(name, (train, self.export(name)), (f"base-{rung}", f"data-{seed}"), share=self.share)
 
     def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
         data = self.out / "data" / str(seed)
@@ -128,7 +129,7 @@ class Experiment:
             f"data.val_files={data / 'rl_val.parquet'}", f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}",
             f"trainer.default_local_dir={self.out / 'runs' / name}", *memory, *self.config.rl, *changes,
         )  # fmt: skip
-        return Job(name, (train, self.export(name)), (start, f"data-{seed}"), share=0.33)
+        return Job(name, (train, self.export(name)), (start, f"data-{seed}"), share=self.share)
 
     def export(self, name: str) -> tuple[str, ...]:
         return python("qwen3vl_rl.export", self.out / "runs" / name, self.out / "checkpoints" / name)
@@ -142,7 +143,7 @@ class Experiment:
         named = flat(("--model", f"{name}={self.checkpoint(job)}") for name, job in models.items())
         out = self.out / "eval" / folder
         command = python("qwen3vl_rl.evaluation", *self.asked(questions), "--out", out, *named, "--", *self.server)
-        return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=0.33)
+        return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=self.share)
 
     def asked(self, questions: str) -> list:
         data = self.out / "data" / "0"
