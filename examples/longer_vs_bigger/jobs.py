@@ -66,8 +66,8 @@ class Experiment:
                                     "--val", samples.eval),), ("data-0",))  # fmt: skip
 
     def bigger(self) -> Iterator[Job]:
-        """The ladder: each rung learns the same, and is asked directly."""
-        for rung, shape in self.config.ladder.items():
+        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
+        for rung, shape in reversed(self.config.ladder.items()):
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())

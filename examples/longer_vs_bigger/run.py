@@ -38,27 +38,31 @@ class Running:
 
 
 class Queue:
-    """Runs jobs as soon as what they need is done and a GPU has room for them."""
+    """Runs jobs as soon as what they need is done and a GPU has room for them. `gpus`: their names for CUDA."""
 
-    def __init__(self, jobs: list[Job], folder: Path, gpus: int, limit_s: float):
+    def __init__(self, jobs: list[Job], folder: Path, gpus: list[str], limit_s: float):
         self.folder, self.limit_s, self.begin = folder, limit_s, time.monotonic()
         self.waiting = [job for job in jobs if not self.record(job.name).exists()]
         self.done = {job.name for job in jobs} - {job.name for job in self.waiting}
-        self.free = [1.0] * gpus
+        self.gpus, self.free = gpus, [1.0] * len(gpus)
         self.running: list[Running] = []
+        self.failed: list[str] = []
 
     def record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def run(self) -> bool:
-        """Whether all jobs are done. Raises InputError for one that fails, the others stopped."""
+        """Whether all jobs are done. Raises InputError for those that fail, once all that needs none of them is."""
         try:
-            while self.waiting or self.running:
+            self.start_ready()
+            while self.running:
                 if time.monotonic() - self.begin > self.limit_s:
                     return False
-                self.start_ready()
-                self.look()
                 time.sleep(POLL_S)
+                self.look()
+                self.start_ready()
+            if self.failed:
+                raise InputError("\n".join(self.failed))
             return True
         finally:
             for running in self.running:
@@ -74,7 +78,7 @@ class Queue:
 
     def start(self, job: Job, gpu: int, command: int, start: float) -> Running:
         log = self.folder / f"{job.name}.log"
-        child = process.start(job.commands[command], log, {"CUDA_VISIBLE_DEVICES": str(gpu)})
+        child = process.start(job.commands[command], log, {"CUDA_VISIBLE_DEVICES": self.gpus[gpu]})
         return Running(job, gpu, command, child, start)
 
     def look(self) -> None:
@@ -84,7 +88,10 @@ class Queue:
             if running.child.returncode:
                 log = self.folder / f"{job.name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-                raise InputError(f"{job.name} failed, the last lines of {log}:\n{tail}")
+                self.free[running.gpu] += job.share
+                self.failed.append(f"{job.name} failed, the last lines of {log}:\n{tail}")
+                print(self.failed[-1], flush=True)
+                continue
             if running.command + 1 < len(job.commands):
                 self.running.append(self.start(job, running.gpu, running.command + 1, running.start))
                 continue
@@ -99,6 +106,15 @@ def write(path: Path, content: dict) -> None:
     draft = path.with_suffix(".part")
     draft.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(draft, path)
+
+
+def visible_gpus(count: int) -> list[str]:
+    """The first `count` of those that the caller may use; on a CPU one place that is none."""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    names = named or [str(number) for number in range(count)]
+    if len(names) < count:
+        raise InputError(f"--gpus {count}: expected at most the {len(names)} of CUDA_VISIBLE_DEVICES")
+    return names[:count] or [""]
 
 
 def read_config(changes: list[str]) -> DictConfig:
@@ -127,7 +143,7 @@ def main() -> None:
         return
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     with alone_in(out):
-        queue = Queue(jobs, out / "jobs", max(1, args.gpus), args.limit_s)
+        queue = Queue(jobs, out / "jobs", visible_gpus(args.gpus), args.limit_s)
         if not queue.run():
             sys.exit(
                 f"stopped after {args.limit_s:.0f} s with {len(queue.waiting)} jobs to go; the same command goes on"

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from examples.longer_vs_bigger.jobs import Experiment, Job
-from examples.longer_vs_bigger.run import Queue, read_config
+from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus
 from qwen3vl_rl.grounding import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -26,35 +26,52 @@ def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path):
         Job("a", (note(said, "a1-"), note(said, "a2-")), share=1.0),
         Job("c", (note(said, "c"),), ("b",)),
     ]
-    assert Queue(jobs, tmp_path, 1, 60).run()
+    assert Queue(jobs, tmp_path, ["0"], 60).run()
     assert said.read_text() == "a1-0 a2-0 b0 c0 "
-    assert Queue(jobs, tmp_path, 1, 60).run()
+    assert Queue(jobs, tmp_path, ["0"], 60).run()
     assert said.read_text() == "a1-0 a2-0 b0 c0 "
 
 
 def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
     said = tmp_path / "said"
     jobs = [Job(str(n), (note(said, "x"),), share=1.0) for n in range(2)]
-    queue = Queue(jobs, tmp_path, 2, 60)
+    queue = Queue(jobs, tmp_path, ["4", "6"], 60)
     queue.start_ready()
     assert sorted(running.gpu for running in queue.running) == [0, 1] and queue.free == [0.0, 0.0]
-    assert queue.run() and sorted(said.read_text().split()) == ["x0", "x1"]
+    assert queue.run() and sorted(said.read_text().split()) == ["x4", "x6"]
 
 
 def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
     said, sleeper = tmp_path / "said", (sys.executable, "-c", "import time; time.sleep(60)")
     jobs = [Job("first", (note(said, "a"),)), Job("second", (sleeper,), ("first",))]
-    queue = Queue(jobs, tmp_path, 1, 3)
+    queue = Queue(jobs, tmp_path, ["0"], 3)
     assert not queue.run() and queue.done == {"first"}
     assert all(running.child.poll() is not None for running in queue.running)
-    assert Queue([jobs[0], Job("second", (note(said, "b"),), ("first",))], tmp_path, 1, 60).run()
+    assert Queue([jobs[0], Job("second", (note(said, "b"),), ("first",))], tmp_path, ["0"], 60).run()
     assert said.read_text() == "a0 b0 "
 
 
-def test_a_failure_names_the_job_and_shows_its_log(tmp_path):
-    jobs = [Job("bad", (note(tmp_path / "said", "oops", code=3),)), Job("after", (), ("bad",))]
+def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_path):
+    jobs = [
+        Job("bad", (note(tmp_path / "said", "oops", code=3),), share=1.0),
+        Job("after", (note(tmp_path / "said", "never"),), ("bad",)),
+        Job("other", (note(tmp_path / "other", "x"),), share=1.0),
+    ]
     with pytest.raises(InputError, match=r"bad failed, the last lines of .*bad.log:\n.*said oops"):
-        Queue(jobs, tmp_path, 1, 60).run()
+        Queue(jobs, tmp_path, ["0"], 60).run()
+    assert (tmp_path / "said").read_text() == "oops0 " and (tmp_path / "other").read_text() == "x0 "
+
+
+@pytest.mark.parametrize(("visible", "count", "expected"), [("", 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("", 0, [""])])
+def test_gpus_are_those_that_the_caller_may_use(monkeypatch, visible, count, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus(count) == expected
+
+
+def test_more_gpus_than_the_caller_may_use_are_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    with pytest.raises(InputError, match="--gpus 2: expected at most the 1"):
+        visible_gpus(2)
 
 
 def test_a_misspelt_setting_is_refused():
