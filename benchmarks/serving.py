@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,22 +86,26 @@ class Client:
         }
 
 
-async def measure(args: argparse.Namespace, url: str, model: str, images: Path, samples: list[Sample]) -> dict:
+async def measure(
+    args: argparse.Namespace, url: str, model: str, images: Path, samples: list[Sample], save: Callable[[dict], None]
+) -> None:  # fmt: skip
+    """`save` is called after each row with all that is there: a run may be cut short."""
     timeout = aiohttp.ClientTimeout(total=args.timeout_s)
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
         client = Client(http, model, images, iter(samples))
         await client.alone(max(args.tokens), WARM_UP)
-        latency = [await client.alone(tokens, args.repeats) for tokens in args.tokens]
-        for row in latency:
+        latency, throughput = [], []
+        found = {"prompt_tokens": client.prompt_tokens, "latency": latency, "throughput": throughput}
+        for tokens in args.tokens:
+            latency.append(row := await client.alone(tokens, args.repeats))
+            save(found)
             print("  {answer_tokens:>4} tokens: {latency_s[median]:.3f} s".format(**row), flush=True)
-        throughput = []
         for _, concurrency in itertools.product(range(args.rounds), args.concurrency):
             requests = concurrency * args.requests_per_slot
-            row = await client.loaded(args.load_tokens, concurrency, requests)
-            throughput.append(row)
+            throughput.append(row := await client.loaded(args.load_tokens, concurrency, requests))
+            save(found)
             text = "  {concurrency} in flight: {requests_per_s:.1f} requests/s, {answer_tokens_per_s:.0f} tokens/s"
             print(text.format(**row), flush=True)
-        return {"prompt_tokens": client.prompt_tokens, "latency": latency, "throughput": throughput}
 
 
 def parse() -> argparse.Namespace:
@@ -134,17 +138,14 @@ def main() -> None:
         server = Server(ENGINES[args.engine], log, images, settings, args.server_arguments)
         with ThreadPoolExecutor() as beside, server:
             drawn = beside.submit(lambda: list(shapes_samples(images, requests)))
-            start = time.perf_counter()
+            begin = time.perf_counter()
             model = server.load(str(checkpoint))
-            started_s = time.perf_counter() - start
-            found = asyncio.run(measure(args, server.url, model, images, drawn.result()))
-    result = {
-        "size": args.size,
-        "engine": args.engine,
-        "start_s": round(started_s, 1),
-        **found,
-    }
-    write_result(args.out, "benchmarks.serving", result)
+            start = {"size": args.size, "engine": args.engine, "start_s": round(time.perf_counter() - begin, 1)}
+
+            def save(found: dict) -> None:
+                write_result(args.out, "benchmarks.serving", start | found)
+
+            asyncio.run(measure(args, server.url, model, images, drawn.result(), save))
 
 
 if __name__ == "__main__":

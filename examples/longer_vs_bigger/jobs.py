@@ -12,6 +12,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+# Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
+CACHE_BYTES, GPU_SHARE = 4_000_000_000, 0.15
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -29,7 +32,9 @@ class Experiment:
     def __init__(self, config: DictConfig, out: Path, hardware: str):
         self.config, self.out, self.hardware = config, out, hardware
         self.share = 1.0 if hardware == "cpu" else 0.33  # of what starts an engine or a trainer: two cores hold one
-        self.server = [] if hardware == "cpu" else ["--dtype", "bfloat16", "--gpu-memory-utilization", "0.3"]
+        self.server = [] if hardware == "cpu" else [
+            "--dtype", "bfloat16", "--gpu-memory-utilization", GPU_SHARE, "--kv-cache-memory-bytes", CACHE_BYTES,
+        ]  # fmt: skip
 
     def jobs(self) -> list[Job]:
         return [*self.data(), *self.bigger(), *self.longer(), *self.ablations(), *self.attribution()]
@@ -122,7 +127,10 @@ class Experiment:
 
     def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
         data = self.out / "data" / str(seed)
-        memory = [] if self.hardware == "cpu" else ["actor_rollout_ref.rollout.gpu_memory_utilization=0.15"]
+        memory = [] if self.hardware == "cpu" else [
+            f"actor_rollout_ref.rollout.gpu_memory_utilization={GPU_SHARE}",
+            f"+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes={CACHE_BYTES}",
+        ]  # fmt: skip
         train = python(
             "qwen3vl_rl.train", f"hardware={self.hardware}", "engine=vllm", "size=tiny",
             f"actor_rollout_ref.model.path={self.checkpoint(start)}", f"data.train_files={data / 'rl.parquet'}",

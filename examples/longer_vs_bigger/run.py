@@ -109,12 +109,12 @@ def write(path: Path, content: dict) -> None:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """The first `count` of those that the caller may use; on a CPU one place that is none."""
+    """The first `count` of those that the caller may use. On a CPU there is one place, of a name that Ray accepts."""
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = named or [str(number) for number in range(count)]
+    names = named or [str(number) for number in range(max(1, count))]
     if len(names) < count:
         raise InputError(f"--gpus {count}: expected at most the {len(names)} of CUDA_VISIBLE_DEVICES")
-    return names[:count] or [""]
+    return names[: max(1, count)]
 
 
 def read_config(changes: list[str]) -> DictConfig:

@@ -62,7 +62,9 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_
     assert (tmp_path / "said").read_text() == "oops0 " and (tmp_path / "other").read_text() == "x0 "
 
 
-@pytest.mark.parametrize(("visible", "count", "expected"), [("", 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("", 0, [""])])
+@pytest.mark.parametrize(
+    ("visible", "count", "expected"), [("", 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("", 0, ["0"])]
+)
 def test_gpus_are_those_that_the_caller_may_use(monkeypatch, visible, count, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpus(count) == expected

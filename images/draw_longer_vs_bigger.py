@@ -1,0 +1,129 @@
+"""The paper's figure on RefShapes, and where the gain sits, drawn from what `examples.longer_vs_bigger.collect` wrote.
+
+python images/draw_longer_vs_bigger.py examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from qwen3vl_rl.grounding import InputError, cli
+
+BUBBLE_PT2 = 1.5e-5  # area per parameter
+KINDS = ("base", "direct", "sft", "rl")  # what a rung is trained to, in the order of training
+
+
+class Results:
+    """`models` of the file by rung and training; the runs of several seeds together."""
+
+    def __init__(self, path: Path):
+        try:
+            self.models = json.loads(path.read_text(encoding="utf-8"))["models"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
+        folders = {name.partition("/")[0] for name in self.models}
+        rungs = [folder for folder in folders if f"{folder}/base" in self.models and not folder.startswith("oracle-")]
+        if not rungs:
+            raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
+        self.rungs = sorted(rungs, key=lambda rung: self.models[f"{rung}/base"]["parameters"])
+
+    def runs(self, rung: str, kind: str) -> list[dict]:
+        """The seeds of one kind; `base` has one."""
+        names = (name for name in self.models if name.partition("/")[0] == rung)
+        return [self.models[name] for name in sorted(names) if name.partition("/")[2].partition("-")[0] == kind]
+
+    def reasoning(self) -> list[str]:
+        return [rung for rung in self.rungs if self.runs(rung, "rl")]
+
+
+def spread(runs: list[dict], value) -> tuple[float, float, float]:
+    """Mean over seeds, and how far the lowest and the highest lie from it."""
+    values = np.array([value(run) for run in runs], dtype=float)
+    return values.mean(), values.mean() - values.min(), values.max() - values.mean()
+
+
+def percent(run: dict) -> float:
+    return 100 * run["average"]["acc"]
+
+
+def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
+    """Accuracy against the latency of one request: `bigger` along the bases, `longer` from a base to its RL."""
+    for rung in results.rungs:
+        points = {kind: runs for kind in KINDS if (runs := results.runs(rung, kind))}
+        places = {}
+        for kind, runs in points.items():
+            latency_ms, _, _ = spread(runs, lambda run: 1000 * run["latency_alone_s"])
+            accuracy, low, high = spread(runs, percent)
+            places[kind] = latency_ms, accuracy
+            colour = f"C{KINDS.index(kind)}"
+            axis.scatter(latency_ms, accuracy, s=runs[0]["parameters"] * BUBBLE_PT2 + 12, color=colour, alpha=0.6)
+            axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
+            axis.annotate(f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6, 6), fontsize=7)
+        if "rl" in places:
+            axis.annotate("", places["rl"], places["base"], arrowprops={"arrowstyle": "->", "color": "C3"})
+    bases = [results.models[f"{rung}/base"] for rung in results.rungs]
+    line = [(1000 * run["latency_alone_s"], percent(run)) for run in bases]
+    axis.plot(*zip(*line, strict=True), color="C0", linestyle=":", linewidth=1)
+    axis.set(title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average")
+
+
+def draw_kinds(axis: plt.Axes, results: Results) -> None:
+    """What RL has over the same model answering directly, by kind of expression."""
+    width = 0.8 / max(1, len(results.reasoning()))
+    for i, rung in enumerate(results.reasoning()):
+        base = results.runs(rung, "direct") or results.runs(rung, "base")
+        kinds = sorted(base[0]["kinds"])
+        for at, kind in enumerate(kinds):
+            before, _, _ = spread(base, lambda run, kind=kind: 100 * run["kinds"][kind]["acc"])
+            after, low, high = spread(results.runs(rung, "rl"), lambda run, kind=kind: 100 * run["kinds"][kind]["acc"])
+            label = rung if at == 0 else None
+            axis.bar(at + i * width, after - before, width, yerr=[[low], [high]], color=f"C{i}", label=label)
+        axis.set_xticks(range(len(kinds)), kinds)
+    axis.axhline(0, color="black", linewidth=0.5)
+    axis.set(title="gain of reasoning by kind of expression", ylabel="percentage points")
+    axis.legend(frameon=False)
+
+
+def draw_oracle(axis: plt.Axes, results: Results) -> None:
+    """The same boxes in the words asked and in the simplest ones."""
+    for rung in results.rungs:
+        for kind, marker in (("base", "o"), ("rl", "^")):
+            run = results.models.get(f"oracle-{rung}/{kind}")
+            if run is None:
+                continue
+            for split, colour in (("refshapes_asked", "C0"), ("refshapes_simple", "C2")):
+                found = run["splits"][split]
+                low, high = (100 * abs(found["acc"] - bound) for bound in found["interval"])
+                label = f"{split.removeprefix('refshapes_')}, {kind}"
+                axis.errorbar(
+                    rung, 100 * found["acc"], yerr=[[low], [high]], color=colour, marker=marker, label=label, capsize=2
+                )
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles.keys(), frameon=False)
+    axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5")
+
+
+def draw(results: Results, out: Path) -> None:
+    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
+    for axis, panel in zip(axes, (draw_tradeoff, draw_kinds, draw_oracle), strict=True):
+        panel(axis, results)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    draw(Results(args.results), args.out)
+
+
+if __name__ == "__main__":
+    cli(main)
