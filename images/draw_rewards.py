@@ -27,20 +27,20 @@ WINDOW = 9  # steps that one point of the smooth line averages; the steps themse
 
 
 def draw(runs: Mapping[str, Path], out: Path) -> None:
-    """One panel per metric, one colour per run. Raises InputError for a folder without metrics."""
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3), layout="constrained")
-    for colour, (name, folder) in enumerate(runs.items()):
-        metrics = read_metrics(folder)
-        if not metrics:
-            raise InputError(f"{folder}: expected a run with metrics-*.jsonl, found none")
-        for axis, key in zip(axes, PANELS.values(), strict=True):
-            points = sorted((step, row[key]) for step, row in metrics.items() if key in row)
-            if points:
+    """One panel per metric that any run has, one colour per run. Raises InputError for a folder without metrics."""
+    metrics = {name: read_metrics(folder) for name, folder in runs.items()}
+    if missing := [name for name, rows in metrics.items() if not rows]:
+        raise InputError(f"{runs[missing[0]]}: expected a run with metrics-*.jsonl, found none")
+    found = set().union(*(row for rows in metrics.values() for row in rows.values()))
+    panels = {title: key for title, key in PANELS.items() if key in found}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False)
+    for axis, (title, key) in zip(axes[0], panels.items(), strict=True):
+        for colour, (name, rows) in enumerate(metrics.items()):
+            if points := sorted((step, row[key]) for step, row in rows.items() if key in row):
                 plot(axis, *np.array(points).T, name, f"C{colour}")
-    for axis, title in zip(axes, PANELS, strict=True):
         axis.set(title=title, xlabel="step")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False)
     figure.savefig(out, dpi=150)
 
 
