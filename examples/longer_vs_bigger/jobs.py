@@ -13,7 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 # Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
-CACHE_BYTES, GPU_SHARE = 4_000_000_000, 0.15
+CACHE_BYTES, GPU_SHARE = 4_000_000_000, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Experiment:
 
     def __init__(self, config: DictConfig, out: Path, hardware: str):
         self.config, self.out, self.hardware = config, out, hardware
-        self.share = 1.0 if hardware == "cpu" else 0.33  # of what starts an engine or a trainer: two cores hold one
+        self.share = 1.0 if hardware == "cpu" else 0.25  # of what starts an engine or a trainer: two cores hold one
         self.server = [] if hardware == "cpu" else [
             "--dtype", "bfloat16", "--gpu-memory-utilization", GPU_SHARE, "--kv-cache-memory-bytes", CACHE_BYTES,
         ]  # fmt: skip
