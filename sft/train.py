@@ -17,7 +17,13 @@ from qwen3vl_rl.engine import launch
 from qwen3vl_rl.engine.checkpoints import is_trained, keep_newest, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
-COLUMNS = {"loss": "train/loss", "gradient norm": "train/grad_norm", "validation loss": "val/loss"}
+COLUMNS = {
+    "loss": "train/loss",
+    "gradient norm": "train/grad_norm",
+    "tokens/s": "perf/tokens_per_s",
+    "seconds": "perf/step_s",
+    "validation loss": "val/loss",
+}
 COLUMNS_OF_FILE = ("messages", "images")
 # Settings that make two starts one run. The number of GPUs, too: verl names the shards of a checkpoint by them.
 SAME_RUN = (

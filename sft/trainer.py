@@ -1,12 +1,17 @@
-"""verl 0.9.1's SFT trainer, resumed rightly at an epoch's end. `sft.train` starts it under torchrun.
+"""verl 0.9.1's SFT trainer, resumed rightly at an epoch's end, and timed. `sft.train` starts it under torchrun.
 
 A checkpoint written at the end of an epoch holds a data loader that has nothing left. verl goes on with it, so that the
 next epoch passes without a step; if it was to be the last, nothing more is trained or saved.
 """
 
+import time
+from collections.abc import Callable
+
 import hydra
 from omegaconf import DictConfig
+from tensordict import TensorDict
 from verl.trainer.sft_trainer import SFTTrainer
+from verl.utils import tensordict_utils
 from verl.utils.device import auto_set_device
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
@@ -16,7 +21,27 @@ class EpochSafeSFTTrainer(SFTTrainer):
         if self.resume_global_step and self.resume_global_step % self.steps_per_epoch == 0:
             self._build_dataloader()
             self.ckpt_handler.train_dataloader = self.train_dataloader  # whose state it saves
+        self.training_client.train_batch = timed(self.training_client.train_batch)
         super().fit()
+
+
+def timed(train_batch: Callable[..., TensorDict | None]) -> Callable[..., TensorDict | None]:
+    """`train_batch` with two more metrics: `perf/step_s`, seconds since the step before, loading included, and
+    `perf/tokens_per_s` of all GPUs together."""
+    before = time.perf_counter()
+
+    def train_and_time(data: TensorDict) -> TensorDict | None:
+        nonlocal before
+        tokens = sum(tensordict_utils.get(data, "global_token_num"))
+        output = train_batch(data=data)
+        now = time.perf_counter()
+        step_s, before = now - before, now
+        if output is not None:
+            metrics = tensordict_utils.get(output, "metrics")
+            metrics |= {"perf/step_s": step_s, "perf/tokens_per_s": tokens / step_s}
+        return output
+
+    return train_and_time
 
 
 @hydra.main(config_path=None, version_base=None)

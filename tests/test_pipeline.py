@@ -36,6 +36,12 @@ def test_sft_lowers_the_loss(sft_run):
     assert losses[-1] < losses[0] - 0.5
 
 
+def test_sft_tells_its_speed(sft_run):
+    for step in read_metrics(sft_run).values():
+        assert 0 < step["perf/step_s"] < 60
+        assert step["perf/tokens_per_s"] * step["perf/step_s"] == pytest.approx(step["train/global_tokens"])
+
+
 def test_sft_leaves_the_vision_encoder_alone_and_trains_the_rest(starter, sft_checkpoint):
     difference = changed(starter, sft_checkpoint)
     assert any(map(is_vision_encoder, difference))
