@@ -82,11 +82,11 @@ def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: s
     return command + [change for word in variant.split("+") for change in CHANGES[word]] + args.set
 
 
-def run_trainer(overrides: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
-    """Train, with the output in `screen`; returns (error, seconds, the most memory in use on each GPU, MiB)."""
+def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
+    """Run it, with the output in `screen`; returns (error, seconds, the most memory in use on each GPU, MiB)."""
     peaks: list[int] = []
     start = time.monotonic()
-    child = process.start([sys.executable, "-m", "qwen3vl_rl.train", *overrides], screen, {})
+    child = process.start(command, screen, {})
     try:
         while child.poll() is None and time.monotonic() < start + timeout_s:
             used = gpu_memory_mib()
@@ -110,7 +110,8 @@ def gpu_memory_mib() -> list[int]:
 
 def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> dict:
     overrides = recipe(args, checkpoint, parquet, variant, folder)
-    error, wall_s, peaks = run_trainer(overrides, folder.with_suffix(".screen"), args.timeout_s)
+    command = [sys.executable, "-m", "qwen3vl_rl.train", *overrides]
+    error, wall_s, peaks = run_trainer(command, folder.with_suffix(".screen"), args.timeout_s)
     rows = sorted(launch.read_metrics(folder).items())
     steps = [row for number, row in rows if number > 1 and "timing_s/step" in row]
     result = {"variant": variant, "wall_s": round(wall_s, 1), "error": error}
