@@ -11,7 +11,8 @@ Of `model.override_config` the engine reads these words:
 - `unsharded` (stage 1): one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and
   computes in bfloat16.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
-  They stay together where one rank trains alone; several ranks are handed samples by length.
+  They stay together where one rank trains alone; several ranks are handed samples by length. Needs
+  `use_remove_padding`, and no sequence parallelism.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -39,7 +40,7 @@ from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.placed_images import image_places, place_images
 from qwen3vl_rl.engine.rollout_images import restore_patches
-from qwen3vl_rl.engine.shared_images import group_size, share_images
+from qwen3vl_rl.engine.shared_images import drop_copies, group_size
 from qwen3vl_rl.engine.token_scores import score_tokens
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
@@ -74,9 +75,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self._loss_tokens_only and not self.use_remove_padding:
             raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
         self._samples_per_image = words.get("samples_per_image", 1)
+        if self._samples_per_image > 1 and (not self.use_remove_padding or self.use_ulysses_sp):
+            raise ValueError(
+                "model.override_config.samples_per_image: expected model.use_remove_padding beside it, and no sequence "
+                "parallelism"
+            )
         pack_images(module)
-        if self._samples_per_image > 1:
-            share_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
         if self.use_remove_padding and not self.use_ulysses_sp:
@@ -144,6 +148,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
             if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and not self.use_ulysses_sp:
                 inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
+                if self._samples_per_image > 1:
+                    inputs |= drop_copies(inputs["pixel_values"], inputs["image_sizes"])
         if self._loss_tokens_only:
             self._loss_positions = to_device(self._positions_before_loss(self._on_host, output_args["pad_size"]))
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))

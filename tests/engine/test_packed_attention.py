@@ -131,13 +131,13 @@ def test_a_pass_forward_and_backward_reads_nothing_from_the_device(config):
     place_images(model)
     inputs = packed_inputs(config, samples(config, grids), grids, "meta")
     inputs["position_ids"] = torch.empty(4, 1, inputs["input_ids"].shape[1], dtype=torch.long, device="meta")
-    pixels = {"pixel_values": images(grids, "meta")["pixel_values"]}
+    pixels = {"pixel_values": images(grids, "meta")["pixel_values"], "image_sources": tuple(range(len(grids)))}
     hidden = model.model(**pixels, **inputs).last_hidden_state
     model.lm_head(hidden).float().mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # as transformers would go about it
-        pixels["image_grid_thw"] = torch.tensor(inputs["image_sizes"])
+        pixels = {"pixel_values": pixels["pixel_values"], "image_grid_thw": torch.tensor(inputs["image_sizes"])}
         model.model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], **pixels)
 
 

@@ -1,5 +1,7 @@
 """Images that are encoded once give what images that are encoded each time give: the same loss, the same gradients."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_model, build_tokenizer
-from qwen3vl_rl.engine.packed_attention import pack_images
-from qwen3vl_rl.engine.shared_images import find_copies, group_size, share_images
+from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.engine.placed_images import image_places, place_images
+from qwen3vl_rl.engine.shared_images import drop_copies, find_copies, group_size
 
 GRIDS = [(8, 10), (4, 6), (8, 10)]  # the third has the first one's size and is another image
 
@@ -17,27 +20,25 @@ def run(order: list[int], shared: bool) -> tuple[Qwen3VLForConditionalGeneration
     """(model with gradients, loss, patches that the vision tower saw) for samples that show image `order[i]` each."""
     config = build_config(build_tokenizer(), {})
     model = build_model(config, seed=0)
-    pack_images(model)
-    if shared:
-        share_images(model)
+    for pack in (pack_images, pack_text, place_images):
+        pack(model)
     seen = []
     model.model.visual.patch_embed.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     draw = torch.Generator().manual_seed(0)
     pixels = [torch.randn(h * w, 3 * 2 * 16 * 16, generator=draw) for h, w in GRIDS]
-    longest = max(h * w // 4 for h, w in GRIDS)
     rows = []
     for number, image in enumerate(order):
         pads = GRIDS[image][0] * GRIDS[image][1] // 4
-        text = torch.randint(10, 300, (longest - pads + 4,), generator=torch.Generator().manual_seed(number))
+        text = torch.randint(10, 300, (4 + number,), generator=torch.Generator().manual_seed(number))
         rows.append(torch.cat([torch.full((pads,), config.image_token_id), text]))
-    ids = torch.stack(rows)
-    loss = model(
-        input_ids=ids,
-        labels=ids,
-        mm_token_type_ids=(ids == config.image_token_id).int(),
-        pixel_values=torch.cat([pixels[image] for image in order]),
-        image_grid_thw=torch.tensor([(1, *GRIDS[image]) for image in order]),
-    ).loss
+    ids, ends = torch.cat(rows)[None], torch.tensor([0, *itertools.accumulate(map(len, rows))])
+    grid = torch.tensor([(1, *GRIDS[image]) for image in order])
+    inputs = {"pixel_values": torch.cat([pixels[image] for image in order])} | image_places(ids, grid, config)
+    if shared:
+        inputs |= drop_copies(inputs["pixel_values"], inputs["image_sizes"])
+    positions = torch.cat([torch.arange(len(row)) for row in rows]).expand(4, 1, -1)
+    hidden = model.model(input_ids=ids, position_ids=positions, **inputs, **packing(ends)).last_hidden_state
+    loss = model.lm_head(hidden).square().mean()
     loss.backward()
     return model, loss.item(), seen[0]
 
@@ -53,7 +54,7 @@ def test_loss_and_gradients_are_the_same_and_copies_cost_nothing(order):
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_copies_are_found_by_content(order):
-    other = torch.tensor([[0.0, 2.0, 1.0], [1.0, 1.0, 1.0]])  # of the first one's size and sum
+    other = torch.tensor([[0.0, 2.0, 1.0], [1.0, 1.0, 1.0]])  # of the first one's size and with its middle
     images = [torch.ones(2, 3), other, torch.ones(4, 3), torch.zeros(2, 3)]
     firsts, sources = find_copies([images[number].clone() for number in order])
     assert [order[firsts[source]] for source in sources] == order
