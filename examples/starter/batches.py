@@ -82,7 +82,7 @@ class Batches(IterableDataset):
         self,
         collate: Collator,
         make_examples: Callable[[str], Iterator[Example]],
-        seed: int,
+        seed: int | str,
         batch_size: int,
         pool: int = 8,
     ):

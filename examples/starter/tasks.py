@@ -72,10 +72,11 @@ MIXES = {
 }
 
 
-def starter_examples(seed: str, ramp: int, mix: Mix = MIXES["starter"]) -> Iterator[Example]:
+def starter_examples(seed: str, ramp: int, mix: Mix = MIXES["starter"], begun: int = 0) -> Iterator[Example]:
     """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
-    this curriculum the vision tower had learnt nothing after 900,000 samples."""
-    rng, answers, count = random.Random(seed), referrals(seed, mix.answer_kinds, AMODAL_RATE), 0
+    this curriculum the vision tower had learnt nothing after 900,000 samples. `begun` of them came before this stream.
+    """
+    rng, answers, count = random.Random(seed), referrals(seed, mix.answer_kinds, AMODAL_RATE), begun
     while True:
         progress = min(1.0, count / ramp) if ramp else 1.0
         scene = sample_scene(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))

@@ -3,13 +3,15 @@
     python -m examples.starter.train --out DIR --workers 14   # one GPU
 
 `tasks.py` says what it is taught. This is a loop of its own, not sft/train.py: samples never touch a disk, nothing is
-computed per image in Python, and a step is one CUDA graph (`step.py`).
+computed per image in Python, and a step is one CUDA graph (`step.py`). The same command goes on after an interruption,
+from `DIR/progress.pt`, with other samples.
 """
 
 import argparse
 import itertools
 import json
 import math
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -28,12 +30,12 @@ from examples.starter.tasks import MIXES, answer_example, starter_examples
 from qwen3vl_rl.data.refshapes import HEIGHT, SPLITS, WIDTH, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
 from qwen3vl_rl.engine.packed_attention import pack_images
-from qwen3vl_rl.grounding import eval_iou, parse_box_1000
+from qwen3vl_rl.grounding import InputError, cli, eval_iou, parse_box_1000
 
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the step sizes grow
 ADAMW_LR = 1.5e-3  # of embeddings, norms and biases
-SAVE_EVERY = 2000  # steps
+SAVE_EVERY, PROGRESS = 2000, "progress.pt"  # steps, and a file below --out
 UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers started
 
 
@@ -41,15 +43,22 @@ UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers start
 
 
 def train(
-    model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int, workers: int, save=None
+    model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int | str, workers: int,
+    progress: dict | None = None, save=None,
 ) -> dict:  # fmt: skip
-    """Warm-up and cosine, bf16 autocast on a GPU. `save` is called now and then, so that a run that is cut short leaves
-    something. Returns the last losses and the speed."""
+    """Warm-up and cosine, bf16 autocast on a GPU. `save` is called now and then with the progress to go on from, which
+    a later call takes. Returns the last losses and the speed."""
     device = model.device
     collate = Collator(processor)
     batches = Batches(collate, make_examples, seed, batch_size)
     loader = iter(DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
     fixed, optimizers = FixedImages(model, processor, collate.before), make_optimizers(model, lr)
+    first, earlier_s = 0, 0.0
+    if progress:
+        first, earlier_s = progress["step"], progress["seconds"]
+        model.load_state_dict(progress["model"])
+        for optimizer, state in zip(optimizers, progress["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
 
     def step(batch: Batch) -> torch.Tensor:
         # Weights are cast once a step anyway; kept casts would outlive a recorded graph.
@@ -67,9 +76,9 @@ def train(
         compile_blocks(model)
         step = RecordedStep(step)
     losses, started, warm, waited_s = [], time.perf_counter(), None, 0.0
-    bar = tqdm(range(steps), desc="starter", unit="step", mininterval=5)
+    bar = tqdm(range(first, steps), desc="starter", unit="step", mininterval=5, initial=first, total=steps)
     for number in bar:
-        if number == UNTIMED:
+        if number == first + UNTIMED:
             warm = time.perf_counter()
         scale_rates(optimizers, schedule(number, steps))
         asked = time.perf_counter()
@@ -79,19 +88,35 @@ def train(
         if number % 500 == 499:
             bar.set_postfix(loss=f"{torch.stack(losses[-100:]).mean():.3f}")
         if save and number % SAVE_EVERY == SAVE_EVERY - 1:
-            save()
+            states = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
+            save({"step": number + 1, "seconds": earlier_s + time.perf_counter() - started} | states)
     if device.type == "cuda":
         torch.cuda.synchronize()
     end = time.perf_counter()
     restore_blocks(model)
-    timed = steps - UNTIMED if warm else steps
+    timed = steps - first - UNTIMED if warm else steps - first
     return {
         "loss": round(torch.stack(losses[-50:]).mean().item(), 4),
         "samples": steps * batch_size,
         "samples_per_s": round(timed * batch_size / (end - (warm or started)), 1),
-        "seconds": round(end - started, 1),
+        "seconds": round(earlier_s + end - started, 1),
         "waited_for_data_s": round(waited_s, 1),
     }
+
+
+def read_progress(path: Path, arguments: dict, device: str) -> dict | None:
+    """What an earlier start has left. Raises InputError where that was another run."""
+    if not path.exists():
+        return None
+    progress = torch.load(path, map_location=device, weights_only=True)
+    if progress["arguments"] != arguments:
+        raise InputError(f"{path}: holds a run with {progress['arguments']}; choose another --out, or remove it")
+    return progress
+
+
+def write_progress(path: Path, progress: dict) -> None:
+    torch.save(progress, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
 
 
 def schedule(step: int, steps: int) -> float:
@@ -178,16 +203,21 @@ def main() -> None:
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    if args.start is None:
+    arguments = {k: v for k, v in vars(args).items() if k not in ("out", "start", "workers", "score")}
+    progress = read_progress(args.out / PROGRESS, arguments, device)
+    if args.start is None and not progress:
         build_checkpoint(args.out, args.seed, read_changes(args.set))
-    share = args.steps * args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws
-    model, processor = load(args.start or args.out, device)
+    share = args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws for a step
+    model, processor = load(args.out if progress else args.start or args.out, device)
+    model.save_pretrained(args.out)
     processor.save_pretrained(args.out)
-    examples = partial(starter_examples, ramp=0 if args.start else int(RAMP * share), mix=MIXES[args.mix])
+    first = progress["step"] if progress else 0
+    ramp = 0 if args.start else int(RAMP * share * args.steps)
     run = train(
-        model, processor, examples,
-        steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=args.seed, workers=args.workers,
-        save=lambda: model.save_pretrained(args.out),
+        model, processor, partial(starter_examples, ramp=ramp, mix=MIXES[args.mix], begun=int(first * share)),
+        steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=f"{args.seed}-{first}" if first else args.seed,
+        workers=args.workers, progress=progress,
+        save=lambda found: write_progress(args.out / PROGRESS, found | {"arguments": arguments}),
     )  # fmt: skip
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -198,8 +228,9 @@ def main() -> None:
     }
     model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; loaders choose their own dtype
     (args.out / "scores.json").write_text(json.dumps(report, indent=2) + "\n")
+    (args.out / PROGRESS).unlink(missing_ok=True)
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main()
+    cli(main)

@@ -1,6 +1,7 @@
 """The starter's own loop feeds the model what transformers would: same tokens, same logits."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from examples.starter import train as starter_train
 from examples.starter.batches import IGNORE, Collator
 from examples.starter.muon import orthogonalize
 from examples.starter.step import FixedImages
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
 from examples.starter.train import load, score, train
 from qwen3vl_rl.data.refshapes import OBJECTS, ORDERS
-from qwen3vl_rl.grounding import parse_box_1000
+from qwen3vl_rl.grounding import InputError, parse_box_1000
 
 CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
 
@@ -100,6 +102,52 @@ def test_a_few_steps_reduce_the_loss(starter):
     first = train(model, processor, endless, steps=1, **settings)["loss"]
     train(model, processor, endless, steps=25, **settings)
     assert train(model, processor, endless, steps=1, **settings)["loss"] < 0.7 * first
+
+
+def run_main(monkeypatch, out: Path, *arguments: str) -> None:
+    small = ["--steps", "5", "--batch-size", "4", "--workers", "0", "--score", "0"]
+    monkeypatch.setattr("sys.argv", ["train", "--out", str(out), *small, *arguments])
+    starter_train.main()
+
+
+def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
+    """Two steps, a kill after their progress is written, then the other three, on samples that were not seen."""
+    seeds, write = [], starter_train.write_progress
+
+    def examples(seed: str, **options):
+        seeds.append((seed, options["begun"]))
+        return starter_examples(seed, **options)
+
+    def write_and_die(path: Path, progress: dict) -> None:
+        write(path, progress)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(starter_train, "SAVE_EVERY", 2)
+    monkeypatch.setattr(starter_train, "starter_examples", examples)
+    monkeypatch.setattr(starter_train, "write_progress", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run_main(monkeypatch, tmp_path / "out")
+    before = torch.load(tmp_path / "out" / "progress.pt", weights_only=True)
+    assert before["step"] == 2
+
+    taken = []
+    monkeypatch.setattr(starter_train, "schedule", lambda step, _: taken.append(step) or 0.0)  # nothing moves any more
+    monkeypatch.setattr(starter_train, "write_progress", write)
+    run_main(monkeypatch, tmp_path / "out")
+    assert taken == [2, 3, 4] and seeds == [("starter-0-0", 0), ("starter-0-2-0", 4)]
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["training"]["samples"] == 20
+    assert not (tmp_path / "out" / "progress.pt").exists()
+    model, _ = load(tmp_path / "out", "cpu")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before["model"][name].bfloat16().float()), name
+
+
+def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
+    arguments = {"steps": 7, "mix": "starter"}
+    starter_train.write_progress(tmp_path / "progress.pt", {"step": 1, "arguments": arguments})
+    assert starter_train.read_progress(tmp_path / "progress.pt", arguments, "cpu")["step"] == 1
+    with pytest.raises(InputError, match=r"progress.pt: holds a run with .*'steps': 7"):
+        run_main(monkeypatch, tmp_path)
 
 
 def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
