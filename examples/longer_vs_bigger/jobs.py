@@ -71,13 +71,15 @@ class Experiment:
                                     "--val", samples.eval),), ("data-0",))  # fmt: skip
 
     def bigger(self) -> Iterator[Job]:
-        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
+        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins; all come
+        before what takes a part of a GPU, since they wait for a whole one."""
         for rung, shape in reversed(self.config.ladder.items()):
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
             command = python("examples.starter.train", "--out", self.base(rung), *options, *self.config.pretrain)
             yield Job(f"base-{rung}", (command,), share=1.0)
+        for rung in self.config.ladder:
             if rung not in self.config.longer:
                 yield self.evaluation(rung, {"base": f"base-{rung}"})
 

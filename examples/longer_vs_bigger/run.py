@@ -22,6 +22,7 @@ from examples.longer_vs_bigger.jobs import Experiment, Job
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.engine import process
 from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.preflight import gpu_memories_mib
 
 CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S = 0.5
@@ -52,21 +53,23 @@ class Queue:
         return self.folder / f"{name}.json"
 
     def run(self) -> bool:
-        """Whether all jobs are done. Raises InputError for those that fail, once all that needs none of them is."""
+        """Whether all jobs are done; not where the limit stopped it. Raises InputError for jobs that fail, once all
+        that needs none of them is done or the limit is reached."""
         try:
             self.start_ready()
-            while self.running:
-                if time.monotonic() - self.begin > self.limit_s:
-                    return False
+            while self.running and time.monotonic() - self.begin < self.limit_s:
                 time.sleep(POLL_S)
                 self.look()
                 self.start_ready()
             if self.failed:
                 raise InputError("\n".join(self.failed))
-            return True
+            return not self.running
         finally:
             for running in self.running:
                 process.stop(running.child)
+
+    def unfinished(self) -> int:
+        return len(self.waiting) + len(self.running)
 
     def start_ready(self) -> None:
         for job in [job for job in self.waiting if self.done.issuperset(job.needs)]:
@@ -88,6 +91,7 @@ class Queue:
             if running.child.returncode:
                 log = self.folder / f"{job.name}.log"
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+                process.stop(running.child)  # what it may have left on the GPU
                 self.free[running.gpu] += job.share
                 self.failed.append(f"{job.name} failed, the last lines of {log}:\n{tail}")
                 print(self.failed[-1], flush=True)
@@ -109,11 +113,13 @@ def write(path: Path, content: dict) -> None:
 
 
 def visible_gpus(count: int) -> list[str]:
-    """The first `count` of those that the caller may use. On a CPU there is one place, of a name that Ray accepts."""
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    names = named or [str(number) for number in range(max(1, count))]
-    if len(names) < count:
-        raise InputError(f"--gpus {count}: expected at most the {len(names)} of CUDA_VISIBLE_DEVICES")
+    """The first `count` of the GPUs that the caller may use, by CUDA's names. On a CPU there is one place, of a name
+    that Ray accepts."""
+    found = len(gpu_memories_mib())
+    if not 0 <= count <= found:
+        raise InputError(f"--gpus {count}: expected 0 (a CPU) to {found}, the GPUs here")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible and count else [str(number) for number in range(max(1, count))]
     return names[: max(1, count)]
 
 
@@ -146,7 +152,7 @@ def main() -> None:
         queue = Queue(jobs, out / "jobs", visible_gpus(args.gpus), args.limit_s)
         if not queue.run():
             sys.exit(
-                f"stopped after {args.limit_s:.0f} s with {len(queue.waiting)} jobs to go; the same command goes on"
+                f"stopped after {args.limit_s:.0f} s with {queue.unfinished()} jobs to go; the same command goes on"
             )
     print(f"all {len(jobs)} jobs are done")
 

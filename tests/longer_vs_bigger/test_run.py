@@ -11,6 +11,7 @@ from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus
 from qwen3vl_rl.grounding import InputError
 
 ROOT = Path(__file__).parents[2]
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
 
 
 def note(path: Path, text: str, code: int = 0) -> tuple[str, ...]:
@@ -42,8 +43,8 @@ def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
 
 
 def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
-    said, sleeper = tmp_path / "said", (sys.executable, "-c", "import time; time.sleep(60)")
-    jobs = [Job("first", (note(said, "a"),)), Job("second", (sleeper,), ("first",))]
+    said = tmp_path / "said"
+    jobs = [Job("first", (note(said, "a"),)), Job("second", (SLEEPER,), ("first",))]
     queue = Queue(jobs, tmp_path, ["0"], 3)
     assert not queue.run() and queue.done == {"first"}
     assert all(running.child.poll() is not None for running in queue.running)
@@ -63,17 +64,36 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_
 
 
 @pytest.mark.parametrize(
-    ("visible", "count", "expected"), [("", 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("", 0, ["0"])]
+    ("visible", "count", "expected"),
+    [(None, 2, ["0", "1"]), ("2,3", 2, ["2", "3"]), ("2,3", 1, ["2"]), ("2,3", 0, ["0"]), (None, 0, ["0"])],
 )
 def test_gpus_are_those_that_the_caller_may_use(monkeypatch, visible, count, expected):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("examples.longer_vs_bigger.run.gpu_memories_mib", lambda: [80_000] * 2)
     assert visible_gpus(count) == expected
 
 
-def test_more_gpus_than_the_caller_may_use_are_refused(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    with pytest.raises(InputError, match="--gpus 2: expected at most the 1"):
-        visible_gpus(2)
+@pytest.mark.parametrize("count", [-1, 3])
+def test_gpus_that_are_not_there_are_refused(monkeypatch, count):
+    monkeypatch.setattr("examples.longer_vs_bigger.run.gpu_memories_mib", lambda: [80_000] * 2)
+    with pytest.raises(InputError, match=f"--gpus {count}: expected 0 .* to 2"):
+        visible_gpus(count)
+
+
+def test_a_failure_is_told_at_the_limit_too(tmp_path):
+    jobs = [Job("bad", (note(tmp_path / "said", "oops", code=3),)), Job("long", (SLEEPER,))]
+    queue = Queue(jobs, tmp_path, ["0"], 4)
+    with pytest.raises(InputError, match="bad failed"):
+        queue.run()
+    assert queue.unfinished() == 1
+
+
+def test_whole_gpus_are_asked_for_before_parts_and_the_largest_rung_first(tmp_path):
+    jobs = [job for job in Experiment(read_config([]), tmp_path, "gpu1").jobs() if job.share]
+    assert [job.name for job in jobs if job.share == 1] == ["base-62m", "base-16m", "base-4m", "base-1m"]
+    assert [job.share == 1 for job in jobs] == sorted((job.share == 1 for job in jobs), reverse=True)
 
 
 def test_a_misspelt_setting_is_refused():
