@@ -1,6 +1,7 @@
 """What benchmarks share: checkpoints of random weights that see whole images, grounding data, and writing results."""
 
 import json
+import os
 import platform
 import re
 import shlex
@@ -118,8 +119,10 @@ def has_gpu() -> bool:
 
 
 def write_result(path: Path, module: str, result: dict) -> None:
-    """Write `result` with its origin; of paths of this machine the last name is kept."""
-    path.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
+    """Write `result` with its origin, whole or not at all; of paths of this machine the last name is kept."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
+    os.replace(draft, path)
 
 
 def origin(module: str) -> dict:

@@ -23,7 +23,12 @@ from qwen3vl_rl.engine import launch, process
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
 CHANGES = {
-    "released": [],
+    "released": [  # `size=tiny` has other settings
+        f"{ACTOR}.fsdp_config.param_offload=true",
+        f"{ACTOR}.fsdp_config.optimizer_offload=true",
+        "actor_rollout_ref.ref.fsdp_config.param_offload=true",
+        f"{ROLLOUT}.free_cache_engine=true",
+    ],
     "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
         f"{ACTOR}.fsdp_config.param_offload=false",
         f"{ACTOR}.fsdp_config.optimizer_offload=false",

@@ -29,13 +29,14 @@ def between(found: dict[str, float], digits: int = 2) -> str:
     return f"{found['median']:.{digits}f} [{found['min']:.{digits}f}, {found['max']:.{digits}f}]"
 
 
-def ratio(row: dict) -> str:
-    """`1.50 [1.40, 1.60] times first`, of a result that holds `speed_relative_to_first`."""
+def ratio(row: dict, group: Sequence[dict]) -> str:
+    """`1.50 [1.40, 1.60] times first`, of a result that holds `speed_relative_to_first`; 1 for that first; nothing for
+    one that was compared with none."""
     prefix = "speed_relative_to_"
     found = [
         f"{between(value)} times {key.removeprefix(prefix)}" for key, value in row.items() if key.startswith(prefix)
     ]
-    return ", ".join(found) or "1"
+    return ", ".join(found) or ("1" if row is group[0] and len(group) > 1 else "")
 
 
 def sft(results: Results) -> str:
@@ -55,14 +56,14 @@ def sft(results: Results) -> str:
 
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
-    for row in (row for group in result["groups"] for row in group):
+    for group, row in ((some, row) for some in result["groups"] for row in some):
         what = [result["size"], result["state"], round(result["per_update"]["tokens"]), row["name"]]
         if "step_s" not in row:
             yield [*what, f"failed: {row['error']}", *[""] * 5]
             continue
         what.append(f"{row['device_s'] / row['step_s']['median']:.0%}")
         speed = f"{row['samples_per_s']:.1f}", f"{row['tokens_per_s']:.0f}"
-        yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row)]
+        yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row, group)]
 
 
 def latency(results: Results) -> str:
@@ -112,8 +113,9 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "answer_tokens")
     )
     run = f"{size}, {engine}, {gpus} GPU, {prompts} x {samples} x {tokens}"
+    ran = [row for row in result["variants"] if "steps" in row]
     for row in result["variants"]:
-        if "steps" not in row:
+        if row not in ran:
             yield [run, row["variant"], f"failed: {(row['error'] or '').strip()[-120:]}", *[""] * (len(phases) + 4)]
             continue
         times = [f"{row['phases_s'][phase]['median']:.2f}" if phase in row["phases_s"] else "" for phase in phases]
@@ -127,7 +129,7 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
             f"{row['tokens_per_s']:.0f}",
             mfu,
             memory,
-            ratio(row),
+            ratio(row, ran),
         ]
 
 

@@ -1,6 +1,9 @@
 """The paper's figure on RefShapes, and where the gain sits, drawn from what `examples.longer_vs_bigger.collect` wrote.
 
 python images/draw_longer_vs_bigger.py examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
+
+Bars of error in the first two panels reach from the lowest to the highest seed (a base has one), those of the third are
+95 % intervals over images.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import numpy as np
 from qwen3vl_rl.grounding import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
+FIELDS = ("parameters", "latency_alone_s", "average", "kinds", "splits")
 KINDS = ("base", "direct", "sft", "rl")  # what a rung is trained to, in the order of training
 
 
@@ -25,8 +29,11 @@ class Results:
     def __init__(self, path: Path):
         try:
             self.models = json.loads(path.read_text(encoding="utf-8"))["models"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
+        if missing:
+            raise InputError(f"{path}: expected {missing[0][1]} of {missing[0][0]}, found none")
         folders = {name.partition("/")[0] for name in self.models}
         rungs = [folder for folder in folders if f"{folder}/base" in self.models and not folder.startswith("oracle-")]
         if not rungs:
@@ -42,7 +49,7 @@ class Results:
         return [rung for rung in self.rungs if self.runs(rung, "rl")]
 
 
-def spread(runs: list[dict], value) -> tuple[float, float, float]:
+def spread(runs: list, value) -> tuple[float, float, float]:
     """Mean over seeds, and how far the lowest and the highest lie from it."""
     values = np.array([value(run) for run in runs], dtype=float)
     return values.mean(), values.mean() - values.min(), values.max() - values.mean()
@@ -74,20 +81,24 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
 
 
 def draw_kinds(axis: plt.Axes, results: Results) -> None:
-    """What RL has over the same model answering directly, by kind of expression."""
-    width = 0.8 / max(1, len(results.reasoning()))
-    for i, rung in enumerate(results.reasoning()):
-        base = results.runs(rung, "direct") or results.runs(rung, "base")
-        kinds = sorted(base[0]["kinds"])
+    """What RL has over the same model trained to answer directly, by kind of expression; seeds in pairs."""
+    rungs = results.reasoning()
+    width = 0.8 / max(1, len(rungs))
+    for i, rung in enumerate(rungs):
+        reasoned, direct = results.runs(rung, "rl"), results.runs(rung, "direct")
+        if len(direct) != len(reasoned):
+            direct = results.runs(rung, "base") * len(reasoned)
+        kinds = sorted(direct[0]["kinds"])
         for at, kind in enumerate(kinds):
-            before, _, _ = spread(base, lambda run, kind=kind: 100 * run["kinds"][kind]["acc"])
-            after, low, high = spread(results.runs(rung, "rl"), lambda run, kind=kind: 100 * run["kinds"][kind]["acc"])
-            label = rung if at == 0 else None
-            axis.bar(at + i * width, after - before, width, yerr=[[low], [high]], color=f"C{i}", label=label)
+            gains = [after["kinds"][kind]["acc"] - before["kinds"][kind]["acc"]
+                     for before, after in zip(direct, reasoned, strict=True)]  # fmt: skip
+            gain, low, high = spread(gains, lambda gain: 100 * gain)
+            place, label = at + (i - (len(rungs) - 1) / 2) * width, rung if at == 0 else None
+            axis.bar(place, gain, width, yerr=[[low], [high]], color=f"C{i}", label=label)
         axis.set_xticks(range(len(kinds)), kinds)
+        axis.legend(frameon=False)
     axis.axhline(0, color="black", linewidth=0.5)
     axis.set(title="gain of reasoning by kind of expression", ylabel="percentage points")
-    axis.legend(frameon=False)
 
 
 def draw_oracle(axis: plt.Axes, results: Results) -> None:
@@ -109,12 +120,12 @@ def draw_oracle(axis: plt.Axes, results: Results) -> None:
     axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5")
 
 
-def draw(results: Results, out: Path) -> None:
+def draw(results: Results) -> plt.Figure:
     figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
     for axis, panel in zip(axes, (draw_tradeoff, draw_kinds, draw_oracle), strict=True):
         panel(axis, results)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, dpi=150)
+    return figure
 
 
 def main() -> None:
@@ -122,7 +133,7 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    draw(Results(args.results), args.out)
+    draw(Results(args.results)).savefig(args.out, dpi=150)
 
 
 if __name__ == "__main__":

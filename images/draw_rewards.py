@@ -26,13 +26,15 @@ PANELS = {
 WINDOW = 9  # steps that one point of the smooth line averages; the steps themselves are drawn pale
 
 
-def draw(runs: Mapping[str, Path], out: Path) -> None:
+def draw(runs: Mapping[str, Path]) -> plt.Figure:
     """One panel per metric that any run has, one colour per run. Raises InputError for a folder without metrics."""
     metrics = {name: read_metrics(folder) for name, folder in runs.items()}
     if missing := [name for name, rows in metrics.items() if not rows]:
         raise InputError(f"{runs[missing[0]]}: expected a run with metrics-*.jsonl, found none")
     found = set().union(*(row for rows in metrics.values() for row in rows.values()))
     panels = {title: key for title, key in PANELS.items() if key in found}
+    if not panels:
+        raise InputError(f"{', '.join(map(str, runs.values()))}: expected one of {', '.join(PANELS.values())}")
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3), layout="constrained", squeeze=False)
     for axis, (title, key) in zip(axes[0], panels.items(), strict=True):
         for colour, (name, rows) in enumerate(metrics.items()):
@@ -41,7 +43,7 @@ def draw(runs: Mapping[str, Path], out: Path) -> None:
         axis.set(title=title, xlabel="step")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
-    figure.savefig(out, dpi=150)
+    return figure
 
 
 def plot(axis: plt.Axes, steps: np.ndarray, values: np.ndarray, name: str, colour: str) -> None:
@@ -59,7 +61,8 @@ def main() -> None:
     parser.add_argument("--run", action="append", required=True, metavar="NAME=DIR")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    draw({name: Path(folder) for name, _, folder in (run.partition("=") for run in arguments.run)}, arguments.out)
+    runs = {name: Path(folder) for name, _, folder in (run.partition("=") for run in arguments.run)}
+    draw(runs).savefig(arguments.out, dpi=150)
 
 
 if __name__ == "__main__":

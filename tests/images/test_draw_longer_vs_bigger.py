@@ -3,34 +3,65 @@
 import json
 
 import pytest
-from PIL import Image
 
 from images.draw_longer_vs_bigger import Results, draw
 from qwen3vl_rl.grounding import InputError
 
 
-def model(parameters: int, acc: float) -> dict:
+def model(parameters: int, acc: float, **changes) -> dict:
     found = {"acc": acc, "interval": [acc - 0.02, acc + 0.02]}
     splits = dict.fromkeys(("refshapes_asked", "refshapes_simple"), found)
     kinds = {kind: found | {"samples": 10} for kind in ("attribute", "relation")}
     return {
         "parameters": parameters, "splits": splits, "average": found, "kinds": kinds, "latency_alone_s": acc / 10,
-    }  # fmt: skip
+    } | changes  # fmt: skip
 
 
-def test_rungs_are_ordered_by_size_and_drawn(tmp_path):
+@pytest.fixture
+def figure(tmp_path):
     models = {"b/base": model(20_000_000, 0.7), "a/base": model(5_000_000, 0.5), "oracle-a/base": model(5_000_000, 0.8)}
-    models |= {f"a/{kind}-{seed}": model(5_000_000, 0.8 + seed / 50) for kind in ("sft", "rl") for seed in range(3)}
+    models |= {f"a/direct-{seed}": model(5_000_000, 0.6 + seed / 50) for seed in range(3)}
+    models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25) for seed in range(3)}
     (tmp_path / "results.json").write_text(json.dumps({"models": models}))
     results = Results(tmp_path / "results.json")
-    assert results.rungs == ["a", "b"] and results.reasoning() == ["a"] and len(results.runs("a", "rl")) == 3
-    draw(results, tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as image:
-        assert image.width > 3 * image.height
-        assert len(image.convert("RGB").getcolors(1 << 20)) > 50  # more than empty axes
+    assert results.rungs == ["a", "b"] and results.reasoning() == ["a"]
+    return draw(results)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no json", '{"models": {}}', '{"models": {"oracle-a/base": {}}}'])
+def test_bigger_follows_the_bases_and_longer_starts_at_one(figure):
+    axis = figure.axes[0]
+    (line,) = (line for line in axis.lines if line.get_linestyle() == ":")
+    assert line.get_xydata().ravel().tolist() == pytest.approx([50, 50, 70, 70])
+    (arrow,) = (text for text in axis.texts if not text.get_text())
+    assert (*arrow.xyann, *arrow.xy) == pytest.approx((50, 50, 84, 84))
+
+
+def test_gains_are_those_of_pairs_of_seeds(figure):
+    axis = figure.axes[1]
+    assert [bar.get_height() for bar in axis.patches] == pytest.approx([22, 22])  # 20, 22 and 24 points
+    assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches] == pytest.approx([0, 1])
+    low, high = axis.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((20, 24))
+
+
+def test_the_oracle_panel_shows_both_wordings(figure):
+    assert {text.get_text() for text in figure.axes[2].get_legend().get_texts()} == {"asked, base", "simple, base"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        "no json",
+        '{"models": null}',
+        '{"models": ["a/base"]}',
+        '{"models": {}}',
+        '{"models": {"a/base": {}}}',
+        json.dumps({"models": {"a/base": model(1, 0.5, latency_alone_s=None)}}),
+        json.dumps({"models": {"oracle-a/base": model(1, 0.5)}}),
+    ],
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
