@@ -28,6 +28,7 @@ CHANGES = {
         f"{ACTOR}.fsdp_config.optimizer_offload=true",
         "actor_rollout_ref.ref.fsdp_config.param_offload=true",
         f"{ROLLOUT}.free_cache_engine=true",
+        f"{WORDS}.samples_per_image=1",
     ],
     "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
         f"{ACTOR}.fsdp_config.param_offload=false",
@@ -42,7 +43,7 @@ CHANGES = {
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
         "actor_rollout_ref.model.external_lib=qwen3vl_rl.engine.on_policy",
     ],
-    "shared-images": [f"+{WORDS}.samples_per_image=${{actor_rollout_ref.rollout.n}}"],
+    "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
     "compile": [f"+{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
@@ -164,9 +165,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
-    parser.add_argument(
-        "--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw+shared-images"]
-    )
+    parser.add_argument("--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw"])
     parser.add_argument("--prompts", type=int, default=16, help="per step")
     parser.add_argument("--samples-per-prompt", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=100)

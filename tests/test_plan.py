@@ -55,9 +55,9 @@ def test_a_plan_reads_the_recipe():
     changed = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["resident"], *grpo_step.CHANGES["on-policy"])
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
     assert changed.rollout_memory_share == 0.6
-    shared = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["shared-images"])
-    assert (shared.samples_per_image, changed.samples_per_image) == (16, 1)
-    assert shared.forward_flops < 0.8 * changed.forward_flops
+    each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["encode-each"])
+    assert (each.samples_per_image, changed.samples_per_image, RUN.samples_per_image) == (1, 16, 1)
+    assert changed.forward_flops < 0.8 * each.forward_flops
 
 
 def test_training_state_is_sixteen_bytes_a_parameter():
@@ -141,7 +141,7 @@ def measured_steps(path: Path, constants: plan.Constants) -> Path:
     settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
     settings |= {"answer_tokens": 100, "steps": 3, "set": []}
     variants = []
-    for name in ("released", "resident", "resident+on-policy+shared-images"):
+    for name in ("released", "resident", "resident+on-policy+encode-each"):
         nowhere = [Path("none")] * 2
         run = read(*grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
         phases = plan.step_seconds(run, GPU, constants)

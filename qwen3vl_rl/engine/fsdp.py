@@ -11,8 +11,8 @@ Of `model.override_config` the engine reads these words:
 - `unsharded` (stage 1): one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and
   computes in bfloat16.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
-  They stay together where one rank trains alone; several ranks are handed samples by length. Needs
-  `use_remove_padding`, and no sequence parallelism.
+  They stay together where one rank trains alone; several ranks are handed samples by length. Without
+  `use_remove_padding`, and with sequence parallelism, each image is encoded for itself.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -74,16 +74,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         self._loss_tokens_only = words.get("loss_tokens_only", False)
         if self._loss_tokens_only and not self.use_remove_padding:
             raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
-        self._samples_per_image = words.get("samples_per_image", 1)
-        if self._samples_per_image > 1 and (not self.use_remove_padding or self.use_ulysses_sp):
-            raise ValueError(
-                "model.override_config.samples_per_image: expected model.use_remove_padding beside it, and no sequence "
-                "parallelism"
-            )
+        places_images = self.use_remove_padding and not self.use_ulysses_sp
+        self._samples_per_image = words.get("samples_per_image", 1) if places_images else 1
         pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
-        if self.use_remove_padding and not self.use_ulysses_sp:
+        if places_images:
             place_images(module)
         if words.get("freeze_vision"):
             for name, parameter in module.model.visual.named_parameters():
