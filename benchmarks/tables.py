@@ -108,11 +108,11 @@ def grpo(results: Results) -> str:
 
 
 def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]]:
-    size, engine, gpus, prompts, samples, tokens = (
+    size, engine, hardware, prompts, samples, tokens = (
         result["settings"][name]
-        for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "answer_tokens")
+        for name in ("size", "engine", "hardware", "prompts", "samples_per_prompt", "answer_tokens")
     )
-    run = f"{size}, {engine}, {gpus} GPU, {prompts} x {samples} x {tokens}"
+    run = f"{size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
     ran = [row for row in result["variants"] if "steps" in row]
     for row in result["variants"]:
         if row not in ran:
