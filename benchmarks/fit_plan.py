@@ -40,6 +40,8 @@ class Measured:
 def read_steps(path: Path) -> Iterator[Measured]:
     result = json.loads(path.read_text())
     settings = argparse.Namespace(**result["settings"])
+    if settings.hardware == "cpu":  # which says nothing of GPUs
+        return
     for found in result["variants"]:
         if "steps" not in found:
             continue

@@ -119,7 +119,7 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
             yield [run, row["variant"], f"failed: {(row['error'] or '').strip()[-120:]}", *[""] * (len(phases) + 4)]
             continue
         times = [f"{row['phases_s'][phase]['median']:.2f}" if phase in row["phases_s"] else "" for phase in phases]
-        mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] else ""
+        mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] and hardware != "cpu" else ""
         memory = ", ".join(map(str, row["gpu_peak_gib"]))
         yield [
             run,
