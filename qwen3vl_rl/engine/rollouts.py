@@ -20,6 +20,7 @@ from qwen3vl_rl.engine.watch import end_when_one_dies
 from qwen3vl_rl.validation_page import Example, render_page
 
 LOST = 0.01  # of the answers to a step, at most
+NONE_LEFT = "no materializable trajectories"  # what verl says of a step without any answer
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
@@ -36,8 +37,13 @@ class ReportingReplayBuffer(ReplayBuffer):
         end_when_one_dies()  # the trainer makes its buffer first of all
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        batch, metrics = super().sample(global_steps, partition_id, batch_size)
         wanted = batch_size * (self.sampler_kwargs.answers if partition_id == "train" else 1)
+        try:
+            batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        except RuntimeError as error:
+            if NONE_LEFT in str(error):  # verl's advice is to ask again, of an engine that may be dead
+                check_answered(0, wanted, global_steps)
+            raise
         check_answered(len(batch), wanted, global_steps)
         if partition_id == "train":
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together

@@ -1,10 +1,14 @@
 """What our replay buffer reports, from fields as verl keeps them."""
 
+from inspect import getsource
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tensordict.tensorclass import NonTensorData
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from qwen3vl_rl.engine.rollouts import check_answered, check_lengths, example, plain
+from qwen3vl_rl.engine.rollouts import NONE_LEFT, ReportingReplayBuffer, check_answered, check_lengths, example, plain
 
 
 def test_columns_are_plain_whatever_holds_them():
@@ -49,3 +53,23 @@ def test_a_step_that_lost_answers_ends_the_run():
     for answers in (0, 100):
         with pytest.raises(RuntimeError, match=f"step 3: {128 - answers} of 128 answers are missing"):
             check_answered(answers, 128, 3)
+
+
+@pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 2)])
+def test_a_step_without_any_answer_names_the_engine(monkeypatch, partition, wanted):
+    """verl's own message says to enable what asks again."""
+    assert NONE_LEFT in getsource(ReplayBuffer)
+    message = "Sync replay buffer selected terminal groups with no materializable trajectories. Enable something"
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError(message)))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs = SimpleNamespace(answers=4)
+    with pytest.raises(RuntimeError, match=f"step 7: {wanted} of {wanted} answers are missing, the engine"):
+        buffer.sample(7, partition, 2)
+
+
+def test_other_errors_of_the_buffer_are_left_as_they_are(monkeypatch):
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError("another one")))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs = SimpleNamespace(answers=4)
+    with pytest.raises(RuntimeError, match="another one"):
+        buffer.sample(7, "train", 2)
