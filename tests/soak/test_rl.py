@@ -109,13 +109,14 @@ def test_two_ranks_share_the_work(train, rl_command, lengths, tmp_path):
 
 
 def test_a_hung_rollout_ends_in_a_clear_error(start, rl_command, tmp_path):
-    run = start(rl_command(tmp_path / "run", "trainer.total_training_steps=50", "trainer.step_timeout_s=100"))
+    run = start(rl_command(tmp_path / "run", "trainer.total_training_steps=50", "trainer.step_timeout_s=200"))
     wait_for(run, lambda: 1 in read_metrics(tmp_path / "run"))
     server = find_process(run, "vLLMHttpServer")
     server.suspend()
     _, errors = run.communicate(timeout=TIMEOUT_S)
     assert run.returncode == 1
-    assert "training stopped with no step in 100 s" in errors  # Ray gives the actor up after some two minutes
+    reasons = "no step in 200 s", "answers are missing, the engine or the reward failed"  # Ray may give it up before
+    assert "training stopped with" in errors and any(reason in errors for reason in reasons)
 
 
 # Kills
