@@ -11,6 +11,7 @@ from pathlib import Path
 
 STOP_TIMEOUT_S = 20
 SHARED_MEMORY = "/dev/shm/"
+WEIGHTS = "verl_weights_*"  # segments that verl makes for each sync of weights, too short to be seen by a look
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -50,6 +51,7 @@ class Family:
     def __init__(self, root: int):
         self._members = {(root, _started(root))}
         self._segments: set[str] = set()
+        self._begin = time.time()
 
     def look(self) -> None:
         """Call it now and then: an orphan is known by the parent that it had."""
@@ -69,10 +71,21 @@ class Family:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while self._running() and time.monotonic() < deadline:
             time.sleep(0.05)
-        in_use = {name for pid, _ in _processes() for name in _mapped(pid)} if self._segments else set()
-        for name in self._segments - in_use:
+        segments = self._segments | self._segments_of_weights()
+        in_use = {name for pid, _ in _processes() for name in _mapped(pid)} if segments else set()
+        for name in segments - in_use:
             with suppress(OSError):  # gone already, or of another user
                 os.unlink(name)
+
+    def _segments_of_weights(self) -> set[str]:
+        """Those made since the family began; a sync that was killed may have left one that no look has seen."""
+        found = set()
+        for path in Path(SHARED_MEMORY).glob(WEIGHTS):
+            with suppress(OSError):  # gone meanwhile
+                status = path.stat()
+                if status.st_uid == os.getuid() and status.st_mtime >= self._begin:
+                    found.add(str(path))
+        return found
 
     def _running(self) -> set[int]:
         """Members that have not ended. A number whose process started later has passed to another."""

@@ -1,5 +1,6 @@
 """Children write to their log, and end with us and with their own children."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -118,3 +119,24 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert_ends(child)
+
+
+def test_a_sync_of_weights_that_was_killed_leaves_nothing(tmp_path):
+    """No look has seen the segment. One of before, one that a process maps and one of another kind are not ours."""
+    older, left, used, other = (
+        Path("/dev/shm") / f"{name}_{tmp_path.name}_{os.getpid()}"
+        for name in ("verl_weights_older", "verl_weights_left", "verl_weights_used", "another")
+    )
+    try:
+        older.write_bytes(b"x")
+        os.utime(older, (1, 1))
+        family = process.Family(os.getpid() + 10**7)  # nobody
+        for path in (left, used, other):
+            path.write_bytes(b"x")
+            os.utime(path, (time.time() + 1,) * 2)
+        with used.open("r+b") as file, mmap.mmap(file.fileno(), 1):
+            family.end()
+        assert [path.exists() for path in (older, left, used, other)] == [True, False, True, True]
+    finally:
+        for path in (older, left, used, other):
+            path.unlink(missing_ok=True)
