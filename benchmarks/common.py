@@ -1,7 +1,6 @@
 """What benchmarks share: checkpoints of random weights that see whole images, grounding data, and writing results."""
 
 import json
-import os
 import platform
 import re
 import shlex
@@ -20,6 +19,7 @@ from PIL import Image
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_processor
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, KINDS, WIDTH, referrals
 from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
@@ -120,9 +120,8 @@ def has_gpu() -> bool:
 
 def write_result(path: Path, module: str, result: dict) -> None:
     """Write `result` with its origin, whole or not at all; of paths of this machine the last name is kept."""
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
 
 
 def origin(module: str) -> dict:

@@ -19,7 +19,7 @@ from subprocess import Popen
 from omegaconf import DictConfig, OmegaConf
 
 from examples.longer_vs_bigger.jobs import Experiment, Job
-from qwen3vl_rl.data.files import alone_in
+from qwen3vl_rl.data.files import alone_in, replacing
 from qwen3vl_rl.engine import process
 from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.preflight import gpu_memories_mib
@@ -107,9 +107,8 @@ class Queue:
 
 
 def write(path: Path, content: dict) -> None:
-    draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(draft, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def visible_gpus(count: int) -> list[str]:

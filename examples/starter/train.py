@@ -11,7 +11,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from examples.starter.build import build_checkpoint, read_changes
 from examples.starter.muon import Muon
 from examples.starter.step import Batch, FixedImages, RecordedStep
 from examples.starter.tasks import MIXES, answer_example, starter_examples
+from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, SPLITS, WIDTH, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
 from qwen3vl_rl.engine.packed_attention import pack_images
@@ -115,8 +115,8 @@ def read_progress(path: Path, arguments: dict, device: str) -> dict | None:
 
 
 def write_progress(path: Path, progress: dict) -> None:
-    torch.save(progress, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    with replacing(path) as draft:
+        torch.save(progress, draft)
 
 
 def schedule(step: int, steps: int) -> float:
@@ -208,8 +208,7 @@ def main() -> None:
     if args.start is None and not progress:
         build_checkpoint(args.out, args.seed, read_changes(args.set))
     share = args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws for a step
-    model, processor = load(args.out if progress else args.start or args.out, device)
-    model.save_pretrained(args.out)
+    model, processor = load(args.start or args.out, device)
     processor.save_pretrained(args.out)
     first = progress["step"] if progress else 0
     ramp = 0 if args.start else int(RAMP * share * args.steps)
