@@ -19,7 +19,7 @@ import numpy as np
 from qwen3vl_rl.grounding import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
-FIELDS = ("parameters", "latency_alone_s", "average", "kinds", "splits")
+FIELDS = ("parameters", "average", "kinds", "splits")
 KINDS = ("base", "direct", "sft", "rl")  # what a rung is trained to, in the order of training
 
 
@@ -28,7 +28,8 @@ class Results:
 
     def __init__(self, path: Path):
         try:
-            self.models = json.loads(path.read_text(encoding="utf-8"))["models"]
+            results = json.loads(path.read_text(encoding="utf-8"))
+            self.models, self.latency_s = results["models"], results["latency"]
             missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
@@ -38,12 +39,20 @@ class Results:
         rungs = [folder for folder in folders if f"{folder}/base" in self.models and not folder.startswith("oracle-")]
         if not rungs:
             raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
+        unmeasured = [f"{rung}/base" for rung in rungs if f"{rung}/base" not in self.latency_s]
+        if unmeasured:
+            raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
         self.rungs = sorted(rungs, key=lambda rung: self.models[f"{rung}/base"]["parameters"])
 
     def runs(self, rung: str, kind: str) -> list[dict]:
         """The seeds of one kind; `base` has one."""
         names = (name for name in self.models if name.partition("/")[0] == rung)
         return [self.models[name] for name in sorted(names) if name.partition("/")[2].partition("-")[0] == kind]
+
+    def latency_ms(self, rung: str, kind: str) -> float | None:
+        """Of one request alone, of the seed that was measured."""
+        names = [name for name in self.latency_s if f"{name}-".startswith(f"{rung}/{kind}-")]
+        return 1000 * self.latency_s[names[0]]["alone_s"] if names else None
 
     def reasoning(self) -> list[str]:
         return [rung for rung in self.rungs if self.runs(rung, "rl")]
@@ -65,7 +74,8 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
         points = {kind: runs for kind in KINDS if (runs := results.runs(rung, kind))}
         places = {}
         for kind, runs in points.items():
-            latency_ms, _, _ = spread(runs, lambda run: 1000 * run["latency_alone_s"])
+            if (latency_ms := results.latency_ms(rung, kind)) is None:
+                continue
             accuracy, low, high = spread(runs, percent)
             places[kind] = latency_ms, accuracy
             colour = f"C{KINDS.index(kind)}"
@@ -74,8 +84,7 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
             axis.annotate(f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6, 6), fontsize=7)
         if "rl" in places:
             axis.annotate("", places["rl"], places["base"], arrowprops={"arrowstyle": "->", "color": "C3"})
-    bases = [results.models[f"{rung}/base"] for rung in results.rungs]
-    line = [(1000 * run["latency_alone_s"], percent(run)) for run in bases]
+    line = [(results.latency_ms(rung, "base"), percent(results.models[f"{rung}/base"])) for rung in results.rungs]
     axis.plot(*zip(*line, strict=True), color="C0", linestyle=":", linewidth=1)
     axis.set(title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average")
 

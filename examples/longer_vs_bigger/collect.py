@@ -1,6 +1,6 @@
 """Everything that an experiment measured, in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
 
-Of each model its size, accuracy with interval by split and by kind of expression, tokens, latency alone and under load.
+Of each model its size, accuracy with interval by split and by kind of expression, and tokens; latencies beside it.
 """
 
 import argparse
@@ -10,24 +10,34 @@ from pathlib import Path
 import yaml
 
 from benchmarks.common import write_result
+from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.evaluation.run import Result, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
 from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.shapes import find_shape
 
+LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
+
 
 def collect(out: Path) -> dict:
     """Raises InputError where nothing is evaluated yet."""
-    folders = sorted(summary.parent for summary in (out / "eval").glob("*/*/summary.json"))
-    if not folders:
+    found = {f"{f.parts[-3]}/{f.parts[-2]}": f.parent for f in sorted((out / "eval").glob("*/*/summary.json"))}
+    if not found:
         raise InputError(f"{out}: expected finished evaluations below eval/, found none")
     jobs = {record.stem: json.loads(record.read_text()) for record in sorted((out / "jobs").glob("*.json"))}
+    slices = [json.loads(line) for path in (out / "jobs").glob(SLICES) for line in path.read_text().splitlines()]
     return {
         "jobs_s": {name: job["seconds"] for name, job in jobs.items()},
-        "gpu_s": round(sum(job["seconds"] * job["share"] for job in jobs.values())),
-        "models": {f"{folder.parent.name}/{folder.name}": model(folder) for folder in folders},
+        "slices": slices,
+        "gpu_s": round(sum(part["seconds"] * part["gpus"] for part in slices)),
+        "models": {name: model(folder) for name, folder in found.items() if not name.startswith(LATENCY)},
+        "latency": {
+            name.removeprefix(LATENCY): latency(read_result(folder).timing)
+            for name, folder in found.items()
+            if name.startswith(LATENCY)
+        },
         "budgets": {
-            name: {way.name: numbers(way) for way in ways}
+            name: {way.name: accuracies(way) for way in ways}
             for name, ways in (read_scaling(out / "budgets") if (out / "budgets").exists() else {}).items()
         },
     }
@@ -38,20 +48,28 @@ def model(folder: Path) -> dict:
     checkpoint = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
     shape = find_shape("tiny", checkpoint)
     size = {"parameters": shape.parameters, "language_parameters": shape.language_parameters}
-    return size | numbers(read_result(folder))
+    return size | accuracies(read_result(folder))
 
 
-def numbers(result: Result) -> dict:
-    summary, timing = result.summary, result.timing
+def accuracies(result: Result) -> dict:
+    summary = result.summary
     kinds = summary["groups"].get("expression", {})
     return {
         "splits": {name: accuracy(split) for name, split in summary["splits"].items()},
         "average": accuracy(summary["average"]),
         "kinds": {kind: accuracy(group) | {"samples": group["samples"]} for kind, group in kinds.items()},
         "tokens": summary["average"]["mean_tokens"],
-        "latency_alone_s": timing.get("alone", {}).get("p50_s"),
-        "latency_loaded_s": timing["latency"].get("average", {}).get("p50_s"),
-        "requests_per_s": timing.get("requests_per_s"),
+    }
+
+
+def latency(timing: dict) -> dict:
+    """Medians, of a request alone and of one among many."""
+    return {
+        "alone_s": timing["alone"]["p50_s"],
+        "loaded_s": timing["latency"]["average"]["p50_s"],
+        "in_flight": timing["concurrency"],
+        "requests_per_s": timing["requests_per_s"],
+        "device": timing["server"]["device"],
     }
 
 

@@ -6,14 +6,14 @@ Every training and evaluation is a stage that anyone runs by hand, and resumes l
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 # Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
-CACHE_BYTES, GPU_SHARE = 4_000_000_000, 0.1
+CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,18 @@ class Experiment:
 
     def __init__(self, config: DictConfig, out: Path, hardware: str):
         self.config, self.out, self.hardware = config, out, hardware
-        self.share = 1.0 if hardware == "cpu" else 0.25  # of what starts an engine or a trainer: two cores hold one
+        self.share = self.gpu_share("other")
         self.server = [] if hardware == "cpu" else [
             "--dtype", "bfloat16", "--gpu-memory-utilization", GPU_SHARE, "--kv-cache-memory-bytes", CACHE_BYTES,
         ]  # fmt: skip
 
     def jobs(self) -> list[Job]:
-        return [*self.data(), *self.bigger(), *self.longer(), *self.ablations(), *self.attribution()]
+        jobs = [*self.data(), *self.bigger(), *self.longer(), *self.ablations(), *self.attribution()]
+        return [*jobs, *self.latencies(tuple(job.name for job in jobs))]
+
+    def gpu_share(self, name: str) -> float:
+        """What a job takes of a GPU; two cores hold one job."""
+        return 1.0 if self.hardware == "cpu" else self.config.gpu_share[name]
 
     def data(self) -> Iterator[Job]:
         """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
@@ -71,14 +76,13 @@ class Experiment:
                                     "--val", samples.eval),), ("data-0",))  # fmt: skip
 
     def bigger(self) -> Iterator[Job]:
-        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins; all come
-        before what takes a part of a GPU, since they wait for a whole one."""
+        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
         for rung, shape in reversed(self.config.ladder.items()):
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
             command = python("examples.starter.train", "--out", self.base(rung), *options, *self.config.pretrain)
-            yield Job(f"base-{rung}", (command,), share=1.0)
+            yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
         for rung in self.config.ladder:
             if rung not in self.config.longer:
                 yield self.evaluation(rung, {"base": f"base-{rung}"})
@@ -117,6 +121,17 @@ class Experiment:
                 models["rl"] = f"rl-{rung}-{self.config.seeds[0]}"
             yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
 
+    def latencies(self, needs: tuple[str, ...]) -> Iterator[Job]:
+        """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
+        for rung in self.config.ladder:
+            models = {"base": f"base-{rung}"}
+            if rung in self.config.longer:
+                seed = self.config.seeds[0]
+                models |= {f"{kind}-{seed}": f"{kind}-{rung}-{seed}" for kind in ("direct", "sft", "rl")}
+            limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
+            job = self.evaluation(rung, models, folder=f"latency-{rung}", limits=limits)
+            yield replace(job, needs=needs, share=1.0)
+
     # --- one job ----------------------------------------------------------------------------------------------------
 
     def sft(self, name: str, rung: str, seed: int, data: str) -> Job:
@@ -146,13 +161,14 @@ class Experiment:
 
     def evaluation(
         self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
-        needs: str = "data-0",
+        needs: str = "data-0", limits: Sequence = ("--alone", 0),
     ) -> Job:  # fmt: skip
         """All models of one shape, by one server; `models`: name -> job that makes it."""
         folder = folder or rung
         named = flat(("--model", f"{name}={self.checkpoint(job)}") for name, job in models.items())
         out = self.out / "eval" / folder
-        command = python("qwen3vl_rl.evaluation", *self.asked(questions), "--out", out, *named, "--", *self.server)
+        command = python("qwen3vl_rl.evaluation", *self.asked(questions), *limits, "--out", out, *named, "--",
+                         *self.server)  # fmt: skip
         return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=self.share)
 
     def asked(self, questions: str) -> list:

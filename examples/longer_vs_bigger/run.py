@@ -26,6 +26,7 @@ from qwen3vl_rl.preflight import gpu_memories_mib
 
 CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S = 0.5
+SLICES = "slices.jsonl"  # beside the records of jobs: how long each start had how many GPUs
 LOG_LINES = 15
 
 
@@ -67,6 +68,13 @@ class Queue:
         finally:
             for running in self.running:
                 process.stop(running.child)
+            self.note_slice()
+
+    def note_slice(self) -> None:
+        """What this start took of the GPUs, for the sum over all."""
+        seconds = round(time.monotonic() - self.begin, 1)
+        with (self.folder / SLICES).open("a") as slices:
+            slices.write(json.dumps({"seconds": seconds, "gpus": len(self.gpus)}) + "\n")
 
     def unfinished(self) -> int:
         return len(self.waiting) + len(self.running)

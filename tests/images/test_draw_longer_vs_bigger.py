@@ -13,7 +13,7 @@ def model(parameters: int, acc: float, **changes) -> dict:
     splits = dict.fromkeys(("refshapes_asked", "refshapes_simple"), found)
     kinds = {kind: found | {"samples": 10} for kind in ("attribute", "relation")}
     return {
-        "parameters": parameters, "splits": splits, "average": found, "kinds": kinds, "latency_alone_s": acc / 10,
+        "parameters": parameters, "splits": splits, "average": found, "kinds": kinds,
     } | changes  # fmt: skip
 
 
@@ -22,7 +22,9 @@ def figure(tmp_path):
     models = {"b/base": model(20_000_000, 0.7), "a/base": model(5_000_000, 0.5), "oracle-a/base": model(5_000_000, 0.8)}
     models |= {f"a/direct-{seed}": model(5_000_000, 0.6 + seed / 50) for seed in range(3)}
     models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25) for seed in range(3)}
-    (tmp_path / "results.json").write_text(json.dumps({"models": models}))
+    latency = {"a/base": 0.05, "a/direct-0": 0.06, "a/rl-0": 0.084, "b/base": 0.07}
+    latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
+    (tmp_path / "results.json").write_text(json.dumps({"models": models, "latency": latency}))
     results = Results(tmp_path / "results.json")
     assert results.rungs == ["a", "b"] and results.reasoning() == ["a"]
     return draw(results)
@@ -54,12 +56,14 @@ def test_the_oracle_panel_shows_both_wordings(figure):
         "{}",
         "[]",
         "no json",
-        '{"models": null}',
-        '{"models": ["a/base"]}',
         '{"models": {}}',
-        '{"models": {"a/base": {}}}',
-        json.dumps({"models": {"a/base": model(1, 0.5, latency_alone_s=None)}}),
-        json.dumps({"models": {"oracle-a/base": model(1, 0.5)}}),
+        '{"latency": {}, "models": null}',
+        '{"latency": {}, "models": ["a/base"]}',
+        '{"latency": {}, "models": {}}',
+        '{"latency": {}, "models": {"a/base": {}}}',
+        json.dumps({"latency": {}, "models": {"a/base": model(1, 0.5)}}),
+        json.dumps({"latency": {}, "models": {"a/base": model(1, 0.5, kinds=None)}}),
+        json.dumps({"latency": {}, "models": {"oracle-a/base": model(1, 0.5)}}),
     ],
 )
 def test_other_files_are_refused(tmp_path, content):

@@ -1,5 +1,6 @@
 """Jobs run in order, on the GPUs that have room, and once."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -90,10 +91,21 @@ def test_a_failure_is_told_at_the_limit_too(tmp_path):
     assert queue.unfinished() == 1
 
 
-def test_whole_gpus_are_asked_for_before_parts_and_the_largest_rung_first(tmp_path):
+def test_the_largest_rung_begins_and_latencies_are_measured_last_and_alone(tmp_path):
     jobs = [job for job in Experiment(read_config([]), tmp_path, "gpu1").jobs() if job.share]
-    assert [job.name for job in jobs if job.share == 1] == ["base-62m", "base-16m", "base-4m", "base-1m"]
-    assert [job.share == 1 for job in jobs] == sorted((job.share == 1 for job in jobs), reverse=True)
+    names = [job.name for job in jobs]
+    assert names[:4] == ["base-62m", "base-16m", "base-4m", "base-1m"]
+    assert names[-4:] == [f"eval-latency-{rung}" for rung in ("1m", "4m", "16m", "62m")]
+    assert all(job.share == 1 and set(names[:-4]) < set(job.needs) for job in jobs[-4:])
+    assert all(job.share < 1 for job in jobs[:-4])
+
+
+def test_each_start_notes_what_it_took_of_the_gpus(tmp_path):
+    queue = Queue([Job("a", (note(tmp_path / "said", "a"),))], tmp_path / "jobs", ["0", "1"], 60)
+    queue.folder.mkdir()
+    assert queue.run() and Queue([], tmp_path / "jobs", ["0"], 60).run()
+    slices = [json.loads(line) for line in (tmp_path / "jobs" / "slices.jsonl").read_text().splitlines()]
+    assert [part["gpus"] for part in slices] == [2, 1] and slices[0]["seconds"] > 0
 
 
 def test_a_misspelt_setting_is_refused():
