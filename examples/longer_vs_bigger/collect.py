@@ -25,7 +25,7 @@ def collect(out: Path) -> dict:
     if not found:
         raise InputError(f"{out}: expected finished evaluations below eval/, found none")
     jobs = {record.stem: json.loads(record.read_text()) for record in sorted((out / "jobs").glob("*.json"))}
-    slices = [json.loads(line) for path in (out / "jobs").glob(SLICES) for line in path.read_text().splitlines()]
+    slices = [json.loads(path.read_text()) for path in sorted((out / "jobs" / SLICES).glob("*.json"))]
     return {
         "jobs_s": {name: job["seconds"] for name, job in jobs.items()},
         "slices": slices,

@@ -26,7 +26,7 @@ from qwen3vl_rl.preflight import gpu_memories_mib
 
 CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S = 0.5
-SLICES = "slices.jsonl"  # beside the records of jobs: how long each start had how many GPUs
+SLICES = "slices"  # folder beside the records of jobs: how long each start had how many GPUs
 LOG_LINES = 15
 
 
@@ -47,6 +47,7 @@ class Queue:
         self.waiting = [job for job in jobs if not self.record(job.name).exists()]
         self.done = {job.name for job in jobs} - {job.name for job in self.waiting}
         self.gpus, self.free = gpus, [1.0] * len(gpus)
+        self.slice = folder / SLICES / f"{time.time_ns()}.json"
         self.running: list[Running] = []
         self.failed: list[str] = []
 
@@ -71,10 +72,9 @@ class Queue:
             self.note_slice()
 
     def note_slice(self) -> None:
-        """What this start took of the GPUs, for the sum over all."""
-        seconds = round(time.monotonic() - self.begin, 1)
-        with (self.folder / SLICES).open("a") as slices:
-            slices.write(json.dumps({"seconds": seconds, "gpus": len(self.gpus)}) + "\n")
+        """How long this start has had how many GPUs by now: after a kill, until the last job that ended."""
+        self.slice.parent.mkdir(parents=True, exist_ok=True)
+        write(self.slice, {"seconds": round(time.monotonic() - self.begin, 1), "gpus": len(self.gpus)})
 
     def unfinished(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -111,6 +111,7 @@ class Queue:
             self.done.add(job.name)
             seconds = round(time.monotonic() - running.start, 1)
             write(self.record(job.name), {"seconds": seconds, "share": job.share, "commands": job.commands})
+            self.note_slice()
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
 
 
