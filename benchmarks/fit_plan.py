@@ -83,8 +83,11 @@ def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Consta
     """What of an update is not computing, where weights and moments come from the host and go back there."""
     for step in steps:
         if step.run.gpus == 1 and step.run.param_offload and step.run.optimizer_offload:
-            computing = plan.update_s(step.run, gpu, replace(constants, host_bytes_per_s=math.inf))
-            yield "host_bytes_per_s", 6 * step.run.weight_bytes / (step.phases_s["update_actor"] - computing)
+            moving = step.phases_s["update_actor"] - plan.update_s(
+                step.run, gpu, replace(constants, host_bytes_per_s=math.inf)
+            )
+            if moving > 0:  # else it was hidden behind the computing, and tells nothing
+                yield "host_bytes_per_s", 6 * step.run.weight_bytes / moving
 
 
 def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, float]]:
