@@ -20,7 +20,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_processor
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.refshapes import HEIGHT, KINDS, WIDTH, referrals
+from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
 from qwen3vl_rl.data.rl_parquet import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.shapes import PUBLISHED
@@ -96,7 +96,7 @@ def shapes_traces(
     answers that have one.
     """
     images.mkdir(parents=True, exist_ok=True)
-    for number, referral in enumerate(islice(referrals("benchmark", KINDS, 0.0), count)):
+    for number, referral in enumerate(islice(referrals("benchmark", PLAIN.kinds, 0.0), count)):
         width, height = size = sizes_px[number % len(sizes_px)]
         x1, y1, x2, y2 = referral.xyxy_px
         Image.fromarray(referral.scene.render()).resize(size).save(images / f"{number}.jpg")

@@ -46,7 +46,7 @@ class Experiment:
 
     def data(self) -> Iterator[Job]:
         """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
-        samples = self.config.samples
+        samples, world = self.config.samples, ["--world", self.config.world]
         yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
         for seed in self.config.seeds:
             folder = self.out / "data" / str(seed)
@@ -59,7 +59,7 @@ class Experiment:
             yield Job(
                 f"data-{seed}",
                 (
-                    python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items())),
+                    python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),
                     *(
                         python("sft.build_dataset", *samples_and_images, *target, "--rows", f":{samples.sft}",
                                "--processor", self.out / "processor", "--out", folder / f"{name}.parquet")
@@ -73,7 +73,7 @@ class Experiment:
                 ("processor",),
             )  # fmt: skip
         yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / "0",
-                                    "--val", samples.eval),), ("data-0",))  # fmt: skip
+                                    "--val", samples.eval, *world),), ("data-0",))  # fmt: skip
 
     def bigger(self) -> Iterator[Job]:
         """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
@@ -81,7 +81,8 @@ class Experiment:
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
-            command = python("examples.starter.train", "--out", self.base(rung), *options, *self.config.pretrain)
+            command = python("examples.starter.train", "--out", self.base(rung), "--world", self.config.world,
+                             *options, *self.config.pretrain)  # fmt: skip
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
         for rung in self.config.ladder:
             if rung not in self.config.longer:

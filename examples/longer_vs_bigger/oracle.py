@@ -1,21 +1,22 @@
 """Which errors are of language? Samples of testB in two wordings: as they are, and as simple as the picture allows.
 
-    python -m examples.longer_vs_bigger.oracle --data DATA --seed 0 --val 1000
+    python -m examples.longer_vs_bigger.oracle --data DATA --seed 0 --val 1000 [--world crowded]
 
 An oracle that knows the scene says which object is meant by its attributes alone (`the small red star`), where these
 fit no other. Image and box stay. What a model gains by it was lost on the words, not on the picture. Writes
-DATA/oracle/refshapes_{asked,simple}.jsonl for what `refshapes --val` has drawn with this seed.
+DATA/oracle/refshapes_{asked,simple}.jsonl for what `refshapes --val` has drawn with this seed in this
+world.
 """
 
 import argparse
 import itertools
 from pathlib import Path
 
-from qwen3vl_rl.data.refshapes import SPLITS, Category, Referral, evaluation_row, referrals
+from qwen3vl_rl.data.refshapes import WORLDS, Category, Referral, evaluation_row, referrals
 from qwen3vl_rl.data.samples import write_jsonl
 from qwen3vl_rl.grounding import cli
 
-SPLIT = "refshapes_testB"  # relations and ordinals
+SPLIT = "refshapes_testB"  # relations, ordinals and what is made of both
 
 
 def simplest(referral: Referral) -> Category | None:
@@ -35,9 +36,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--val", type=int, required=True, help="samples of the split that there are")
+    parser.add_argument("--world", choices=WORLDS, default="plain")
     args = parser.parse_args()
-    asked, simple = [], []
-    drawn = referrals(f"{SPLIT}-{args.seed}", SPLITS[SPLIT], 0.0)
+    world, asked, simple = WORLDS[args.world], [], []
+    drawn = referrals(f"{SPLIT}-{args.seed}", world.splits[SPLIT], 0.0, world)
     for referral in itertools.islice(drawn, args.val):
         if (category := simplest(referral)) is not None:
             row = evaluation_row(referral, f"{SPLIT}/{referral.scene_index:06d}.png")

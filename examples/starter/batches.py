@@ -10,10 +10,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from examples.starter.tasks import Example
-from qwen3vl_rl.data.refshapes import HEIGHT, OBJECTS, WIDTH, Scene
+from qwen3vl_rl.data.refshapes import HEIGHT, ORDINALS, WIDTH, Scene
 
 IGNORE = -100
 REUSE = 2  # times that an example is seen
+COLOURS = len(ORDINALS) + 1  # of a palette: as many objects as a list can count, and the background
 LENGTH_STEP = 16  # batches are padded to multiples of it, so that few lengths occur
 
 
@@ -67,8 +68,8 @@ class Collator:
 
 
 def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
-    """A third of the bytes of RGB: `index` uint8 (B, H, W) into `palette` uint8 (B, objects + 1, 3)."""
-    palette = np.zeros((len(scenes), OBJECTS[1] + 1, 3), dtype=np.uint8)
+    """A third of the bytes of RGB: `index` uint8 (B, H, W) into `palette` uint8 (B, COLOURS, 3)."""
+    palette = np.zeros((len(scenes), COLOURS, 3), dtype=np.uint8)
     for row, scene in enumerate(scenes):
         palette[row, : len(scene.shapes) + 1] = scene.palette()
     return {"index": np.stack([scene.index for scene in scenes]), "palette": palette}

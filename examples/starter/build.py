@@ -27,7 +27,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from qwen3vl_rl.data.refshapes import HEIGHT, KINDS, WIDTH, referrals
+from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
 from qwen3vl_rl.grounding import PROMPTS, InputError, cli, px_to_1000, render_prompt, target_text
 
 CONFIG = {  # about 5.8 million parameters, most of them in the vision tower
@@ -97,7 +97,7 @@ CHAT_TEMPLATE = """\
 
 def corpus(count: int = 4_000):
     """Prompts and answers of the world that the tokenizer is fitted to."""
-    for referral in itertools.islice(referrals("tokenizer", KINDS, 0.2), count):
+    for referral in itertools.islice(referrals("tokenizer", PLAIN.kinds, 0.2), count):
         xyxy_1000 = px_to_1000(referral.xyxy_px, WIDTH, HEIGHT)
         yield target_text(referral.reasoning, xyxy_1000, referral.query.sent)
         yield from (render_prompt(name, referral.query.sent) for name in PROMPTS)

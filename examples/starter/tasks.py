@@ -20,15 +20,15 @@ from dataclasses import dataclass
 
 from qwen3vl_rl.data.refshapes import (
     HEIGHT,
-    KINDS,
-    OBJECTS,
     ORDERS,
     ORDINALS,
+    PLAIN,
     WIDTH,
     Category,
     Order,
     Referral,
     Scene,
+    World,
     format_box_1000,
     list_candidates,
     pick,
@@ -60,41 +60,46 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What is answered directly: which kinds of expressions, and the share of all examples."""
+    """What is answered directly: which kinds of expressions, None for all of the world, and the share of all
+    examples."""
 
-    answer_kinds: tuple[str, ...]
+    answer_kinds: tuple[str, ...] | None
     answer_rate: float
 
 
 MIXES = {
     "starter": Mix(("attribute",), 0.2),
-    "all-kinds": Mix(KINDS, 0.5),  # for models that are compared by their direct answers
+    "all-kinds": Mix(None, 0.5),  # for models that are compared by their direct answers
 }
 
 
-def starter_examples(seed: str, ramp: int, mix: Mix = MIXES["starter"], begun: int = 0) -> Iterator[Example]:
+def starter_examples(
+    seed: str, ramp: int, mix: Mix = MIXES["starter"], begun: int = 0, world: World = PLAIN
+) -> Iterator[Example]:
     """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
     this curriculum the vision tower had learnt nothing after 900,000 samples. `begun` of them came before this stream.
     """
-    rng, answers, count = random.Random(seed), referrals(seed, mix.answer_kinds, AMODAL_RATE), begun
+    rng, count = random.Random(seed), begun
+    answers = referrals(seed, mix.answer_kinds or world.kinds, AMODAL_RATE, world)
     while True:
         progress = min(1.0, count / ramp) if ramp else 1.0
-        scene = sample_scene(rng, (1, 1 + int((OBJECTS[1] - 1) * progress**2)))
+        scene = sample_scene(rng, (1, 1 + int((world.objects[1] - 1) * progress**2)))
         for _ in range(PER_SCENE):
             count += 1
             if rng.random() < mix.answer_rate * progress:
                 yield answer_example(next(answers))
-            elif (example := group_example(scene, rng)) is not None:
+            elif (example := group_example(scene, rng, world.kinds)) is not None:
                 yield example
 
 
-def group_example(scene: Scene, rng: random.Random) -> Example | None:
+def group_example(scene: Scene, rng: random.Random, kinds: tuple[str, ...]) -> Example | None:
     """An example about a group in an order; None where the order of the group drawn is too close to call."""
     order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
     if (members := sort_members(scene, category, order)) is None:
         return None
-    make = narrate_example if rng.random() < NARRATE_RATE else detect_example
-    return make(scene, category, order, members, rng)
+    if rng.random() < NARRATE_RATE:
+        return narrate_example(scene, category, order, members, rng, kinds)
+    return detect_example(scene, category, order, members, rng)
 
 
 def detect_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
@@ -112,7 +117,9 @@ def order_words(order: Order, rng: random.Random) -> str:
     return rng.choice([order.phrase, f"with the {order.superlative} first", *counted])
 
 
-def narrate_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
+def narrate_example(
+    scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random, kinds: tuple[str, ...]
+) -> Example:
     """`The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second: [box].`"""
     anchor, looks = sample_category(scene, rng), rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
     alone = anchor.members(scene) if len(anchor.members(scene)) == 1 else []
@@ -120,7 +127,7 @@ def narrate_example(scene: Scene, category: Category, order: Order, members: lis
         repeated = [ORDINALS[members.index(i)] for i in looks] if rng.random() < REPEAT_RATE else []
         template, wish = rng.choice(TEMPLATES), guidance(category, order, anchor if alone else None, repeated, rng)
     else:
-        template, wish = distraction(scene, looks[-1], rng)
+        template, wish = distraction(scene, looks[-1], rng, kinds)
     sentences = [f"The {anchor} is at {format_box_1000(scene.shapes[i].visible_px)}." for i in alone]
     sentences += [list_candidates(scene, category, order, members)]
     sentences += [f"Again {pick(scene, members, i)}." for i in looks]
@@ -136,9 +143,9 @@ def guidance(category: Category, order: Order, anchor: Category | None, repeated
     return steps + (f", repeat the {' and the '.join(repeated)}" if repeated else "")
 
 
-def distraction(scene: Scene, chosen: int, rng: random.Random) -> tuple[str, str]:
+def distraction(scene: Scene, chosen: int, rng: random.Random, kinds: tuple[str, ...]) -> tuple[str, str]:
     """A template, and an object to leave alone, which is not the `chosen` one."""
-    query = sample_query(scene, rng.choice(KINDS), rng)
+    query = sample_query(scene, rng.choice(kinds), rng)
     if query is None or query.target == chosen or rng.random() < 0.2:
         return "qwen3_official", ANY_OBJECT
     return rng.choice(TEMPLATES), f"{OTHER_OBJECT} {query.sent}"

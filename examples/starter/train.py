@@ -27,7 +27,7 @@ from examples.starter.muon import Muon
 from examples.starter.step import Batch, FixedImages, RecordedStep
 from examples.starter.tasks import MIXES, answer_example, starter_examples
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.refshapes import HEIGHT, SPLITS, WIDTH, referrals
+from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH, WORLDS, World, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
 from qwen3vl_rl.engine.packed_attention import pack_images
 from qwen3vl_rl.grounding import InputError, cli, eval_iou, parse_box_1000
@@ -151,14 +151,14 @@ def scale_rates(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 
 
 @torch.no_grad()
-def score(model, processor, count: int, max_new_tokens: int = 256) -> dict[str, dict[str, float]]:
+def score(model, processor, count: int, world: World, max_new_tokens: int = 256) -> dict[str, dict[str, float]]:
     """Greedy Acc@0.5 (strict), mean IoU and mean tokens on `count` fresh samples of every evaluation split."""
     model.eval()
     tokenizer, collate = processor.tokenizer, Collator(processor)
     fixed, device = FixedImages(model, processor, collate.before), model.device
     results = {}
-    for split, kinds in SPLITS.items():
-        stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split))
+    for split, kinds in world.splits.items():
+        stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split), world)
         drawn = list(itertools.islice(stream, count))
         prompts = [e.prompt_ids for e in collate.encode([answer_example(r) for r in drawn])]
         inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(device)
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
+    parser.add_argument("--world", choices=WORLDS, default="plain", help="of RefShapes")
     parser.add_argument("--mix", choices=MIXES, default="starter", help="what is answered directly")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
@@ -213,7 +214,9 @@ def main() -> None:
     first = progress["step"] if progress else 0
     ramp = 0 if args.start else int(RAMP * share * args.steps)
     run = train(
-        model, processor, partial(starter_examples, ramp=ramp, mix=MIXES[args.mix], begun=int(first * share)),
+        model, processor, partial(
+            starter_examples, ramp=ramp, mix=MIXES[args.mix], begun=int(first * share), world=WORLDS[args.world]
+        ),
         steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=f"{args.seed}-{first}" if first else args.seed,
         workers=args.workers, progress=progress,
         save=lambda found: write_progress(args.out / PROGRESS, found | {"arguments": arguments}),
@@ -223,7 +226,7 @@ def main() -> None:
         "torch": torch.__version__,
         "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "start")},
         "training": run,
-        "scores": score(model, processor, args.score) if args.score else {},
+        "scores": score(model, processor, args.score, WORLDS[args.world]) if args.score else {},
     }
     model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; loaders choose their own dtype
     (args.out / "scores.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -3,8 +3,9 @@
 Scenes hold 3 to 5 coloured shapes of three sizes that may hide one another, so every object has a visible and an amodal
 box. Expressions use attributes, superlatives, relations and ordinals, and each has exactly one referent. The reasoning
 trace is drawn from the scene graph: it lists the candidates in the order that the expression asks for and picks one.
+The world `crowded` has more objects, and ordinals among what stands on one side of another object.
 
-    python -m qwen3vl_rl.data.refshapes --out DIR --train 3000 --val 100 --seed 0
+    python -m qwen3vl_rl.data.refshapes --out DIR --train 3000 --val 100 --seed 0 [--world crowded]
 
 writes what RefCOCO preparation writes: `refshapes_train.jsonl`, `refshapes_train_traces.jsonl`, `images/` and
 `eval/refshapes_{val,testA,testB,amodal_val}.jsonl`.
@@ -37,20 +38,35 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 SIDES_PX = {"small": (16, 20), "medium": (27, 32), "large": (41, 48)}
-OBJECTS = (3, 5)  # in a scene
 BACKGROUNDS = ((245, 245, 240), (225, 230, 235), (35, 38, 45))
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MIN_VISIBLE = 0.4  # of an object's area
 MARGIN_PX = 6  # between neighbours in any order that an expression relies on
 MARGIN_SIDE_PX = 4
 WISHES = 6  # kinds of samples that a scene is asked for
-KINDS = ("attribute", "superlative", "relation", "ordinal")
-SPLITS = {  # the RefCOCO pattern: one mixed split, two that isolate an ability, one amodal
-    "refshapes_val": KINDS,
-    "refshapes_testA": ("attribute", "superlative"),
-    "refshapes_testB": ("relation", "ordinal"),
-    "refshapes_amodal_val": KINDS,
-}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """`objects`: the range of their number in a scene. `kinds` of expressions: two that look at objects one by one,
+    then those that relate objects."""
+
+    objects: tuple[int, int]
+    kinds: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """The RefCOCO pattern: one mixed split, two that isolate an ability, one amodal."""
+        return {
+            "refshapes_val": self.kinds,
+            "refshapes_testA": self.kinds[:2],
+            "refshapes_testB": self.kinds[2:],
+            "refshapes_amodal_val": self.kinds,
+        }
+
+
+PLAIN = World((3, 5), ("attribute", "superlative", "relation", "ordinal"))
+WORLDS = {"plain": PLAIN, "crowded": World((5, 7), (*PLAIN.kinds, "composition"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +193,7 @@ def _extent(mask: np.ndarray, x: int, y: int) -> Box:
     return (float(x + columns[0]), float(y + rows[0]), float(x + columns[-1] + 1), float(y + rows[-1] + 1))
 
 
-def sample_scene(rng: random.Random, objects: tuple[int, int] = OBJECTS) -> Scene:
+def sample_scene(rng: random.Random, objects: tuple[int, int] = PLAIN.objects) -> Scene:
     """Draw scenes until every object shows at least `MIN_VISIBLE` of its area. `objects`: the range of their number."""
     while (scene := _try_scene(rng, objects)) is None:
         pass
@@ -222,9 +238,8 @@ def _see(index, i, size, colour, shape, side, mask, x, y) -> Shape | None:
 
 def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -> Query | None:
     """An expression of this kind with one referent, or None where the scene offers none within `tries` draws."""
-    make = {"attribute": _attribute, "superlative": _superlative, "relation": _relation, "ordinal": _ordinal}[kind]
     for _ in range(tries):
-        if (query := make(scene, rng)) is not None:
+        if (query := MAKERS[kind](scene, rng)) is not None:
             return query
     return None
 
@@ -311,11 +326,10 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
     anchors, members = anchor.members(scene), category.members(scene)
     if len(anchors) != 1 or len(members) < 2 or anchors[0] in members:
         return None
-    for name, (axis, sign, order) in rng.sample(list(RELATIONS.items()), len(RELATIONS)):
-        at = scene.shapes[anchors[0]].centre_px[axis]
-        offsets = {i: sign * (scene.shapes[i].centre_px[axis] - at) for i in members}
-        fits = [i for i in members if offsets[i] > 0]
-        if len(fits) != 1 or any(abs(offset) < MARGIN_PX for offset in offsets.values()):
+    for name in rng.sample(list(RELATIONS), len(RELATIONS)):
+        order = RELATIONS[name][2]
+        fits = _on_side(scene, anchors[0], members, name)
+        if fits is None or len(fits) != 1:
             continue
         if (candidates := sort_members(scene, category, order)) is None:
             continue
@@ -324,6 +338,46 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
         last = f"The one {name} it is {pick(scene, candidates, fits[0])}."
         return Query("relation", f"the {category} {name} the {anchor}", fits[0], f"{start} {listed} {last}")
     return None
+
+
+def _composition(scene: Scene, rng: random.Random) -> Query | None:
+    """`the second circle from the left above the star`, counted among those above it; others stand elsewhere."""
+    anchor, category = sample_category(scene, rng), sample_category(scene, rng, sized=0.2)
+    order = rng.choice([o for o in ORDERS if o.side])
+    anchors, members = anchor.members(scene), sort_members(scene, category, order)
+    if len(anchors) != 1 or members is None or len(members) < 3 or anchors[0] in members:
+        return None
+    for name in rng.sample(list(RELATIONS), len(RELATIONS)):
+        fits = _on_side(scene, anchors[0], members, name)
+        if fits is None or not 2 <= len(fits) < len(members):
+            continue
+        k = rng.randrange(1, len(fits))
+        start = f"The {anchor} is at {format_box_1000(scene.shapes[anchors[0]].visible_px)}."
+        listed = list_candidates(scene, category, order, members)
+        counted = ", ".join(f"the {ORDINALS[members.index(i)]}" for i in fits)
+        last = f"The ones {name} it, {counted}. I need {pick(scene, members, fits[k])}."
+        sent = f"the {ORDINALS[k]} {category} from the {order.side} {name} the {anchor}"
+        return Query("composition", sent, fits[k], f"{start} {listed} {last}")
+    return None
+
+
+def _on_side(scene: Scene, anchor: int, members: list[int], name: str) -> list[int] | None:
+    """The members that this relation to the anchor fits, in their order; None where one is too close to call."""
+    axis, sign, _ = RELATIONS[name]
+    at = scene.shapes[anchor].centre_px[axis]
+    offsets = {i: sign * (scene.shapes[i].centre_px[axis] - at) for i in members}
+    if any(abs(offset) < MARGIN_PX for offset in offsets.values()):
+        return None
+    return [i for i in members if offsets[i] > 0]
+
+
+MAKERS = {
+    "attribute": _attribute,
+    "superlative": _superlative,
+    "relation": _relation,
+    "ordinal": _ordinal,
+    "composition": _composition,
+}
 
 
 def amodal_reasoning(scene: Scene, query: Query) -> str:
@@ -362,7 +416,9 @@ def is_occluded(shape: Shape) -> bool:
     return iou(shape.visible_px, shape.amodal_px) < 0.9
 
 
-def referrals(seed: str, kinds: tuple[str, ...], amodal_rate: float, per_scene: int = 2) -> Iterator[Referral]:
+def referrals(
+    seed: str, kinds: tuple[str, ...], amodal_rate: float, world: World = PLAIN, per_scene: int = 2
+) -> Iterator[Referral]:
     """Endless samples, kinds in equal parts, at most `per_scene` different referents a scene.
 
     What a scene cannot offer is asked of the next one, so that rare kinds keep their share. The target of an amodal
@@ -371,7 +427,7 @@ def referrals(seed: str, kinds: tuple[str, ...], amodal_rate: float, per_scene: 
     rng, scene_index = random.Random(seed), 0
     wanted = [(rng.choice(kinds), rng.random() < amodal_rate) for _ in range(WISHES)]
     while True:
-        scene, used = sample_scene(rng), set()
+        scene, used = sample_scene(rng, world.objects), set()
         occluded = {i for i, shape in enumerate(scene.shapes) if is_occluded(shape)}
         for slot, (kind, amodal) in enumerate(wanted):
             if len(used) == per_scene:
@@ -418,11 +474,13 @@ def evaluation_row(referral: Referral, image: str) -> dict:
     return row | ({"modal_bbox": list(referral.target.visible_px)} if referral.amodal else {})
 
 
-def _draw(split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate: float, out: Path) -> Iterator:
+def _draw(
+    split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate: float, world: World, out: Path
+) -> Iterator[tuple[Referral, str]]:
     """`count` referrals of a split with their image paths, the images written on the way."""
     folder = out / "images" / split
     folder.mkdir(parents=True, exist_ok=True)
-    stream = referrals(f"{split}-{seed}", kinds, amodal_rate)
+    stream = referrals(f"{split}-{seed}", kinds, amodal_rate, world)
     last = None
     for referral in tqdm((next(stream) for _ in range(count)), total=count, desc=split, unit="sample"):
         path = folder / f"{referral.scene_index:06d}.png"
@@ -432,16 +490,16 @@ def _draw(split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate
         yield referral, str(path.relative_to(out / "images"))
 
 
-def build(out: Path, train: int, val: int, seed: int) -> None:
+def build(out: Path, train: int, val: int, seed: int, world: World) -> None:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split."""
     rows, traces = [], []
-    for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, KINDS, 0.2, out)):
+    for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):
         rows.append(training_row(referral, f"refshapes_train_{i:06d}", image))
         traces.append({"id": rows[-1]["id"], "reasoning": referral.reasoning})
     write_jsonl(out / "refshapes_train.jsonl", rows)
     write_jsonl(out / "refshapes_train_traces.jsonl", traces)
-    for split, kinds in SPLITS.items():
-        drawn = _draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, out)
+    for split, kinds in world.splits.items():
+        drawn = _draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out)
         write_jsonl(out / "eval" / f"{split}.jsonl", [evaluation_row(*item) for item in drawn])
 
 
@@ -451,12 +509,13 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=3000, help="training samples")
     parser.add_argument("--val", type=int, default=100, help="samples in each evaluation split")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--world", choices=WORLDS, default="plain")
     args = parser.parse_args()
     for name in ("train", "val"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    build(args.out, args.train, args.val, args.seed)
-    counts = {"train": args.train} | dict.fromkeys(SPLITS, args.val)
+    build(args.out, args.train, args.val, args.seed, WORLDS[args.world])
+    counts = {"train": args.train} | dict.fromkeys(PLAIN.splits, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qwen3vl_rl.data import refshapes
-from qwen3vl_rl.data.refshapes import COLOURS, HEIGHT, KINDS, ORDINALS, SHAPES, SIDES_PX, SPLITS, WIDTH
+from qwen3vl_rl.data.refshapes import COLOURS, HEIGHT, ORDINALS, PLAIN, SHAPES, SIDES_PX, WIDTH, WORLDS
 from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000, target_text
 
@@ -25,15 +25,16 @@ def resolve(scene, sent):
     words = sent.removeprefix("the ").split()
     x = [(s.visible_px[0] + s.visible_px[2]) / 2 for s in scene.shapes]
     y = [(s.visible_px[1] + s.visible_px[3]) / 2 for s in scene.shapes]
+    sides = {"left of": (x, -1), "right of": (x, 1), "above": (y, -1), "below": (y, 1)}
+    there = range(len(scene.shapes))  # what stands on the side that the words end with, if they do
+    if found := [name for name in sides if f" {name} the " in sent]:
+        rest, anchor = " ".join(words).split(f" {found[0]} the ")
+        (at,), words, (key, sign) = matching(scene, anchor.split()), rest.split(), sides[found[0]]
+        there = [i for i in there if sign * (key[i] - key[at]) > 0]
     if words[0] in ORDINALS and "from" in words:
-        members = matching(scene, words[1 : words.index("from")])
+        members = [i for i in matching(scene, words[1 : words.index("from")]) if i in there]
         key = {"left": x, "right": [-v for v in x], "top": y, "bottom": [-v for v in y]}[words[-1]]
         return [sorted(members, key=key.__getitem__)[ORDINALS.index(words[0])]]
-    for name, (key, sign) in {"left of": (x, -1), "right of": (x, 1), "above": (y, -1), "below": (y, 1)}.items():
-        if f" {name} the " in sent:
-            target, anchor = sent.removeprefix("the ").split(f" {name} the ")
-            (at,) = matching(scene, anchor.split())
-            return [i for i in matching(scene, target.split()) if sign * (key[i] - key[at]) > 0]
     keys = {
         "leftmost": x,
         "rightmost": [-v for v in x],
@@ -46,12 +47,17 @@ def resolve(scene, sent):
         members = matching(scene, words[1:])
         best = min(keys[words[0]][i] for i in members)
         return [i for i in members if keys[words[0]][i] == best]
-    return matching(scene, words)
+    return [i for i in matching(scene, words) if i in there]
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def world(request):
+    return WORLDS[request.param]
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    return list(itertools.islice(refshapes.referrals("test", KINDS, 0.2), 2000))
+def drawn(world):
+    return list(itertools.islice(refshapes.referrals("test", world.kinds, 0.2, world), 2000))
 
 
 def test_every_expression_has_exactly_its_target_as_referent(drawn):
@@ -59,9 +65,10 @@ def test_every_expression_has_exactly_its_target_as_referent(drawn):
         assert resolve(referral.scene, referral.query.sent) == [referral.query.target], referral.query.sent
 
 
-def test_kinds_come_in_equal_parts_and_a_fifth_is_amodal(drawn):
-    for kind in KINDS:
-        assert 400 < sum(r.query.kind == kind for r in drawn) < 600
+def test_kinds_come_in_equal_parts_and_a_fifth_is_amodal(drawn, world):
+    for kind in world.kinds:
+        assert 0.8 < sum(r.query.kind == kind for r in drawn) / 2000 * len(world.kinds) < 1.2
+    assert {len(r.scene.shapes) for r in drawn} == set(range(world.objects[0], world.objects[1] + 1))
     assert 300 < sum(r.amodal for r in drawn) < 500
     assert all(refshapes.is_occluded(r.target) for r in drawn if r.amodal)
 
@@ -102,9 +109,13 @@ def test_the_trace_ends_in_the_target_and_parses_to_the_answer(drawn):
 
 def test_files_are_deterministic_and_valid(tmp_path):
     for name in ("a", "b"):
-        refshapes.build(tmp_path / name, train=40, val=10, seed=3)
-    refshapes.build(tmp_path / "c", train=40, val=10, seed=4)
-    files = ["refshapes_train.jsonl", "refshapes_train_traces.jsonl", *(f"eval/{split}.jsonl" for split in SPLITS)]
+        refshapes.build(tmp_path / name, 40, 10, 3, PLAIN)
+    refshapes.build(tmp_path / "c", 40, 10, 4, PLAIN)
+    files = [
+        "refshapes_train.jsonl",
+        "refshapes_train_traces.jsonl",
+        *(f"eval/{split}.jsonl" for split in PLAIN.splits),
+    ]
     for file in files:
         first, second, other = ((tmp_path / name / file).read_text() for name in ("a", "b", "c"))
         assert first == second != other
@@ -115,9 +126,9 @@ def test_files_are_deterministic_and_valid(tmp_path):
     assert all(s.modal_xyxy_px for s in read_samples(tmp_path / "a/eval/refshapes_amodal_val.jsonl"))
 
 
-def test_splits_hold_their_kinds(tmp_path):
-    refshapes.build(tmp_path, train=4, val=40, seed=0)
-    for split, kinds in SPLITS.items():
+def test_splits_hold_their_kinds(tmp_path, world):
+    refshapes.build(tmp_path, 4, 40, 0, world)
+    for split, kinds in world.splits.items():
         rows = [json.loads(line) for line in (tmp_path / f"eval/{split}.jsonl").open()]
         assert {row["kind"] for row in rows} == set(kinds)
 

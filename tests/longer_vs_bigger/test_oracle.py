@@ -3,11 +3,11 @@
 from itertools import islice
 
 from examples.longer_vs_bigger.oracle import simplest, words
-from qwen3vl_rl.data.refshapes import SPLITS, Category, referrals
+from qwen3vl_rl.data.refshapes import PLAIN, Category, referrals
 
 
 def test_a_simple_wording_fits_the_target_alone_and_no_shorter_one_does():
-    drawn = list(islice(referrals("oracle", SPLITS["refshapes_testB"], 0.0), 300))
+    drawn = list(islice(referrals("oracle", PLAIN.splits["refshapes_testB"], 0.0), 300))
     simple = [simplest(referral) for referral in drawn]
     assert sum(category is not None for category in simple) > 150
     for referral, category in zip(drawn, simple, strict=True):

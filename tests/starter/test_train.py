@@ -16,7 +16,7 @@ from examples.starter.muon import orthogonalize
 from examples.starter.step import FixedImages
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
 from examples.starter.train import load, score, train
-from qwen3vl_rl.data.refshapes import OBJECTS, ORDERS
+from qwen3vl_rl.data.refshapes import ORDERS, PLAIN
 from qwen3vl_rl.grounding import InputError, parse_box_1000
 
 CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
@@ -60,7 +60,7 @@ def test_labels_are_the_target_and_its_end(batch_and_parts):
 def test_the_curriculum_grows_and_keeps_answers_direct():
     examples = list(itertools.islice(starter_examples("test", ramp=300), 900))
     detect = [len(e.scene.shapes) for e in examples if "every object" in e.prompt]
-    assert set(detect[:50]) == {1} and max(detect[300:]) == OBJECTS[1]
+    assert set(detect[:50]) == {1} and max(detect[300:]) == PLAIN.objects[1]
     answers = [e for e in examples if e.target.startswith("\n</think>") and "every object" not in e.prompt]
     assert len(answers) > 80
     others = [e for e in examples if not e.target.startswith("\n</think>")]
@@ -152,7 +152,7 @@ def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
 
 def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
     model, processor = load(CHECKPOINT, "cpu")
-    scores = score(model, processor, 24, max_new_tokens=60)
+    scores = score(model, processor, 24, PLAIN, max_new_tokens=60)
     assert scores["refshapes_testA"]["acc_0.5"] > 80  # attributes and superlatives: one look suffices
     assert scores["refshapes_testB"]["acc_0.5"] < 50
     assert sum(file.stat().st_size for file in CHECKPOINT.iterdir()) < 12e6
