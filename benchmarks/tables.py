@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from qwen3vl_rl import plan
@@ -214,22 +215,25 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
 }
 
 
-def fill(readme: str, folder: Path) -> str:
-    """`readme` with every table made anew. Raises KeyError for a name that is not in `TABLES`."""
+def fill(readme: str, make: Callable[[str], str]) -> str:
+    """`readme` with what `make` says of each name between its marks."""
 
     def made(match: re.Match) -> str:
-        name = match[1]
-        pattern, make = TABLES[name]
-        results = [(path, json.loads(path.read_text())) for path in sorted(folder.glob(pattern))] if pattern else []
-        text = make(results) if results or not pattern else "*Not measured yet.*"
-        return f"<!-- {name} -->\n{text}\n<!-- end -->"
+        return f"<!-- {match[1]} -->\n{make(match[1])}\n<!-- end -->"
 
     return re.sub(r"<!-- ([\w ]+) -->\n.*?<!-- end -->", made, readme, flags=re.DOTALL)
 
 
+def of_folder(name: str, folder: Path) -> str:
+    """The table `name` of the results in `folder`. Raises KeyError where it is not in `TABLES`."""
+    pattern, make = TABLES[name]
+    results = [(path, json.loads(path.read_text())) for path in sorted(folder.glob(pattern))] if pattern else []
+    return make(results) if results or not pattern else "*Not measured yet.*"
+
+
 def main() -> None:
     readme = FOLDER / "README.md"
-    readme.write_text(fill(readme.read_text(), FOLDER))
+    readme.write_text(fill(readme.read_text(), partial(of_folder, folder=FOLDER)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The paper's figure on RefShapes, and where the gain sits, drawn from what `examples.longer_vs_bigger.collect` wrote.
 
-python images/draw_longer_vs_bigger.py examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
+python -m images.draw_longer_vs_bigger examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
 
-Bars of error in the first two panels reach from the lowest to the highest seed (a base has one), those of the third are
+Bars of error in the first two panels reach from the lowest to the highest seed (a base has one), in the others they are
 95 % intervals over images.
 """
 
@@ -16,11 +16,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from examples.longer_vs_bigger import tables
 from qwen3vl_rl.grounding import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
 FIELDS = ("parameters", "average", "kinds", "splits")
-KINDS = ("base", "direct", "sft", "rl")  # what a rung is trained to, in the order of training
 
 
 class Results:
@@ -28,26 +28,23 @@ class Results:
 
     def __init__(self, path: Path):
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-            self.models, self.latency_s = results["models"], results["latency"]
+            self.all = json.loads(path.read_text(encoding="utf-8"))
+            self.models, self.latency_s = self.all["models"], self.all["latency"]
             missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
         if missing:
             raise InputError(f"{path}: expected {missing[0][1]} of {missing[0][0]}, found none")
-        folders = {name.partition("/")[0] for name in self.models}
-        rungs = [folder for folder in folders if f"{folder}/base" in self.models and not folder.startswith("oracle-")]
-        if not rungs:
+        self.rungs = tables.rungs(self.all)
+        if not self.rungs:
             raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
-        unmeasured = [f"{rung}/base" for rung in rungs if f"{rung}/base" not in self.latency_s]
+        unmeasured = [f"{rung}/base" for rung in self.rungs if f"{rung}/base" not in self.latency_s]
         if unmeasured:
             raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
-        self.rungs = sorted(rungs, key=lambda rung: self.models[f"{rung}/base"]["parameters"])
 
     def runs(self, rung: str, kind: str) -> list[dict]:
         """The seeds of one kind; `base` has one."""
-        names = (name for name in self.models if name.partition("/")[0] == rung)
-        return [self.models[name] for name in sorted(names) if name.partition("/")[2].partition("-")[0] == kind]
+        return list(tables.runs(self.all, rung, kind).values())
 
     def latency_ms(self, rung: str, kind: str) -> float | None:
         """Of one request alone, of the seed that was measured."""
@@ -71,14 +68,14 @@ def percent(run: dict) -> float:
 def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
     """Accuracy against the latency of one request: `bigger` along the bases, `longer` from a base to its RL."""
     for rung in results.rungs:
-        points = {kind: runs for kind in KINDS if (runs := results.runs(rung, kind))}
+        points = {kind: runs for kind in tables.TRAININGS if (runs := results.runs(rung, kind))}
         places = {}
         for kind, runs in points.items():
             if (latency_ms := results.latency_ms(rung, kind)) is None:
                 continue
             accuracy, low, high = spread(runs, percent)
             places[kind] = latency_ms, accuracy
-            colour = f"C{KINDS.index(kind)}"
+            colour = f"C{tables.TRAININGS.index(kind)}"
             axis.scatter(latency_ms, accuracy, s=runs[0]["parameters"] * BUBBLE_PT2 + 12, color=colour, alpha=0.6)
             axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
             axis.annotate(f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6, 6), fontsize=7)
@@ -129,9 +126,22 @@ def draw_oracle(axis: plt.Axes, results: Results) -> None:
     axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5")
 
 
+def draw_budgets(axis: plt.Axes, results: Results) -> None:
+    """Accuracy where reasoning is cut after so many tokens and the answer asked for."""
+    for model, ways in results.all.get("budgets", {}).items():
+        points = sorted((found["tokens"], found["average"]) for found in ways.values())
+        tokens, averages = zip(*points, strict=True)
+        accuracy = np.array([100 * average["acc"] for average in averages])
+        bounds = 100 * np.array([average["interval"] for average in averages]).T
+        axis.errorbar(tokens, accuracy, yerr=np.abs(bounds - accuracy), marker="o", capsize=2, label=model)
+        axis.legend(frameon=False)
+    axis.set(title="reasoning cut short", xlabel="tokens of an answer, mean", ylabel="Acc@0.5, average")
+
+
 def draw(results: Results) -> plt.Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(16, 4.5), layout="constrained")
-    for axis, panel in zip(axes, (draw_tradeoff, draw_kinds, draw_oracle), strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
+    panels = draw_tradeoff, draw_kinds, draw_oracle, draw_budgets
+    for axis, panel in zip(axes.flat, panels, strict=True):
         panel(axis, results)
         axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -54,6 +54,10 @@ class Prediction:
     error: str | None
 
 
+def question_key(split: str, row: int) -> str:
+    return f"{split}/{row:06d}"
+
+
 _FIELDS = {field.name for field in fields(Prediction)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
 
-from qwen3vl_rl.data.predictions import Question
+from qwen3vl_rl.data.predictions import Question, question_key
 from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.grounding import InputError
 
@@ -32,7 +32,7 @@ def read_questions(
         if all(sample.xyxy_px is None for _, sample in samples):
             raise InputError(f"{path}: expected at least one sample with a box, found none among {len(samples)}")
         check_images(((path, number, sample) for number, sample in samples), images)
-        questions += [Question(f"{split}/{number:06d}", split, sample) for number, sample in samples]
+        questions += [Question(question_key(split, number), split, sample) for number, sample in samples]
     return questions
 
 

@@ -1,0 +1,158 @@
+"""Fill the tables of this folder's README from its results.json: python -m examples.longer_vs_bigger.tables
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the results. Where a
+model was trained with several seeds, its accuracy is the mean, in brackets the lowest and the highest seed; a base has
+one, and in brackets its 95 % interval over images.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.tables import fill, table
+from qwen3vl_rl.data.refshapes import MAKERS
+
+FOLDER = Path(__file__).parent
+SPLITS = {
+    "val": "refshapes_val",
+    "testA": "refshapes_testA",
+    "testB": "refshapes_testB",
+    "amodal": "refshapes_amodal_val",
+}
+TRAININGS = ("base", "direct", "sft", "rl")
+
+
+def rungs(results: dict) -> list[str]:
+    """By size."""
+    models = results["models"]
+    bases = [name for name in models if name.endswith("/base") and not name.startswith("oracle-")]
+    return [name.removesuffix("/base") for name in sorted(bases, key=lambda name: models[name]["parameters"])]
+
+
+def runs(results: dict, rung: str, training: str) -> dict[str, dict]:
+    """name -> model, a seed each; a base is alone."""
+    models = results["models"]
+    return {name: models[name] for name in sorted(models) if f"{name}-".startswith(f"{rung}/{training}-")}
+
+
+def trained(results: dict) -> Iterator[tuple[str, str, dict[str, dict]]]:
+    """(rung, training, its runs), of all that there are."""
+    for rung in rungs(results):
+        for training in TRAININGS:
+            if found := runs(results, rung, training):
+                yield rung, training, found
+
+
+def spread(values: Sequence[float], interval: Sequence[float]) -> str:
+    low, high = interval if len(values) == 1 else (min(values), max(values))
+    return f"{100 * sum(values) / len(values):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def accuracy(found: dict[str, dict], at: Callable[[dict], dict]) -> str:
+    estimates = [at(model) for model in found.values()]
+    return spread([estimate["acc"] for estimate in estimates], estimates[0]["interval"])
+
+
+def ladder(results: dict) -> str:
+    head = (
+        "model",
+        "language parameters",
+        "answers",
+        "average",
+        *SPLITS,
+        "tokens",
+        "ms, one request",
+        "ms, 64 in flight",
+    )
+
+    def rows() -> Iterator[Sequence[object]]:
+        for rung, training, found in trained(results):
+            first, *_ = found.values()
+            latency = next((results["latency"][name] for name in found if name in results["latency"]), None)
+            measured_ms = [f"{1000 * latency[key]:.0f}" for key in ("alone_s", "loaded_s")] if latency else ["", ""]
+            yield (
+                rung, f"{first['language_parameters'] / 1e6:.1f} M", training,
+                accuracy(found, lambda model: model["average"]),
+                *(accuracy(found, lambda model, split=split: model["splits"][split]) for split in SPLITS.values()),
+                f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *measured_ms,
+            )  # fmt: skip
+
+    return table(head, rows())
+
+
+def differences(results: dict) -> str:
+    """Of models of the ladder."""
+    return _differences(results, lambda name: not name.startswith("ablations/"))
+
+
+def ablations(results: dict) -> str:
+    return _differences(results, lambda name: name.startswith("ablations/"))
+
+
+def _differences(results: dict, wanted: Callable[[str], bool]) -> str:
+    def cell(estimate: dict) -> str:
+        low, high = estimate["interval"]
+        return f"{estimate['points']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    rows = (
+        (name.removeprefix("ablations/"), *(cell(found[place]) for place in ("average", *SPLITS.values())))
+        for name, found in results["differences"].items()
+        if wanted(name)
+    )
+    return table(("difference, points", "average", *SPLITS), rows)
+
+
+def kinds(results: dict) -> str:
+    measured = {kind for _, _, found in trained(results) for model in found.values() for kind in model["kinds"]}
+    names = [kind for kind in MAKERS if kind in measured]
+    rows = (
+        (rung, training, *(accuracy(found, lambda model, kind=kind: model["kinds"][kind]) for kind in names))
+        for rung, training, found in trained(results)
+    )
+    return table(("model", "answers", *names), rows)
+
+
+def oracle(results: dict) -> str:
+    def rows() -> Iterator[Sequence[object]]:
+        for rung in rungs(results):
+            for training in ("base", "rl"):
+                name = f"oracle-{rung}/{training}"
+                if model := results["models"].get(name):
+                    words = (model["splits"][f"refshapes_{wording}"] for wording in ("asked", "simple"))
+                    yield rung, training, *(spread([word["acc"]], word["interval"]) for word in words)
+
+    return table(("model", "answers", "as asked", "in simple words"), rows())
+
+
+def budgets(results: dict) -> str:
+    rows = (
+        (model, way, spread([found["average"]["acc"]], found["average"]["interval"]), f"{found['tokens']:.0f}")
+        for model, ways in results["budgets"].items()
+        for way, found in ways.items()
+    )
+    return table(("model", "reasoning", "average", "tokens"), rows)
+
+
+TABLES: dict[str, Callable[[dict], str]] = {
+    "ladder": ladder,
+    "differences": differences,
+    "kinds": kinds,
+    "oracle": oracle,
+    "ablations": ablations,
+    "budgets": budgets,
+}
+
+
+def of_results(name: str, results: dict) -> str:
+    return TABLES[name](results)
+
+
+def main() -> None:
+    readme = FOLDER / "README.md"
+    results = json.loads((FOLDER / "results.json").read_text())
+    readme.write_text(fill(readme.read_text(), partial(of_results, results=results)))
+
+
+if __name__ == "__main__":
+    main()

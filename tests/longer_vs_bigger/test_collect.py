@@ -1,0 +1,107 @@
+"""What was evaluated comes together: sizes, kinds, differences of pairs, and the tables of them."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from examples.longer_vs_bigger.collect import collect
+from examples.longer_vs_bigger.tables import TABLES, of_results
+from qwen3vl_rl.data.predictions import Prediction, question_key
+from qwen3vl_rl.evaluation.metrics import summarize
+from qwen3vl_rl.grounding import InputError
+
+STARTER = Path(__file__).parents[2] / "examples" / "starter" / "checkpoint"
+SPLITS = ("refshapes_val", "refshapes_testA", "refshapes_testB", "refshapes_amodal_val")
+KINDS = ("relation", "composition")
+
+
+def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
+    """An evaluation in which the first `right` of four samples of each split are right."""
+    folder = out / "eval" / name
+    folder.mkdir(parents=True)
+    rows = [
+        Prediction(
+            key=question_key(split, row), split=split, image=f"{split}/{row}.png", sent="the star",
+            width=160, height=128,
+            xyxy_px=(0, 0, 10, 10), modal_xyxy_px=(0, 0, 10, 8) if "amodal" in split else None, text="[0, 0, 62, 78]",
+            pred_xyxy_px=(0, 0, 10, 10), iou=float(row <= right), modal_iou=0.8 if "amodal" in split else None,
+            tokens=36, latency_s=0.1, finish_reason="stop", error=None,
+        )
+        for split in SPLITS
+        for row in range(1, 5)
+    ]  # fmt: skip
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    (folder / "summary.json").write_text(json.dumps(summarize(rows)))
+    timing = {
+        "resumed": False, "concurrency": 64, "requests_per_s": 100.0, "latency": {"average": {"p50_s": 0.4}},
+        "alone": {"p50_s": 0.05}, "server": {"device": "1 x GPU"},
+    }  # fmt: skip
+    (folder / "timing.json").write_text(json.dumps(timing))
+    (folder / "config.yaml").write_text(f"model: {out / 'checkpoints' / checkpoint}\n")
+
+
+@pytest.fixture
+def out(tmp_path):
+    shape = json.loads((STARTER / "config.json").read_text())
+    for checkpoint, layers in (("base-s", 4), ("rl-s-0", 4), ("rl-s-1", 4), ("rl-s-giou", 4), ("base-l", 8)):
+        shape["text_config"] |= {"num_hidden_layers": layers, "layer_types": ["full_attention"] * layers}
+        (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
+        (tmp_path / "checkpoints" / checkpoint / "config.json").write_text(json.dumps(shape))
+    write_model(tmp_path, "s/base", "base-s", right=1)
+    write_model(tmp_path, "l/base", "base-l", right=2)
+    write_model(tmp_path, "s/rl-0", "rl-s-0", right=3)
+    write_model(tmp_path, "s/rl-1", "rl-s-1", right=4)
+    write_model(tmp_path, "ablations/rl-giou", "rl-s-giou", right=2)
+    write_model(tmp_path, "latency-s/base", "base-s", right=1)
+    (tmp_path / "data" / "0" / "eval").mkdir(parents=True)
+    for split in SPLITS:
+        lines = (json.dumps({"kind": KINDS[row % 2]}) + "\n" for row in range(1, 5))
+        (tmp_path / "data" / "0" / "eval" / f"{split}.jsonl").write_text("".join(lines))
+    for number, gpus in enumerate((1, 2)):
+        (tmp_path / "jobs" / "slices").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "jobs" / "slices" / f"{number}.json").write_text(json.dumps({"seconds": 50.0, "gpus": gpus}))
+    return tmp_path
+
+
+def test_models_of_several_seeds_are_compared_with_smaller_and_bigger_ones(out):
+    found = collect(out)["differences"]
+    average = {name: places["average"]["points"] for name, places in found.items()}
+    assert average == pytest.approx({"s/rl - s/base": 62.5, "s/rl - l/base": 37.5, "ablations/rl-giou - s/rl-0": -25})
+    low, high = found["s/rl - l/base"]["average"]["interval"]
+    assert low < 37.5 < high
+
+
+def test_kinds_are_those_that_were_drawn_and_amodal_samples_count_apart(out):
+    model = collect(out)["models"]["s/rl-0"]
+    assert {kind: (found["acc"], found["samples"]) for kind, found in model["kinds"].items()} == {
+        "composition": (1.0, 6),
+        "relation": (0.5, 6),
+    }
+    assert model["average"]["acc"] == 0.75 and model["splits"]["refshapes_amodal_val"]["acc"] == 0.75
+
+
+def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out):
+    results = collect(out)
+    assert results["gpu_s"] == 150
+    assert results["latency"]["s/base"] | {"requests_per_s": 0} == {
+        "alone_s": 0.05, "loaded_s": 0.4, "in_flight": 64, "requests_per_s": 0, "device": "1 x GPU",
+    }  # fmt: skip
+    assert not any(name.startswith("latency-") for name in results["models"])
+
+
+def test_tables_say_it(out):
+    results = collect(out)
+    tables = {name: of_results(name, results) for name in TABLES}
+    ladder = tables["ladder"].splitlines()[2:]
+    assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == ["| s base", "| s rl", "| l base"]
+    assert "| 87.5 [75.0, 100.0] |" in ladder[1] and "| 50 | 400 |" in ladder[0]
+    assert "| s/rl - l/base | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
+    assert "| rl-giou - s/rl-0 | -25.0 (" in tables["ablations"]
+    assert tables["kinds"].startswith("| model | answers | relation | composition |")
+
+
+def test_nothing_evaluated_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="expected finished evaluations below eval/, found none"):
+        collect(tmp_path)
