@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensordict import TensorDict
 from transformers import Qwen3VLForConditionalGeneration
+from verl.utils.seqlen_balancing import rearrange_micro_batches
 
 from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
@@ -63,7 +65,24 @@ def test_copies_are_found_by_content(order, dtype):
 
 @pytest.mark.parametrize(
     ("lengths", "limit", "expected"),
-    [([10] * 32, 200, 16), ([10] * 32, 100, 8), ([10] * 32, 15, 1), ([10] * 12, 200, 4), ([10, 10, 300, 300], 320, 1)],
+    [
+        ([10] * 32, 320, 16),
+        ([10] * 32, 100, 8),
+        ([10] * 32, 15, 1),
+        ([10] * 12, 200, 4),
+        ([10, 10, 300, 300], 320, 1),
+        ([427] * 256, 25_600, 16),  # 6 micro-batches, where 5 would hold the tokens
+        ([427] * 256, 12_800, 8),  # 11, where 9 would; groups of 16 would make 16
+    ],
 )
-def test_a_group_is_as_large_as_fits_and_divides_the_samples(lengths, limit, expected):
+def test_a_group_is_as_large_as_fits_divides_the_samples_and_fills_micro_batches(lengths, limit, expected):
     assert group_size(torch.tensor(lengths), 16, limit) == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(25_600, 6), (12_800, 11)])
+def test_verl_makes_no_more_micro_batches_than_that(limit, expected):
+    lengths = torch.full((256,), 427)
+    ids = torch.nested.nested_tensor_from_jagged(torch.zeros(int(lengths.sum()), dtype=torch.int64), lengths=lengths)
+    batch = TensorDict({"input_ids": ids}, batch_size=256)
+    parts, _ = rearrange_micro_batches(batch, limit, force_group_size=group_size(lengths, 16, limit))
+    assert len(parts) == expected
