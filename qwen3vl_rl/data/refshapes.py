@@ -333,32 +333,35 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
             continue
         if (candidates := sort_members(scene, category, order)) is None:
             continue
-        start = f"The {anchor} is at {format_box_1000(scene.shapes[anchors[0]].visible_px)}."
-        listed = list_candidates(scene, category, order, candidates)
+        listed = f"{_locate(scene, anchor, anchors[0])} {list_candidates(scene, category, order, candidates)}"
         last = f"The one {name} it is {pick(scene, candidates, fits[0])}."
-        return Query("relation", f"the {category} {name} the {anchor}", fits[0], f"{start} {listed} {last}")
+        return Query("relation", f"the {category} {name} the {anchor}", fits[0], f"{listed} {last}")
     return None
 
 
 def _composition(scene: Scene, rng: random.Random) -> Query | None:
-    """`the second circle from the left above the star`, counted among those above it; others stand elsewhere."""
+    """`of the circles above the star, the second from the left`: another one than the second of all circles."""
     anchor, category = sample_category(scene, rng), sample_category(scene, rng, sized=0.2)
     order = rng.choice([o for o in ORDERS if o.side])
     anchors, members = anchor.members(scene), sort_members(scene, category, order)
     if len(anchors) != 1 or members is None or len(members) < 3 or anchors[0] in members:
         return None
     for name in rng.sample(list(RELATIONS), len(RELATIONS)):
-        fits = _on_side(scene, anchors[0], members, name)
-        if fits is None or not 2 <= len(fits) < len(members):
+        fits = _on_side(scene, anchors[0], members, name) or []
+        places = [k for k in range(1, len(fits)) if fits[k] != members[k]]
+        if not places:
             continue
-        k = rng.randrange(1, len(fits))
-        start = f"The {anchor} is at {format_box_1000(scene.shapes[anchors[0]].visible_px)}."
-        listed = list_candidates(scene, category, order, members)
+        k = rng.choice(places)
+        listed = f"{_locate(scene, anchor, anchors[0])} {list_candidates(scene, category, order, members)}"
         counted = ", ".join(f"the {ORDINALS[members.index(i)]}" for i in fits)
         last = f"The ones {name} it, {counted}. I need {pick(scene, members, fits[k])}."
-        sent = f"the {ORDINALS[k]} {category} from the {order.side} {name} the {anchor}"
-        return Query("composition", sent, fits[k], f"{start} {listed} {last}")
+        sent = f"of the {category}s {name} the {anchor}, the {ORDINALS[k]} from the {order.side}"
+        return Query("composition", sent, fits[k], f"{listed} {last}")
     return None
+
+
+def _locate(scene: Scene, anchor: Category, target: int) -> str:
+    return f"The {anchor} is at {format_box_1000(scene.shapes[target].visible_px)}."
 
 
 def _on_side(scene: Scene, anchor: int, members: list[int], name: str) -> list[int] | None:
@@ -515,7 +518,7 @@ def main() -> None:
         if getattr(args, name) < 1:
             raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
     build(args.out, args.train, args.val, args.seed, WORLDS[args.world])
-    counts = {"train": args.train} | dict.fromkeys(PLAIN.splits, args.val)
+    counts = {"train": args.train} | dict.fromkeys(WORLDS[args.world].splits, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 
 

@@ -4,6 +4,7 @@ the scene, not the generator's choices."""
 import itertools
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.refshapes import COLOURS, HEIGHT, ORDINALS, PLAIN, SHAPES, SIDES_PX, WIDTH, WORLDS
 from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000, target_text
+
+COMPOSITION = re.compile(r"of the (.+)s (left of|right of|above|below) the (.+), the (\w+) from the (\w+)")
 
 
 def matching(scene, words):
@@ -22,6 +25,7 @@ def matching(scene, words):
 
 def resolve(scene, sent):
     """All objects that `sent` may mean."""
+    sent = COMPOSITION.sub(r"the \4 \1 from the \5 \2 the \3", sent)
     words = sent.removeprefix("the ").split()
     x = [(s.visible_px[0] + s.visible_px[2]) / 2 for s in scene.shapes]
     y = [(s.visible_px[1] + s.visible_px[3]) / 2 for s in scene.shapes]
@@ -63,6 +67,20 @@ def drawn(world):
 def test_every_expression_has_exactly_its_target_as_referent(drawn):
     for referral in drawn:
         assert resolve(referral.scene, referral.query.sent) == [referral.query.target], referral.query.sent
+
+
+def test_compositions_need_their_relation_and_their_traces_count_what_stands_there():
+    crowded = WORLDS["crowded"]
+    for referral in itertools.islice(refshapes.referrals("test", ("composition",), 0.0, crowded), 300):
+        category, name, anchor, ordinal, side = COMPOSITION.fullmatch(referral.query.sent).groups()
+        of_all = f"the {ordinal} {category} from the {side}"
+        assert resolve(referral.scene, of_all) != [referral.query.target]
+        (counted,) = re.findall(rf"The ones {name} it, (.*)\. I need the (\w+): ", referral.query.reasoning)
+        there = [ordinal.removeprefix("the ") for ordinal in counted[0].split(", ")]
+        assert there[ORDINALS.index(ordinal)] == counted[1]
+        everyone = [resolve(referral.scene, f"the {o} {category} from the {side}")[0] for o in there]
+        beside = set(resolve(referral.scene, f"the {category} {name} the {anchor}"))
+        assert set(everyone) == beside and len(everyone) == len(beside)
 
 
 def test_kinds_come_in_equal_parts_and_a_fifth_is_amodal(drawn, world):
