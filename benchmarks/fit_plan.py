@@ -1,9 +1,9 @@
 """Fit the planner's constants on measurements, and show how well the planner then foretells them.
 
-    python -m benchmarks.fit_plan benchmarks/{grpo,serving}_*.json [--out qwen3vl_rl/plan_constants.yaml]
+    python -m benchmarks.fit_plan FILE... [--out qwen3vl_rl/plan_constants.yaml]
 
-Takes results of `benchmarks.grpo_step` and `benchmarks.serving` from GPUs. A constant is the median of what each
-measurement gives for it; one that no measurement gives stays as it is. With `--out` the constants are written.
+Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, all from GPUs of one kind. A constant is the median of
+what each measurement gives for it; one that no measurement gives stays as it is. With `--out` they are written.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import yaml
 from benchmarks import grpo_step
 from benchmarks.common import IMAGE_PX
 from qwen3vl_rl import plan
-from qwen3vl_rl.grounding import cli
+from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
 
 
@@ -37,11 +37,20 @@ class Measured:
     actor_peak_gib: float
 
 
+def read_gpu(paths: Sequence[Path]) -> plan.Gpu:
+    """The one that all were measured on. Raises InputError where there are several, or one that the planner lacks."""
+    devices = {path: json.loads(path.read_text())["device"] for path in paths}
+    kinds = {path: next((kind for kind in plan.GPUS if kind.upper() in name), None) for path, name in devices.items()}
+    first = kinds[paths[0]]
+    if wrong := [path for path in paths if kinds[path] != first or not first]:
+        expected = f"a device like {first}" if first else f"one of {', '.join(plan.GPUS)}"
+        raise InputError(f'{wrong[0]}: "device": expected {expected}, got {devices[wrong[0]]}')
+    return plan.GPUS[first]
+
+
 def read_steps(path: Path) -> Iterator[Measured]:
     result = json.loads(path.read_text())
     settings = argparse.Namespace(**result["settings"])
-    if settings.hardware == "cpu":  # which says nothing of GPUs
-        return
     for found in result["variants"]:
         if "steps" not in found:
             continue
@@ -86,7 +95,7 @@ def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Consta
             moving = step.phases_s["update_actor"] - plan.update_s(
                 step.run, gpu, replace(constants, host_bytes_per_s=math.inf)
             )
-            if moving > 0:  # else it was hidden behind the computing, and tells nothing
+            if moving > 0:  # else the computing is foretold too long to tell
                 yield "host_bytes_per_s", 6 * step.run.weight_bytes / moving
 
 
@@ -118,19 +127,19 @@ def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Con
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--gpu", choices=plan.GPUS, default="h200")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    gpu, (constants, sources) = plan.GPUS[args.gpu], plan.read_constants()
+    gpu, (constants, sources) = read_gpu(args.results), plan.read_constants()
     serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
-    steps = [step for path in args.results if path not in serving for step in read_steps(path)]
-    source = f"measured: {', '.join(sorted(path.name for path in args.results))}"
-    for fit in (
-        lambda c: fit_steps(steps, gpu, c),
-        lambda c: fit_offload(steps, gpu, c),
-        lambda _: fit_decoding(serving, gpu),
-        lambda c: fit_generation(steps, gpu, c),
+    training = [path for path in args.results if path not in serving]
+    steps = [step for path in training for step in read_steps(path)]
+    for fit, files in (
+        (lambda c: fit_steps(steps, gpu, c), training),
+        (lambda c: fit_offload(steps, gpu, c), training),
+        (lambda _: fit_decoding(serving, gpu), serving),
+        (lambda c: fit_generation(steps, gpu, c), training),
     ):
+        source = f"measured: {', '.join(sorted(path.name for path in files))}"
         found = defaultdict(list)
         for name, value in fit(constants):
             found[name].append(value)

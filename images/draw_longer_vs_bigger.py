@@ -8,6 +8,7 @@ Bars of error in the first two panels reach from the lowest to the highest seed 
 
 import argparse
 import json
+from operator import itemgetter
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from examples.longer_vs_bigger import tables
+from qwen3vl_rl.data.refshapes import MAKERS
 from qwen3vl_rl.grounding import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
@@ -29,7 +31,7 @@ class Results:
     def __init__(self, path: Path):
         try:
             self.all = json.loads(path.read_text(encoding="utf-8"))
-            self.models, self.latency_s = self.all["models"], self.all["latency"]
+            self.models, self.latency = self.all["models"], self.all["latency"]
             missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
@@ -38,7 +40,7 @@ class Results:
         self.rungs = tables.rungs(self.all)
         if not self.rungs:
             raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
-        unmeasured = [f"{rung}/base" for rung in self.rungs if f"{rung}/base" not in self.latency_s]
+        unmeasured = [f"{rung}/base" for rung in self.rungs if f"{rung}/base" not in self.latency]
         if unmeasured:
             raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
 
@@ -48,17 +50,23 @@ class Results:
 
     def latency_ms(self, rung: str, kind: str) -> float | None:
         """Of one request alone, of the seed that was measured."""
-        names = [name for name in self.latency_s if f"{name}-".startswith(f"{rung}/{kind}-")]
-        return 1000 * self.latency_s[names[0]]["alone_s"] if names else None
+        names = [name for name in self.latency if f"{name}-".startswith(f"{rung}/{kind}-")]
+        return 1000 * self.latency[names[0]]["alone_s"] if names else None
 
-    def reasoning(self) -> list[str]:
-        return [rung for rung in self.rungs if self.runs(rung, "rl")]
+    def pairs(self, rung: str) -> list[tuple[dict, dict]]:
+        """(trained to answer directly, RL) of each seed that has both."""
+        direct, reasoned = (
+            {name.rpartition("-")[2]: run for name, run in tables.runs(self.all, rung, kind).items()}
+            for kind in ("direct", "rl")
+        )
+        return [(direct[seed], reasoned[seed]) for seed in sorted(direct.keys() & reasoned.keys())]
 
 
 def spread(runs: list, value) -> tuple[float, float, float]:
     """Mean over seeds, and how far the lowest and the highest lie from it."""
     values = np.array([value(run) for run in runs], dtype=float)
-    return values.mean(), values.mean() - values.min(), values.max() - values.mean()
+    mean = values.mean()  # which may miss equal values by a rounding
+    return mean, max(0.0, mean - values.min()), max(0.0, values.max() - mean)
 
 
 def percent(run: dict) -> float:
@@ -88,16 +96,13 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
 
 def draw_kinds(axis: plt.Axes, results: Results) -> None:
     """What RL has over the same model trained to answer directly, by kind of expression; seeds in pairs."""
-    rungs = results.reasoning()
+    rungs = [rung for rung in results.rungs if results.pairs(rung)]
     width = 0.8 / max(1, len(rungs))
     for i, rung in enumerate(rungs):
-        reasoned, direct = results.runs(rung, "rl"), results.runs(rung, "direct")
-        if len(direct) != len(reasoned):
-            direct = results.runs(rung, "base") * len(reasoned)
-        kinds = sorted(direct[0]["kinds"])
+        pairs = results.pairs(rung)
+        kinds = [kind for kind in MAKERS if kind in pairs[0][0]["kinds"]]
         for at, kind in enumerate(kinds):
-            gains = [after["kinds"][kind]["acc"] - before["kinds"][kind]["acc"]
-                     for before, after in zip(direct, reasoned, strict=True)]  # fmt: skip
+            gains = [after["kinds"][kind]["acc"] - before["kinds"][kind]["acc"] for before, after in pairs]
             gain, low, high = spread(gains, lambda gain: 100 * gain)
             place, label = at + (i - (len(rungs) - 1) / 2) * width, rung if at == 0 else None
             axis.bar(place, gain, width, yerr=[[low], [high]], color=f"C{i}", label=label)
@@ -129,7 +134,7 @@ def draw_oracle(axis: plt.Axes, results: Results) -> None:
 def draw_budgets(axis: plt.Axes, results: Results) -> None:
     """Accuracy where reasoning is cut after so many tokens and the answer asked for."""
     for model, ways in results.all.get("budgets", {}).items():
-        points = sorted((found["tokens"], found["average"]) for found in ways.values())
+        points = sorted(((found["tokens"], found["average"]) for found in ways.values()), key=itemgetter(0))
         tokens, averages = zip(*points, strict=True)
         accuracy = np.array([100 * average["acc"] for average in averages])
         bounds = 100 * np.array([average["interval"] for average in averages]).T

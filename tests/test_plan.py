@@ -14,6 +14,7 @@ from qwen3vl_rl import plan
 from qwen3vl_rl.grounding import InputError
 from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
 
+DEVICE = "1 x NVIDIA H200"
 GPU = plan.GPUS["h200"]
 CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measurements
     update_utilisation=0.35,
@@ -125,11 +126,22 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
     for name in ("update_utilisation", "host_bytes_per_s", "logit_bytes", "decode_step_s", "sequence_step_s"):
         assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
-        assert sources[name].startswith("measured: grpo.json")
+        assert sources[name] == (
+            "measured: serving_2b.json, serving_8b.json" if "decode" in name else "measured: grpo.json"
+        )
     _, shipped = plan.read_constants()
     assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
     for step in fit_plan.read_steps(files[0]):
         assert sum(plan.step_seconds(step.run, GPU, found).values()) == pytest.approx(step.step_s, rel=1e-3)
+
+
+@pytest.mark.parametrize("device", ["1 x NVIDIA H100 80GB HBM3", "CPU, x86_64"])
+def test_measurements_of_other_devices_are_refused(tmp_path, monkeypatch, device):
+    files = [measured_latencies(tmp_path / f"{size}.json", size, CONSTANTS) for size in ("2b", "8b")]
+    files[1].write_text(json.dumps(json.loads(files[1].read_text()) | {"device": device}))
+    monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files)])
+    with pytest.raises(InputError, match=r'8b.json: "device": expected a device like h200, got'):
+        fit_plan.main()
 
 
 def always(value: float) -> dict[str, float]:
@@ -160,7 +172,7 @@ def measured_steps(path: Path, constants: plan.Constants) -> Path:
                 "actor_peak_gib": always(peak),
             }
         )
-    path.write_text(json.dumps({"settings": settings, "variants": variants}))
+    path.write_text(json.dumps({"device": DEVICE, "settings": settings, "variants": variants}))
     return path
 
 
@@ -168,7 +180,7 @@ def measured_latencies(path: Path, size: str, constants: plan.Constants) -> Path
     read_s = BF16_BYTES * PUBLISHED[size].language_parameters / GPU.memory_bytes_per_s
     token_s = constants.decode_step_s + read_s / constants.decode_bandwidth_share
     rows = [{"answer_tokens": n, "latency_s": always(0.05 + n * token_s)} for n in (1, 15, 50, 100, 200)]
-    path.write_text(json.dumps({"size": size, "latency": rows}))
+    path.write_text(json.dumps({"device": DEVICE, "size": size, "latency": rows}))
     return path
 
 

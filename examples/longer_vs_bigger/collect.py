@@ -1,22 +1,21 @@
 """Everything that an experiment measured, in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
 
 Of each model its size, accuracy with interval by split and by kind of expression, and tokens; latencies beside it, and
-what paired models differ by.
+what paired models differ by. What is not evaluated to its end yet is left out. Intervals resample images, and know
+nothing of how much another training would differ: `by_seed` has each seed's difference.
 """
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import yaml
 
 from benchmarks.common import write_result
 from examples.longer_vs_bigger.run import SLICES
-from qwen3vl_rl.data.predictions import Prediction, question_key
+from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.evaluation.metrics import compare, summarize
 from qwen3vl_rl.evaluation.run import Result, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
@@ -28,66 +27,96 @@ LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothi
 
 def collect(out: Path) -> dict:
     """Raises InputError where nothing is evaluated yet."""
-    found = {f"{f.parts[-3]}/{f.parts[-2]}": f.parent for f in sorted((out / "eval").glob("*/*/summary.json"))}
-    if not found:
+    folders = {f"{f.parts[-2]}/{f.parts[-1]}": f for f in sorted((out / "eval").glob("*/*"))}
+    results = {name: read_result(folder) for name, folder in folders.items() if is_finished(folder)}
+    if not results:
         raise InputError(f"{out}: expected finished evaluations below eval/, found none")
     jobs = {record.stem: json.loads(record.read_text()) for record in sorted((out / "jobs").glob("*.json"))}
     kinds = dict(kinds_of_questions(out / "data" / "0" / "eval"))
+    budgets = out / "budgets"
     slices = [json.loads(path.read_text()) for path in sorted((out / "jobs" / SLICES).glob("*.json"))]
     return {
         "jobs_s": {name: job["seconds"] for name, job in jobs.items()},
         "slices": slices,
         "gpu_s": round(sum(part["seconds"] * part["gpus"] for part in slices)),
-        "models": {name: model(folder, kinds) for name, folder in found.items() if not name.startswith(LATENCY)},
-        "latency": {
-            name.removeprefix(LATENCY): latency(read_result(folder).timing)
-            for name, folder in found.items()
-            if name.startswith(LATENCY)
+        "models": {
+            name: size_of(out, folders[name]) | accuracies(result) | {"kinds": by_kind(result, kinds)}
+            for name, result in results.items()
+            if not name.startswith(LATENCY)
         },
-        "differences": dict(differences(found)),
+        "latency": {
+            name.removeprefix(LATENCY): latency(result.timing)
+            for name, result in results.items()
+            if name.startswith(LATENCY) and "alone" in result.timing
+        },
+        "differences": dict(differences(results, out, folders)),
         "budgets": {
             name: {way.name: accuracies(way) for way in ways}
-            for name, ways in (read_scaling(out / "budgets") if (out / "budgets").exists() else {}).items()
+            for name, ways in (read_scaling(budgets) if any(budgets.glob("*/*/timing.json")) else {}).items()
         },
     }
 
 
-def differences(found: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/base`: RL against what it came from, against direct answers and against bigger models, over the
-    questions of all seeds; intervals resample images. Of the ablations each against the run that they vary."""
-    predictions = cache(lambda name: read_result(found[name]).predictions)
+def is_finished(folder: Path) -> bool:
+    """The timing is whole only once all is asked."""
+    timing = folder / "timing.json"
+    return (folder / "summary.json").exists() and timing.exists() and "concurrency" in json.loads(timing.read_text())
 
-    def pooled(names: Sequence[str]) -> list[Prediction]:
-        return [replace(row, key=f"{n}/{row.key}") for n, name in enumerate(names) for row in predictions(name)]
 
-    def difference(after: Sequence[str], before: Sequence[str]) -> dict:
-        compared = compare(pooled(before), pooled(after))
-        return {
-            place: {"points": 100 * c.difference.value, "interval": [100 * bound for bound in c.difference.interval]}
-            for place, c in compared.items()
-        }
-
-    bases = sorted((name for name in found if re.fullmatch(r"[^-/]+/base", name)), key=lambda name: size(found[name]))
+def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
+    """`4m/rl - 62m/base`: RL against what it came from, against direct answers, against its own base and bigger ones;
+    of the ablations each against the run of seed 0, which they vary."""
+    bases = [name for name in results if name.endswith("/base") and not name.startswith((LATENCY, "oracle-"))]
+    bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     for rung in [name.removesuffix("/base") for name in bases]:
-        runs = {kind: sorted(n for n in found if n.startswith(f"{rung}/{kind}-")) for kind in ("direct", "sft", "rl")}
-        reasoned = runs["rl"]
+        reasoned = by_seed(results, f"{rung}/rl-")
         for kind in ("sft", "direct"):
-            if reasoned and len(runs[kind]) == len(reasoned):
-                yield f"{rung}/rl - {rung}/{kind}", difference(reasoned, runs[kind])
+            before = by_seed(results, f"{rung}/{kind}-")
+            if shared := sorted(reasoned.keys() & before.keys()):
+                pairs = [(before[seed], reasoned[seed]) for seed in shared]
+                yield f"{rung}/rl - {rung}/{kind}", difference(pairs)
         for base in bases[bases.index(f"{rung}/base") :] if reasoned else []:
-            yield f"{rung}/rl - {base}", difference(reasoned, [base] * len(reasoned))
-    for name in (name for name in found if name.startswith("ablations/")):
-        rung = Path(checkpoint(found[name])).name.split("-")[1]  # `4m` of `rl-4m-giou`
-        for start in sorted(other for other in found if other.startswith(f"{rung}/rl-"))[:1]:
-            yield f"{name} - {start}", difference([name], [start])
+            yield f"{rung}/rl - {base}", difference([(results[base], run) for run in reasoned.values()])
+    for name in (name for name in results if name.startswith("ablations/")):
+        rung = checkpoint_of(out, folders[name]).name.split("-")[1]  # `4m` of `rl-4m-giou`
+        if (start := f"{rung}/rl-0") in results:
+            yield f"{name} - {start}", difference([(results[start], results[name])])
 
 
-def checkpoint(folder: Path) -> str:
-    return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+def by_seed(results: dict[str, Result], prefix: str) -> dict[str, Result]:
+    return {name.removeprefix(prefix): results[name] for name in sorted(results) if name.startswith(prefix)}
 
 
-def size(folder: Path) -> int:
-    return find_shape("tiny", checkpoint(folder)).parameters
+def difference(pairs: Sequence[tuple[Result, Result]]) -> dict:
+    """In points of Acc@0.5, over the questions of all pairs (before, after)."""
+    pooled = [
+        [replace(row, key=f"{number}/{row.key}") for number, pair in enumerate(pairs) for row in pair[side].predictions]
+        for side in (0, 1)
+    ]
+    alone = [compare(before.predictions, after.predictions) for before, after in pairs]
+    return {
+        place: {
+            "points": 100 * found.difference.value,
+            "interval": found.difference.interval and [100 * bound for bound in found.difference.interval],
+            "by_seed": [100 * one[place].difference.value for one in alone],
+        }
+        for place, found in compare(*pooled).items()
+    }
+
+
+def checkpoint_of(out: Path, folder: Path) -> Path:
+    """Below `out`, wherever that was when it was evaluated."""
+    model = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
+    return out / "checkpoints" / Path(model).name
+
+
+def size_of(out: Path, folder: Path) -> dict[str, int]:
+    """Raises InputError where the checkpoint that was evaluated is gone."""
+    path = checkpoint_of(out, folder)
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: expected the checkpoint that {folder} evaluated, found no config.json in it")
+    shape = find_shape("tiny", str(path))
+    return {"parameters": shape.parameters, "language_parameters": shape.language_parameters}
 
 
 def kinds_of_questions(folder: Path) -> Iterator[tuple[str, str]]:
@@ -97,17 +126,13 @@ def kinds_of_questions(folder: Path) -> Iterator[tuple[str, str]]:
             yield question_key(path.stem, number), json.loads(line)["kind"]
 
 
-def model(folder: Path, kinds: dict[str, str]) -> dict:
-    """One evaluated model, with the size that its checkpoint tells."""
-    shape = find_shape("tiny", checkpoint(folder))
-    size = {"parameters": shape.parameters, "language_parameters": shape.language_parameters}
-    result = read_result(folder)
-    asked = [row for row in result.predictions if row.split in result.summary["average"]["of"]]
-    by_kind = {kind: [row for row in asked if kinds.get(row.key) == kind] for kind in dict.fromkeys(kinds.values())}
-    found = {
-        kind: accuracy(summarize(rows)["average"]) | {"samples": len(rows)} for kind, rows in by_kind.items() if rows
+def by_kind(result: Result, kinds: dict[str, str]) -> dict[str, dict]:
+    """Over all splits of the average together, whose shares of a kind differ."""
+    asked = [replace(row, split="all") for row in result.predictions if row.split in result.summary["average"]["of"]]
+    members = {kind: [row for row in asked if kinds.get(row.key) == kind] for kind in dict.fromkeys(kinds.values())}
+    return {
+        kind: accuracy(summarize(rows)["average"]) | {"samples": len(rows)} for kind, rows in members.items() if rows
     }
-    return size | accuracies(result) | {"kinds": found}
 
 
 def accuracies(result: Result) -> dict:

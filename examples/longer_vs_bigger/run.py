@@ -25,7 +25,7 @@ from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.preflight import gpu_memories_mib
 
 CONFIG = Path(__file__).with_name("config.yaml")
-POLL_S = 0.5
+POLL_S, NOTE_S = 0.5, 15.0
 SLICES = "slices"  # folder beside the records of jobs: how long each start had how many GPUs
 LOG_LINES = 15
 
@@ -40,13 +40,22 @@ class Running:
 
 
 class Queue:
-    """Runs jobs as soon as what they need is done and a GPU has room for them. `gpus`: their names for CUDA."""
+    """Runs jobs as soon as what they need is done and a GPU has room for them. `gpus`: their names for CUDA. Raises
+    InputError for a job that can never run."""
 
-    def __init__(self, jobs: list[Job], folder: Path, gpus: list[str], limit_s: float):
+    def __init__(self, jobs: list[Job], folder: Path, gpus: list[str], limit_s: float, gpu_count: int | None = None):
+        names = {job.name for job in jobs}
+        for job in jobs:
+            if unknown := sorted(set(job.needs) - names):
+                raise InputError(f"{job.name}: needs {unknown[0]}, which this config does not train")
+            if job.share > 1:
+                raise InputError(f"{job.name}: gpu_share {job.share}: expected at most 1")
         self.folder, self.limit_s, self.begin = folder, limit_s, time.monotonic()
+        self.noted = self.begin
         self.waiting = [job for job in jobs if not self.record(job.name).exists()]
         self.done = {job.name for job in jobs} - {job.name for job in self.waiting}
         self.gpus, self.free = gpus, [1.0] * len(gpus)
+        self.gpu_count = len(gpus) if gpu_count is None else gpu_count
         self.slice = folder / SLICES / f"{time.time_ns()}.json"
         self.running: list[Running] = []
         self.failed: list[str] = []
@@ -63,18 +72,21 @@ class Queue:
                 time.sleep(POLL_S)
                 self.look()
                 self.start_ready()
+                if time.monotonic() - self.noted > NOTE_S:
+                    self.note_slice()
             if self.failed:
                 raise InputError("\n".join(self.failed))
-            return not self.running
+            return not self.unfinished()
         finally:
             for running in self.running:
                 process.stop(running.child)
             self.note_slice()
 
     def note_slice(self) -> None:
-        """How long this start has had how many GPUs by now: after a kill, until the last job that ended."""
+        """How long this start has had how many GPUs by now; a kill loses what came after the last note."""
+        self.noted = time.monotonic()
         self.slice.parent.mkdir(parents=True, exist_ok=True)
-        write(self.slice, {"seconds": round(time.monotonic() - self.begin, 1), "gpus": len(self.gpus)})
+        write(self.slice, {"seconds": round(self.noted - self.begin, 1), "gpus": self.gpu_count})
 
     def unfinished(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -111,7 +123,6 @@ class Queue:
             self.done.add(job.name)
             seconds = round(time.monotonic() - running.start, 1)
             write(self.record(job.name), {"seconds": seconds, "share": job.share, "commands": job.commands})
-            self.note_slice()
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
 
 
@@ -136,7 +147,10 @@ def read_config(changes: list[str]) -> DictConfig:
     for key in (change.partition("=")[0] for change in changes):
         if OmegaConf.select(config, key) is None:
             raise InputError(f"{key}: expected a key of {CONFIG.name}")
-    return OmegaConf.merge(config, OmegaConf.from_dotlist(changes))
+    config = OmegaConf.merge(config, OmegaConf.from_dotlist(changes))
+    if 0 not in config.seeds:
+        raise InputError(f"seeds: expected 0 among them, whose samples all models are measured on, got {config.seeds}")
+    return config
 
 
 def main() -> None:
@@ -157,7 +171,7 @@ def main() -> None:
         return
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     with alone_in(out):
-        queue = Queue(jobs, out / "jobs", visible_gpus(args.gpus), args.limit_s)
+        queue = Queue(jobs, out / "jobs", visible_gpus(args.gpus), args.limit_s, args.gpus)
         if not queue.run():
             sys.exit(
                 f"stopped after {args.limit_s:.0f} s with {queue.unfinished()} jobs to go; the same command goes on"

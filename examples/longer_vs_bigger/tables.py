@@ -2,7 +2,7 @@
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the results. Where a
 model was trained with several seeds, its accuracy is the mean, in brackets the lowest and the highest seed; a base has
-one, and in brackets its 95 % interval over images.
+one, and in brackets its 95 % interval over images. Differences have such intervals, and each seed's difference behind.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.tables import fill, table
 from qwen3vl_rl.data.refshapes import MAKERS
+from qwen3vl_rl.grounding import InputError, cli
 
 FOLDER = Path(__file__).parent
 SPLITS = {
@@ -44,9 +45,12 @@ def trained(results: dict) -> Iterator[tuple[str, str, dict[str, dict]]]:
                 yield rung, training, found
 
 
-def spread(values: Sequence[float], interval: Sequence[float]) -> str:
+def spread(values: Sequence[float], interval: Sequence[float] | None) -> str:
+    mean = f"{100 * sum(values) / len(values):.1f}"
+    if len(values) == 1 and interval is None:
+        return mean
     low, high = interval if len(values) == 1 else (min(values), max(values))
-    return f"{100 * sum(values) / len(values):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{mean} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def accuracy(found: dict[str, dict], at: Callable[[dict], dict]) -> str:
@@ -92,15 +96,19 @@ def ablations(results: dict) -> str:
 
 def _differences(results: dict, wanted: Callable[[str], bool]) -> str:
     def cell(estimate: dict) -> str:
-        low, high = estimate["interval"]
-        return f"{estimate['points']:+.1f} ({low:+.1f} to {high:+.1f})"
+        text = f"{estimate['points']:+.1f}"
+        return text + (" ({:+.1f} to {:+.1f})".format(*estimate["interval"]) if estimate["interval"] else "")
 
     rows = (
-        (name.removeprefix("ablations/"), *(cell(found[place]) for place in ("average", *SPLITS.values())))
+        (
+            name.removeprefix("ablations/"),
+            *(cell(found[place]) for place in ("average", *SPLITS.values())),
+            ", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"]),
+        )
         for name, found in results["differences"].items()
         if wanted(name)
     )
-    return table(("difference, points", "average", *SPLITS), rows)
+    return table(("difference, points", "average", *SPLITS, "average of each seed"), rows)
 
 
 def kinds(results: dict) -> str:
@@ -149,10 +157,12 @@ def of_results(name: str, results: dict) -> str:
 
 
 def main() -> None:
-    readme = FOLDER / "README.md"
-    results = json.loads((FOLDER / "results.json").read_text())
+    readme, collected = FOLDER / "README.md", FOLDER / "results.json"
+    if not collected.is_file():
+        raise InputError(f"{collected}: expected what examples.longer_vs_bigger.collect writes, found no file")
+    results = json.loads(collected.read_text())
     readme.write_text(fill(readme.read_text(), partial(of_results, results=results)))
 
 
 if __name__ == "__main__":
-    main()
+    cli(main)

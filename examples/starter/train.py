@@ -36,6 +36,7 @@ RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the step sizes grow
 ADAMW_LR = 1.5e-3  # of embeddings, norms and biases
 SAVE_EVERY, PROGRESS = 2000, "progress.pt"  # steps, and a file below --out
+SCORES = "scores.json"
 UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers started
 
 
@@ -112,6 +113,11 @@ def read_progress(path: Path, arguments: dict, device: str) -> dict | None:
     if progress["arguments"] != arguments:
         raise InputError(f"{path}: holds a run with {progress['arguments']}; choose another --out, or remove it")
     return progress
+
+
+def is_finished(scores: Path, arguments: dict) -> bool:
+    """Whether a run with these arguments has come to its end."""
+    return scores.exists() and json.loads(scores.read_text())["arguments"].items() >= arguments.items()
 
 
 def write_progress(path: Path, progress: dict) -> None:
@@ -205,6 +211,9 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "start", "workers", "score")}
+    if is_finished(args.out / SCORES, arguments):
+        print(f"{args.out}: trained already, with the same arguments")
+        return
     progress = read_progress(args.out / PROGRESS, arguments, device)
     if args.start is None and not progress:
         build_checkpoint(args.out, args.seed, read_changes(args.set))
@@ -229,7 +238,8 @@ def main() -> None:
         "scores": score(model, processor, args.score, WORLDS[args.world]) if args.score else {},
     }
     model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; loaders choose their own dtype
-    (args.out / "scores.json").write_text(json.dumps(report, indent=2) + "\n")
+    with replacing(args.out / SCORES) as draft:  # the last file of a run
+        draft.write_text(json.dumps(report, indent=2) + "\n")
     (args.out / PROGRESS).unlink(missing_ok=True)
     print(json.dumps(report))
 

@@ -48,7 +48,7 @@ def find_copies(images: Sequence[torch.Tensor]) -> tuple[list[int], list[int]]:
 
 
 def _words(image: torch.Tensor) -> torch.Tensor:
-    """Its bytes by eights where that comes out even, which are compared seven times as fast as one by one."""
+    """Its bytes by eights where that comes out even, which are compared faster than one by one."""
     flat = image.reshape(-1).view(torch.uint8)
     return flat if len(flat) % 8 or flat.storage_offset() % 8 else flat.view(torch.int64)
 

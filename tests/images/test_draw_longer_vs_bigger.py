@@ -24,9 +24,12 @@ def figure(tmp_path):
     models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25) for seed in range(3)}
     latency = {"a/base": 0.05, "a/direct-0": 0.06, "a/rl-0": 0.084, "b/base": 0.07}
     latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
-    (tmp_path / "results.json").write_text(json.dumps({"models": models, "latency": latency}))
+    cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}  # no later than where it ends by itself
+    budgets = {"rl-a-0": {"free": cut, "budget-0": cut | {"tokens": 20}, "budget-128": cut}}
+    content = {"models": models, "latency": latency, "budgets": budgets}
+    (tmp_path / "results.json").write_text(json.dumps(content))
     results = Results(tmp_path / "results.json")
-    assert results.rungs == ["a", "b"] and results.reasoning() == ["a"]
+    assert results.rungs == ["a", "b"] and len(results.pairs("a")) == 3 and not results.pairs("b")
     return draw(results)
 
 
@@ -44,6 +47,11 @@ def test_gains_are_those_of_pairs_of_seeds(figure):
     assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches] == pytest.approx([0, 1])
     low, high = axis.containers[0].lines[2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((20, 24))
+
+
+def test_budgets_are_drawn_by_the_tokens_that_they_came_to(figure):
+    (line,) = figure.axes[3].containers[0].lines[:1]
+    assert line.get_xydata().ravel().tolist() == pytest.approx([20, 80, 40, 80, 40, 80])
 
 
 def test_the_oracle_panel_shows_both_wordings(figure):

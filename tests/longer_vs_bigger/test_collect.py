@@ -102,6 +102,30 @@ def test_tables_say_it(out):
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
 
 
+def test_what_is_not_finished_is_left_out(out):
+    (out / "eval" / "s" / "rl-1" / "summary.json").unlink()
+    timing = out / "eval" / "l" / "base" / "timing.json"
+    timing.write_text(json.dumps({"resumed": True, "latency": {}}))  # killed between its last answer and its end
+    (out / "budgets" / "rl-s-0" / "free").mkdir(parents=True)
+    results = collect(out)
+    assert sorted(results["models"]) == ["ablations/rl-giou", "s/base", "s/rl-0"] and results["budgets"] == {}
+    assert results["differences"]["s/rl - s/base"]["average"]["by_seed"] == [50]
+
+
+def test_a_folder_that_was_moved_is_read_all_the_same_and_a_lost_checkpoint_is_named(out):
+    moved = out.rename(out.with_name("moved"))
+    assert collect(moved)["models"]["l/base"]["parameters"] > collect(moved)["models"]["s/base"]["parameters"]
+    (moved / "checkpoints" / "base-l" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"checkpoints/base-l: expected the checkpoint that .*l/base evaluated"):
+        collect(moved)
+
+
+def test_seeds_are_paired_by_their_number(out):
+    write_model(out, "s/sft-1", "rl-s-1", right=1)
+    found = collect(out)["differences"]["s/rl - s/sft"]["average"]
+    assert found["by_seed"] == [75] and found["points"] == pytest.approx(75)
+
+
 def test_nothing_evaluated_is_an_error(tmp_path):
     with pytest.raises(InputError, match="expected finished evaluations below eval/, found none"):
         collect(tmp_path)

@@ -53,6 +53,27 @@ def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
     assert said.read_text() == "a0 b0 "
 
 
+@pytest.mark.parametrize(
+    ("job", "message"),
+    [(Job("a", (), ("b",)), "a: needs b, which"), (Job("a", (), share=1.2), "a: gpu_share 1.2: expected at most 1")],
+)
+def test_a_job_that_can_never_run_is_refused(tmp_path, job, message):
+    with pytest.raises(InputError, match=message):
+        Queue([job], tmp_path, ["0"], 60)
+
+
+@pytest.mark.parametrize("changes", [["ablated=16m"], ["longer=[1m]"]])
+def test_a_config_that_leaves_models_out_is_refused(tmp_path, changes):
+    jobs = Experiment(read_config(changes), tmp_path, "gpu1").jobs()
+    with pytest.raises(InputError, match=r"needs sft-.*, which this config does not train"):
+        Queue(jobs, tmp_path, ["0"], 60)
+
+
+def test_seeds_without_the_measured_one_are_refused():
+    with pytest.raises(InputError, match="seeds: expected 0 among them"):
+        read_config(["seeds=[1,2]"])
+
+
 def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_path):
     jobs = [
         Job("bad", (note(tmp_path / "said", "oops", code=3),), share=1.0),
@@ -103,9 +124,9 @@ def test_the_largest_rung_begins_and_latencies_are_measured_last_and_alone(tmp_p
 def test_each_start_notes_what_it_took_of_the_gpus(tmp_path):
     queue = Queue([Job("a", (note(tmp_path / "said", "a"),))], tmp_path / "jobs", ["0", "1"], 60)
     queue.folder.mkdir()
-    assert queue.run() and Queue([], tmp_path / "jobs", ["0"], 60).run()
+    assert queue.run() and Queue([], tmp_path / "jobs", ["0"], 60, gpu_count=0).run()
     slices = [json.loads(path.read_text()) for path in sorted((tmp_path / "jobs" / "slices").iterdir())]
-    assert [part["gpus"] for part in slices] == [2, 1] and slices[0]["seconds"] > 0
+    assert [part["gpus"] for part in slices] == [2, 0] and slices[0]["seconds"] > 0
 
 
 def test_a_misspelt_setting_is_refused():

@@ -140,6 +140,8 @@ def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
     model, _ = load(tmp_path / "out", "cpu")
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before["model"][name].bfloat16().float()), name
+    run_main(monkeypatch, tmp_path / "out")  # nothing is left to do
+    assert taken == [2, 3, 4]
 
 
 def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
