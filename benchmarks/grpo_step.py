@@ -45,6 +45,7 @@ CHANGES = {
     ],
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
+    "unsharded": [f"+{WORDS}.unsharded=true"],
     "compile": [f"+{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],

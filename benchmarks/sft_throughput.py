@@ -58,7 +58,7 @@ CHANGES = {
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
-    "sharded": ["model.override_config.unsharded=false"],  # as with several GPUs
+    "sharded": ["model.override_config.unsharded=false", "model.override_config.alone=false"],  # as with several GPUs
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],

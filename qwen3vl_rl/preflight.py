@@ -93,8 +93,11 @@ def check_ranks(config: DictConfig) -> None:
 def check_words(config: DictConfig) -> None:
     """The words of our training engine go with verl's settings."""
     model, name = config.actor_rollout_ref.model, "actor_rollout_ref.model.override_config"
-    if model.override_config.get("unsharded"):
-        raise InputError(f"{name}.unsharded: it is for stage 1 alone")
+    if model.override_config.get("alone"):
+        raise InputError(f"{name}.alone: it is for stage 1")
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if model.override_config.get("unsharded") and gpus > 1:
+        raise InputError(f"{name}.unsharded: expected one GPU, got {gpus}")
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"

@@ -135,7 +135,8 @@ def test_an_engine_must_be_there_and_run_on_the_device(config, engine, device):
 @pytest.mark.parametrize(
     ("words", "settings", "complaint"),
     [
-        ({"unsharded": True}, {}, "unsharded: it is for stage 1 alone"),
+        ({"alone": True}, {}, "alone: it is for stage 1"),
+        ({"unsharded": True}, {}, "unsharded: expected one GPU, got 2"),
         ({"loss_tokens_only": True}, {"use_fused_kernels": True}, "loss_tokens_only=true: expected"),
         ({"loss_tokens_only": True}, {"use_remove_padding": False}, "loss_tokens_only=true: expected"),
     ],

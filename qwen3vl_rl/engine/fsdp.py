@@ -8,8 +8,9 @@ Of `model.override_config` the engine reads these words:
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
-- `unsharded` (stage 1): one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and
-  computes in bfloat16.
+- `unsharded`: one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and computes
+  in bfloat16.
+- `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together where one rank trains alone; several ranks are handed samples by length. Without
   `use_remove_padding`, and with sequence parallelism, each image is encoded for itself.
@@ -115,9 +116,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return module.to(get_device_id())
 
     def get_data_parallel_group(self):
-        """None where one rank trains alone in stage 1, so that verl asks nobody. Not for losses with metrics, of which
-        it then makes another kind of list."""
-        return None if self.model_config.override_config.get("unsharded") else super().get_data_parallel_group()
+        """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""
+        return None if self.model_config.override_config.get("alone") else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)

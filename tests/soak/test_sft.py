@@ -65,7 +65,7 @@ def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_p
     "other",
     [
         ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
-        ["model.override_config.unsharded=true"],
+        ["model.override_config.unsharded=true", "model.override_config.alone=true"],
         ["model.enable_gradient_checkpointing=true"],
     ],
     ids=["padded with all logits", "unsharded", "checkpointed"],
