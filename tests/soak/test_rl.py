@@ -108,6 +108,15 @@ def test_two_ranks_share_the_work(train, rl_command, lengths, tmp_path):
     assert shards == {"model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"}
 
 
+def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, lengths, tmp_path):
+    plain = ["+actor_rollout_ref.model.override_config.unsharded=true", "trainer.total_training_steps=2"]
+    train(rl_command(tmp_path, *plain, *lengths), TIMEOUT_S)
+    first, second = (step for _, step in sorted(read_metrics(tmp_path).items()))
+    assert first["actor/grad_norm"] > 0 and first["actor/lr"] > 0
+    assert second["training/rollout_probs_diff_max"] < 1e-3  # the rollouts have what the first step has made
+    assert (tmp_path / "global_step_2" / "actor" / "model_world_size_1_rank_0.pt").exists()
+
+
 def test_a_hung_rollout_ends_in_a_clear_error(start, rl_command, tmp_path):
     run = start(rl_command(tmp_path / "run", "trainer.total_training_steps=50", "trainer.step_timeout_s=200"))
     wait_for(run, lambda: 1 in read_metrics(tmp_path / "run"))
