@@ -493,7 +493,7 @@ def _draw(
         yield referral, str(path.relative_to(out / "images"))
 
 
-def build(out: Path, train: int, val: int, seed: int, world: World) -> None:
+def build(out: Path, train: int, val: int, seed: int, world: World = PLAIN) -> None:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split."""
     rows, traces = [], []
     for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):

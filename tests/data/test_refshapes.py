@@ -127,8 +127,8 @@ def test_the_trace_ends_in_the_target_and_parses_to_the_answer(drawn):
 
 def test_files_are_deterministic_and_valid(tmp_path):
     for name in ("a", "b"):
-        refshapes.build(tmp_path / name, 40, 10, 3, PLAIN)
-    refshapes.build(tmp_path / "c", 40, 10, 4, PLAIN)
+        refshapes.build(tmp_path / name, train=40, val=10, seed=3)
+    refshapes.build(tmp_path / "c", train=40, val=10, seed=4)
     files = [
         "refshapes_train.jsonl",
         "refshapes_train_traces.jsonl",
@@ -145,7 +145,7 @@ def test_files_are_deterministic_and_valid(tmp_path):
 
 
 def test_splits_hold_their_kinds(tmp_path, world):
-    refshapes.build(tmp_path, 4, 40, 0, world)
+    refshapes.build(tmp_path, train=4, val=40, seed=0, world=world)
     for split, kinds in world.splits.items():
         rows = [json.loads(line) for line in (tmp_path / f"eval/{split}.jsonl").open()]
         assert {row["kind"] for row in rows} == set(kinds)
