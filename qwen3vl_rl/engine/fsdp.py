@@ -70,8 +70,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     _loss_tokens_only = False
 
     def _build_module(self):
-        module = super()._build_module()
         words = self.model_config.override_config
+        for word in ("unsharded", "alone"):
+            if words.get(word) and torch.distributed.get_world_size() > 1:
+                raise ValueError(f"model.override_config.{word}: expected one GPU")
+        module = super()._build_module()
         self._loss_tokens_only = words.get("loss_tokens_only", False)
         if self._loss_tokens_only and not self.use_remove_padding:
             raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
@@ -107,8 +110,6 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def _place(self, module: torch.nn.Module) -> torch.nn.Module:
         """Plain parameters under autocast, for a rank that has nobody to share them with. FSDP costs it a third of the
         host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
-        if torch.distributed.get_world_size() > 1:
-            raise ValueError("model.override_config.unsharded: expected one GPU")
         precision = self.engine_config.mixed_precision or {}
         self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
         if not self._is_lora:  # whose adapters are folded into weights of the precision that they were saved in
