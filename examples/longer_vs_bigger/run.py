@@ -58,14 +58,15 @@ class Queue:
         self.gpu_count = len(gpus) if gpu_count is None else gpu_count
         self.slice = folder / SLICES / f"{time.time_ns()}.json"
         self.running: list[Running] = []
+        self.tried: set[str] = set()  # jobs that have failed once
         self.failed: list[str] = []
 
     def record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def run(self) -> bool:
-        """Whether all jobs are done; not where the limit stopped it. Raises InputError for jobs that fail, once all
-        that needs none of them is done or the limit is reached."""
+        """Whether all jobs are done; not where the limit stopped it. Raises InputError for jobs that fail twice, once
+        all that needs none of them is done or the limit is reached."""
         try:
             self.start_ready()
             while self.running and time.monotonic() - self.begin < self.limit_s:
@@ -113,8 +114,13 @@ class Queue:
                 tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
                 process.stop(running.child)  # what it may have left on the GPU
                 self.free[running.gpu] += job.share
-                self.failed.append(f"{job.name} failed, the last lines of {log}:\n{tail}")
-                print(self.failed[-1], flush=True)
+                failure = f"{job.name} failed, the last lines of {log}:\n{tail}"
+                print(failure, flush=True)
+                if job.name in self.tried:
+                    self.failed.append(failure)
+                else:  # a dozen runs at once may lack what one of them does not
+                    self.tried.add(job.name)
+                    self.waiting.append(job)
                 continue
             if running.command + 1 < len(job.commands):
                 self.running.append(self.start(job, running.gpu, running.command + 1, running.start))

@@ -82,7 +82,14 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_
     ]
     with pytest.raises(InputError, match=r"bad failed, the last lines of .*bad.log:\n.*said oops"):
         Queue(jobs, tmp_path, ["0"], 60).run()
-    assert (tmp_path / "said").read_text() == "oops0 " and (tmp_path / "other").read_text() == "x0 "
+    assert (tmp_path / "said").read_text() == "oops0 oops0 " and (tmp_path / "other").read_text() == "x0 "
+
+
+def test_what_fails_once_is_tried_again(tmp_path):
+    once = ("bash", "-c", f"[ -e {tmp_path}/tried ] || {{ touch {tmp_path}/tried; exit 3; }}")
+    jobs = [Job("shaky", (once,)), Job("after", (note(tmp_path / "x", "x"),), ("shaky",))]
+    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    assert (tmp_path / "x").read_text() == "x0 "
 
 
 @pytest.mark.parametrize(
