@@ -36,6 +36,7 @@ from verl.utils.ulysses import (
 )
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.rollout import base as rollouts
 
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
@@ -62,6 +63,7 @@ def sequence_parallel_attention(module, query, key, value, attention_mask, **opt
 
 
 register(SEQUENCE_PARALLEL, sequence_parallel_attention)
+rollouts._ROLLOUT_REGISTRY["vllm", "async"] = "qwen3vl_rl.engine.vllm_worker.OwnSocketAdapter"  # no public way in 0.9.1
 
 
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.

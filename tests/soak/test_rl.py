@@ -117,6 +117,20 @@ def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, length
     assert (tmp_path / "global_step_2" / "actor" / "model_world_size_1_rank_0.pt").exists()
 
 
+def test_two_runs_at_once_keep_their_weights_apart(start, rl_command, lengths, tmp_path):
+    """Both are the first job of their cluster, by which verl alone tells them apart."""
+    rates = {"slow": "1e-5", "fast": "1e-2"}  # so that each would notice the other's weights
+    options = ["trainer.total_training_steps=4", "actor_rollout_ref.actor.optim.lr_warmup_steps=0", *lengths]
+    runs = [
+        start(rl_command(tmp_path / n, f"actor_rollout_ref.actor.optim.lr={lr}", *options)) for n, lr in rates.items()
+    ]
+    for run, name in zip(runs, rates, strict=True):
+        _, errors = run.communicate(timeout=2 * TIMEOUT_S)
+        assert run.returncode == 0, errors
+        steps = read_metrics(tmp_path / name)
+        assert len(steps) == 4 and max(step["training/rollout_probs_diff_max"] for step in steps.values()) < 1e-2
+
+
 def test_a_hung_rollout_ends_in_a_clear_error(start, rl_command, tmp_path):
     run = start(rl_command(tmp_path / "run", "trainer.total_training_steps=50", "trainer.step_timeout_s=200"))
     wait_for(run, lambda: 1 in read_metrics(tmp_path / "run"))
