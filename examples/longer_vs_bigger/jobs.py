@@ -51,29 +51,28 @@ class Experiment:
         for seed in self.config.seeds:
             folder = self.out / "data" / str(seed)
             count = {"--train": samples.sft + samples.rl, "--val": samples.eval if seed == 0 else 1, "--seed": seed}
-            samples_and_images = ["--samples", folder / "refshapes_train.jsonl", "--images", folder / "images"]
-            targets = {
-                "sft": ["--traces", folder / "refshapes_train_traces.jsonl"],
-                "direct": ["--reasoning", "none"],
-            }
             yield Job(
-                f"data-{seed}",
-                (
-                    python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),
-                    *(
-                        python("sft.build_dataset", *samples_and_images, *target, "--rows", f":{samples.sft}",
-                               "--processor", self.out / "processor", "--out", folder / f"{name}.parquet")
-                        for name, target in targets.items()
-                    ),
-                    python("qwen3vl_rl.data.rl_parquet", *samples_and_images, "--rows", f"{samples.sft}:",
-                           "--split", "train", "--out", folder / "rl.parquet"),
-                    python("qwen3vl_rl.data.rl_parquet", "--samples", folder / "eval" / "refshapes_val.jsonl",
-                           "--images", folder / "images", "--split", "test", "--out", folder / "rl_val.parquet"),
-                ),
-                ("processor",),
-            )  # fmt: skip
+                f"data-{seed}", (python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),)
+            )
+            for name, rows in self.parquets(folder).items():
+                yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor"))
         yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / "0",
                                     "--val", samples.eval, *world),), ("data-0",))  # fmt: skip
+
+    def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
+        """Commands by what their rows are for: reasoning, direct answers, RL and its validation."""
+        samples = ["--samples", folder / "refshapes_train.jsonl", "--images", folder / "images"]
+        taught = ["sft.build_dataset", *samples, "--rows", f":{self.config.samples.sft}",
+                  "--processor", self.out / "processor"]  # fmt: skip
+        asked = ["--samples", folder / "eval" / "refshapes_val.jsonl", "--images", folder / "images"]
+        traces, rest = folder / "refshapes_train_traces.jsonl", f"{self.config.samples.sft}:"
+        rl = "qwen3vl_rl.data.rl_parquet"
+        return {
+            "sft": python(*taught, "--traces", traces, "--out", folder / "sft.parquet"),
+            "direct": python(*taught, "--reasoning", "none", "--out", folder / "direct.parquet"),
+            "rl": python(rl, *samples, "--rows", rest, "--split", "train", "--out", folder / "rl.parquet"),
+            "val": python(rl, *asked, "--split", "test", "--out", folder / "rl_val.parquet"),
+        }
 
     def bigger(self) -> Iterator[Job]:
         """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
@@ -82,7 +81,7 @@ class Experiment:
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
             command = python("examples.starter.train", "--out", self.base(rung), "--world", self.config.world,
-                             *options, *self.config.pretrain)  # fmt: skip
+                             "--parts", self.config.parts[rung], *options, *self.config.pretrain)  # fmt: skip
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
         for rung in self.config.ladder:
             if rung not in self.config.longer:
@@ -141,7 +140,7 @@ class Experiment:
             f"data.train_files={self.out / 'data' / str(seed) / f'{data}.parquet'}",
             f"trainer.default_local_dir={self.out / 'runs' / name}", *self.config.sft,
         )  # fmt: skip
-        return Job(name, (train, self.export(name)), (f"base-{rung}", f"data-{seed}"), share=self.share)
+        return Job(name, (train, self.export(name)), (f"base-{rung}", f"{data}-data-{seed}"), share=self.share)
 
     def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
         data = self.out / "data" / str(seed)
@@ -155,7 +154,8 @@ class Experiment:
             f"data.val_files={data / 'rl_val.parquet'}", f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}",
             f"trainer.default_local_dir={self.out / 'runs' / name}", *memory, *self.config.rl, *changes,
         )  # fmt: skip
-        return Job(name, (train, self.export(name)), (start, f"data-{seed}"), share=self.share)
+        needs = (start, f"rl-data-{seed}", f"val-data-{seed}")
+        return Job(name, (train, self.export(name)), needs, share=self.share)
 
     def export(self, name: str) -> tuple[str, ...]:
         return python("qwen3vl_rl.export", self.out / "runs" / name, self.out / "checkpoints" / name)

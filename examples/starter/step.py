@@ -85,9 +85,9 @@ class FixedImages:
         return self.model.lm_head(language.norm(hidden[:, end:]))
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of the labelled tokens."""
-        logits, labels = self.logits(batch)[:, :-1], batch["labels"][:, self.end + 1 :]
-        return cross_entropy(logits.flatten(0, 1).float(), labels.flatten().long(), ignore_index=IGNORE)
+        """Cross-entropy of the labelled tokens, summed."""
+        logits, labels = self.logits(batch)[:, :-1].float(), batch["labels"][:, self.end + 1 :].long()
+        return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 class RecordedStep:

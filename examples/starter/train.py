@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from examples.starter.batches import REUSE, Batches, Collator, encode_images
+from examples.starter.batches import IGNORE, REUSE, Batches, Collator, encode_images
 from examples.starter.build import build_checkpoint, read_changes
 from examples.starter.muon import Muon
 from examples.starter.step import Batch, FixedImages, RecordedStep
@@ -45,10 +45,10 @@ UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers start
 
 def train(
     model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int | str, workers: int,
-    progress: dict | None = None, save=None,
+    parts: int = 1, progress: dict | None = None, save=None,
 ) -> dict:  # fmt: skip
-    """Warm-up and cosine, bf16 autocast on a GPU. `save` is called now and then with the progress to go on from, which
-    a later call takes. Returns the last losses and the speed."""
+    """Warm-up and cosine, bf16 autocast on a GPU. A batch passes in `parts`, whose gradients add up. `save` is called
+    now and then with the progress to go on from, which a later call takes. Returns the last losses and the speed."""
     device = model.device
     collate = Collator(processor)
     batches = Batches(collate, make_examples, seed, batch_size)
@@ -62,15 +62,18 @@ def train(
             optimizer.load_state_dict(state)
 
     def step(batch: Batch) -> torch.Tensor:
-        # Weights are cast once a step anyway; kept casts would outlive a recorded graph.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
-            loss = fixed.loss(batch)
-        loss.backward()
+        labelled, loss = (batch["labels"] != IGNORE).sum(), torch.zeros((), device=device)
+        for part in zip(*(tensor.chunk(parts) for tensor in batch.values()), strict=True):
+            # Weights are cast once a step anyway; kept casts would outlive a recorded graph.
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+                share = fixed.loss(dict(zip(batch, part, strict=True))) / labelled
+            share.backward()
+            loss += share.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
 
     model.train()
     if device.type == "cuda":
@@ -203,6 +206,7 @@ def main() -> None:
     parser.add_argument("--mix", choices=MIXES, default="starter", help="what is answered directly")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
+    parser.add_argument("--parts", type=int, default=1, help="a batch passes in as many, for models that need memory")
     parser.add_argument("--lr", type=float, default=0.01, help="Muon's; twice of it learnt less")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=14, help="processes that draw scenes")
@@ -226,8 +230,8 @@ def main() -> None:
         model, processor, partial(
             starter_examples, ramp=ramp, mix=MIXES[args.mix], begun=int(first * share), world=WORLDS[args.world]
         ),
-        steps=args.steps, batch_size=args.batch_size, lr=args.lr, seed=f"{args.seed}-{first}" if first else args.seed,
-        workers=args.workers, progress=progress,
+        steps=args.steps, batch_size=args.batch_size, parts=args.parts, lr=args.lr,
+        seed=f"{args.seed}-{first}" if first else args.seed, workers=args.workers, progress=progress,
         save=lambda found: write_progress(args.out / PROGRESS, found | {"arguments": arguments}),
     )  # fmt: skip
     report = {

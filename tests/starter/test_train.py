@@ -104,6 +104,18 @@ def test_a_few_steps_reduce_the_loss(starter):
     assert train(model, processor, endless, steps=1, **settings)["loss"] < 0.7 * first
 
 
+def test_a_batch_in_parts_is_the_same_step(starter):
+    examples = list(itertools.islice(starter_examples("few", ramp=0), 8))
+    endless = lambda seed: itertools.cycle(examples)  # noqa: E731
+    weights = []
+    for parts in (1, 3):
+        model, processor = load(starter, "cpu")
+        run = train(model, processor, endless, steps=1, batch_size=8, lr=0.01, seed=0, workers=0, parts=parts)
+        weights.append((run["loss"], model.model.language_model.layers[0].mlp.up_proj.weight))
+    assert weights[0][0] == pytest.approx(weights[1][0], abs=1e-4)
+    torch.testing.assert_close(weights[0][1], weights[1][1], atol=2e-3, rtol=0)  # Muon's steps have a size of 0.01
+
+
 def run_main(monkeypatch, out: Path, *arguments: str) -> None:
     small = ["--steps", "5", "--batch-size", "4", "--workers", "0", "--score", "0"]
     monkeypatch.setattr("sys.argv", ["train", "--out", str(out), *small, *arguments])
