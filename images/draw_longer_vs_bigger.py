@@ -2,8 +2,8 @@
 
 python -m images.draw_longer_vs_bigger examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
 
-Bars of error in the first two panels reach from the lowest to the highest seed (a base has one), in the others they are
-95 % intervals over images.
+Bars of error in the first two panels reach from the lowest to the highest seed, in the others they are 95 % intervals
+over images.
 """
 
 import argparse
@@ -40,12 +40,12 @@ class Results:
         self.rungs = tables.rungs(self.all)
         if not self.rungs:
             raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
-        unmeasured = [f"{rung}/base" for rung in self.rungs if f"{rung}/base" not in self.latency]
+        unmeasured = [f"{rung}/direct" for rung in self.rungs if self.latency_ms(rung, "direct") is None]
         if unmeasured:
             raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
 
     def runs(self, rung: str, kind: str) -> list[dict]:
-        """The seeds of one kind; `base` has one."""
+        """The seeds of one kind."""
         return list(tables.runs(self.all, rung, kind).values())
 
     def latency_ms(self, rung: str, kind: str) -> float | None:
@@ -74,9 +74,9 @@ def percent(run: dict) -> float:
 
 
 def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
-    """Accuracy against the latency of one request: `bigger` along the bases, `longer` from a base to its RL."""
+    """Accuracy against the latency of one request: bigger along direct answers, longer from them to RL."""
     for rung in results.rungs:
-        points = {kind: runs for kind in tables.TRAININGS if (runs := results.runs(rung, kind))}
+        points = {kind: runs for kind in ("direct", "sft", "rl") if (runs := results.runs(rung, kind))}
         places = {}
         for kind, runs in points.items():
             if (latency_ms := results.latency_ms(rung, kind)) is None:
@@ -88,9 +88,11 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
             axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
             axis.annotate(f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6, 6), fontsize=7)
         if "rl" in places:
-            axis.annotate("", places["rl"], places["base"], arrowprops={"arrowstyle": "->", "color": "C3"})
-    line = [(results.latency_ms(rung, "base"), percent(results.models[f"{rung}/base"])) for rung in results.rungs]
-    axis.plot(*zip(*line, strict=True), color="C0", linestyle=":", linewidth=1)
+            axis.annotate("", places["rl"], places["direct"], arrowprops={"arrowstyle": "->", "color": "C3"})
+    line = [
+        (results.latency_ms(rung, "direct"), spread(results.runs(rung, "direct"), percent)[0]) for rung in results.rungs
+    ]
+    axis.plot(*zip(*line, strict=True), color="black", linestyle=":", linewidth=1)
     axis.set(title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average")
 
 
@@ -115,7 +117,7 @@ def draw_kinds(axis: plt.Axes, results: Results) -> None:
 def draw_oracle(axis: plt.Axes, results: Results) -> None:
     """The same boxes in the words asked and in the simplest ones."""
     for rung in results.rungs:
-        for kind, marker in (("base", "o"), ("rl", "^")):
+        for kind, marker in (("direct", "o"), ("rl", "^")):
             run = results.models.get(f"oracle-{rung}/{kind}")
             if run is None:
                 continue

@@ -64,23 +64,31 @@ def is_finished(folder: Path) -> bool:
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/base`: RL against what it came from, against direct answers, against its own base and bigger ones;
-    of the ablations each against the run of seed 0, which they vary."""
-    bases = [name for name in results if name.endswith("/base") and not name.startswith((LATENCY, "oracle-"))]
+    """`4m/rl - 62m/direct`, seed by seed: RL against the SFT that it came from, against direct answers of its own rung
+    and of bigger ones; these against its own direct answers; of the ablations each against the run of seed 0, which
+    they vary."""
+    bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
-    for rung in [name.removesuffix("/base") for name in bases]:
-        reasoned = by_seed(results, f"{rung}/rl-")
-        for kind in ("sft", "direct"):
-            before = by_seed(results, f"{rung}/{kind}-")
-            if shared := sorted(reasoned.keys() & before.keys()):
-                pairs = [(before[seed], reasoned[seed]) for seed in shared]
-                yield f"{rung}/rl - {rung}/{kind}", difference(pairs)
-        for base in bases[bases.index(f"{rung}/base") :] if reasoned else []:
-            yield f"{rung}/rl - {base}", difference([(results[base], run) for run in reasoned.values()])
+    rungs = [name.removesuffix("/base") for name in bases]
+    for rung in rungs:
+        if not by_seed(results, f"{rung}/rl-"):
+            continue
+        yield from paired(results, f"{rung}/rl", f"{rung}/sft")
+        for other in rungs[rungs.index(rung) :]:
+            yield from paired(results, f"{rung}/rl", f"{other}/direct")
+        for other in rungs[rungs.index(rung) + 1 :]:
+            yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):
         rung = checkpoint_of(out, folders[name]).name.split("-")[1]  # `4m` of `rl-4m-giou`
         if (start := f"{rung}/rl-0") in results:
             yield f"{name} - {start}", difference([(results[start], results[name])])
+
+
+def paired(results: dict[str, Result], after: str, before: str) -> Iterator[tuple[str, dict]]:
+    """Over the seeds that both were trained with."""
+    late, early = by_seed(results, f"{after}-"), by_seed(results, f"{before}-")
+    if shared := sorted(late.keys() & early.keys()):
+        yield f"{after} - {before}", difference([(early[seed], late[seed]) for seed in shared])
 
 
 def by_seed(results: dict[str, Result], prefix: str) -> dict[str, Result]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+STARTER = Path(__file__).parents[1] / "starter" / "checkpoint"  # whose vision tower all rungs begin with
 # Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
 CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
@@ -37,7 +38,8 @@ class Experiment:
         ]  # fmt: skip
 
     def jobs(self) -> list[Job]:
-        jobs = [*self.data(), *self.bigger(), *self.longer(), *self.ablations(), *self.attribution()]
+        """In the order in which they begin where several could."""
+        jobs = [*self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.evaluations()]
         return [*jobs, *self.latencies(tuple(job.name for job in jobs))]
 
     def gpu_share(self, name: str) -> float:
@@ -74,63 +76,69 @@ class Experiment:
             "val": python(rl, *asked, "--split", "test", "--out", folder / "rl_val.parquet"),
         }
 
-    def bigger(self) -> Iterator[Job]:
-        """The ladder: each rung learns the same, and is asked directly. The largest takes longest and begins."""
+    def bases(self) -> Iterator[Job]:
+        """The ladder: each rung learns to see and to speak of what it sees. The largest takes longest and begins."""
         for rung, shape in reversed(self.config.ladder.items()):
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
             options = flat(("--set", f"{name}={json.dumps(value)}") for name, value in changes.items())
-            command = python("examples.starter.train", "--out", self.base(rung), "--world", self.config.world,
-                             "--parts", self.config.parts[rung], *options, *self.config.pretrain)  # fmt: skip
+            command = python(
+                "examples.starter.train", "--out", self.base(rung), "--vision", STARTER, "--world", self.config.world,
+                "--parts", self.config.parts[rung], *options, *self.config.pretrain,
+            )  # fmt: skip
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
-        for rung in self.config.ladder:
-            if rung not in self.config.longer:
-                yield self.evaluation(rung, {"base": f"base-{rung}"})
 
     def longer(self) -> Iterator[Job]:
-        """Small rungs learn to reason, by SFT and then GRPO; SFT on direct answers is what is fair beside it."""
-        for rung in self.config.longer:
-            for seed in self.config.seeds:
-                yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
-                yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
-                yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
-            kinds = itertools.product(("direct", "sft", "rl"), self.config.seeds)
-            trained = {f"{kind}-{seed}": f"{kind}-{rung}-{seed}" for kind, seed in kinds}
-            yield self.evaluation(rung, {"base": f"base-{rung}", **trained})
+        """Small rungs learn to reason, by SFT and then GRPO."""
+        for rung, seed in itertools.product(self.config.longer, self.config.seeds):
+            yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
+            yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
+
+    def direct(self) -> Iterator[Job]:
+        """All rungs learn to answer directly, by SFT on the same samples."""
+        for rung, seed in itertools.product(self.config.ladder, self.config.seeds):
+            yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
 
     def ablations(self) -> Iterator[Job]:
+        """Other rewards than that of `rl`, and RL of a model that answers directly."""
         rung, seed = self.config.ablated, self.config.seeds[0]
-        models = {f"rl-{reward}": f"rl-{rung}-{reward}" for reward in self.config.rewards}
         for reward in self.config.rewards:
-            yield self.rl(models[f"rl-{reward}"], f"sft-{rung}-{seed}", seed, f"reward={reward}")
-        models["rl-from-direct"] = f"rl-{rung}-from-direct"
-        yield self.rl(models["rl-from-direct"], f"direct-{rung}-{seed}", seed)
+            yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{seed}", seed, f"reward={reward}")
+        yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{seed}", seed)
+
+    def evaluations(self) -> Iterator[Job]:
+        for rung in self.config.ladder:
+            seeds = itertools.product(self.trainings(rung), self.config.seeds)
+            models = {f"{training}-{seed}": f"{training}-{rung}-{seed}" for training, seed in seeds}
+            yield self.evaluation(rung, {"base": f"base-{rung}"} | models)
+        for rung in self.config.ladder:  # what of the errors is language: the same images and boxes in two wordings
+            models = {training: job for training, job in self.first(rung).items() if training != "sft"}
+            yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
+        rung = self.config.ablated
+        models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*self.config.rewards, "from-direct")}
         yield self.evaluation(rung, models, folder="ablations")
-        best = f"rl-{rung}-{seed}"
+        best = f"rl-{rung}-{self.config.seeds[0]}"
         budgets = python(
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
             "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
         )  # fmt: skip
-        yield Job("budgets", (budgets,), (best,), share=self.share)
-
-    def attribution(self) -> Iterator[Job]:
-        """What of the errors is language: the same images and boxes, asked in two wordings."""
-        for rung in self.config.ladder:
-            models = {"base": f"base-{rung}"}
-            if rung in self.config.longer:
-                models["rl"] = f"rl-{rung}-{self.config.seeds[0]}"
-            yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
+        yield Job("budgets", (budgets,), (best, "data-0"), share=self.share)
 
     def latencies(self, needs: tuple[str, ...]) -> Iterator[Job]:
         """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
+        seed = self.config.seeds[0]
         for rung in self.config.ladder:
-            models = {"base": f"base-{rung}"}
-            if rung in self.config.longer:
-                seed = self.config.seeds[0]
-                models |= {f"{kind}-{seed}": f"{kind}-{rung}-{seed}" for kind in ("direct", "sft", "rl")}
+            models = {f"{training}-{seed}": job for training, job in self.first(rung).items()}
             limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
             job = self.evaluation(rung, models, folder=f"latency-{rung}", limits=limits)
             yield replace(job, needs=needs, share=1.0)
+
+    def trainings(self, rung: str) -> tuple[str, ...]:
+        return ("direct", "sft", "rl") if rung in self.config.longer else ("direct",)
+
+    def first(self, rung: str) -> dict[str, str]:
+        """training -> its job of the first seed."""
+        return {training: f"{training}-{rung}-{self.config.seeds[0]}" for training in self.trainings(rung)}
 
     # --- one job ----------------------------------------------------------------------------------------------------
 

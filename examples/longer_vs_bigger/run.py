@@ -132,6 +132,17 @@ class Queue:
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
 
 
+def with_needs(jobs: list[Job], start: str) -> list[Job]:
+    """The jobs whose names begin with `start`, and what they need, in the order of `jobs`. Raises InputError where none
+    does."""
+    wanted = {job.name for job in jobs if job.name.startswith(start)}
+    if not wanted:
+        raise InputError(f"--only {start}: expected the beginning of a job's name; --dry lists them")
+    while needed := {need for job in jobs if job.name in wanted for need in job.needs} - wanted:
+        wanted |= needed
+    return [job for job in jobs if job.name in wanted]
+
+
 def write(path: Path, content: dict) -> None:
     with replacing(path) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n")
@@ -166,11 +177,14 @@ def main() -> None:
     parser.add_argument(
         "--limit-s", type=float, default=float("inf"), help="stop then; what is unfinished goes on later"
     )
+    parser.add_argument("--only", metavar="START", help="jobs whose names begin so, and what they need")
     parser.add_argument("--dry", action="store_true", help="print the jobs and end")
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()
     out = args.out.resolve()
     jobs = Experiment(read_config(args.changes), out, "gpu1" if args.gpus else "cpu").jobs()
+    if args.only:
+        jobs = with_needs(jobs, args.only)
     if args.dry:
         for job in jobs:
             print(f"{job.name:<24} after {', '.join(job.needs) or 'nothing'}")

@@ -27,7 +27,7 @@ TRAININGS = ("base", "direct", "sft", "rl")
 def rungs(results: dict) -> list[str]:
     """By size."""
     models = results["models"]
-    bases = [name for name in models if name.endswith("/base") and not name.startswith("oracle-")]
+    bases = [name for name in models if name.endswith("/base")]
     return [name.removesuffix("/base") for name in sorted(bases, key=lambda name: models[name]["parameters"])]
 
 
@@ -124,7 +124,7 @@ def kinds(results: dict) -> str:
 def oracle(results: dict) -> str:
     def rows() -> Iterator[Sequence[object]]:
         for rung in rungs(results):
-            for training in ("base", "rl"):
+            for training in ("direct", "rl"):
                 name = f"oracle-{rung}/{training}"
                 if model := results["models"].get(name):
                     words = (model["splits"][f"refshapes_{wording}"] for wording in ("asked", "simple"))

@@ -8,9 +8,9 @@
   alone, in any expression. What a sentence says must follow the words before it, whatever the prompt speaks of:
   without this a model lists what its prompt describes whatever it has just announced, and cannot reason about
   anything else.
-- *answer* (`qwen3` and `qwen3_amodal`): the object of a description, at once, after an empty reasoning block. In the
-  mix of the starter descriptions have attributes only: superlatives, relations and ordinals it meets as things to
-  leave alone, and referring by them is what SFT and GRPO teach.
+- *answer* (`qwen3` and `qwen3_amodal`): the object of a description, at once, after an empty reasoning block.
+  Descriptions have attributes only: superlatives, relations and ordinals it meets as things to leave alone, and
+  referring by them is what SFT and GRPO teach.
 """
 
 import json
@@ -41,6 +41,7 @@ from qwen3vl_rl.data.refshapes import (
 from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
 
 PER_SCENE = 3  # examples
+ANSWER_KINDS, ANSWER_RATE = ("attribute",), 0.2  # of all examples
 AMODAL_RATE = 0.2  # of answers
 NARRATE_RATE = 0.6  # of the other examples
 GUIDED_RATE = 0.5  # of narrations: with none, SFT has to undo a habit of ignoring the prompt
@@ -58,35 +59,18 @@ class Example:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """What is answered directly: which kinds of expressions, None for all of the world, and the share of all
-    examples."""
-
-    answer_kinds: tuple[str, ...] | None
-    answer_rate: float
-
-
-MIXES = {
-    "starter": Mix(("attribute",), 0.2),
-    "all-kinds": Mix(None, 0.5),  # for models that are compared by their direct answers
-}
-
-
-def starter_examples(
-    seed: str, ramp: int, mix: Mix = MIXES["starter"], begun: int = 0, world: World = PLAIN
-) -> Iterator[Example]:
+def starter_examples(seed: str, ramp: int, begun: int = 0, world: World = PLAIN) -> Iterator[Example]:
     """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
     this curriculum the vision tower had learnt nothing after 900,000 samples. `begun` of them came before this stream.
     """
     rng, count = random.Random(seed), begun
-    answers = referrals(seed, mix.answer_kinds or world.kinds, AMODAL_RATE, world)
+    answers = referrals(seed, ANSWER_KINDS, AMODAL_RATE, world)
     while True:
         progress = min(1.0, count / ramp) if ramp else 1.0
         scene = sample_scene(rng, (1, 1 + int((world.objects[1] - 1) * progress**2)))
         for _ in range(PER_SCENE):
             count += 1
-            if rng.random() < mix.answer_rate * progress:
+            if rng.random() < ANSWER_RATE * progress:
                 yield answer_example(next(answers))
             elif (example := group_example(scene, rng, world.kinds)) is not None:
                 yield example

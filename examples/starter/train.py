@@ -25,7 +25,7 @@ from examples.starter.batches import IGNORE, REUSE, Batches, Collator, encode_im
 from examples.starter.build import build_checkpoint, read_changes
 from examples.starter.muon import Muon
 from examples.starter.step import Batch, FixedImages, RecordedStep
-from examples.starter.tasks import MIXES, answer_example, starter_examples
+from examples.starter.tasks import answer_example, starter_examples
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH, WORLDS, World, referrals
 from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
@@ -197,13 +197,23 @@ def load(path: Path, device: str):
     return model, AutoProcessor.from_pretrained(path)
 
 
+def take_vision(model, path: str) -> None:
+    """Take the vision tower of another checkpoint. What leads to the width of the language model, where that differs,
+    stays as it is."""
+    own = model.model.visual.state_dict()
+    other = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).model.visual.state_dict()
+    model.model.visual.load_state_dict(
+        own | {name: weight for name, weight in other.items() if weight.shape == own[name].shape}
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
+    parser.add_argument("--vision", help="a starter whose vision tower a new one takes")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
     parser.add_argument("--world", choices=WORLDS, default="plain", help="of RefShapes")
-    parser.add_argument("--mix", choices=MIXES, default="starter", help="what is answered directly")
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
     parser.add_argument("--parts", type=int, default=1, help="a batch passes in as many, for models that need memory")
@@ -223,12 +233,14 @@ def main() -> None:
         build_checkpoint(args.out, args.seed, read_changes(args.set))
     share = args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws for a step
     model, processor = load(args.start or args.out, device)
+    if args.vision and not progress:
+        take_vision(model, args.vision)
     processor.save_pretrained(args.out)
     first = progress["step"] if progress else 0
-    ramp = 0 if args.start else int(RAMP * share * args.steps)
+    ramp = 0 if args.start or args.vision else int(RAMP * share * args.steps)
     run = train(
         model, processor, partial(
-            starter_examples, ramp=ramp, mix=MIXES[args.mix], begun=int(first * share), world=WORLDS[args.world]
+            starter_examples, ramp=ramp, begun=int(first * share), world=WORLDS[args.world]
         ),
         steps=args.steps, batch_size=args.batch_size, parts=args.parts, lr=args.lr,
         seed=f"{args.seed}-{first}" if first else args.seed, workers=args.workers, progress=progress,

@@ -19,10 +19,15 @@ def model(parameters: int, acc: float, **changes) -> dict:
 
 @pytest.fixture
 def figure(tmp_path):
-    models = {"b/base": model(20_000_000, 0.7), "a/base": model(5_000_000, 0.5), "oracle-a/base": model(5_000_000, 0.8)}
+    models = {
+        "b/base": model(20_000_000, 0.7),
+        "a/base": model(5_000_000, 0.5),
+        "oracle-a/direct": model(5_000_000, 0.8),
+    }
     models |= {f"a/direct-{seed}": model(5_000_000, 0.6 + seed / 50) for seed in range(3)}
     models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25) for seed in range(3)}
-    latency = {"a/base": 0.05, "a/direct-0": 0.06, "a/rl-0": 0.084, "b/base": 0.07}
+    models["b/direct-0"] = model(20_000_000, 0.7)
+    latency = {"a/direct-0": 0.06, "a/rl-0": 0.084, "b/direct-0": 0.07}
     latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
     cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}  # no later than where it ends by itself
     budgets = {"rl-a-0": {"free": cut, "budget-0": cut | {"tokens": 20}, "budget-128": cut}}
@@ -33,12 +38,12 @@ def figure(tmp_path):
     return draw(results)
 
 
-def test_bigger_follows_the_bases_and_longer_starts_at_one(figure):
+def test_bigger_follows_direct_answers_and_longer_starts_at_one(figure):
     axis = figure.axes[0]
     (line,) = (line for line in axis.lines if line.get_linestyle() == ":")
-    assert line.get_xydata().ravel().tolist() == pytest.approx([50, 50, 70, 70])
+    assert line.get_xydata().ravel().tolist() == pytest.approx([60, 62, 70, 70])
     (arrow,) = (text for text in axis.texts if not text.get_text())
-    assert (*arrow.xyann, *arrow.xy) == pytest.approx((50, 50, 84, 84))
+    assert (*arrow.xyann, *arrow.xy) == pytest.approx((60, 62, 84, 84))
 
 
 def test_gains_are_those_of_pairs_of_seeds(figure):
@@ -55,7 +60,7 @@ def test_budgets_are_drawn_by_the_tokens_that_they_came_to(figure):
 
 
 def test_the_oracle_panel_shows_both_wordings(figure):
-    assert {text.get_text() for text in figure.axes[2].get_legend().get_texts()} == {"asked, base", "simple, base"}
+    assert {text.get_text() for text in figure.axes[2].get_legend().get_texts()} == {"asked, direct", "simple, direct"}
 
 
 @pytest.mark.parametrize(

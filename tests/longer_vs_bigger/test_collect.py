@@ -45,16 +45,20 @@ def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
 @pytest.fixture
 def out(tmp_path):
     shape = json.loads((STARTER / "config.json").read_text())
-    for checkpoint, layers in (("base-s", 4), ("rl-s-0", 4), ("rl-s-1", 4), ("rl-s-giou", 4), ("base-l", 8)):
+    small = ("base-s", "direct-s-0", "rl-s-0", "rl-s-1", "rl-s-giou")
+    for checkpoint, layers in (*((name, 4) for name in small), ("base-l", 8), ("direct-l-0", 8), ("direct-l-1", 8)):
         shape["text_config"] |= {"num_hidden_layers": layers, "layer_types": ["full_attention"] * layers}
         (tmp_path / "checkpoints" / checkpoint).mkdir(parents=True)
         (tmp_path / "checkpoints" / checkpoint / "config.json").write_text(json.dumps(shape))
     write_model(tmp_path, "s/base", "base-s", right=1)
-    write_model(tmp_path, "l/base", "base-l", right=2)
+    write_model(tmp_path, "l/base", "base-l", right=0)
+    write_model(tmp_path, "s/direct-0", "direct-s-0", right=1)
+    write_model(tmp_path, "l/direct-0", "direct-l-0", right=2)
+    write_model(tmp_path, "l/direct-1", "direct-l-1", right=2)
     write_model(tmp_path, "s/rl-0", "rl-s-0", right=3)
     write_model(tmp_path, "s/rl-1", "rl-s-1", right=4)
     write_model(tmp_path, "ablations/rl-giou", "rl-s-giou", right=2)
-    write_model(tmp_path, "latency-s/base", "base-s", right=1)
+    write_model(tmp_path, "latency-s/direct-0", "direct-s-0", right=1)
     (tmp_path / "data" / "0" / "eval").mkdir(parents=True)
     for split in SPLITS:
         lines = (json.dumps({"kind": KINDS[row % 2]}) + "\n" for row in range(1, 5))
@@ -68,8 +72,10 @@ def out(tmp_path):
 def test_models_of_several_seeds_are_compared_with_smaller_and_bigger_ones(out):
     found = collect(out)["differences"]
     average = {name: places["average"]["points"] for name, places in found.items()}
-    assert average == pytest.approx({"s/rl - s/base": 62.5, "s/rl - l/base": 37.5, "ablations/rl-giou - s/rl-0": -25})
-    low, high = found["s/rl - l/base"]["average"]["interval"]
+    assert average == pytest.approx(
+        {"s/rl - s/direct": 50, "s/rl - l/direct": 37.5, "l/direct - s/direct": 25, "ablations/rl-giou - s/rl-0": -25}
+    )
+    low, high = found["s/rl - l/direct"]["average"]["interval"]
     assert low < 37.5 < high
 
 
@@ -85,7 +91,7 @@ def test_kinds_are_those_that_were_drawn_and_amodal_samples_count_apart(out):
 def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out):
     results = collect(out)
     assert results["gpu_s"] == 150
-    assert results["latency"]["s/base"] | {"requests_per_s": 0} == {
+    assert results["latency"]["s/direct-0"] | {"requests_per_s": 0} == {
         "alone_s": 0.05, "loaded_s": 0.4, "in_flight": 64, "requests_per_s": 0, "device": "1 x GPU",
     }  # fmt: skip
     assert not any(name.startswith("latency-") for name in results["models"])
@@ -95,21 +101,25 @@ def test_tables_say_it(out):
     results = collect(out)
     tables = {name: of_results(name, results) for name in TABLES}
     ladder = tables["ladder"].splitlines()[2:]
-    assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == ["| s base", "| s rl", "| l base"]
-    assert "| 87.5 [75.0, 100.0] |" in ladder[1] and "| 50 | 400 |" in ladder[0]
-    assert "| s/rl - l/base | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
+    assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
+        "| s base", "| s direct", "| s rl", "| l base", "| l direct",
+    ]  # fmt: skip
+    assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 | 400 |" in ladder[1]
+    assert "| s/rl - l/direct | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
     assert "| rl-giou - s/rl-0 | -25.0 (" in tables["ablations"]
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
 
 
 def test_what_is_not_finished_is_left_out(out):
     (out / "eval" / "s" / "rl-1" / "summary.json").unlink()
-    timing = out / "eval" / "l" / "base" / "timing.json"
+    timing = out / "eval" / "l" / "direct-0" / "timing.json"
     timing.write_text(json.dumps({"resumed": True, "latency": {}}))  # killed between its last answer and its end
     (out / "budgets" / "rl-s-0" / "free").mkdir(parents=True)
     results = collect(out)
-    assert sorted(results["models"]) == ["ablations/rl-giou", "s/base", "s/rl-0"] and results["budgets"] == {}
-    assert results["differences"]["s/rl - s/base"]["average"]["by_seed"] == [50]
+    assert sorted(results["models"]) == [
+        "ablations/rl-giou", "l/base", "l/direct-1", "s/base", "s/direct-0", "s/rl-0",
+    ] and results["budgets"] == {}  # fmt: skip
+    assert results["differences"]["s/rl - s/direct"]["average"]["by_seed"] == [50]
 
 
 def test_a_folder_that_was_moved_is_read_all_the_same_and_a_lost_checkpoint_is_named(out):

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from examples.longer_vs_bigger.jobs import Experiment, Job
-from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus
+from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus, with_needs
 from qwen3vl_rl.grounding import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,14 @@ def test_a_config_that_leaves_models_out_is_refused(tmp_path, changes):
     jobs = Experiment(read_config(changes), tmp_path, "gpu1").jobs()
     with pytest.raises(InputError, match=r"needs sft-.*, which this config does not train"):
         Queue(jobs, tmp_path, ["0"], 60)
+
+
+def test_some_jobs_are_run_with_what_they_need(tmp_path):
+    jobs = Experiment(read_config([]), tmp_path, "gpu1").jobs()
+    names = [job.name for job in with_needs(jobs, "sft-4m-0")]
+    assert names == ["processor", "data-0", "sft-data-0", "base-4m", "sft-4m-0"]
+    with pytest.raises(InputError, match="--only stf: expected the beginning of a job's name"):
+        with_needs(jobs, "stf")
 
 
 def test_seeds_without_the_measured_one_are_refused():
