@@ -132,12 +132,13 @@ class Queue:
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
 
 
-def with_needs(jobs: list[Job], start: str) -> list[Job]:
-    """The jobs whose names begin with `start`, and what they need, in the order of `jobs`. Raises InputError where none
-    does."""
-    wanted = {job.name for job in jobs if job.name.startswith(start)}
-    if not wanted:
-        raise InputError(f"--only {start}: expected the beginning of a job's name; --dry lists them")
+def with_needs(jobs: list[Job], starts: list[str]) -> list[Job]:
+    """The jobs whose names begin with one of `starts`, and what they need. Raises InputError for one with which no name
+    begins."""
+    for start in starts:
+        if not any(job.name.startswith(start) for job in jobs):
+            raise InputError(f"--only {start}: expected the beginning of a job's name; --dry lists them")
+    wanted = {job.name for job in jobs if job.name.startswith(tuple(starts))}
     while needed := {need for job in jobs if job.name in wanted for need in job.needs} - wanted:
         wanted |= needed
     return [job for job in jobs if job.name in wanted]
@@ -177,7 +178,9 @@ def main() -> None:
     parser.add_argument(
         "--limit-s", type=float, default=float("inf"), help="stop then; what is unfinished goes on later"
     )
-    parser.add_argument("--only", metavar="START", help="jobs whose names begin so, and what they need")
+    parser.add_argument(
+        "--only", action="append", metavar="START", help="jobs whose names begin so, and what they need; repeatable"
+    )
     parser.add_argument("--dry", action="store_true", help="print the jobs and end")
     parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     args = parser.parse_args()

@@ -71,10 +71,10 @@ def test_a_config_that_leaves_models_out_is_refused(tmp_path, changes):
 
 def test_some_jobs_are_run_with_what_they_need(tmp_path):
     jobs = Experiment(read_config([]), tmp_path, "gpu1").jobs()
-    names = [job.name for job in with_needs(jobs, "sft-4m-0")]
-    assert names == ["processor", "data-0", "sft-data-0", "base-4m", "sft-4m-0"]
+    names = [job.name for job in with_needs(jobs, ["sft-4m-0", "base-1m"])]
+    assert names == ["processor", "data-0", "sft-data-0", "base-4m", "base-1m", "sft-4m-0"]
     with pytest.raises(InputError, match="--only stf: expected the beginning of a job's name"):
-        with_needs(jobs, "stf")
+        with_needs(jobs, ["base", "stf"])
 
 
 def test_seeds_without_the_measured_one_are_refused():
