@@ -12,10 +12,11 @@ from transformers import AutoModelForImageTextToText
 
 from examples.starter import train as starter_train
 from examples.starter.batches import IGNORE, Collator
+from examples.starter.build import build_checkpoint
 from examples.starter.muon import orthogonalize
 from examples.starter.step import FixedImages
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
-from examples.starter.train import load, score, train
+from examples.starter.train import load, score, take_vision, train
 from qwen3vl_rl.data.refshapes import ORDERS, PLAIN
 from qwen3vl_rl.grounding import InputError, parse_box_1000
 
@@ -114,6 +115,22 @@ def test_a_batch_in_parts_is_the_same_step(starter):
         weights.append((run["loss"], model.model.language_model.layers[0].mlp.up_proj.weight))
     assert weights[0][0] == pytest.approx(weights[1][0], abs=1e-4)
     torch.testing.assert_close(weights[0][1], weights[1][1], atol=2e-3, rtol=0)  # Muon's steps have a size of 0.01
+
+
+def test_another_language_model_takes_the_vision_tower(starter, tmp_path):
+    build_checkpoint(tmp_path, 1, {"text_config.hidden_size": 128, "vision_config.out_hidden_size": 128})
+    model, _ = load(tmp_path, "cpu")
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    take_vision(model, starter)
+    taken, kept = load(starter, "cpu")[0].model.visual.state_dict(), []
+    for name, weight in model.state_dict().items():
+        _, in_vision, part = name.partition("visual.")
+        if in_vision and weight.shape == taken[part].shape:
+            torch.testing.assert_close(weight, taken[part])
+        else:
+            torch.testing.assert_close(weight, before[name])
+            kept += [part] * bool(in_vision)
+    assert kept and all("linear_fc2" in part for part in kept)  # the last layer of each merger
 
 
 def run_main(monkeypatch, out: Path, *arguments: str) -> None:
