@@ -66,7 +66,7 @@ class World:
 
 
 PLAIN = World((3, 5), ("attribute", "superlative", "relation", "ordinal"))
-WORLDS = {"plain": PLAIN, "crowded": World((4, 6), (*PLAIN.kinds, "composition"))}
+WORLDS = {"plain": PLAIN, "crowded": World((5, 7), (*PLAIN.kinds, "composition"))}
 
 
 @dataclass(frozen=True, slots=True)
