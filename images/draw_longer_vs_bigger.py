@@ -40,6 +40,9 @@ class Results:
         self.rungs = tables.rungs(self.all)
         if not self.rungs:
             raise InputError(f"{path}: expected models RUNG/base, found {', '.join(sorted(self.models)) or 'none'}")
+        untrained = [f"{rung}/direct" for rung in self.rungs if not self.runs(rung, "direct")]
+        if untrained:
+            raise InputError(f"{path}: expected the accuracy of {', '.join(untrained)}, found none")
         unmeasured = [f"{rung}/direct" for rung in self.rungs if self.latency_ms(rung, "direct") is None]
         if unmeasured:
             raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")

@@ -64,15 +64,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/direct`, seed by seed: RL against the SFT that it came from, against direct answers of its own rung
-    and of bigger ones; these against its own direct answers; of the ablations each against the run of seed 0, which
-    they vary."""
+    """`4m/rl - 62m/direct`, seed by seed. SFT to reason against SFT to answer directly; RL against the SFT that it came
+    from, and against direct answers of its own rung and of bigger ones; these against its own direct answers. Of the
+    ablations each against the run of seed 0, which they vary."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]
     for rung in rungs:
         if not by_seed(results, f"{rung}/rl-"):
             continue
+        yield from paired(results, f"{rung}/sft", f"{rung}/direct")
         yield from paired(results, f"{rung}/rl", f"{rung}/sft")
         for other in rungs[rungs.index(rung) :]:
             yield from paired(results, f"{rung}/rl", f"{other}/direct")

@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 STARTER = Path(__file__).parents[1] / "starter" / "checkpoint"  # whose vision tower all rungs begin with
+FIRST = 0  # the seed whose samples all are measured on, and of what is varied
 # Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
 CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
@@ -101,7 +102,7 @@ class Experiment:
 
     def ablations(self) -> Iterator[Job]:
         """Other rewards than that of `rl`, and RL of a model that answers directly."""
-        rung, seed = self.config.ablated, self.config.seeds[0]
+        rung, seed = self.config.ablated, FIRST
         for reward in self.config.rewards:
             yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{seed}", seed, f"reward={reward}")
         yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{seed}", seed)
@@ -117,7 +118,7 @@ class Experiment:
         rung = self.config.ablated
         models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*self.config.rewards, "from-direct")}
         yield self.evaluation(rung, models, folder="ablations")
-        best = f"rl-{rung}-{self.config.seeds[0]}"
+        best = f"rl-{rung}-{FIRST}"
         budgets = python(
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
             "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
@@ -126,9 +127,8 @@ class Experiment:
 
     def latencies(self, needs: tuple[str, ...]) -> Iterator[Job]:
         """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
-        seed = self.config.seeds[0]
         for rung in self.config.ladder:
-            models = {f"{training}-{seed}": job for training, job in self.first(rung).items()}
+            models = {f"{training}-{FIRST}": job for training, job in self.first(rung).items()}
             limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
             job = self.evaluation(rung, models, folder=f"latency-{rung}", limits=limits)
             yield replace(job, needs=needs, share=1.0)
@@ -138,7 +138,7 @@ class Experiment:
 
     def first(self, rung: str) -> dict[str, str]:
         """training -> its job of the first seed."""
-        return {training: f"{training}-{rung}-{self.config.seeds[0]}" for training in self.trainings(rung)}
+        return {training: f"{training}-{rung}-{FIRST}" for training in self.trainings(rung)}
 
     # --- one job ----------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,9 @@ class Experiment:
             f"data.train_files={self.out / 'data' / str(seed) / f'{data}.parquet'}",
             f"trainer.default_local_dir={self.out / 'runs' / name}", *self.config.sft,
         )  # fmt: skip
-        return Job(name, (train, self.export(name)), (f"base-{rung}", f"{data}-data-{seed}"), share=self.share)
+        needs = (f"base-{rung}", f"{data}-data-{seed}")
+        share = max(self.share, self.gpu_share(rung) / 2)  # half as many samples at once as its base took
+        return Job(name, (train, self.export(name)), needs, share=share)
 
     def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
         data = self.out / "data" / str(seed)

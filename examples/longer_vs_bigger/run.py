@@ -1,4 +1,4 @@
-"""Longer or bigger? The paper's claim, tested on RefShapes from nothing, by the project's own stages.
+"""Longer or bigger? The paper's claim, tested on RefShapes by the project's own stages.
 
     python -m examples.longer_vs_bigger.run --out OUT [--gpus 2] [--limit-s 560] [KEY=VALUE of config.yaml]
 
@@ -28,6 +28,7 @@ CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S, NOTE_S = 0.5, 15.0
 SLICES = "slices"  # folder beside the records of jobs: how long each start had how many GPUs
 LOG_LINES = 15
+INPUT_ERROR = 2  # exit code of the project's commands for bad input, which stays bad
 
 
 @dataclass(slots=True)
@@ -58,15 +59,14 @@ class Queue:
         self.gpu_count = len(gpus) if gpu_count is None else gpu_count
         self.slice = folder / SLICES / f"{time.time_ns()}.json"
         self.running: list[Running] = []
-        self.tried: set[str] = set()  # jobs that have failed once
-        self.failed: list[str] = []
+        self.failures: dict[str, str] = {}  # of jobs that have failed and not been done since
 
     def record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def run(self) -> bool:
-        """Whether all jobs are done; not where the limit stopped it. Raises InputError for jobs that fail twice, once
-        all that needs none of them is done or the limit is reached."""
+        """Whether all jobs are done; not where the limit stopped it. What fails is tried once more. Raises InputError
+        for what has failed last, once all that needs none of it is done or the limit is reached."""
         try:
             self.start_ready()
             while self.running and time.monotonic() - self.begin < self.limit_s:
@@ -75,8 +75,8 @@ class Queue:
                 self.start_ready()
                 if time.monotonic() - self.noted > NOTE_S:
                     self.note_slice()
-            if self.failed:
-                raise InputError("\n".join(self.failed))
+            if self.failures:
+                raise InputError("\n".join(self.failures.values()))
             return not self.unfinished()
         finally:
             for running in self.running:
@@ -116,17 +116,16 @@ class Queue:
                 self.free[running.gpu] += job.share
                 failure = f"{job.name} failed, the last lines of {log}:\n{tail}"
                 print(failure, flush=True)
-                if job.name in self.tried:
-                    self.failed.append(failure)
-                else:  # a dozen runs at once may lack what one of them does not
-                    self.tried.add(job.name)
-                    self.waiting.append(job)
+                if job.name not in self.failures and running.child.returncode != INPUT_ERROR:
+                    self.waiting.append(job)  # a dozen runs at once may lack what one of them does not
+                self.failures[job.name] = failure
                 continue
             if running.command + 1 < len(job.commands):
                 self.running.append(self.start(job, running.gpu, running.command + 1, running.start))
                 continue
             self.free[running.gpu] += job.share
             self.done.add(job.name)
+            self.failures.pop(job.name, None)
             seconds = round(time.monotonic() - running.start, 1)
             write(self.record(job.name), {"seconds": seconds, "share": job.share, "commands": job.commands})
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)

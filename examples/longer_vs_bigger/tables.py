@@ -160,8 +160,10 @@ def main() -> None:
     readme, collected = FOLDER / "README.md", FOLDER / "results.json"
     if not collected.is_file():
         raise InputError(f"{collected}: expected what examples.longer_vs_bigger.collect writes, found no file")
-    results = json.loads(collected.read_text())
-    readme.write_text(fill(readme.read_text(), partial(of_results, results=results)))
+    results, text = json.loads(collected.read_text()), readme.read_text()
+    if not any(f"<!-- {name} -->" in text for name in TABLES):
+        raise InputError(f"{readme}: expected a place for a table, such as `<!-- ladder -->` and `<!-- end -->`")
+    readme.write_text(fill(text, partial(of_results, results=results)))
 
 
 if __name__ == "__main__":

@@ -198,20 +198,22 @@ def load(path: Path, device: str):
 
 
 def take_vision(model, path: str) -> None:
-    """Take the vision tower of another checkpoint. What leads to the width of the language model, where that differs,
-    stays as it is."""
+    """Take the vision tower of another checkpoint. The last layers of its mergers stay as they are where they lead to
+    another width of the language model. Raises InputError for another kind of tower."""
     own = model.model.visual.state_dict()
     other = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).model.visual.state_dict()
-    model.model.visual.load_state_dict(
-        own | {name: weight for name, weight in other.items() if weight.shape == own[name].shape}
-    )
+    fits = {name: weight for name, weight in other.items() if name in own and weight.shape == own[name].shape}
+    differing = {name for name in own.keys() | other.keys() if name not in fits}
+    if odd := {name for name in differing if not ("merger" in name and "linear_fc2" in name)}:
+        raise InputError(f"--vision {path}: expected the model's own kind of tower, it differs in {min(odd)}")
+    model.model.visual.load_state_dict(own | fits)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
-    parser.add_argument("--vision", help="a starter whose vision tower a new one takes")
+    parser.add_argument("--vision", help="take this starter's vision tower, which needs no curriculum")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
     parser.add_argument("--world", choices=WORLDS, default="plain", help="of RefShapes")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -222,6 +224,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=14, help="processes that draw scenes")
     parser.add_argument("--score", type=int, default=512, help="held-out samples per split")
     args = parser.parse_args()
+    if args.start and args.vision:
+        raise InputError("--vision: --start has a vision tower of its own")
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "start", "workers", "score")}

@@ -28,6 +28,7 @@ POLL_S, LOOK_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_", "EGM_")
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 FATAL = "FatalError:"  # begins what `engine/watch.py` says last
+TEMPORARY = "egm-"  # begins the name of a run's temporary folder
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
 
@@ -129,7 +130,7 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
     _when_asked_to_end(_exit)
-    with TemporaryDirectory(prefix="egm-", dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
+    with TemporaryDirectory(prefix=TEMPORARY, dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = process.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
         family = process.Family(child.pid)

@@ -2,29 +2,38 @@
 
 Actor and worker meet at a socket that verl names in /tmp by the number of the job in its Ray cluster. A run that starts
 its own cluster is job 1 there: of two such runs on one machine, one removed the other's socket, and hung, or answered
-with the other's weights (of 12 runs at once, 5 hung or failed, and 3 of 350 steps were another run's). Here the socket
-is in the run's own temporary folder. `fsdp.py` registers the actor's side; the recipe names the worker's side through
+with the other's weights (`benchmarks/runs_at_once_h100.json`). Here the socket of such a run is in its own temporary
+folder. `fsdp.py` registers the actor's side; the recipe names the worker's side through
 `rollout.engine_kwargs.vllm.worker_extension_cls`.
 """
 
+from pathlib import Path
 from tempfile import gettempdir
 
 import torch
+from hydra.utils import get_class
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
+from qwen3vl_rl.engine.launch import TEMPORARY
+
 
 def own_socket(handle: str) -> str:
-    """`ipc:///tmp/NAME.sock`, moved to the temporary folder of this process."""
-    return f"ipc://{gettempdir()}/{handle.rpartition('/')[2]}"
+    """verl's `ipc:///tmp/NAME.sock`, moved to the folder that `launch.run` has made for a run. In a cluster that was
+    started by hand workers know of none; its jobs have numbers of their own."""
+    folder = gettempdir()
+    return f"ipc://{folder}/{handle.rpartition('/')[2]}" if Path(folder).name.startswith(TEMPORARY) else handle
 
 
 class OwnSocketAdapter(ServerAdapter):
-    """The actor's side."""
+    """The actor's side. Raises ValueError where the worker would wait elsewhere."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        name = self.config.engine_kwargs.get("vllm", {}).get("worker_extension_cls")
+        if not (name and issubclass(get_class(name), OwnSocketWorkerExtension)):
+            raise ValueError(f"rollout.engine_kwargs.vllm.worker_extension_cls: expected a {__name__} one, got {name}")
         self.zmq_handle = own_socket(self.zmq_handle)
 
 

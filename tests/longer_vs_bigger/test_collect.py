@@ -132,8 +132,9 @@ def test_a_folder_that_was_moved_is_read_all_the_same_and_a_lost_checkpoint_is_n
 
 def test_seeds_are_paired_by_their_number(out):
     write_model(out, "s/sft-1", "rl-s-1", right=1)
-    found = collect(out)["differences"]["s/rl - s/sft"]["average"]
-    assert found["by_seed"] == [75] and found["points"] == pytest.approx(75)
+    write_model(out, "s/direct-1", "direct-s-0", right=2)
+    found = {name: places["average"]["by_seed"] for name, places in collect(out)["differences"].items()}
+    assert found["s/rl - s/sft"] == [75] and found["s/sft - s/direct"] == [-25] and found["s/rl - s/direct"] == [50, 50]
 
 
 def test_nothing_evaluated_is_an_error(tmp_path):

@@ -130,7 +130,20 @@ def test_another_language_model_takes_the_vision_tower(starter, tmp_path):
         else:
             torch.testing.assert_close(weight, before[name])
             kept += [part] * bool(in_vision)
-    assert kept and all("linear_fc2" in part for part in kept)  # the last layer of each merger
+    assert kept and all("linear_fc2" in part and "merger" in part for part in kept)
+
+
+def test_another_kind_of_tower_is_refused(starter, tmp_path):
+    build_checkpoint(tmp_path, 1, {"vision_config.depth": 3})
+    with pytest.raises(
+        InputError, match=r"--vision .*: expected the model's own kind of tower, it differs in blocks.3"
+    ):
+        take_vision(load(starter, "cpu")[0], str(tmp_path))
+
+
+def test_a_starter_to_go_on_from_keeps_its_vision_tower(monkeypatch, starter, tmp_path):
+    with pytest.raises(InputError, match="--vision: --start has a vision tower of its own"):
+        run_main(monkeypatch, tmp_path, "--start", str(starter), "--vision", str(starter))
 
 
 def run_main(monkeypatch, out: Path, *arguments: str) -> None:
