@@ -25,7 +25,7 @@ POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
 class ReportingReplayBuffer(ReplayBuffer):
-    """For the synchronous trainer.
+    """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
 
     `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page) and
     `answers` (to a training prompt).

@@ -117,6 +117,14 @@ def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, length
     assert (tmp_path / "global_step_2" / "actor" / "model_world_size_1_rank_0.pt").exists()
 
 
+def test_every_second_step_may_train_on_answers_of_the_weights_before(train, rl_command, lengths, tmp_path):
+    options = ["trainer.v1.trainer_mode=colocate_async", "trainer.total_training_steps=4", *lengths]
+    train(rl_command(tmp_path, *options), TIMEOUT_S)
+    metrics = read_metrics(tmp_path)
+    assert [metrics[step]["training/off_policy/trajectory_staleness/mean"] for step in (1, 2, 3, 4)] == [0, 1, 0, 1]
+    assert metrics[3]["training/rollout_probs_diff_max"] < 1e-3  # the rollouts have what the second step has made
+
+
 def test_two_runs_at_once_keep_their_weights_apart(start, rl_command, lengths, tmp_path):
     """Both are the first job of their cluster, by which verl alone tells them apart."""
     rates = {"slow": "1e-5", "fast": "1e-2"}  # so that each would notice the other's weights
