@@ -53,14 +53,14 @@ class Experiment:
         yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
         for seed in self.config.seeds:
             folder = self.out / "data" / str(seed)
-            count = {"--train": samples.sft + samples.rl, "--val": samples.eval if seed == 0 else 1, "--seed": seed}
+            count = {"--train": samples.sft + samples.rl, "--val": samples.eval if seed == FIRST else 1, "--seed": seed}
             yield Job(
                 f"data-{seed}", (python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),)
             )
             for name, rows in self.parquets(folder).items():
                 yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor"))
-        yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / "0",
-                                    "--val", samples.eval, *world),), ("data-0",))  # fmt: skip
+        yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / str(FIRST),
+                                    "--val", samples.eval, *world),), (f"data-{FIRST}",))  # fmt: skip
 
     def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
         """Commands by what their rows are for: reasoning, direct answers, RL and its validation."""
@@ -102,10 +102,10 @@ class Experiment:
 
     def ablations(self) -> Iterator[Job]:
         """Other rewards than that of `rl`, and RL of a model that answers directly."""
-        rung, seed = self.config.ablated, FIRST
+        rung = self.config.ablated
         for reward in self.config.rewards:
-            yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{seed}", seed, f"reward={reward}")
-        yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{seed}", seed)
+            yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{FIRST}", FIRST, f"reward={reward}")
+        yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{FIRST}", FIRST)
 
     def evaluations(self) -> Iterator[Job]:
         for rung in self.config.ladder:
@@ -123,7 +123,7 @@ class Experiment:
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
             "--budget", *self.config.budgets, "--model", f"{best}={self.checkpoint(best)}", "--", *self.server,
         )  # fmt: skip
-        yield Job("budgets", (budgets,), (best, "data-0"), share=self.share)
+        yield Job("budgets", (budgets,), (best, f"data-{FIRST}"), share=self.share)
 
     def latencies(self, needs: tuple[str, ...]) -> Iterator[Job]:
         """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
@@ -172,7 +172,7 @@ class Experiment:
 
     def evaluation(
         self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
-        needs: str = "data-0", limits: Sequence = ("--alone", 0),
+        needs: str = f"data-{FIRST}", limits: Sequence = ("--alone", 0),
     ) -> Job:  # fmt: skip
         """All models of one shape, by one server; `models`: name -> job that makes it."""
         folder = folder or rung
@@ -183,7 +183,7 @@ class Experiment:
         return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=self.share)
 
     def asked(self, questions: str) -> list:
-        data = self.out / "data" / "0"
+        data = self.out / "data" / str(FIRST)
         return ["--data", data / questions, "--images", data / "images", "--max-tokens", self.config.max_tokens]
 
     def base(self, rung: str) -> Path:
