@@ -20,12 +20,14 @@ CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none."""
+    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none. A `last` one begins
+    once no other runs or could."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     needs: tuple[str, ...] = ()
     share: float = 0.0
+    last: bool = False
 
 
 class Experiment:
@@ -40,8 +42,10 @@ class Experiment:
 
     def jobs(self) -> list[Job]:
         """In the order in which they begin where several could."""
-        jobs = [*self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.evaluations()]
-        return [*jobs, *self.latencies(tuple(job.name for job in jobs))]
+        return [
+            *self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.evaluations(),
+            *self.latencies(),
+        ]  # fmt: skip
 
     def gpu_share(self, name: str) -> float:
         """What a job takes of a GPU; two cores hold one job."""
@@ -125,13 +129,13 @@ class Experiment:
         )  # fmt: skip
         yield Job("budgets", (budgets,), (best, f"data-{FIRST}"), share=self.share)
 
-    def latencies(self, needs: tuple[str, ...]) -> Iterator[Job]:
+    def latencies(self) -> Iterator[Job]:
         """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
         for rung in self.config.ladder:
             models = {f"{training}-{FIRST}": job for training, job in self.first(rung).items()}
             limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
             job = self.evaluation(rung, models, folder=f"latency-{rung}", limits=limits)
-            yield replace(job, needs=needs, share=1.0)
+            yield replace(job, share=1.0, last=True)
 
     def trainings(self, rung: str) -> tuple[str, ...]:
         return ("direct", "sft", "rl") if rung in self.config.longer else ("direct",)

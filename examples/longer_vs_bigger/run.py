@@ -93,7 +93,10 @@ class Queue:
         return len(self.waiting) + len(self.running)
 
     def start_ready(self) -> None:
-        for job in [job for job in self.waiting if self.done.issuperset(job.needs)]:
+        ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
+        if any(not job.last for job in [*ready, *(running.job for running in self.running)]):
+            ready = [job for job in ready if not job.last]
+        for job in ready:
             gpu = max(range(len(self.free)), key=self.free.__getitem__)
             if job.share <= self.free[gpu] + 1e-9:
                 self.free[gpu] -= job.share

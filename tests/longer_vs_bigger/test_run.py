@@ -138,9 +138,23 @@ def test_the_largest_rung_begins_and_latencies_are_measured_last_and_alone(tmp_p
     names = [job.name for job in jobs]
     assert names[:4] == ["base-62m", "base-16m", "base-4m", "base-1m"]
     assert names[-4:] == [f"eval-latency-{rung}" for rung in ("1m", "4m", "16m", "62m")]
-    assert all(job.share == 1 and set(names[:-4]) < set(job.needs) for job in jobs[-4:])
+    assert all(job.share == 1 and job.last for job in jobs[-4:]) and not any(job.last for job in jobs[:-4])
     shares = {job.name: job.share for job in jobs[:-4]}
     assert max(shares.values()) < 1 and shares["direct-62m-0"] > shares["direct-1m-0"]
+
+
+def test_last_jobs_wait_for_all_that_can_run_and_run_though_others_failed(tmp_path):
+    said, two = tmp_path / "said", ("bash", "-c", "sleep 1")
+    jobs = [
+        Job("latency", (note(said, "last"),), ("model",), share=1.0, last=True),
+        Job("model", (note(said, "model"),)),
+        Job("bad", (note(said, "bad", code=2),), ("model",)),
+        Job("after", (note(said, "never"),), ("bad",)),
+        Job("slow", (two, note(said, "slow")), ("model",)),
+    ]
+    with pytest.raises(InputError, match="bad failed"):
+        Queue(jobs, tmp_path, ["0", "1"], 60).run()
+    assert said.read_text().split() == ["model0", "bad0", "slow0", "last0"]
 
 
 def test_each_start_notes_what_it_took_of_the_gpus(tmp_path):
