@@ -43,7 +43,6 @@ ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MIN_VISIBLE = 0.4  # of an object's area
 MARGIN_PX = 6  # between neighbours in any order that an expression relies on
 MARGIN_SIDE_PX = 4
-SIDES = ("left", "top", "right", "bottom")  # in the order of a box
 WISHES = 6  # kinds of samples that a scene is asked for
 
 
@@ -245,13 +244,9 @@ def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -
     return None
 
 
-def list_candidates(scene: Scene, category: Category, order: Order, members: list[int], sized: bool = False) -> str:
-    """The sentence that every trace is built on: `Red squares from left to right, first: [box], second: [box].` Sizes
-    stand behind the boxes where they decide."""
-    named = (
-        f"{ORDINALS[k]}: {format_box_1000(scene.shapes[i].visible_px)}{f' {scene.shapes[i].size}' if sized else ''}"
-        for k, i in enumerate(members)
-    )
+def list_candidates(scene: Scene, category: Category, order: Order, members: list[int]) -> str:
+    """The sentence that every trace is built on: `Red squares from left to right, first: [box], second: [box].`"""
+    named = (f"{ORDINALS[k]}: {format_box_1000(scene.shapes[i].visible_px)}" for k, i in enumerate(members))
     return f"{str(category).capitalize()}s {order.phrase}, {', '.join(named)}."
 
 
@@ -287,18 +282,10 @@ def _attribute(scene: Scene, rng: random.Random) -> Query | None:
     found = category.members(scene)
     if len(found) != 1:
         return None
-    wider = Category(None, category.colour, category.shape)
-    candidates = sort_members(scene, wider, LEFT_TO_RIGHT)
-    if candidates is None:
-        return None
-    listed = list_candidates(scene, wider, LEFT_TO_RIGHT, candidates, sized=category.size is not None)
-    which = category.size or "only"
-    return Query(
-        "attribute",
-        f"the {category}",
-        found[0],
-        f"{listed} The {which} one is {pick(scene, candidates, found[0])}.",
-    )
+    if sort_members(scene, Category(None, category.colour, category.shape), LEFT_TO_RIGHT) is None:
+        return None  # nothing above needs it: so the samples stay those that results were published on
+    listed = list_candidates(scene, category, LEFT_TO_RIGHT, found)
+    return Query("attribute", f"the {category}", found[0], f"{listed} The only one is {pick(scene, found, found[0])}.")
 
 
 def _superlative(scene: Scene, rng: random.Random) -> Query | None:
@@ -389,12 +376,9 @@ MAKERS = {
 
 
 def amodal_reasoning(scene: Scene, query: Query) -> str:
-    """The trace of an amodal sample, whose target is always partly hidden, says by what, and where it goes on."""
-    target = scene.shapes[query.target]
-    front = scene.shapes[target.hidden_by]
-    sides = [f"the {side}" for side, a, b in zip(SIDES, target.visible_px, target.amodal_px, strict=True) if a != b]
-    hidden = f"The {front.colour} {front.shape} hides a part of it, which goes on to {' and '.join(sides)}."
-    return f"{query.reasoning} {hidden}"
+    """The trace of an amodal sample, whose target is always partly hidden, says by what."""
+    front = scene.shapes[scene.shapes[query.target].hidden_by]
+    return f"{query.reasoning} The {front.colour} {front.shape} hides a part of it."
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
