@@ -207,7 +207,7 @@ async def trace_all(run: Run, samples: list[Sample], concurrency: int) -> None:
     timeout = aiohttp.ClientTimeout(total=run.endpoint.timeout_s)
     headers = {"Authorization": f"Bearer {run.endpoint.api_key}"} if run.endpoint.api_key else {}
     url = run.endpoint.base_url.rstrip("/") + "/"
-    bar = tqdm(total=len(samples), desc="traces", unit="sample")
+    bar = tqdm(total=len(samples), desc="traces", unit="sample", mininterval=1)
 
     async def worker(http: aiohttp.ClientSession, mine: Iterator[Sample]) -> None:
         while not run.gave_up and (sample := next(mine, None)) is not None:

@@ -477,7 +477,7 @@ def _draw(
     folder.mkdir(parents=True, exist_ok=True)
     stream = referrals(f"{split}-{seed}", kinds, amodal_rate, world)
     last = None
-    for referral in tqdm((next(stream) for _ in range(count)), total=count, desc=split, unit="sample"):
+    for referral in tqdm((next(stream) for _ in range(count)), total=count, desc=split, unit="sample", disable=None):
         path = folder / f"{referral.scene_index:06d}.png"
         if referral.scene_index != last:
             Image.fromarray(referral.scene.render()).save(path)

@@ -109,7 +109,7 @@ class Run:
     def _ask_all(self, target: Target, todo: list[Question], load: Load) -> dict:
         path = self.folder / "predictions.jsonl"
         counts = {"total": len(self.questions), "initial": len(self._done)}
-        bar = tqdm(**counts, desc=f"evaluate {self.folder.name}", unit="sample")
+        bar = tqdm(**counts, desc=f"evaluate {self.folder.name}", unit="sample", mininterval=1)
         tokens = 0
         start = time.monotonic()
 
