@@ -286,6 +286,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         if kind == "trainer":
             os.environ.pop("LOCAL_RANK", None)  # a trainer that sees it wraps its model for several GPUs
             return Trainer(config, batches, change == "padded", MICRO_BATCH[args.size], args.bf16_state, device)
+        # Port 0: any free one, as no other process has to find it.
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         changed = compose_recipe([*overrides, *(CHANGES[change] if change else [])])
         return Egm(changed, batches, plain_images=change == "plain-images")

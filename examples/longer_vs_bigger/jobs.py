@@ -20,8 +20,8 @@ CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none. A `last` one begins
-    once no other runs or could."""
+    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none. A `last` one waits
+    until all others are done, or have failed for good."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]

@@ -41,8 +41,8 @@ class Running:
 
 
 class Queue:
-    """Runs jobs as soon as what they need is done and a GPU has room for them. `gpus`: their names for CUDA. Raises
-    InputError for a job that can never run."""
+    """Runs jobs as soon as what they need is done and a GPU has room for them, those that are `last` after all others.
+    `gpus`: their names for CUDA. Raises InputError for a job that can never run."""
 
     def __init__(self, jobs: list[Job], folder: Path, gpus: list[str], limit_s: float, gpu_count: int | None = None):
         names = {job.name for job in jobs}
@@ -94,8 +94,9 @@ class Queue:
 
     def start_ready(self) -> None:
         ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
-        if any(not job.last for job in [*ready, *(running.job for running in self.running)]):
-            ready = [job for job in ready if not job.last]
+        others = [job for job in ready if not job.last]
+        if others or not all(running.job.last for running in self.running):
+            ready = others
         for job in ready:
             gpu = max(range(len(self.free)), key=self.free.__getitem__)
             if job.share <= self.free[gpu] + 1e-9:
@@ -192,7 +193,8 @@ def main() -> None:
         jobs = with_needs(jobs, args.only)
     if args.dry:
         for job in jobs:
-            print(f"{job.name:<24} after {', '.join(job.needs) or 'nothing'}")
+            needs = "all others" if job.last else ", ".join(job.needs) or "nothing"
+            print(f"{job.name:<24} after {needs}")
         return
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     with alone_in(out):

@@ -144,17 +144,19 @@ def test_the_largest_rung_begins_and_latencies_are_measured_last_and_alone(tmp_p
 
 
 def test_last_jobs_wait_for_all_that_can_run_and_run_though_others_failed(tmp_path):
-    said, two = tmp_path / "said", ("bash", "-c", "sleep 1")
+    said, pause = tmp_path / "said", ("bash", "-c", "sleep 1")
     jobs = [
         Job("latency", (note(said, "last"),), ("model",), share=1.0, last=True),
         Job("model", (note(said, "model"),)),
-        Job("bad", (note(said, "bad", code=2),), ("model",)),
+        Job("bad", (note(said, "bad", code=3),), ("model",)),
         Job("after", (note(said, "never"),), ("bad",)),
-        Job("slow", (two, note(said, "slow")), ("model",)),
+        Job("bad latency", (note(said, "never"),), ("bad",), share=1.0, last=True),
+        Job("slow", (pause, note(said, "slow")), ("model",)),
     ]
     with pytest.raises(InputError, match="bad failed"):
         Queue(jobs, tmp_path, ["0", "1"], 60).run()
-    assert said.read_text().split() == ["model0", "bad0", "slow0", "last0"]
+    *words, last = said.read_text().split()
+    assert last == "last0" and sorted(words) == ["bad0", "bad0", "model0", "slow0"]
 
 
 def test_each_start_notes_what_it_took_of_the_gpus(tmp_path):
