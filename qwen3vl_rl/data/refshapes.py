@@ -283,7 +283,7 @@ def _attribute(scene: Scene, rng: random.Random) -> Query | None:
     if len(found) != 1:
         return None
     if sort_members(scene, Category(None, category.colour, category.shape), LEFT_TO_RIGHT) is None:
-        return None  # the trace needs no such order; without this draw the samples of published results would change
+        return None  # the trace needs no such order; without this check the samples of published results would change
     listed = list_candidates(scene, category, LEFT_TO_RIGHT, found)
     return Query("attribute", f"the {category}", found[0], f"{listed} The only one is {pick(scene, found, found[0])}.")
 
