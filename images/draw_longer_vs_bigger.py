@@ -22,6 +22,7 @@ from qwen3vl_rl.data.refshapes import MAKERS
 from qwen3vl_rl.grounding import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
+COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by what a model was trained to
 FIELDS = ("parameters", "average", "kinds", "splits")
 
 
@@ -78,24 +79,29 @@ def percent(run: dict) -> float:
 
 def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
     """Accuracy against the latency of one request: bigger along direct answers, longer from them to RL."""
-    for rung in results.rungs:
-        points = {kind: runs for kind in ("direct", "sft", "rl") if (runs := results.runs(rung, kind))}
+    for number, rung in enumerate(results.rungs):
+        points = {kind: runs for kind in COLOURS if (runs := results.runs(rung, kind))}
         places = {}
         for kind, runs in points.items():
             if (latency_ms := results.latency_ms(rung, kind)) is None:
                 continue
             accuracy, low, high = spread(runs, percent)
             places[kind] = latency_ms, accuracy
-            colour = f"C{tables.TRAININGS.index(kind)}"
+            colour = COLOURS[kind]
             axis.scatter(latency_ms, accuracy, s=runs[0]["parameters"] * BUBBLE_PT2 + 12, color=colour, alpha=0.6)
             axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
-            axis.annotate(f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6, 6), fontsize=7)
+            side = -1 if kind == "rl" or (kind == "direct" and number % 2) else 1  # neighbours to either side
+            axis.annotate(
+                f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6 * side, 8), fontsize=8,
+                ha="left" if side > 0 else "right",
+            )  # fmt: skip
         if "rl" in places:
             axis.annotate("", places["rl"], places["direct"], arrowprops={"arrowstyle": "->", "color": "C3"})
     line = [
         (results.latency_ms(rung, "direct"), spread(results.runs(rung, "direct"), percent)[0]) for rung in results.rungs
     ]
     axis.plot(*zip(*line, strict=True), color="black", linestyle=":", linewidth=1)
+    axis.margins(x=0.15)
     axis.set(title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average")
 
 

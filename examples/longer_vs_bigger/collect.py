@@ -6,6 +6,7 @@ nothing of how much another training would differ: `by_seed` has each seed's dif
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -64,19 +65,18 @@ def is_finished(folder: Path) -> bool:
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/direct`, seed by seed. SFT to reason against SFT to answer directly; RL against the SFT that it came
-    from, and against direct answers of its own rung and of bigger ones; these against its own direct answers. Of the
-    ablations each against the run of seed 0, which they vary."""
+    """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung and
+    of bigger ones; RL against the SFT that it came from; direct answers of bigger rungs against its own. Of the ablations
+    each against the run of seed 0, which they vary."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]
     for rung in rungs:
         if not by_seed(results, f"{rung}/rl-"):
             continue
-        yield from paired(results, f"{rung}/sft", f"{rung}/direct")
+        for training, other in itertools.product(("sft", "rl"), rungs[rungs.index(rung) :]):
+            yield from paired(results, f"{rung}/{training}", f"{other}/direct")
         yield from paired(results, f"{rung}/rl", f"{rung}/sft")
-        for other in rungs[rungs.index(rung) :]:
-            yield from paired(results, f"{rung}/rl", f"{other}/direct")
         for other in rungs[rungs.index(rung) + 1 :]:
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):

@@ -21,7 +21,7 @@ SPLITS = {
     "testB": "refshapes_testB",
     "amodal": "refshapes_amodal_val",
 }
-TRAININGS = ("base", "direct", "sft", "rl")
+ANSWERS = {"base": "none yet", "direct": "direct", "sft": "reasoning (SFT)", "rl": "reasoning (SFT, GRPO)"}
 
 
 def rungs(results: dict) -> list[str]:
@@ -40,7 +40,7 @@ def runs(results: dict, rung: str, training: str) -> dict[str, dict]:
 def trained(results: dict) -> Iterator[tuple[str, str, dict[str, dict]]]:
     """(rung, training, its runs), of all that there are."""
     for rung in rungs(results):
-        for training in TRAININGS:
+        for training in ANSWERS:
             if found := runs(results, rung, training):
                 yield rung, training, found
 
@@ -76,7 +76,7 @@ def ladder(results: dict) -> str:
             latency = next((results["latency"][name] for name in found if name in results["latency"]), None)
             measured_ms = [f"{1000 * latency[key]:.0f}" for key in ("alone_s", "loaded_s")] if latency else ["", ""]
             yield (
-                rung, f"{first['language_parameters'] / 1e6:.1f} M", training,
+                rung, f"{first['language_parameters'] / 1e6:.1f} M", ANSWERS[training],
                 accuracy(found, lambda model: model["average"]),
                 *(accuracy(found, lambda model, split=split: model["splits"][split]) for split in SPLITS.values()),
                 f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *measured_ms,
@@ -115,7 +115,7 @@ def kinds(results: dict) -> str:
     measured = {kind for _, _, found in trained(results) for model in found.values() for kind in model["kinds"]}
     names = [kind for kind in MAKERS if kind in measured]
     rows = (
-        (rung, training, *(accuracy(found, lambda model, kind=kind: model["kinds"][kind]) for kind in names))
+        (rung, ANSWERS[training], *(accuracy(found, lambda model, kind=kind: model["kinds"][kind]) for kind in names))
         for rung, training, found in trained(results)
     )
     return table(("model", "answers", *names), rows)
@@ -128,7 +128,7 @@ def oracle(results: dict) -> str:
                 name = f"oracle-{rung}/{training}"
                 if model := results["models"].get(name):
                     words = (model["splits"][f"refshapes_{wording}"] for wording in ("asked", "simple"))
-                    yield rung, training, *(spread([word["acc"]], word["interval"]) for word in words)
+                    yield rung, ANSWERS[training], *(spread([word["acc"]], word["interval"]) for word in words)
 
     return table(("model", "answers", "as asked", "in simple words"), rows())
 
