@@ -304,6 +304,18 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
         raise InputError(f"recipe: {' '.join(str(error).split())}") from None
 
 
+def check_modelled(config: DictConfig) -> None:
+    """Raises InputError for settings that change what a GPU holds, and that the planner knows nothing of."""
+    key, recipe = "actor_rollout_ref", config.actor_rollout_ref
+    for name, value, known in (
+        ("model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        ("actor.fsdp_config.offload_policy", recipe.actor.fsdp_config.offload_policy, False),
+        ("actor.fsdp_config.model_dtype", recipe.actor.fsdp_config.model_dtype, "fp32"),
+    ):
+        if value != known:
+            raise InputError(f"{key}.{name}={value}: expected {known}, which is all that the planner knows")
+
+
 def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     size = config.hydra.runtime.choices["size"]
@@ -312,6 +324,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
     except KeyError:
         raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
+    check_modelled(config)
     shared = config.actor_rollout_ref.model.override_config.get("samples_per_image", 1)
     return Run(
         shape=shape,
@@ -381,7 +394,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=RL_SAMPLES, help="of the training set")
     parser.add_argument("--image", type=image_size, default=(640, 480), metavar="WIDTHxHEIGHT")
     parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     constants, sources = read_constants()
     run, gpu = read_run(compose_recipe(args.overrides), args), GPUS[args.gpu]
     print(report(run, gpu, constants, sources))

@@ -32,13 +32,13 @@ SAME_RUN = (
     "algorithm",
     *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
     *(f"data.{name}" for name in ("max_prompt_length", "max_response_length")),
-    "trainer.train_files_sha256",
-    *(f"actor_rollout_ref.model.{name}" for name in ("path", "lora_rank", "override_config.freeze_vision")),
+    *(f"trainer.{name}" for name in ("train_files_sha256", "val_files_sha256", "v1.trainer_mode")),
+    *(f"actor_rollout_ref.model.{name}" for name in ("path", "override_config.freeze_vision", *launch.LORA)),
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "temperature", "top_p", "top_k")),
-    *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "clip_ratio", "entropy_coeff")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "entropy_coeff", "grad_clip")),
+    *(f"actor_rollout_ref.actor.clip_ratio{end}" for end in ("", "_low", "_high", "_c")),
     *(f"actor_rollout_ref.actor.{name}" for name in ("use_kl_loss", "kl_loss_coef", "kl_loss_type")),
-    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs")),
-    *(f"actor_rollout_ref.actor.optim.{name}" for name in ("lr", "lr_scheduler_type", "lr_warmup_steps")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "optim")),
 )
 
 
@@ -51,6 +51,7 @@ def check(config: DictConfig) -> int:
     check_words(config)
     check_agent_loop(config)
     check_on_policy(config)
+    check_sampler(config)
     check_engine(config)
     check_gpus(config)
     check_memory(config)
@@ -58,7 +59,7 @@ def check(config: DictConfig) -> int:
     check_rows(config, "data.val_files")
     for key in ("data.train_files", "data.val_files"):
         check_truths(config, key)
-    launch.note_content(config, "data.train_files")
+        launch.note_content(config, key)
     launch.check_same_run(config, SAME_RUN)
     return check_steps(config, rows)
 
@@ -130,6 +131,17 @@ def check_on_policy(config: DictConfig) -> None:
             "(ppo_mini_batch_size=data.train_batch_size, ppo_epochs=1) and "
             "algorithm.rollout_correction.bypass_mode=true"
         )
+
+
+def check_sampler(config: DictConfig) -> None:
+    """verl leaves out the filter of groups where a sampler is named, and its separate trainer asks more of one."""
+    sampler, other = config.trainer.v1.sampler.custom_sampler, "trainer.v1.sampler.custom_sampler=null"
+    if not sampler or not sampler.path:
+        return
+    if config.algorithm.filter_groups.enable:
+        raise InputError(f"algorithm.filter_groups.enable=true: expected {other} beside it")
+    if config.trainer.v1.trainer_mode == "separate_async":
+        raise InputError(f"trainer.v1.trainer_mode=separate_async: expected {other} beside it")
 
 
 def check_engine(config: DictConfig) -> None:

@@ -65,7 +65,7 @@ def giou(parts: Parts) -> float:
 
     GIoU = iou - (hull - union) / hull, -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630).
     """
-    predicted_px = order_corners(parts.predicted_px)  # the released reading leaves corners as they come
+    predicted_px = order_corners(parts.predicted_px)  # `released_eval` leaves corners as they come
     graded = (1 + generalized_iou(predicted_px, parts.truth_px)) / 2
     return parts.alpha * accuracy(parts) + (1 - parts.alpha) * graded
 

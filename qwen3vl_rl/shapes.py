@@ -117,5 +117,6 @@ PUBLISHED: Mapping[str, Shape] = {
 
 def find_shape(size: str, model: str | None) -> Shape:
     """Of the checkpoint in the folder `model` where there is one, else the published one. KeyError for others."""
-    path = Path(model or "").expanduser() / "config.json"
-    return read_shape(json.loads(path.read_text())) if path.is_file() else PUBLISHED[size]
+    if model and (path := Path(model).expanduser() / "config.json").is_file():
+        return read_shape(json.loads(path.read_text()))
+    return PUBLISHED[size]

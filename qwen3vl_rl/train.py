@@ -18,13 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import is_trained, mend_record
+from qwen3vl_rl.engine.checkpoints import VALIDATION, is_trained, mend_record
 from qwen3vl_rl.grounding import InputError, cli
 
 COLUMNS = {
     "reward": "critic/score/mean",
     "accuracy": "reward/acc",
-    "validation accuracy": "val-core/grounding/acc/mean@1",
+    "validation accuracy": VALIDATION,
     "tokens": "response_length/mean",
     "KL": "actor/kl_loss",
     "seconds": "timing_s/step",

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Prove an installation on one GPU, in under five minutes: bash scripts/gpu_smoke.sh
 # PYTHON=… names the Python of the environment (.venv/bin/python). Each check says ok, or what is missing; a failed one
-# leaves its log in OUT=… (outputs/smoke). Ends with exit code 1 where a check failed.
+# leaves its log in outputs/smoke. Ends with exit code 1 where a check failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=${OUT:-outputs/smoke} PYTHON=${PYTHON:-.venv/bin/python}
+OUT=outputs/smoke PYTHON=${PYTHON:-.venv/bin/python}
 unset PYTHONDONTWRITEBYTECODE
 rm -rf "$OUT" && mkdir -p "$OUT"
 failed=()

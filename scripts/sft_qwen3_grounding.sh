@@ -26,17 +26,18 @@ python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
 task=${TASK_NAME:-sft_$size}
 run=${OUTPUT_DIR:-outputs}/$task
 
+text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # for Hydra, whatever a path holds: NAME="VALUE"
 overrides=(
   size="$size"
-  data.train_files="$TRAIN_FILE"
-  trainer.project_name="${PROJECT_NAME:-egm}"
-  trainer.experiment_name="$task"
-  trainer.default_local_dir="$run"
+  "$(text data.train_files "$TRAIN_FILE")"
+  "$(text trainer.project_name "${PROJECT_NAME:-egm}")"
+  "$(text trainer.experiment_name "$task")"
+  "$(text trainer.default_local_dir "$run")"
 )
-[[ -z ${MODEL_PATH:-} ]] || overrides+=(model.path="$MODEL_PATH")
+[[ -z ${MODEL_PATH:-} ]] || overrides+=("$(text model.path "$MODEL_PATH")")
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
 $python -m sft.train "${overrides[@]}" "$@"
-if [[ -z ${look:-} ]]; then
+if [[ -z ${look:-} && ${PET_NODE_RANK:-0} == 0 ]]; then # all nodes share the folder
   $python -m qwen3vl_rl.export "$run" "$run/hf"
 fi

@@ -150,20 +150,27 @@ def build(args: argparse.Namespace) -> None:
     rows = selection.rows(reasoned_samples(args))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
+    left_out = args.out.with_name(f"{args.out.stem}.left_out.jsonl")
     try:
         count = write_rows(args.out, at_least_one(rows, selection), SFT_SCHEMA)
-    finally:
-        write_jsonl(args.out.with_name(f"{args.out.stem}.left_out.jsonl"), selection.left_out)
+    except NoRowLeft:  # the list tells why; other errors leave that of the earlier output, too
+        write_jsonl(left_out, selection.left_out)
+        raise
+    write_jsonl(left_out, selection.left_out)
     note = "" if check else "; tokens not checked, for want of --processor"
     print(f"{args.out}: {count} rows{selection.summary()}{note}")
 
 
+class NoRowLeft(InputError):
+    """All samples were left out."""
+
+
 def at_least_one(rows: Iterable[dict], selection: Selection) -> Iterator[dict]:
-    """`rows` unchanged. Raises InputError where there are none."""
+    """`rows` unchanged. Raises NoRowLeft where there are none."""
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
-        raise InputError(f"no row is left{selection.summary()}")
+        raise NoRowLeft(f"no row is left{selection.summary()}")
     yield first
     yield from rows
 

@@ -249,6 +249,12 @@ def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
             )
 
 
+def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
+    """Ids whose sample, as it is now, has had a rejected trace."""
+    of = {sample.id: sample_hash(sample) for sample in samples}
+    return {row["id"] for row in rejected.rows if row.get("of") in (None, of.get(row["id"]))}
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -288,7 +294,7 @@ def generate(args: argparse.Namespace) -> int:
     samples = unique(sample for _, _, sample in select_samples(args))
     run = Run(endpoint, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))
     check_same_samples(run.accepted, samples)
-    done = run.accepted.ids if args.retry_rejected else run.accepted.ids | run.rejected.ids
+    done = run.accepted.ids if args.retry_rejected else run.accepted.ids | rejected_ids(run.rejected, samples)
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{args.out}: {len(samples) - len(missing)} of {len(samples)} samples done before, {len(missing)} to ask for")
     try:

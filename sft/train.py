@@ -6,6 +6,7 @@
 same command goes on after an interruption.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,13 +29,14 @@ COLUMNS_OF_FILE = ("messages", "images")
 # Settings that make two starts one run. The number of GPUs, too: verl names the shards of a checkpoint by them.
 SAME_RUN = (
     "model.path",
-    "model.lora_rank",
+    *(f"model.{name}" for name in launch.LORA),
     "model.override_config.freeze_vision",
     "data.train_files",
     "data.train_batch_size",
+    "data.max_length",
     "trainer.train_files_sha256",
     "pixels.sft",
-    "optim.lr",
+    "optim",
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
 )
@@ -51,7 +53,7 @@ def train(config: DictConfig) -> None:
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
-    if config.trainer.max_ckpt_to_keep:
+    if config.trainer.max_ckpt_to_keep and os.environ.get("PET_NODE_RANK", "0") == "0":  # all nodes share the folder
         keep_newest(folder, config.trainer.max_ckpt_to_keep)
 
 

@@ -43,7 +43,7 @@ def test_the_launch_script_has_defaults_for_all_but_the_data():
 def test_the_sft_script_names_the_folder_itself_and_looks_without_exporting(tmp_path):
     """What it exports in the end is what it has trained."""
     script = ["bash", "scripts/sft_qwen3_2b_grounding.sh"]
-    environment = PLAIN | {"TRAIN_FILE": "T", "OUTPUT_DIR": str(tmp_path), "TASK_NAME": "run"}
+    environment = PLAIN | {"TRAIN_FILE": "x=1,(2)/T", "OUTPUT_DIR": str(tmp_path), "TASK_NAME": "run"}
     run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
     refused = subprocess.run([*script, "trainer.default_local_dir=elsewhere"], **run)
     assert refused.returncode == 2 and "expected OUTPUT_DIR and TASK_NAME" in refused.stderr
@@ -51,5 +51,7 @@ def test_the_sft_script_names_the_folder_itself_and_looks_without_exporting(tmp_
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("1")
     looked = subprocess.run([*script, "--cfg", "job"], **run)
     assert looked.returncode == 0, looked.stderr
-    assert yaml.safe_load(looked.stdout)["trainer"]["default_local_dir"] == f"{tmp_path}/run"
+    recipe = yaml.safe_load(looked.stdout)
+    assert recipe["trainer"]["default_local_dir"] == f"{tmp_path}/run"
+    assert recipe["data"]["train_files"] == "x=1,(2)/T"
     assert not (tmp_path / "run" / "hf").exists()

@@ -49,6 +49,20 @@ def update_gib(run: plan.Run) -> float:
     return sum(plan.update_memory_gib(run, CONSTANTS).values())
 
 
+@pytest.mark.parametrize(
+    "change", ["model.lora_rank=32", "actor.fsdp_config.offload_policy=true", "actor.fsdp_config.model_dtype=bf16"]
+)
+def test_what_the_planner_does_not_know_is_refused(change):
+    with pytest.raises(InputError, match=rf"actor_rollout_ref\.{change.partition('=')[0]}=.*: expected .* knows"):
+        read("size=2b", f"actor_rollout_ref.{change}")
+
+
+def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert read("size=2b").shape == PUBLISHED["2b"]
+
+
 def test_a_plan_reads_the_recipe():
     assert (RUN.gpus, RUN.prompts, RUN.samples_per_prompt, RUN.tokens_per_micro_batch) == (8, 256, 16, 25600)
     assert RUN.shape == PUBLISHED["8b"]

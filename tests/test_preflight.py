@@ -102,6 +102,32 @@ def test_answers_are_not_cut_at_the_engine_s_context(config):
     preflight.check_lengths(config)
 
 
+def test_what_our_sampler_would_leave_out_is_refused(recipe):
+    own = "trainer.v1.sampler.custom_sampler=null"
+    for override in ("algorithm.filter_groups.enable=true", "trainer.v1.trainer_mode=separate_async"):
+        with pytest.raises(InputError, match=rf"{override}: expected {own} beside it"):
+            preflight.check_sampler(recipe(override))
+        preflight.check_sampler(recipe(override, own))
+    preflight.check_sampler(recipe("trainer.v1.trainer_mode=colocate_async"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "actor_rollout_ref.model.lora_alpha=7", "actor_rollout_ref.actor.optim.weight_decay=0.5",
+        "actor_rollout_ref.actor.grad_clip=9", "actor_rollout_ref.actor.clip_ratio_low=0.1",
+        "trainer.v1.trainer_mode=colocate_async", "+trainer.val_files_sha256=other",
+    ],
+)  # fmt: skip
+def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
+    place = f"trainer.default_local_dir={tmp_path}"
+    OmegaConf.save(recipe(place), tmp_path / launch.RECIPE)
+    (tmp_path / launch.LATEST).write_text("2")
+    launch.check_same_run(recipe(place, "trainer.total_training_steps=9", "trainer.save_freq=3"), preflight.SAME_RUN)
+    with pytest.raises(InputError, match=change.partition("=")[0].removeprefix("+").rpartition(".")[0]):
+        launch.check_same_run(recipe(place, change), preflight.SAME_RUN)
+
+
 def test_several_nodes_need_a_cluster(config, gpus, monkeypatch):
     gpus(80_000, 80_000)
     config.trainer.nnodes = 2

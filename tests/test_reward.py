@@ -380,7 +380,7 @@ def test_nasty_answers_are_scored_in_linear_time(name, parser):
 
 
 @given(st.text(alphabet="[](){}<>/\"',:.+-eE0123456789 \nbox_2dthinkanswer", max_size=200), BOXES)
-@example(text="1,4:0:0", truth=(0, 0, 1, 1))  # corners in the wrong order, which `released_reward` leaves so
+@example(text="1,4:0:0", truth=(0, 0, 1, 1))  # corners in the wrong order, which `released_eval` leaves so
 def test_no_text_of_brackets_and_digits_raises(text, truth):
     for name in REWARDS:
         for parser in PARSERS:

@@ -65,9 +65,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung and
-    of bigger ones; RL against the SFT that it came from; direct answers of bigger rungs against its own. Of the ablations
-    each against the run of seed 0, which they vary."""
+    """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
+    and of bigger ones; RL against the SFT that it came from; direct answers of bigger rungs against its own. Of the
+    ablations each against the run of seed 0, which they vary."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]

@@ -3,8 +3,8 @@
     python -m qwen3vl_rl.data.check FILE… [--images DIR] [--evaluation FILE…]
 
 Checked are every row's fields, that ids are unique and that a RefCOCO evaluation split has its known number of rows.
-With `--images` every image is opened once, for its header alone: it must be readable and have the stated size. With
-`--evaluation` no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
+With `--images` every image is opened once: it must be there to its end and have the stated size. With `--evaluation`
+no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
 """
 
 import argparse

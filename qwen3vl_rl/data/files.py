@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     On an error inside the block it is removed and the earlier file stays. Raises InputError where `path` cannot be
     written.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two may write the same at once
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()

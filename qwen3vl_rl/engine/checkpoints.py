@@ -3,15 +3,18 @@
 verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.txt`: what that file names is whole.
 """
 
+import fnmatch
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 from omegaconf import DictConfig
 
 from qwen3vl_rl.engine.launch import LATEST, read_metrics
 
-# The share of right answers on the validation set, as verl names it; `grounding` is the RL parquet's data source.
-VALIDATION = "val-core/grounding/acc/mean@1"
+# The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
+# answers were given to a question.
+VALIDATION = "val-core/*/acc/mean@*"
 
 
 def latest_step(run: Path) -> int | None:
@@ -24,9 +27,11 @@ def latest_step(run: Path) -> int | None:
 
 
 def best_step(run: Path) -> int | None:
-    """The whole checkpoint with the best validation, of equal ones the earliest; None where none was validated."""
+    """The whole checkpoint with the best validation, the mean of its data sources, of equal ones the earliest; None
+    where none was validated."""
     latest, metrics = latest_step(run), read_metrics(run)
-    accuracy = {step: metrics[step][VALIDATION] for step in _steps(run) if VALIDATION in metrics.get(step, {})}
+    validated = {step: fnmatch.filter(metrics.get(step, {}), VALIDATION) for step in _steps(run)}
+    accuracy = {step: fmean(metrics[step][name] for name in names) for step, names in validated.items() if names}
     whole = [step for step in accuracy if latest is not None and step <= latest]
     return max(whole, key=lambda step: (accuracy[step], -step), default=None)
 
@@ -54,7 +59,7 @@ def keep_newest(run: Path, count: int) -> None:
 
 def mend_record(run: Path) -> None:
     """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
-    if (step := latest_step(run)) is not None:
+    if (step := latest_step(run)) is not None and not (run / LATEST).read_text().strip():
         (run / LATEST).write_text(str(step))
 
 

@@ -1,9 +1,11 @@
 """How both stages hand a recipe to verl: one recipe file, one log, one metrics file, and a line per step on the screen.
 
 Of a run in FOLDER (`trainer.default_local_dir`): `recipe.yaml` is the composed config, `train.log` all that verl and
-its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `global_step_*` the checkpoints.
+its engines print, `metrics-*.jsonl` verl's metrics, one file per start (`earlier-metrics-*.jsonl`: of a run before,
+which this one did not go on with), and `global_step_*` the checkpoints.
 """
 
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -25,9 +27,10 @@ from qwen3vl_rl.engine import cpu, process
 from qwen3vl_rl.grounding import InputError
 
 POLL_S, LOOK_S = 0.2, 15.0
-FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_", "EGM_")
+FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 FATAL = "FatalError:"  # begins what `engine/watch.py` says last
+LORA = ("lora_rank", "lora_alpha", "target_modules")  # below `model` in both stages
 TEMPORARY = "egm-"  # begins the name of a run's temporary folder
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
@@ -60,13 +63,13 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
 
 
 def note_content(config: DictConfig, key: str) -> None:
-    """Put a hash of the files that `key` names into the recipe, as `trainer.train_files_sha256`: a file may be written
-    anew under its old name, and a run that went on with it would mix two sets of data."""
+    """Put a hash of the files that `key` (`data.NAME`) names into the recipe, as `trainer.NAME_sha256`: a file may be
+    written anew under its old name, and a run that went on with it would mix two sets of data."""
     value, digest = OmegaConf.select(config, key), hashlib.sha256()
     for path in [value] if isinstance(value, str) else value:
         with Path(path).expanduser().open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    OmegaConf.update(config, "trainer.train_files_sha256", digest.hexdigest(), force_add=True)
+    OmegaConf.update(config, f"trainer.{key.removeprefix('data.')}_sha256", digest.hexdigest(), force_add=True)
 
 
 def is_hub_name(model: str) -> bool:
@@ -78,7 +81,7 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
     """Raise InputError where the folder holds checkpoints of a run with other values of `keys`: verl would go on from
     them, and mix two runs. An earlier start that saved nothing does not count."""
     folder = Path(config.trainer.default_local_dir)
-    if config.trainer.resume_mode == "disable" or not (folder / LATEST).exists() or not (folder / RECIPE).exists():
+    if not _goes_on(config) or not (folder / RECIPE).exists():
         return
     earlier = OmegaConf.load(folder / RECIPE)
     for key in keys:
@@ -90,6 +93,17 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
             )
 
 
+def set_metrics_aside(config: DictConfig) -> None:
+    """Metrics of a run that this start does not go on with would count for its own steps: they are renamed."""
+    if not _goes_on(config):
+        for path in Path(config.trainer.default_local_dir).glob("metrics-*.jsonl"):
+            path.rename(path.with_name(f"earlier-{path.name}"))
+
+
+def _goes_on(config: DictConfig) -> bool:
+    return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
+
+
 def _first_difference(key: str, old: object, new: object) -> str:
     """`key: old → new` of the first value below `key` that differs."""
     if isinstance(old, DictConfig) and isinstance(new, DictConfig):
@@ -99,7 +113,8 @@ def _first_difference(key: str, old: object, new: object) -> str:
 
 
 def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics.
+    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics, in whose
+    names `*` stands for anything.
 
     Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`. Raises InputError
     where another run is at work in its folder.
@@ -115,6 +130,7 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     config.trainer.default_local_dir = str(folder)  # Ray's workers may run in another folder
+    set_metrics_aside(config)
     metrics, log = _next_metrics_file(folder), folder / LOG
     environment = {
         "VERL_FILE_LOGGER_PATH": str(metrics),
@@ -195,8 +211,8 @@ def _reason(code: int, log: Path, begin: int) -> str:
 
 
 def _next_metrics_file(folder: Path) -> Path:
-    """verl empties the file that it is given, so every start gets its own."""
-    taken = [int(path.stem.removeprefix("metrics-")) for path in folder.glob("metrics-*.jsonl")]
+    """verl empties the file that it is given, so every start gets its own, of a number that none has had."""
+    taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob("*metrics-*.jsonl")]
     return folder / f"metrics-{max(taken, default=-1) + 1:03d}.jsonl"
 
 
@@ -231,7 +247,8 @@ def _print_steps(metrics: Path, position: int, columns: Mapping[str, str]) -> in
             if not line.endswith(b"\n"):  # still being written
                 break
             row = json.loads(line)
-            values = [f"{label} {row['data'][key]:.4g}" for label, key in columns.items() if key in row["data"]]
+            found = ((label, key) for label, name in columns.items() for key in fnmatch.filter(row["data"], name))
+            values = [f"{label} {row['data'][key]:.4g}" for label, key in found]
             print("  ".join([f"step {row['step']}", *values]), flush=True)
             position += len(line)
     return position

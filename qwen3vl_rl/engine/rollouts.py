@@ -27,17 +27,19 @@ POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 class ReportingReplayBuffer(ReplayBuffer):
     """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
 
-    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page) and
-    `answers` (to a training prompt).
+    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page),
+    `answers` (to a training prompt) and `val_answers` (to a validation prompt).
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, poll_interval=POLL_S)
         self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
+        self._shown: int | None = None  # the step of the last page
         end_when_one_dies()  # the trainer makes its buffer first of all
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
-        wanted = batch_size * (self.sampler_kwargs.answers if partition_id == "train" else 1)
+        options = self.sampler_kwargs
+        wanted = batch_size * (options.answers if partition_id == "train" else options.val_answers)
         try:
             batch, metrics = super().sample(global_steps, partition_id, batch_size)
         except RuntimeError as error:
@@ -49,7 +51,9 @@ class ReportingReplayBuffer(ReplayBuffer):
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
             return batch, {**metrics, **mean_parts(batch), "reward/unanswered": wanted - len(batch)}
-        self._write_page(batch, global_steps)
+        if global_steps != self._shown:  # of several validation batches, the first has the first samples
+            self._write_page(batch, global_steps)
+            self._shown = global_steps
         return batch, metrics
 
     def _write_page(self, batch: KVBatchMeta, step: int) -> None:

@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 
 from qwen3vl_rl.engine import checkpoints
 from qwen3vl_rl.engine.checkpoints import (
-    VALIDATION,
     best_step,
     is_trained,
     keep_newest,
@@ -16,6 +15,8 @@ from qwen3vl_rl.engine.checkpoints import (
     mend_record,
     remove_others,
 )
+
+ACCURACY = "val-core/grounding/acc/mean@1"
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def run(tmp_path):
         rows = []
         for step, accuracy in accuracies.items():
             (tmp_path / f"global_step_{step}").mkdir()
-            rows.append({"step": step, "data": {} if accuracy is None else {VALIDATION: accuracy}})
+            rows.append({"step": step, "data": {} if accuracy is None else {ACCURACY: accuracy}})
         (tmp_path / "metrics-000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if latest is not None:
             (tmp_path / checkpoints.LATEST).write_text(latest)
@@ -78,6 +79,15 @@ def test_a_run_is_trained_once_its_last_step_is_saved(run, latest, mode, trained
 )
 def test_the_best_is_the_earliest_with_the_highest_accuracy(run, accuracies, best):
     assert best_step(run(str(max(accuracies)), accuracies)) == best
+
+
+def test_the_best_is_found_whatever_was_asked_and_how_often(run):
+    folder = run("6", dict.fromkeys((2, 4, 6)))
+    sources = {2: (0.2, 0.9), 4: (0.6, 0.6), 6: (0.9, 0.1)}
+    names = ("val-core/my/boxes/acc/mean@4", "val-core/grounding/acc/mean@4")
+    rows = ({"step": step, "data": dict(zip(names, both, strict=True))} for step, both in sources.items())
+    (folder / "metrics-001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert best_step(folder) == 4  # by the mean
 
 
 def test_all_but_the_latest_and_the_best_are_removed(run):

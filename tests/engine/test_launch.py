@@ -26,7 +26,8 @@ print("noise", sys.argv[1:])
 
 @pytest.fixture
 def config(tmp_path):
-    return OmegaConf.create({"trainer": {"device": "cuda", "default_local_dir": str(tmp_path / "run")}})
+    trainer = {"device": "cuda", "resume_mode": "auto", "default_local_dir": str(tmp_path / "run")}
+    return OmegaConf.create({"trainer": trainer})
 
 
 @pytest.fixture
@@ -100,6 +101,22 @@ def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
     assert launch.read_metrics(tmp_path) == {1: {"loss": 3}}
 
 
+@pytest.mark.parametrize(
+    ("mode", "saved", "counts"), [("auto", True, True), ("auto", False, False), ("disable", True, False)]
+)
+def test_metrics_of_a_run_that_is_not_continued_do_not_count(config, trainer, tmp_path, mode, saved, counts):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config.trainer.resume_mode = mode
+    if saved:
+        (folder / launch.LATEST).write_text("2")
+    (folder / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3}}\n')
+    launch.run(config, trainer("import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'x')"), {})
+    assert launch.read_metrics(folder) == ({2: {"loss": 3}} if counts else {})
+    kept = sorted(path.name for path in folder.glob("*.jsonl"))
+    assert kept == [f"{'' if counts else 'earlier-'}metrics-000.jsonl", "metrics-001.jsonl"]
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_another_run_is_not_continued(config, tmp_path, saved):
     folder = tmp_path / "run"
@@ -145,7 +162,7 @@ def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_i
     command = trainer(SLOW_TO_END)
     code = (
         "from omegaconf import OmegaConf; from qwen3vl_rl.engine import launch\n"
-        "trainer = {'device': 'cuda', 'default_local_dir': 'run'}\n"
+        "trainer = {'device': 'cuda', 'resume_mode': 'auto', 'default_local_dir': 'run'}\n"
         f"launch.run(OmegaConf.create({{'trainer': trainer}}), {command}, {{}})"
     )
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])

@@ -55,16 +55,27 @@ def test_a_step_that_lost_answers_ends_the_run():
             check_answered(answers, 128, 3)
 
 
-@pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 2)])
+@pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 6)])
 def test_a_step_without_any_answer_names_the_engine(monkeypatch, partition, wanted):
     """verl's own message says to enable what asks again."""
     assert NONE_LEFT in getsource(ReplayBuffer)
     message = "Sync replay buffer selected terminal groups with no materializable trajectories. Enable something"
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError(message)))
     buffer = object.__new__(ReportingReplayBuffer)
-    buffer.sampler_kwargs = SimpleNamespace(answers=4)
+    buffer.sampler_kwargs = SimpleNamespace(answers=4, val_answers=3)
     with pytest.raises(RuntimeError, match=f"step 7: {wanted} of {wanted} answers are missing, the engine"):
         buffer.sample(7, partition, 2)
+
+
+def test_of_several_validation_batches_the_first_is_shown(monkeypatch):
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (["answer"] * 2, {}))
+    shown = []
+    monkeypatch.setattr(ReportingReplayBuffer, "_write_page", lambda _, batch, step: shown.append(step))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs, buffer._shown = SimpleNamespace(val_answers=1), None
+    for step in (0, 0, 10, 10):
+        buffer.sample(step, "val", 2)
+    assert shown == [0, 10]
 
 
 def test_other_errors_of_the_buffer_are_left_as_they_are(monkeypatch):
