@@ -102,7 +102,7 @@ def test_tables_say_it(out):
     tables = {name: of_results(name, results) for name in TABLES}
     ladder = tables["ladder"].splitlines()[2:]
     assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
-        "| s base", "| s direct", "| s rl", "| l base", "| l direct",
+        "| s none yet", "| s direct", "| s reasoning (SFT, GRPO)", "| l none yet", "| l direct",
     ]  # fmt: skip
     assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 | 400 |" in ladder[1]
     assert "| s/rl - l/direct | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
