@@ -18,7 +18,7 @@ from benchmarks.common import write_result
 from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.evaluation.metrics import compare, summarize
-from qwen3vl_rl.evaluation.run import Result, read_result
+from qwen3vl_rl.evaluation.run import Result, missing_part, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
 from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.shapes import find_shape
@@ -29,7 +29,7 @@ LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothi
 def collect(out: Path) -> dict:
     """Raises InputError where nothing is evaluated yet."""
     folders = {f"{f.parts[-2]}/{f.parts[-1]}": f for f in sorted((out / "eval").glob("*/*"))}
-    results = {name: read_result(folder) for name, folder in folders.items() if is_finished(folder)}
+    results = {name: read_result(folder) for name, folder in folders.items() if not missing_part(folder)}
     if not results:
         raise InputError(f"{out}: expected finished evaluations below eval/, found none")
     jobs = {record.stem: json.loads(record.read_text()) for record in sorted((out / "jobs").glob("*.json"))}
@@ -53,15 +53,14 @@ def collect(out: Path) -> dict:
         "differences": dict(differences(results, out, folders)),
         "budgets": {
             name: {way.name: accuracies(way) for way in ways}
-            for name, ways in (read_scaling(budgets) if any(budgets.glob("*/*/timing.json")) else {}).items()
+            for name, ways in (read_scaling(budgets) if has_finished(budgets) else {}).items()
         },
     }
 
 
-def is_finished(folder: Path) -> bool:
-    """The timing is whole only once all is asked."""
-    timing = folder / "timing.json"
-    return (folder / "summary.json").exists() and timing.exists() and "concurrency" in json.loads(timing.read_text())
+def has_finished(out: Path) -> bool:
+    """Whether one run or more below OUT/MODEL is finished."""
+    return any(not missing_part(folder) for folder in out.glob("*/*"))
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
@@ -154,12 +153,12 @@ def accuracies(result: Result) -> dict:
 
 
 def latency(timing: dict) -> dict:
-    """Medians, of a request alone and of one among many."""
+    """Medians, of a request alone and of one among many. A start that found all answered knows no rate."""
     return {
         "alone_s": timing["alone"]["p50_s"],
         "loaded_s": timing["latency"]["average"]["p50_s"],
-        "in_flight": timing["concurrency"],
-        "requests_per_s": timing["requests_per_s"],
+        "in_flight": timing.get("concurrency"),
+        "requests_per_s": timing.get("requests_per_s"),
         "device": timing["server"]["device"],
     }
 

@@ -167,11 +167,23 @@ class Result:
     timing: dict
 
 
+def missing_part(folder: Path) -> str | None:
+    """What the folder lacks to hold a finished run: a file, or rows. None where it lacks nothing.
+
+    Scores of an earlier end stay while failed samples are asked again, so that only the rows tell.
+    """
+    for name in ("predictions.jsonl", "config.yaml", "summary.json", "timing.json"):
+        if not (folder / name).is_file():
+            return f"no {name} in it"
+    asked = _sample_count(folder / "config.yaml")
+    rows = (folder / "predictions.jsonl").read_bytes().count(b"\n")
+    return None if rows == asked else f"{rows} rows for {asked} samples; the command that began it goes on"
+
+
 def read_result(folder: Path) -> Result:
     """Raises InputError where the folder holds no finished run."""
-    for name in ("predictions.jsonl", "summary.json", "timing.json"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: expected a finished evaluation, found no {name} in it")
+    if missing := missing_part(folder):
+        raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
     try:
         timing = json.loads((folder / "timing.json").read_text("utf-8"))
         timing["latency"], timing["resumed"]
@@ -193,6 +205,15 @@ def read_results(folders: Sequence[Path]) -> list[Result]:
         parts += 1
         names = ["/".join(folder.parts[-parts:]) for folder in resolved]
     return [replace(read_result(folder), name=name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _sample_count(config: Path) -> int:
+    """How many samples the run asks about. Raises InputError where the file does not tell."""
+    try:
+        splits = yaml.safe_load(config.read_text(encoding="utf-8"))["samples"]
+        return sum(split["count"] for split in splits.values())
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f'{config}: field "samples": expected the count of each split') from None
 
 
 def _spread(questions: Sequence[Question], count: int) -> list[Question]:

@@ -20,7 +20,7 @@ from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command, formats, published
 from qwen3vl_rl.evaluation.metrics import AVERAGE
 from qwen3vl_rl.evaluation.questions import read_questions
-from qwen3vl_rl.evaluation.run import Result, Run, read_result
+from qwen3vl_rl.evaluation.run import Result, Run, missing_part, read_result
 from qwen3vl_rl.evaluation.settings import Settings
 from qwen3vl_rl.evaluation.table import DASH, mark, notes
 from qwen3vl_rl.evaluation.tradeoff import Measured, draw
@@ -43,8 +43,8 @@ def variants(settings: Settings, budgets: Iterable[int], answers: Iterable[int])
 def read_scaling(out: Path) -> dict[str, list[Result]]:
     """Model -> results of all its finished variants. Raises InputError where there are none."""
     found: dict[str, list[Result]] = {}
-    folders = (summary.parent for summary in out.glob("*/*/summary.json"))
-    for folder in sorted((folder for folder in folders if _VARIANT.fullmatch(folder.name)), key=_order):
+    folders = sorted((folder for folder in out.glob("*/*") if _VARIANT.fullmatch(folder.name)), key=_order)
+    for folder in (folder for folder in folders if not missing_part(folder)):
         found.setdefault(folder.parent.name, []).append(read_result(folder))
     if not found:
         raise InputError(f"{out}: expected results of `scaling run`, found none")

@@ -73,6 +73,12 @@ def test_other_folders_are_left_alone_and_a_model_given_twice_is_named(scaled, t
         draw_results(tmp_path / "figure.png", [scaled, scaled])
 
 
+def test_a_variant_with_samples_to_go_is_left_out(scaled):
+    rows = scaled / "tiny" / "free" / "predictions.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    assert [result.name for result in read_scaling(scaled)["tiny"]] == ["answers-4", "budget-16"]
+
+
 def test_more_curves_than_colours_are_all_drawn():
     _, axes = plt.subplots()
     _ours(axes, [Measured(f"model {i}", "free", 10.0, 1.0, 0.5, None) for i in range(9)], lambda point: point.tokens)

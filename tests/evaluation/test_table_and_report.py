@@ -18,8 +18,11 @@ from PIL import Image
 from qwen3vl_rl.evaluation import formats, published
 from qwen3vl_rl.evaluation.browser import browser_data, spread
 from qwen3vl_rl.evaluation.metrics import is_correct, summarize, summarize_latency
+from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.report import read_curves, write_report
-from qwen3vl_rl.evaluation.run import Result, read_result, read_results
+from qwen3vl_rl.evaluation.run import Load, Result, Run, read_result, read_results
+from qwen3vl_rl.evaluation.server import Endpoint
+from qwen3vl_rl.evaluation.settings import load_settings
 from qwen3vl_rl.evaluation.table import (
     DASH,
     accuracy_table,
@@ -179,6 +182,26 @@ def test_no_referent_is_a_line_of_its_own(make_result):
 def test_a_folder_without_a_finished_run_is_named(tmp_path):
     with pytest.raises(InputError, match=r"found no predictions\.jsonl"):
         read_result(tmp_path)
+
+
+def test_a_retry_that_was_cut_off_is_not_read_as_finished(finished_runs, world):
+    """What failed has lost its row by then, and the scores of the first end are still there."""
+    folder, images = finished_runs[0], world / "images"
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    rows[3]["error"] = "HTTP 500"
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_result(folder).summary["failed"]
+    run = Run(folder, "base", read_questions([world / "eval"], images), load_settings(), Endpoint("http://localhost:1"))
+    with pytest.raises(InputError, match="expected an OpenAI-compatible server"):
+        run.complete(images, Load(concurrency=8, retry_failed=True))
+    with pytest.raises(InputError, match="base: expected a finished evaluation, found 23 rows for 24 samples"):
+        read_result(folder)
+
+
+def test_a_config_that_tells_no_samples_is_named(finished_runs):
+    (finished_runs[0] / "config.yaml").write_text("model: base\n")
+    with pytest.raises(InputError, match=r'base/config\.yaml: field "samples": expected the count of each split'):
+        read_result(finished_runs[0])
 
 
 def test_the_command_line_prints_the_papers_layout(finished_runs):

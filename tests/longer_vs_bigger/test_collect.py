@@ -1,10 +1,12 @@
 """What was evaluated comes together: sizes, kinds, differences of pairs, and the tables of them."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from examples.longer_vs_bigger.collect import collect
 from examples.longer_vs_bigger.tables import TABLES, of_results
@@ -39,7 +41,14 @@ def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
         "alone": {"p50_s": 0.05}, "server": {"device": "1 x GPU"},
     }  # fmt: skip
     (folder / "timing.json").write_text(json.dumps(timing))
-    (folder / "config.yaml").write_text(f"model: {out / 'checkpoints' / checkpoint}\n")
+    config = {"model": str(out / "checkpoints" / checkpoint), "samples": {split: {"count": 4} for split in SPLITS}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def lose_a_row(folder: Path) -> None:
+    """As a kill does that comes while a failed sample is asked again."""
+    rows = (folder / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_text("".join(rows[:-1]))
 
 
 @pytest.fixture
@@ -112,14 +121,25 @@ def test_tables_say_it(out):
 
 def test_what_is_not_finished_is_left_out(out):
     (out / "eval" / "s" / "rl-1" / "summary.json").unlink()
-    timing = out / "eval" / "l" / "direct-0" / "timing.json"
-    timing.write_text(json.dumps({"resumed": True, "latency": {}}))  # killed between its last answer and its end
+    lose_a_row(out / "eval" / "l" / "direct-0")
     (out / "budgets" / "rl-s-0" / "free").mkdir(parents=True)
+    shutil.copytree(out / "eval" / "s" / "rl-0", out / "budgets" / "rl-s-0" / "budget-16")
+    lose_a_row(out / "budgets" / "rl-s-0" / "budget-16")
     results = collect(out)
     assert sorted(results["models"]) == [
         "ablations/rl-giou", "l/base", "l/direct-1", "s/base", "s/direct-0", "s/rl-0",
     ] and results["budgets"] == {}  # fmt: skip
     assert results["differences"]["s/rl - s/direct"]["average"]["by_seed"] == [50]
+
+
+def test_a_kill_after_the_last_answer_costs_no_more_than_the_rate(out):
+    timing = out / "eval" / "latency-s" / "direct-0" / "timing.json"
+    kept = json.loads(timing.read_text())
+    del kept["concurrency"], kept["requests_per_s"]  # a start that finds all answered does not measure them
+    timing.write_text(json.dumps(kept | {"resumed": True}))
+    (out / "eval" / "s" / "rl-1" / "timing.json").write_text(json.dumps({"resumed": True, "latency": {}}))
+    results = collect(out)
+    assert results["latency"]["s/direct-0"]["alone_s"] == 0.05 and "s/rl-1" in results["models"]
 
 
 def test_a_folder_that_was_moved_is_read_all_the_same_and_a_lost_checkpoint_is_named(out):
