@@ -10,6 +10,7 @@ from qwen3vl_rl.grounding import InputError
 
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
+_EARLIER_TEMPLATE = "chat_template.json"  # as the released Qwen3-VL have it, beside a field of tokenizer_config.json
 _DECIDING_FILES = (*_INPUT_FILES, "tokenizer_config.json", "generation_config.json")
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
@@ -50,6 +51,8 @@ def fingerprint(checkpoint: Path) -> dict[str, str]:
     inputs = hashlib.sha256(json.dumps(_config(checkpoint), sort_keys=True).encode())
     for path in (checkpoint / name for name in _DECIDING_FILES):
         inputs.update(f"{path.name} ".encode() + (path.read_bytes() if path.is_file() else b""))
+    if (template := checkpoint / _EARLIER_TEMPLATE).is_file():  # only then: other checkpoints keep their hashes
+        inputs.update(template.read_bytes())
     return {"weights": _weights_fingerprint(checkpoint), "inputs": inputs.hexdigest()}
 
 
@@ -74,7 +77,7 @@ def interchangeable(a: Path, b: Path) -> bool:
 
 def context_length(checkpoint: Path) -> int:
     """The longest sequence of prompt and answer, in tokens, that the checkpoint's configuration allows."""
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = _read_json(checkpoint / "config.json")
     length = config.get("text_config", config).get("max_position_embeddings")
     if not isinstance(length, int):
         raise InputError(f"{checkpoint}/config.json: expected max_position_embeddings, as Qwen3-VL has, found none")
@@ -82,14 +85,31 @@ def context_length(checkpoint: Path) -> int:
 
 
 def _config(checkpoint: Path) -> dict:
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = _read_json(checkpoint / "config.json")
     return {name: _without_dtype(config.get(name)) for name in ("architectures", "text_config", "vision_config")}
 
 
 def _structure(checkpoint: Path) -> dict:
     tensors = {name: shape for path in _weight_files(checkpoint) for name, shape in _tensor_shapes(path).items()}
-    texts = {name: (checkpoint / name).read_bytes() for name in _INPUT_FILES if (checkpoint / name).is_file()}
+    files = [path for name in (*_INPUT_FILES, _EARLIER_TEMPLATE) if (path := checkpoint / name).is_file()]
+    texts = {path.name: path.read_bytes() for path in files} | {"template": _tokenizer_template(checkpoint)}
     return {"config": _config(checkpoint), "tensors": tensors, "texts": texts}
+
+
+def _tokenizer_template(checkpoint: Path) -> object:
+    """The file's other fields name the version that wrote it, so that it does not count as a whole."""
+    path = checkpoint / "tokenizer_config.json"
+    return _read_json(path).get("chat_template") if path.is_file() else None
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, as checkpoints have")
+    return content
 
 
 def _without_dtype(part):

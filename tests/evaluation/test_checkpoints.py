@@ -17,12 +17,14 @@ from qwen3vl_rl.grounding import InputError
 
 @pytest.fixture
 def make_checkpoint(tmp_path):
-    def make(name, *, shape=(64, 3), seed=0, layers=2, template="{{ messages }}"):
+    def make(name, *, shape=(64, 3), seed=0, layers=2, template="{{ messages }}", files=()):
         folder = tmp_path / name
         folder.mkdir()
         config = {"architectures": ["Qwen3VL"], "text_config": {"layers": layers, "dtype": name}, "vision_config": {}}
         (folder / "config.json").write_text(json.dumps(config | {"transformers_version": name}))
         (folder / "chat_template.jinja").write_text(template)
+        for file, content in dict(files).items():
+            (folder / file).write_text(json.dumps(content))
         generator = torch.Generator().manual_seed(seed)
         save_file({"weight": torch.rand(shape, generator=generator)}, folder / "model.safetensors")
         return folder
@@ -37,6 +39,22 @@ def test_other_weights_of_one_architecture_share_a_server(make_checkpoint):
 @pytest.mark.parametrize("change", [{"shape": (64, 4)}, {"layers": 3}, {"template": "{{ other }}"}], ids=str)
 def test_another_architecture_or_another_input_does_not(make_checkpoint, change):
     assert not interchangeable(make_checkpoint("base"), make_checkpoint("other", **change))
+
+
+@pytest.mark.parametrize("file", ["chat_template.json", "tokenizer_config.json"])
+def test_templates_in_earlier_places_count_too(make_checkpoint, file):
+    base = make_checkpoint("base", files={file: {"chat_template": "{{ messages }}"}})
+    other = make_checkpoint("other", files={file: {"chat_template": "{{ other }}"}})
+    assert not interchangeable(base, other) and not interchangeable(base, make_checkpoint("without"))
+    assert fingerprint(base)["inputs"] != fingerprint(other)["inputs"]
+
+
+def test_a_tokenizer_config_of_another_version_shares_a_server(make_checkpoint):
+    versions = [
+        make_checkpoint(name, files={"tokenizer_config.json": {"chat_template": "{{ messages }}", "version": name}})
+        for name in ("base", "tuned")
+    ]
+    assert interchangeable(*versions)
 
 
 def test_the_fingerprint_follows_the_weights_and_the_input_and_nothing_else(make_checkpoint):
@@ -60,6 +78,13 @@ def test_a_pointer_of_git_lfs_is_named(make_checkpoint):
     folder = make_checkpoint("pointer")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(InputError, match=r"pointer/model\.safetensors: expected a safetensors file"):
+        fingerprint(folder)
+
+
+def test_a_config_that_is_cut_off_is_named(make_checkpoint):
+    folder = make_checkpoint("cut")
+    (folder / "config.json").write_text('{"architectures": [')
+    with pytest.raises(InputError, match=r"cut/config\.json: expected a JSON object"):
         fingerprint(folder)
 
 
