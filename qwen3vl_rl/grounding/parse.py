@@ -39,7 +39,8 @@ def parse_box_1000(text: str, parser: str = "house") -> Box | None:
 
 
 def _house(text: str) -> Box | None:
-    """Reads what follows the last `</think>` (the whole text where there is none), never the reasoning before it.
+    """Reads what follows the last `</think>`. Where there is none, as when the token limit cut the reasoning off, it
+    reads the whole text, so that a box of the reasoning may count.
 
     An answer that gives a list for `bbox_2d` is read there or not at all, as other numbers belong to its label. Of
     several boxes the first counts, as in the released evaluation. Otherwise the first `<answer>`, the first `<box>`,
