@@ -133,7 +133,9 @@ class _Client:
             answers, tokens, latency_s = await self._post(request | {"n": count, "max_tokens": limit})
         if budget is None:
             return answers, tokens, latency_s
-        finished = await asyncio.gather(*(self._finish(request, answer, budget) for answer in answers))
+        requests = (_of_answer(request, number) for number in range(count))
+        parts = (self._finish(own, answer, budget) for own, answer in zip(requests, answers, strict=True))
+        finished = await asyncio.gather(*parts)
         answers = [answer for answer, _, _ in finished]
         return answers, tokens + sum(more for _, more, _ in finished), latency_s + max(s for _, _, s in finished)
 
@@ -196,6 +198,14 @@ class _Client:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+def _of_answer(request: dict, number: int) -> dict:
+    """The request for one of several answers by itself, with the seed that vLLM gives it when it draws them together.
+
+    With one seed for all, answers that begin alike would be the same to the end.
+    """
+    return request | {"seed": request["seed"] + number} if "seed" in request else request
 
 
 def answer_now(text: str) -> str:
