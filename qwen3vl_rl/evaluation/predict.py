@@ -72,7 +72,7 @@ async def _predict(target: Target, questions: Sequence[Question], concurrency: i
     # The number of workers bounds the connections. aiohttp: at 64 requests in flight httpx takes 40 times the CPU.
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=target.timeout_s)
-    async with aiohttp.ClientSession(target.url, connector=connector, timeout=timeout) as http:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
         client = _Client(target, http)
 
         async def answer(question: Question) -> None:
@@ -179,7 +179,7 @@ class _Client:
                 await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
             start = time.perf_counter()
             try:
-                async with self.http.post("/v1/chat/completions", json=request) as response:
+                async with self.http.post(f"{self.target.url}/v1/chat/completions", json=request) as response:
                     if response.ok:
                         answers, tokens = _read_reply(await response.json(content_type=None))
                         return answers, tokens, time.perf_counter() - start
@@ -194,7 +194,8 @@ class _Client:
 
     async def _server_is_there(self) -> bool:
         try:
-            async with self.http.get("/v1/models", timeout=aiohttp.ClientTimeout(total=30)) as response:
+            timeout = aiohttp.ClientTimeout(total=30)
+            async with self.http.get(f"{self.target.url}/v1/models", timeout=timeout) as response:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError):
             return False

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.predict import FORCED_ANSWER, Target, answer_now, predict
+from qwen3vl_rl.evaluation.server import Endpoint
 from qwen3vl_rl.evaluation.settings import Settings, load_settings
 from qwen3vl_rl.grounding import parse_box_1000
 
@@ -44,13 +45,22 @@ def test_an_answer_that_had_begun_goes_on():
 
 
 class _Recorder(BaseHTTPRequestHandler):
-    """Answers every request with as many cut off answers as are asked for, and keeps (path, request)."""
+    """Answers every request with as many cut off answers as are asked for, and keeps (path, request). Fails them where
+    `failing`, and tells below `/gateway/v1/models` alone that it is there."""
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((self.path, request))
+        if self.server.failing:
+            return self.send_error(503)
         choices = [{"message": {"content": "a star"}, "finish_reason": "length"}] * request.get("n", 1)
-        reply = json.dumps({"choices": choices, "usage": {"completion_tokens": len(choices)}}).encode()
+        self._reply({"choices": choices, "usage": {"completion_tokens": len(choices)}})
+
+    def do_GET(self) -> None:
+        self._reply({}) if self.path == "/gateway/v1/models" else self.send_error(404)
+
+    def _reply(self, content: dict) -> None:
+        reply = json.dumps(content).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(reply)))
         self.end_headers()
@@ -63,7 +73,7 @@ class _Recorder(BaseHTTPRequestHandler):
 @pytest.fixture
 def recorder():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Recorder) as server:
-        server.requests = []
+        server.requests, server.failing = [], False
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -74,10 +84,11 @@ def recorder():
 QUESTION = Question("s/1", "s", Sample("1", "1.png", 160, 128, "the star", (0, 0, 9, 9)))
 
 
-def _ask(recorder: ThreadingHTTPServer, settings: Settings) -> tuple[list[dict], list[Prediction]]:
+def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") -> tuple[list[dict], list[Prediction]]:
     """(what the server was asked, the predictions) of one question."""
     rows: list[Prediction] = []
-    target = Target(f"http://127.0.0.1:{recorder.server_port}", "tiny", Path(), by_path=True, settings=settings)
+    url = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").url
+    target = Target(url, "tiny", Path(), by_path=True, settings=settings)
     predict(target, [QUESTION], 1, rows.append)
     return [request for _, request in recorder.requests], rows
 
@@ -94,3 +105,12 @@ def test_answers_that_are_continued_have_seeds_of_their_own(recorder, budget):
 def test_a_greedy_answer_is_continued_without_a_seed(recorder):
     asked, _ = _ask(recorder, load_settings(reasoning_tokens=5, max_tokens=9))
     assert len(asked) == 2 and not any("seed" in request for request in asked)
+
+
+def test_a_server_behind_a_path_is_asked_there(recorder, monkeypatch):
+    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")
+    assert [path for path, _ in recorder.requests] == ["/gateway/v1/chat/completions"] and rows[0].text == "a star"
+    monkeypatch.setattr("qwen3vl_rl.evaluation.predict.FIRST_WAIT_S", 0.001)
+    recorder.failing = True
+    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError: it is there
+    assert rows[0].error.startswith("HTTP 503")
