@@ -190,7 +190,7 @@ def score(model, processor, count: int, world: World, max_new_tokens: int = 256)
     return results
 
 
-def load(path: Path, device: str):
+def load(path: Path | str, device: str):
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     model.to(device)
     pack_images(model)
@@ -212,7 +212,7 @@ def take_vision(model, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a starter to go on from, the curriculum behind it")
+    parser.add_argument("--start", help="a starter to go on from, the curriculum behind it")
     parser.add_argument("--vision", help="take this starter's vision tower, which needs no curriculum")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
     parser.add_argument("--world", choices=WORLDS, default="plain", help="of RefShapes")
@@ -228,7 +228,7 @@ def main() -> None:
         raise InputError("--vision: --start has a vision tower of its own")
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    arguments = {k: v for k, v in vars(args).items() if k not in ("out", "start", "workers", "score")}
+    arguments = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "score")}
     if is_finished(args.out / SCORES, arguments):
         print(f"{args.out}: trained already, with the same arguments")
         return
@@ -253,7 +253,7 @@ def main() -> None:
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
-        "arguments": {k: v for k, v in vars(args).items() if k not in ("out", "start")},
+        "arguments": {k: v for k, v in vars(args).items() if k != "out"},
         "training": run,
         "scores": score(model, processor, args.score, WORLDS[args.world]) if args.score else {},
     }

@@ -194,6 +194,19 @@ def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
         run_main(monkeypatch, tmp_path)
 
 
+def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
+    run_main(monkeypatch, tmp_path, "--start", str(starter))
+    run_main(monkeypatch, tmp_path, "--start", str(starter))
+    assert "trained already, with the same arguments" in capsys.readouterr().out
+    arguments = json.loads((tmp_path / "scores.json").read_text())["arguments"]
+    assert arguments["start"] == str(starter)
+
+    known = {name: value for name, value in arguments.items() if name not in ("workers", "score")}
+    starter_train.write_progress(tmp_path / "progress.pt", {"step": 1, "arguments": known})
+    with pytest.raises(InputError, match=r"progress.pt: holds a run with .*'start': "):
+        run_main(monkeypatch, tmp_path, "--start", str(CHECKPOINT))
+
+
 def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
     model, processor = load(CHECKPOINT, "cpu")
     scores = score(model, processor, 24, PLAIN, max_new_tokens=60)
