@@ -135,7 +135,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
     marks = {mark(result, place) for result in results for place in places(results)}
     if PARTIAL in marks:
-        lines.append(f"{PARTIAL} fewer samples or splits than published: not comparable to published rows.")
+        others = "fewer samples than published, or an average over other samples or splits"
+        lines.append(f"{PARTIAL} {others}: not comparable to published rows.")
     if MISMATCHED in marks:
         lines.append(f"{MISMATCHED} more samples than the published split has: another version of it.")
     if resumed := [result.name for result in results if result.timing["resumed"]]:
@@ -186,12 +187,11 @@ def _numbers(result: Result, place: str) -> Mapping:
 
 
 def mark(result: Result, place: str) -> str:
-    """How the samples of a published split differ from ours."""
+    """How the samples of a published split differ from ours; whether the average is over others than the published."""
     if place == AVERAGE:
-        of = result.summary["average"]["of"]
-        known = [split for split in of if split in published.splits()]
-        is_whole = len(known) == len(published.splits()) and not any(mark(result, split) for split in known)
-        return PARTIAL if known and not is_whole else ""
+        of, known = set(result.summary["average"]["of"]), published.splits().keys()
+        is_the_published = of == known and not any(mark(result, split) for split in of)
+        return PARTIAL if of & known and not is_the_published else ""
     known, numbers = published.splits().get(place), _numbers(result, place)
     if not (known and numbers) or numbers["samples"] == known.samples:
         return ""

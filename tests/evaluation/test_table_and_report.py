@@ -95,6 +95,17 @@ def test_a_split_of_the_published_size_is_not_marked_and_a_larger_one_is_another
     assert "another version" in render([], [result])
 
 
+def test_an_average_over_more_than_the_published_splits_is_marked(monkeypatch, make_result):
+    whole = {name: replace(split, samples=2) for name, split in published.splits().items()}
+    monkeypatch.setattr(published, "splits", lambda: whole)
+    ours = {name: [True, False] for name in whole}
+    for splits, cell in ((ours, "50.0"), (ours | {"refshapes_val": [True]}, "55.6†")):
+        result = make_result(splits)
+        table = accuracy_table([result])
+        assert table.rows[-2][table.header.index("average")] == cell
+    assert "† fewer samples than published, or an average over other" in " ".join(notes([result]))
+
+
 def test_other_data_gets_no_published_rows(results):
     assert [row[0] for row in accuracy_table(results).rows] == ["base", "  ±", "sft", "  ±", "rl", "  ±"]
 
