@@ -74,7 +74,10 @@ def read_curves(runs: Mapping[str, str]) -> dict[str, Metrics]:
     """
     curves = {}
     for name, given in runs.items():
-        folder = Path(given) if Path(given).is_dir() else Path(given).parent
+        path = Path(given)
+        if not path.exists():
+            raise InputError(f"{given}: expected a training run or a metrics file of it, found neither")
+        folder = path if path.is_dir() else path.parent
         try:
             curves[name] = read_metrics(folder)
         except (ValueError, KeyError, TypeError):

@@ -302,6 +302,13 @@ def test_curves_hold_all_starts_of_a_run(tmp_path):
     )
 
 
+def test_curves_of_a_misspelt_run_are_not_those_of_the_folder_above(monkeypatch, tmp_path):
+    (tmp_path / "metrics-000.jsonl").write_text(json.dumps({"step": 1, "data": {"train/loss": 1}}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="sft-misspelt: expected a training run or a metrics file of it"):
+        read_curves({"SFT": "sft-misspelt"})
+
+
 def test_curves_of_a_folder_that_holds_none_are_refused(world):
     with pytest.raises(InputError, match="expected a training run"):
         read_curves({"SFT": str(world / "eval")})
