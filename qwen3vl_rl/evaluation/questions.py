@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.predictions import Question, question_key
 from qwen3vl_rl.data.samples import check_images, read_samples
+from qwen3vl_rl.evaluation.metrics import AVERAGE
 from qwen3vl_rl.grounding import InputError
 
 
@@ -17,7 +18,7 @@ def read_questions(
     """All samples of the jsonl files in `data` (files or folders); a split is named by its file.
 
     Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
-    another size; also for an unknown or repeated split, and one in which nothing has a box.
+    another size; also for an unknown or repeated split, one named "average", and one in which nothing has a box.
     """
     files = _split_files(data)
     if unknown := sorted(set(splits or ()) - set(files)):
@@ -60,6 +61,8 @@ def _split_files(data: Sequence[Path]) -> dict[str, Path]:
         if not found:
             raise InputError(f"{path}: expected *.jsonl files in the folder, found none")
         for file in found:
+            if file.stem == AVERAGE:  # under which results hold the average over splits
+                raise InputError(f'{file}: expected another name for a split than "{AVERAGE}"')
             if files.setdefault(file.stem, file) != file:
                 raise InputError(f"{file}: expected one file per split, {files[file.stem]} has the same name")
     return files

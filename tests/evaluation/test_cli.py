@@ -205,6 +205,12 @@ def test_sampled_answers_have_a_seed_of_their_own():
     assert seeds[0] == load_settings(temperature=0.7).sampling("a")["seed"]
 
 
+def test_a_split_that_is_called_average_is_refused(world, copied_world):
+    (copied_world / "refshapes_val.jsonl").rename(copied_world / "average.jsonl")
+    with pytest.raises(InputError, match=r'average\.jsonl: expected another name for a split than "average"'):
+        read_questions([copied_world], world / "images", splits=["refshapes_testA"])
+
+
 def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_prediction):
     """Other samples, settings or weights than those that made the rows: an error that names the difference."""
     questions = read_questions([world / "eval"], world / "images")
