@@ -162,18 +162,23 @@ def reward(results: Results) -> str:
 
 
 def origins(results: Results) -> str:
-    """Command, device and versions of every result."""
+    """Device, commit, versions and command of every result, as far as it tells."""
     rows = (
         (
             path.name,
             result["device"],
-            " ".join(f"{k} {v}" for k, v in result.get("versions", {}).items()),
+            result.get("commit") or _pairs(result.get("commits", {})),
+            _pairs(result.get("versions", {})),
             _command(result),
         )
         for path, result in results
         if "command" in result
     )
-    return table(("file", "device", "versions", "command"), rows)
+    return table(("file", "device", "commit", "versions", "command"), rows)
+
+
+def _pairs(found: dict[str, str]) -> str:
+    return " ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _command(result: dict) -> str:
