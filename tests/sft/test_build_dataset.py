@@ -174,3 +174,16 @@ def test_bad_input_ends_in_one_line_and_leaves_no_file(build, arguments, message
     assert code == 2
     assert message in screen
     assert not (tmp_path / "rows.parquet").exists()
+
+
+def test_a_build_that_fails_leaves_the_earlier_rows_and_their_list(build, world, tmp_path):
+    lines = (world / "refshapes_train_traces.jsonl").read_text().splitlines()
+    (tmp_path / "traces.jsonl").write_text("\n".join(lines[:-3]) + "\n")
+    build("--traces", tmp_path / "traces.jsonl")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("rows.*")}
+    (tmp_path / "traces.jsonl").write_text("\n".join(lines[1:]) + "\n")  # another list, then a broken row
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text((world / "refshapes_train.jsonl").read_text() + "{}\n")
+    code, screen, _, _ = build("--traces", tmp_path / "traces.jsonl", samples=samples)
+    assert code == 2 and "samples.jsonl: row 13" in screen
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("rows.*")} == before

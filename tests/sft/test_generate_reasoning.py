@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,16 @@ from PIL import Image
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.grounding import InputError
-from sft.generate_reasoning import OUTLINE, draw_target, read_reply, render_request, retry_after_s, unique
+from sft.generate_reasoning import (
+    OUTLINE,
+    draw_target,
+    read_reply,
+    rejected_ids,
+    render_request,
+    retry_after_s,
+    unique,
+)
+from sft.traces import RowFile, sample_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +87,13 @@ def test_the_endpoint_may_name_the_wait(header, seconds):
 def test_two_samples_may_not_share_an_id():
     with pytest.raises(InputError, match='expected one sample with the id "7", found two'):
         unique([make_sample(), make_sample()])
+
+
+def test_a_rejected_trace_counts_for_its_own_sample(tmp_path):
+    sample, other = make_sample(), replace(make_sample(box=(1.0, 2.0, 30.0, 40.0)), id="8")
+    rejected = RowFile(tmp_path / "t.jsonl")
+    rejected.rows = [{"id": "7", "of": sample_hash(other)}, {"id": "8", "of": sample_hash(other)}, {"id": "9"}]
+    assert rejected_ids(rejected, [sample, other]) == {"8", "9"}
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
