@@ -6,7 +6,6 @@
 same command goes on after an interruption.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def train(config: DictConfig) -> None:
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
-    if config.trainer.max_ckpt_to_keep and os.environ.get("PET_NODE_RANK", "0") == "0":  # all nodes share the folder
+    if config.trainer.max_ckpt_to_keep and launch.is_first_node():
         keep_newest(folder, config.trainer.max_ckpt_to_keep)
 
 

@@ -95,9 +95,14 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
 
 def set_metrics_aside(config: DictConfig) -> None:
     """Metrics of a run that this start does not go on with would count for its own steps: they are renamed."""
-    if not _goes_on(config):
+    if not _goes_on(config) and is_first_node():
         for path in Path(config.trainer.default_local_dir).glob("metrics-*.jsonl"):
             path.rename(path.with_name(f"earlier-{path.name}"))
+
+
+def is_first_node() -> bool:
+    """Of those on which torchrun is started by hand, all with one folder."""
+    return os.environ.get("PET_NODE_RANK", "0") == "0"
 
 
 def _goes_on(config: DictConfig) -> bool:

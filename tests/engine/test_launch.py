@@ -117,6 +117,14 @@ def test_metrics_of_a_run_that_is_not_continued_do_not_count(config, trainer, tm
     assert kept == [f"{'' if counts else 'earlier-'}metrics-000.jsonl", "metrics-001.jsonl"]
 
 
+def test_metrics_of_the_first_node_are_left_to_it(config, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics-000.jsonl").touch()
+    monkeypatch.setenv("PET_NODE_RANK", "1")
+    launch.set_metrics_aside(config)
+    assert (tmp_path / "run" / "metrics-000.jsonl").exists()
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_another_run_is_not_continued(config, tmp_path, saved):
     folder = tmp_path / "run"
