@@ -8,7 +8,7 @@ over images.
 
 import argparse
 import json
-from operator import itemgetter
+import math
 from pathlib import Path
 
 import matplotlib
@@ -101,8 +101,10 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
         (results.latency_ms(rung, "direct"), spread(results.runs(rung, "direct"), percent)[0]) for rung in results.rungs
     ]
     axis.plot(*zip(*line, strict=True), color="black", linestyle=":", linewidth=1)
-    axis.margins(x=0.15)
-    axis.set(title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average")
+    axis.margins(x=0.25)
+    axis.set(
+        title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average, %"
+    )
 
 
 def draw_kinds(axis: plt.Axes, results: Results) -> None:
@@ -120,7 +122,7 @@ def draw_kinds(axis: plt.Axes, results: Results) -> None:
         axis.set_xticks(range(len(kinds)), kinds)
         axis.legend(frameon=False)
     axis.axhline(0, color="black", linewidth=0.5)
-    axis.set(title="gain of reasoning by kind of expression", ylabel="percentage points")
+    axis.set(title="gain of reasoning (SFT, GRPO) by kind", ylabel="percentage points")
 
 
 def draw_oracle(axis: plt.Axes, results: Results) -> None:
@@ -139,19 +141,19 @@ def draw_oracle(axis: plt.Axes, results: Results) -> None:
                 )
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend(handles.values(), handles.keys(), frameon=False)
-    axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5")
+    axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5, %")
 
 
 def draw_budgets(axis: plt.Axes, results: Results) -> None:
     """Accuracy where reasoning is cut after so many tokens and the answer asked for."""
     for model, ways in results.all.get("budgets", {}).items():
-        points = sorted(((found["tokens"], found["average"]) for found in ways.values()), key=itemgetter(0))
-        tokens, averages = zip(*points, strict=True)
+        cuts = sorted(ways, key=lambda way: int(way.removeprefix("budget-")) if way != "free" else math.inf)
+        tokens, averages = zip(*((ways[cut]["tokens"], ways[cut]["average"]) for cut in cuts), strict=True)
         accuracy = np.array([100 * average["acc"] for average in averages])
         bounds = 100 * np.array([average["interval"] for average in averages]).T
         axis.errorbar(tokens, accuracy, yerr=np.abs(bounds - accuracy), marker="o", capsize=2, label=model)
         axis.legend(frameon=False)
-    axis.set(title="reasoning cut short", xlabel="tokens of an answer, mean", ylabel="Acc@0.5, average")
+    axis.set(title="reasoning cut short", xlabel="tokens of an answer, mean", ylabel="Acc@0.5, average, %")
 
 
 def draw(results: Results) -> plt.Figure:

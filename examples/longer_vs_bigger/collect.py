@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
 from benchmarks.common import write_result
 from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.data.predictions import question_key
+from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.evaluation.metrics import compare, summarize
 from qwen3vl_rl.evaluation.run import Result, missing_part, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
@@ -51,6 +53,7 @@ def collect(out: Path) -> dict:
             if name.startswith(LATENCY) and "alone" in result.timing
         },
         "differences": dict(differences(results, out, folders)),
+        "sampled": dict(sampled(out / "runs")),
         "budgets": {
             name: {way.name: accuracies(way) for way in ways}
             for name, ways in (read_scaling(budgets) if has_finished(budgets) else {}).items()
@@ -66,7 +69,7 @@ def has_finished(out: Path) -> bool:
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
     """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
     and of bigger ones; RL against the SFT that it came from; direct answers of bigger rungs against its own. Of the
-    ablations each against the run of seed 0, which they vary."""
+    ablations each against the run of seed 0, which they vary, and RL of direct answers against these, too."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]
@@ -80,8 +83,9 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):
         rung = checkpoint_of(out, folders[name]).name.split("-")[1]  # `4m` of `rl-4m-giou`
-        if (start := f"{rung}/rl-0") in results:
-            yield f"{name} - {start}", difference([(results[start], results[name])])
+        for start in (f"{rung}/rl-0", *([f"{rung}/direct-0"] if name.endswith("from-direct") else [])):
+            if start in results:
+                yield f"{name} - {start}", difference([(results[start], results[name])])
 
 
 def paired(results: dict[str, Result], after: str, before: str) -> Iterator[tuple[str, dict]]:
@@ -110,6 +114,14 @@ def difference(pairs: Sequence[tuple[Result, Result]]) -> dict:
         }
         for place, found in compare(*pooled).items()
     }
+
+
+def sampled(runs: Path) -> Iterator[tuple[str, dict]]:
+    """Of each RL run, how many of the answers that it was trained on were right, at its beginning and at its end."""
+    for run in sorted(runs.glob("rl-*")):
+        steps = [row["reward/acc"] for row in read_metrics(run).values() if "reward/acc" in row]
+        if quarter := len(steps) // 4:
+            yield run.name, {"first_quarter": fmean(steps[:quarter]), "last_quarter": fmean(steps[-quarter:])}
 
 
 def checkpoint_of(out: Path, folder: Path) -> Path:
@@ -153,10 +165,14 @@ def accuracies(result: Result) -> dict:
 
 
 def latency(timing: dict) -> dict:
-    """Medians, of a request alone and of one among many. A start that found all answered knows no rate."""
+    """Medians and 95th percentiles, of a request alone and of one among many. A start that found all answered knows no
+    rate."""
     return {
+        "alone_requests": timing["alone"]["requests"],
         "alone_s": timing["alone"]["p50_s"],
+        "alone_p95_s": timing["alone"]["p95_s"],
         "loaded_s": timing["latency"]["average"]["p50_s"],
+        "loaded_p95_s": timing["latency"]["average"]["p95_s"],
         "in_flight": timing.get("concurrency"),
         "requests_per_s": timing.get("requests_per_s"),
         "device": timing["server"]["device"],

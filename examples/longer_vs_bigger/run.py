@@ -4,7 +4,7 @@
 
 trains the ladder of `config.yaml` and measures it; `--dry` prints the jobs and what each waits for. What is done is not
 repeated: after `--limit-s`, Ctrl-C or a kill the same command goes on, so that an hour may come in slices.
-`OUT/jobs/NAME.json` tells each job's seconds and device, `OUT/jobs/NAME.log` what it printed.
+`OUT/jobs/NAME.json` tells each job's seconds and commands, `OUT/jobs/NAME.log` what it printed.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Queue:
                 raise InputError(f"{job.name}: gpu_share {job.share}: expected at most 1")
         self.folder, self.limit_s, self.begin = folder, limit_s, time.monotonic()
         self.noted = self.begin
-        self.waiting = [job for job in jobs if not self.record(job.name).exists()]
+        self.waiting = [job for job in jobs if not self.is_done(job)]
         self.done = {job.name for job in jobs} - {job.name for job in self.waiting}
         self.gpus, self.free = gpus, [1.0] * len(gpus)
         self.gpu_count = len(gpus) if gpu_count is None else gpu_count
@@ -63,6 +63,13 @@ class Queue:
 
     def record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+    def is_done(self, job: Job) -> bool:
+        """With what it needs now: an evaluation of one seed is not done once there are three."""
+        try:
+            return json.loads(self.record(job.name).read_text()).get("needs") == list(job.needs)
+        except FileNotFoundError:
+            return False
 
     def run(self) -> bool:
         """Whether all jobs are done; not where the limit stopped it. What fails is tried once more. Raises InputError
@@ -131,7 +138,10 @@ class Queue:
             self.done.add(job.name)
             self.failures.pop(job.name, None)
             seconds = round(time.monotonic() - running.start, 1)
-            write(self.record(job.name), {"seconds": seconds, "share": job.share, "commands": job.commands})
+            write(
+                self.record(job.name),
+                {"seconds": seconds, "share": job.share, "needs": job.needs, "commands": job.commands},
+            )
             print(f"{time.monotonic() - self.begin:6.0f} s  {job.name} took {seconds} s", flush=True)
 
 

@@ -3,6 +3,7 @@
 A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the results. Where a
 model was trained with several seeds, its accuracy is the mean, in brackets the lowest and the highest seed; a base has
 one, and in brackets its 95 % interval over images. Differences have such intervals, and each seed's difference behind.
+Latencies are medians, in brackets what 95 % stay below.
 """
 
 import json
@@ -74,12 +75,13 @@ def ladder(results: dict) -> str:
         for rung, training, found in trained(results):
             first, *_ = found.values()
             latency = next((results["latency"][name] for name in found if name in results["latency"]), None)
-            measured_ms = [f"{1000 * latency[key]:.0f}" for key in ("alone_s", "loaded_s")] if latency else ["", ""]
+            places = ("alone", "loaded") if latency else ()
+            measured_ms = [f"{1000 * latency[f'{at}_s']:.0f} [{1000 * latency[f'{at}_p95_s']:.0f}]" for at in places]
             yield (
                 rung, f"{first['language_parameters'] / 1e6:.1f} M", ANSWERS[training],
                 accuracy(found, lambda model: model["average"]),
                 *(accuracy(found, lambda model, split=split: model["splits"][split]) for split in SPLITS.values()),
-                f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *measured_ms,
+                f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *(measured_ms or ["", ""]),
             )  # fmt: skip
 
     return table(head, rows())
@@ -87,14 +89,15 @@ def ladder(results: dict) -> str:
 
 def differences(results: dict) -> str:
     """Of models of the ladder."""
-    return _differences(results, lambda name: not name.startswith("ablations/"))
+    return _differences(results, lambda name: not name.startswith("ablations/"), seeds=True)
 
 
 def ablations(results: dict) -> str:
-    return _differences(results, lambda name: name.startswith("ablations/"))
+    """Of one seed each."""
+    return _differences(results, lambda name: name.startswith("ablations/"), seeds=False)
 
 
-def _differences(results: dict, wanted: Callable[[str], bool]) -> str:
+def _differences(results: dict, wanted: Callable[[str], bool], *, seeds: bool) -> str:
     def cell(estimate: dict) -> str:
         text = f"{estimate['points']:+.1f}"
         return text + (" ({:+.1f} to {:+.1f})".format(*estimate["interval"]) if estimate["interval"] else "")
@@ -103,12 +106,13 @@ def _differences(results: dict, wanted: Callable[[str], bool]) -> str:
         (
             name.removeprefix("ablations/"),
             *(cell(found[place]) for place in ("average", *SPLITS.values())),
-            ", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"]),
+            *([", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"])] if seeds else []),
         )
         for name, found in results["differences"].items()
         if wanted(name)
     )
-    return table(("difference, points", "average", *SPLITS, "average of each seed"), rows)
+    head = ("difference, points", "average", *SPLITS, *(["average of each seed"] if seeds else []))
+    return table(head, rows)
 
 
 def kinds(results: dict) -> str:

@@ -30,7 +30,7 @@ def figure(tmp_path):
     latency = {"a/direct-0": 0.06, "a/rl-0": 0.084, "b/direct-0": 0.07}
     latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
     cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}  # no later than where it ends by itself
-    budgets = {"rl-a-0": {"free": cut, "budget-0": cut | {"tokens": 20}, "budget-128": cut}}
+    budgets = {"rl-a-0": {"free": cut, "budget-128": cut | {"tokens": 42}, "budget-0": cut | {"tokens": 20}}}
     content = {"models": models, "latency": latency, "budgets": budgets}
     (tmp_path / "results.json").write_text(json.dumps(content))
     results = Results(tmp_path / "results.json")
@@ -54,9 +54,9 @@ def test_gains_are_those_of_pairs_of_seeds(figure):
     assert (low, high) == pytest.approx((20, 24))
 
 
-def test_budgets_are_drawn_by_the_tokens_that_they_came_to(figure):
+def test_budgets_are_drawn_in_their_order_by_the_tokens_that_they_came_to(figure):
     (line,) = figure.axes[3].containers[0].lines[:1]
-    assert line.get_xydata().ravel().tolist() == pytest.approx([20, 80, 40, 80, 40, 80])
+    assert line.get_xydata().ravel().tolist() == pytest.approx([20, 80, 42, 80, 40, 80])
 
 
 def test_the_oracle_panel_shows_both_wordings(figure):

@@ -37,8 +37,9 @@ def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
     (folder / "predictions.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     (folder / "summary.json").write_text(json.dumps(summarize(rows)))
     timing = {
-        "resumed": False, "concurrency": 64, "requests_per_s": 100.0, "latency": {"average": {"p50_s": 0.4}},
-        "alone": {"p50_s": 0.05}, "server": {"device": "1 x GPU"},
+        "resumed": False, "concurrency": 64, "requests_per_s": 100.0,
+        "latency": {"average": {"p50_s": 0.4, "p95_s": 0.5}},
+        "alone": {"requests": 20, "p50_s": 0.05, "p95_s": 0.06}, "server": {"device": "1 x GPU"},
     }  # fmt: skip
     (folder / "timing.json").write_text(json.dumps(timing))
     config = {"model": str(out / "checkpoints" / checkpoint), "samples": {split: {"count": 4} for split in SPLITS}}
@@ -101,7 +102,8 @@ def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out)
     results = collect(out)
     assert results["gpu_s"] == 150
     assert results["latency"]["s/direct-0"] | {"requests_per_s": 0} == {
-        "alone_s": 0.05, "loaded_s": 0.4, "in_flight": 64, "requests_per_s": 0, "device": "1 x GPU",
+        "alone_requests": 20, "alone_s": 0.05, "alone_p95_s": 0.06, "loaded_s": 0.4, "loaded_p95_s": 0.5,
+        "in_flight": 64, "requests_per_s": 0, "device": "1 x GPU",
     }  # fmt: skip
     assert not any(name.startswith("latency-") for name in results["models"])
 
@@ -113,10 +115,25 @@ def test_tables_say_it(out):
     assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
         "| s none yet", "| s direct", "| s reasoning (SFT, GRPO)", "| l none yet", "| l direct",
     ]  # fmt: skip
-    assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 | 400 |" in ladder[1]
+    assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 [60] | 400 [500] |" in ladder[1]
     assert "| s/rl - l/direct | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
     assert "| rl-giou - s/rl-0 | -25.0 (" in tables["ablations"]
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
+
+
+def test_rl_of_direct_answers_is_compared_with_these_too(out):
+    write_model(out, "ablations/rl-from-direct", "rl-s-giou", right=2)
+    points = {name: places["average"]["points"] for name, places in collect(out)["differences"].items()}
+    assert points["ablations/rl-from-direct - s/direct-0"] == 25 and points["ablations/rl-from-direct - s/rl-0"] == -25
+
+
+def test_answers_that_rl_trained_on_are_counted_at_both_ends(out):
+    (out / "runs" / "rl-s-0").mkdir(parents=True)
+    rows = [{"step": step, "data": {"reward/acc": step / 10}} for step in range(1, 9)]
+    lines = [json.dumps(row) + "\n" for row in [*rows, {"step": 8, "data": {"val-core/grounding/acc/mean@1": 1.0}}]]
+    (out / "runs" / "rl-s-0" / "metrics-000.jsonl").write_text("".join(lines))
+    found = collect(out)["sampled"]["rl-s-0"]
+    assert (found["first_quarter"], found["last_quarter"]) == pytest.approx((0.15, 0.75))
 
 
 def test_what_is_not_finished_is_left_out(out):

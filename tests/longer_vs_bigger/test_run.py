@@ -34,6 +34,15 @@ def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path):
     assert said.read_text() == "a1-0 a2-0 b0 c0 "
 
 
+def test_a_job_that_needs_more_than_when_it_was_done_is_done_again(tmp_path):
+    said = tmp_path / "said"
+    jobs = [Job("a", (note(said, "a"),)), Job("b", (note(said, "b"),)), Job("look", (note(said, "look"),), ("a",))]
+    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    said.unlink()
+    assert Queue([*jobs[:2], Job("look", (note(said, "look"),), ("a", "b"))], tmp_path, ["0"], 60).run()
+    assert said.read_text() == "look0 "
+
+
 def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
     said = tmp_path / "said"
     jobs = [Job(str(n), (note(said, "x"),), share=1.0) for n in range(2)]
