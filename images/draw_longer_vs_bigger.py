@@ -92,7 +92,8 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
             axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
             side = -1 if kind == "rl" or (kind == "direct" and number % 2) else 1  # neighbours to either side
             axis.annotate(
-                f"{rung} {kind}", places[kind], textcoords="offset points", xytext=(6 * side, 8), fontsize=8,
+                f"{rung} {kind}", places[kind], textcoords="offset points", fontsize=8,
+                xytext=(6 * side, -14 if kind == "direct" else 8),
                 ha="left" if side > 0 else "right",
             )  # fmt: skip
         if "rl" in places:
