@@ -109,9 +109,12 @@ def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str
 
 
 def gpu_memory_mib() -> list[int]:
+    """In use on each GPU that the trainer sees; beside them others may be at work."""
     if not has_gpu():
         return []
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        query += ["-i", visible]
     return [int(line) for line in subprocess.run(query, capture_output=True, text=True).stdout.split()]
 
 
