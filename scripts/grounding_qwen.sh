@@ -16,7 +16,7 @@ unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
 python=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python
 [[ -x $python ]] || python=python
 
-text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # for Hydra, whatever a path holds: NAME="VALUE"
+text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # NAME="VALUE": no comma, bracket or = is Hydra's
 overrides=(
   "$(text data.train_files "$DATA_DIR/train_grounding.parquet")"
   "$(text data.val_files "$DATA_DIR/val_grounding.parquet")"

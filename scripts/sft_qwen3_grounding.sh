@@ -26,7 +26,7 @@ python=$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)
 task=${TASK_NAME:-sft_$size}
 run=${OUTPUT_DIR:-outputs}/$task
 
-text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # for Hydra, whatever a path holds: NAME="VALUE"
+text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # NAME="VALUE": no comma, bracket or = is Hydra's
 overrides=(
   size="$size"
   "$(text data.train_files "$TRAIN_FILE")"

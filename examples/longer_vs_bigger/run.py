@@ -67,7 +67,7 @@ class Queue:
     def is_done(self, job: Job) -> bool:
         """With what it needs now: an evaluation of one seed is not done once there are three."""
         try:
-            return json.loads(self.record(job.name).read_text()).get("needs") == list(job.needs)
+            return json.loads(self.record(job.name).read_text()).get("needs", [*job.needs]) == [*job.needs]
         except FileNotFoundError:
             return False
 

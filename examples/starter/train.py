@@ -229,6 +229,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "score")}
+    if args.start is None:  # which older runs did not write down
+        del arguments["start"]
     if is_finished(args.out / SCORES, arguments):
         print(f"{args.out}: trained already, with the same arguments")
         return

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory, gettempdir
 from types import FrameType
 
@@ -93,10 +94,13 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
             )
 
 
-def set_metrics_aside(config: DictConfig) -> None:
-    """Metrics of a run that this start does not go on with would count for its own steps: they are renamed."""
-    if not _goes_on(config) and is_first_node():
-        for path in Path(config.trainer.default_local_dir).glob("metrics-*.jsonl"):
+def set_earlier_run_aside(config: DictConfig) -> None:
+    """Metrics of a run that this start does not go on with would count for its own steps, and the record of its
+    checkpoints for those of this one: they are renamed."""
+    if _goes_on(config) or config.trainer.get("val_only") or not is_first_node():
+        return
+    for name in ("metrics-*.jsonl", LATEST):
+        for path in Path(config.trainer.default_local_dir).glob(name):
             path.rename(path.with_name(f"earlier-{path.name}"))
 
 
@@ -118,8 +122,8 @@ def _first_difference(key: str, old: object, new: object) -> str:
 
 
 def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics, in whose
-    names `*` stands for anything.
+    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics. In a
+    metric's name `*` stands for anything, and the line has the mean of what is found.
 
     Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`. Raises InputError
     where another run is at work in its folder.
@@ -135,7 +139,7 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     config.trainer.default_local_dir = str(folder)  # Ray's workers may run in another folder
-    set_metrics_aside(config)
+    set_earlier_run_aside(config)
     metrics, log = _next_metrics_file(folder), folder / LOG
     environment = {
         "VERL_FILE_LOGGER_PATH": str(metrics),
@@ -252,8 +256,8 @@ def _print_steps(metrics: Path, position: int, columns: Mapping[str, str]) -> in
             if not line.endswith(b"\n"):  # still being written
                 break
             row = json.loads(line)
-            found = ((label, key) for label, name in columns.items() for key in fnmatch.filter(row["data"], name))
-            values = [f"{label} {row['data'][key]:.4g}" for label, key in found]
+            found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
+            values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
             print("  ".join([f"step {row['step']}", *values]), flush=True)
             position += len(line)
     return position

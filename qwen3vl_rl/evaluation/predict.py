@@ -133,8 +133,7 @@ class _Client:
             answers, tokens, latency_s = await self._post(request | {"n": count, "max_tokens": limit})
         if budget is None:
             return answers, tokens, latency_s
-        requests = (_of_answer(request, number) for number in range(count))
-        parts = (self._finish(own, answer, budget) for own, answer in zip(requests, answers, strict=True))
+        parts = (self._finish(_of_answer(request, number), answer, budget) for number, answer in enumerate(answers))
         finished = await asyncio.gather(*parts)
         answers = [answer for answer, _, _ in finished]
         return answers, tokens + sum(more for _, more, _ in finished), latency_s + max(s for _, _, s in finished)

@@ -121,8 +121,31 @@ def test_metrics_of_the_first_node_are_left_to_it(config, tmp_path, monkeypatch)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics-000.jsonl").touch()
     monkeypatch.setenv("PET_NODE_RANK", "1")
-    launch.set_metrics_aside(config)
+    launch.set_earlier_run_aside(config)
     assert (tmp_path / "run" / "metrics-000.jsonl").exists()
+
+
+@pytest.mark.parametrize("val_only", [False, True])
+def test_a_run_that_is_begun_anew_is_never_gone_on_with(config, trainer, tmp_path, val_only):
+    """Its recipe and metrics are another's by then. A validation alone begins nothing."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / launch.LATEST).write_text("40")
+    (folder / "metrics-000.jsonl").write_text('{"step":20,"data":{"loss":3}}\n')
+    config.trainer.update(resume_mode="disable", val_only=val_only)
+    launch.run(config, trainer(""), {})
+    assert (folder / launch.LATEST).exists() is val_only
+    assert (launch.read_metrics(folder) != {}) is val_only
+    assert sorted(path.name for path in folder.glob("earlier-*")) == (
+        [] if val_only else [f"earlier-{launch.LATEST}", "earlier-metrics-000.jsonl"]
+    )
+
+
+def test_a_step_line_has_the_mean_of_several_sources(config, trainer, capsys):
+    row = '{"step": 1, "data": {"val-core/a/acc/mean@1": 0.9, "val-core/b/acc/mean@1": 0.4}}'
+    code = f"import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'w').write('{row}' + chr(10))"
+    launch.run(config, trainer(code), {"validation": "val-core/*/acc/mean@*", "absent": "x"})
+    assert "step 1  validation 0.65\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("saved", [True, False])
