@@ -89,15 +89,15 @@ def ladder(results: dict) -> str:
 
 def differences(results: dict) -> str:
     """Of models of the ladder."""
-    return _differences(results, lambda name: not name.startswith("ablations/"), seeds=True)
+    return _differences(results, varied=False)
 
 
 def ablations(results: dict) -> str:
     """Of one seed each."""
-    return _differences(results, lambda name: name.startswith("ablations/"), seeds=False)
+    return _differences(results, varied=True)
 
 
-def _differences(results: dict, wanted: Callable[[str], bool], *, seeds: bool) -> str:
+def _differences(results: dict, *, varied: bool) -> str:
     def cell(estimate: dict) -> str:
         text = f"{estimate['points']:+.1f}"
         return text + (" ({:+.1f} to {:+.1f})".format(*estimate["interval"]) if estimate["interval"] else "")
@@ -106,12 +106,12 @@ def _differences(results: dict, wanted: Callable[[str], bool], *, seeds: bool) -
         (
             name.removeprefix("ablations/"),
             *(cell(found[place]) for place in ("average", *SPLITS.values())),
-            *([", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"])] if seeds else []),
+            *([", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"])] if not varied else []),
         )
         for name, found in results["differences"].items()
-        if wanted(name)
+        if name.startswith("ablations/") == varied
     )
-    head = ("difference, points", "average", *SPLITS, *(["average of each seed"] if seeds else []))
+    head = ("difference, points", "average", *SPLITS, *(["average of each seed"] if not varied else []))
     return table(head, rows)
 
 

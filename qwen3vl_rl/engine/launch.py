@@ -1,8 +1,8 @@
 """How both stages hand a recipe to verl: one recipe file, one log, one metrics file, and a line per step on the screen.
 
 Of a run in FOLDER (`trainer.default_local_dir`): `recipe.yaml` is the composed config, `train.log` all that verl and
-its engines print, `metrics-*.jsonl` verl's metrics, one file per start (`earlier-metrics-*.jsonl`: of a run before,
-which this one did not go on with), and `global_step_*` the checkpoints.
+its engines print, `metrics-*.jsonl` verl's metrics, one file per start, and `global_step_*` the checkpoints. What
+`earlier-` begins is of a run before, which this one did not go on with.
 """
 
 import fnmatch
