@@ -69,6 +69,7 @@ POLL_S = 1.0
 def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> list[str]:
     command = [f"size={args.size}", f"hardware={args.hardware}", f"engine={args.engine}", *ENGINES[args.engine]]
     command += [
+        f"trainer.n_gpus_per_node={args.gpus}",
         f"actor_rollout_ref.model.path={checkpoint}",
         f"data.train_files={parquet}",
         f"data.val_files={parquet}",
@@ -168,7 +169,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
-    parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--gpus", type=int, choices=(1, 2, 4, 8), default=1)
     parser.add_argument("--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw"])
     parser.add_argument("--prompts", type=int, default=16, help="per step")
     parser.add_argument("--samples-per-prompt", type=int, default=16)
@@ -182,7 +183,7 @@ def parse() -> argparse.Namespace:
     for variant in args.variant:
         if unknown := set(variant.split("+")) - CHANGES.keys():
             parser.error(f"--variant {variant}: expected words of {', '.join(CHANGES)}, got {unknown.pop()}")
-    args.hardware = f"gpu{args.gpus}" if has_gpu() else "cpu"
+    args.hardware = "cpu" if not has_gpu() else f"gpu{args.gpus}" if args.gpus <= 2 else "node8"
     return args
 
 

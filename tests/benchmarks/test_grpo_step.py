@@ -15,7 +15,7 @@ def compose(variant: str, engine: str = "vllm", gpus: int = 1):
     settings = argparse.Namespace(
         size="2b",
         engine=engine,
-        hardware=f"gpu{gpus}",
+        hardware="node8" if gpus == 4 else f"gpu{gpus}",
         gpus=gpus,
         prompts=16,
         samples_per_prompt=16,
@@ -26,7 +26,7 @@ def compose(variant: str, engine: str = "vllm", gpus: int = 1):
     return plan.compose_recipe(grpo_step.recipe(settings, Path("model"), Path("rows"), variant, Path("out")))
 
 
-@pytest.mark.parametrize("gpus", [1, 2])
+@pytest.mark.parametrize("gpus", [1, 2, 4])
 @pytest.mark.parametrize("engine", grpo_step.ENGINES)
 def test_all_words_together_are_accepted_by_verl(engine, gpus):
     config = compose("+".join(grpo_step.CHANGES), engine, gpus)
