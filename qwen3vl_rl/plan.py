@@ -326,6 +326,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
     shared = config.actor_rollout_ref.model.override_config.get("samples_per_image", 1)
+    whole_prompts = config.data.train_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
     return Run(
         shape=shape,
         gpus=gpus,
@@ -333,7 +334,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         prompts=config.data.train_batch_size,
         samples_per_prompt=rollout.n,
         image_tokens=image_tokens(*args.image),
-        samples_per_image=shared if gpus == 1 else 1,  # several GPUs are handed samples by length
+        samples_per_image=shared if whole_prompts else 1,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=args.answer_tokens,
         train_samples=args.samples,

@@ -41,7 +41,7 @@ def train(config: DictConfig) -> None:
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
     mend_record(folder)
-    launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
+    launch.run(config, ["qwen3vl_rl.engine.main_ppo"], COLUMNS)
     metrics = launch.read_metrics(folder)
     rewards = {step: row["critic/score/mean"] for step, row in metrics.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:

@@ -12,8 +12,8 @@ Of `model.override_config` the engine reads these words:
   in bfloat16.
 - `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
-  They stay together where one rank trains alone; several ranks are handed samples by length. Without
-  `use_remove_padding`, and with sequence parallelism, each image is encoded for itself.
+  They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
+  parallelism, each image is encoded for itself.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -124,9 +124,9 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
-        if self._samples_per_image > 1 and self.get_data_parallel_size() == 1 and by_length:
-            lengths = data["input_ids"].offsets().diff()
-            size = group_size(lengths, self._samples_per_image, data["max_token_len_per_gpu"])
+        if self._samples_per_image > 1 and by_length:
+            lengths, limit = data["input_ids"].offsets().diff(), data["max_token_len_per_gpu"]
+            size = group_size(lengths, self._samples_per_image, limit, self.get_data_parallel_group())
             tensordict_utils.assign_non_tensor(data, force_group_size=size)
         return super().forward_backward_batch(data, loss_function, forward_only)
 

@@ -2,14 +2,17 @@
 
 GRPO trains on many answers to one prompt, and verl hands each of them its own copy of the image. Here the copies are
 found by their content, so that nothing depends on the order of samples; only how many meet in a micro-batch does, which
-`group_size` decides. They are found on the host: what is left out is not sent to the device, and nothing waits for it.
-Gradients of the copies add up at the one image, which is what they would do at the weights.
+`group_size` and, over several ranks, `whole_prompts.py` decide. They are found on the host: what is left out is not
+sent to the device, and nothing waits for it. Gradients of the copies add up at the one image, which is what they would
+do at the weights.
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
+from verl.utils.device import get_device_name
 
 # Whole groups fill micro-batches badly, and a micro-batch costs the host a fixed time: where not quite two groups of 16
 # fitted into one, there were 16 micro-batches instead of 9.
@@ -59,13 +62,27 @@ def spread(features: torch.Tensor, lengths: Sequence[int], sources: Sequence[int
     return torch.cat([parts[source] for source in sources])
 
 
-def group_size(lengths: torch.Tensor, samples_per_image: int, limit: int) -> int:
+def group_size(
+    lengths: torch.Tensor, samples_per_image: int, limit: int, ranks: dist.ProcessGroup | None = None
+) -> int:
     """How many consecutive samples to keep together in micro-batches of `limit` tokens: as many as show one image, or
     the largest part of them that divides the samples, fits, and leaves micro-batches so full that there are no more
-    than `SLACK` times as many as the tokens need. lengths: tokens of each sample."""
-    needed = math.ceil(lengths.sum() / limit)
-    for n in (n for n in range(samples_per_image, 1, -1) if samples_per_image % n == 0 and len(lengths) % n == 0):
-        groups = lengths.view(-1, n).sum(dim=1)
-        if groups.max() <= limit and math.ceil(len(groups) / (limit // groups.float().mean())) <= SLACK * needed:
-            return n
-    return 1
+    than `SLACK` times as many as the tokens need. lengths: tokens of each sample.
+
+    It suits all `ranks`, which make equally many micro-batches: of equally many samples each has as many groups then,
+    and no rank is asked for more micro-batches than it has groups.
+    """
+    sizes = [n for n in range(samples_per_image, 0, -1) if samples_per_image % n == 0]
+    suits = torch.tensor([n == 1 or _fills(lengths, n, limit) for n in sizes], dtype=torch.int32)
+    if ranks is not None and dist.get_world_size(ranks) > 1:
+        suits = suits.to(get_device_name())
+        dist.all_reduce(suits, dist.ReduceOp.MIN, ranks)
+    return sizes[suits.tolist().index(1)]
+
+
+def _fills(lengths: torch.Tensor, n: int, limit: int) -> bool:
+    """Whether groups of `n` samples divide them, fit, and fill micro-batches well enough."""
+    if len(lengths) % n:
+        return False
+    groups, needed = lengths.view(-1, n).sum(dim=1), math.ceil(lengths.sum() / limit)
+    return bool(groups.max() <= limit) and math.ceil(len(groups) / (limit // groups.float().mean())) <= SLACK * needed

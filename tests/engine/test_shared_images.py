@@ -1,6 +1,10 @@
 """Images that are encoded once give what images that are encoded each time give: the same loss, the same gradients."""
 
 import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
 from qwen3vl_rl.engine.placed_images import image_places, place_images
 from qwen3vl_rl.engine.shared_images import drop_copies, find_copies, group_size
 
+ROOT = Path(__file__).parents[2]
 GRIDS = [(8, 10), (4, 6), (8, 10)]  # the third has the first one's size and is another image
 
 
@@ -92,3 +97,41 @@ def test_verl_makes_no_more_micro_batches_than_that(limit, expected):
     batch = TensorDict({"input_ids": ids}, batch_size=256)
     parts, _ = rearrange_micro_batches(batch, limit, force_group_size=group_size(lengths, 16, limit))
     assert len(parts) == expected
+
+
+TWO_RANKS = """
+from qwen3vl_rl.engine import cpu
+cpu.activate()
+import json, sys, torch, torch.distributed as dist
+from tensordict import TensorDict
+from verl.utils.seqlen_balancing import rearrange_micro_batches
+from qwen3vl_rl.engine.shared_images import group_size
+rank = int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/ranks", rank=rank, world_size=2)
+found = []
+for cases, samples_per_image, limit in json.loads(sys.argv[3]):
+    lengths = torch.tensor(cases[rank])
+    ids = torch.nested.nested_tensor_from_jagged(torch.zeros(int(lengths.sum()), dtype=torch.int64), lengths=lengths)
+    size = group_size(lengths, samples_per_image, limit, dist.group.WORLD)
+    batch = TensorDict({"input_ids": ids}, batch_size=len(lengths))
+    parts, _ = rearrange_micro_batches(batch, limit, dist.group.WORLD, force_group_size=size)
+    found.append([size, len(parts)])
+print(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_agree_on_groups_and_micro_batches(tmp_path):
+    cases = [
+        ([[10] * 32, [10] * 32], 16, 160),
+        ([[10] * 32, [9, 12] * 16], 16, 160),  # groups of 16 fit into a micro-batch of the first alone
+        ([[25, *[1] * 23], [6] * 24], 12, 72),
+        ([[10] * 4, [40] * 4], 4, 40),  # as many micro-batches as the second has samples
+        ([[10] * 12, [3] * 12], 8, 120),  # no whole groups of 8
+    ]
+    command = [sys.executable, "-c", TWO_RANKS, str(tmp_path)]
+    runs = [
+        subprocess.Popen([*command, str(rank), json.dumps(cases)], cwd=ROOT, stdout=subprocess.PIPE) for rank in (0, 1)
+    ]
+    first, second = (json.loads(run.communicate(timeout=120)[0].splitlines()[-1]) for run in runs)
+    assert first == second == [[16, 2], [4, 3], [12, 2], [1, 4], [4, 1]]

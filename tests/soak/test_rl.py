@@ -175,8 +175,8 @@ def wait_for(run: subprocess.Popen, condition) -> None:
 
 VICTIMS = {
     "launcher": None,  # the process that the user has started
-    "driver": "verl.trainer.main_ppo",
-    "trainer": "TaskRunnerV1",
+    "driver": "qwen3vl_rl.engine.main_ppo",
+    "trainer": "TaskRunner",
     "actor worker": "WorkerDict",
     "rollout server": "vLLMHttpServer",
     "raylet": "raylet/raylet",
