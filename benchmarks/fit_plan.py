@@ -31,6 +31,7 @@ class Measured:
 
     file: str
     variant: str
+    engine: str
     run: plan.Run
     step_s: float
     phases_s: dict[str, float]
@@ -56,6 +57,8 @@ def read_steps(path: Path) -> Iterator[Measured]:
             continue
         overrides = grpo_step.recipe(settings, Path("none"), Path("none"), found["variant"], Path("none"))
         config = plan.compose_recipe(overrides)
+        if config.trainer.v1.trainer_mode != "sync":  # phases of other steps are among those of a step
+            continue
         workload = argparse.Namespace(image=IMAGE_PX, answer_tokens=settings.answer_tokens, samples=settings.prompts)
         run = plan.read_run(config, workload)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
@@ -63,6 +66,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
         yield Measured(
             path.name,
             found["variant"],
+            settings.engine,
             replace(run, prompt_text_tokens=text),
             found["step_s"]["median"],
             phases,
@@ -117,11 +121,21 @@ def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, fl
 
 
 def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """What each sequence of a batch adds to a token's time, given all else."""
-    for step in steps:
-        rest = step.phases_s["gen"] - plan.generation_s(step.run, gpu, replace(constants, sequence_step_s=0.0))
-        engines = step.run.gpus / step.run.rollout_tp
-        yield "sequence_step_s", max(rest, 0.0) / (step.run.answer_tokens * step.run.samples / engines)
+    """What an answer costs the host, and what each sequence of a batch adds to a token's time, given all else. Takes
+    two lengths of answers, with vLLM."""
+    steps = [step for step in steps if step.engine == "vllm"]
+    if len({step.run.answer_tokens for step in steps}) < 2:
+        return
+    without = replace(constants, sequence_step_s=0.0, request_s=0.0)
+    shares = [
+        (step.run.samples, step.run.answer_tokens * step.run.samples * step.run.rollout_tp / step.run.gpus)
+        for step in steps
+    ]
+    rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
+    shares, found = np.array(shares), np.zeros(2)
+    kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
+    found[kept] = np.linalg.lstsq(shares[:, kept], rest)[0]
+    yield from zip(("request_s", "sequence_step_s"), map(float, found), strict=True)
 
 
 def main() -> None:

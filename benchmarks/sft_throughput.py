@@ -32,6 +32,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,6 +60,10 @@ CHANGES = {
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
     "sharded": ["model.override_config.unsharded=false", "model.override_config.alone=false"],  # as with several GPUs
+    "no-reshard": ["engine.reshard_after_forward=false"],  # shards are gathered once an update
+    "one-unit": [
+        "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
+    ],  # all layers gathered at once
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
@@ -297,6 +302,9 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),
         "tflop": statistics.mean(needed_tflop(shape, batch) for batch in batches),
     }
+    # Not first by `Egm`: verl keeps errors of imports that fail inside, and with them the frames that were open, whose
+    # `self` would hold that model's memory until the end.
+    import_module("verl.workers.engine_workers")
     results = []
     for names in groups:
         group = measure_group(names, build, args.rounds, args.seconds)

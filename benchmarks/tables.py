@@ -67,13 +67,32 @@ def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
         yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row, group)]
 
 
+def sft_scaling(results: Results) -> str:
+    head = ("shape", "samples an update", "GPUs", "step s", "tokens/s", "GiB", "speed", "losses differ by")
+    return table(head, (line for _, result in results for line in _scaling_rows(result)))
+
+
+def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
+    for run in result["runs"]:
+        memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
+        speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
+        differ = f"{run['loss_difference_max']:.2%} at most" if "loss_difference_max" in run else ""
+        yield [result["size"], result["samples"], run["gpus"], between(run["step_s"]), *speed, differ]
+
+
 def latency(results: Results) -> str:
-    rows = [[result["size"], result["engine"], result["prompt_tokens"], *_latencies(result)] for _, result in results]
+    rows = [[result["size"], _engine(result), result["prompt_tokens"], *_latencies(result)] for _, result in results]
     rows += [
         [PAPER[0], "", "", *[""] * 3, "737 (at 101 tokens)", "", ""],
         [PAPER[1], "", "", *[""] * 3, "4,320", "", ""],
     ]
     return table(["model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], iter(rows))
+
+
+def _engine(result: dict) -> str:
+    """With its attention, where the command chose one."""
+    chosen = re.search(r"--attention-backend (\S+)", result["command"])
+    return f"{result['engine']}, {chosen[1]}" if chosen else result["engine"]
 
 
 def _latencies(result: dict) -> list[str]:
@@ -99,7 +118,7 @@ def _throughput_rows(result: dict) -> Iterator[Sequence[object]]:
     for row in result["throughput"]:
         rates = f"{row['requests_per_s']:.1f}", f"{row['answer_tokens_per_s']:.0f}"
         waits = f"{row['latency_s']['median']:.2f}", f"{row['latency_s']['p95']:.2f}"
-        yield [result["size"], result["engine"], row["concurrency"], row["answer_tokens"], *rates, *waits]
+        yield [result["size"], _engine(result), row["concurrency"], row["answer_tokens"], *rates, *waits]
 
 
 def grpo(results: Results) -> str:
@@ -114,6 +133,7 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         for name in ("size", "engine", "hardware", "prompts", "samples_per_prompt", "answer_tokens")
     )
     run = f"{size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
+    run += ", asynchronous" if any(word.endswith("_async") for word in result["settings"]["set"]) else ""
     ran = [row for row in result["variants"] if "steps" in row]
     for row in result["variants"]:
         if row not in ran:
@@ -210,6 +230,7 @@ def predictions(_: Results) -> str:
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sft": ("sft_throughput_*.json", sft),
+    "sft scaling": ("sft_scaling_*.json", sft_scaling),
     "latency": ("serving_*.json", latency),
     "throughput": ("serving_*.json", throughput),
     "evaluation client": ("eval_client_*.json", evaluation_client),

@@ -121,6 +121,7 @@ class Constants:
     decode_bandwidth_share: float  # of the memory's bytes a second, while weights and cache are read
     decode_step_s: float  # per token, beside reading: launches, sampling, scheduling
     sequence_step_s: float  # per token and sequence in a batch
+    request_s: float  # per answer and node, on the host: prepared, sent, scored
     host_bytes_per_s: float  # between GPU and host memory, for what is offloaded
     sync_bytes_per_s: float  # from actor to rollout engine
     fixed_step_s: float  # what depends on none of these
@@ -270,7 +271,8 @@ def offload_s(run: Run, constants: Constants, params: bool, moments: bool = Fals
 
 
 def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
-    """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token."""
+    """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token. What the
+    host does for an answer adds to that."""
     engines = run.gpus / run.rollout_tp
     prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
     prefill = run.prompts * prompt / (run.gpus * gpu.flops * constants.forward_utilisation)
@@ -278,7 +280,8 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     slots = min(run.rollout_slots, cache_tokens(run, gpu, constants) // run.sequence_tokens)
     waves = math.ceil(sequences / max(slots, 1))
     batch = sequences / waves
-    return prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+    on_host = constants.request_s * run.samples * min(run.gpus, run.gpus_per_node) / run.gpus
+    return on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
 
 
 def token_s(run: Run, gpu: Gpu, constants: Constants, batch: float) -> float:

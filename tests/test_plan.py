@@ -22,6 +22,7 @@ CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measur
     decode_bandwidth_share=0.6,
     decode_step_s=0.002,
     sequence_step_s=1e-5,
+    request_s=0.001,
     host_bytes_per_s=2e10,
     sync_bytes_per_s=5e9,
     fixed_step_s=3.0,
@@ -134,16 +135,26 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
         decode_step_s=0.004,
         decode_bandwidth_share=0.5,
         sequence_step_s=2e-5,
+        request_s=0.012,
     )
-    files = [measured_steps(tmp_path / "grpo.json", planted)]
+    files = [measured_steps(tmp_path / f"grpo_{tokens}.json", planted, tokens) for tokens in (100, 500)]
     files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
     monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files), "--out", str(tmp_path / "constants.yaml")])
     fit_plan.main()
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
-    for name in ("update_utilisation", "host_bytes_per_s", "logit_bytes", "decode_step_s", "sequence_step_s"):
+    for name in (
+        "update_utilisation",
+        "host_bytes_per_s",
+        "logit_bytes",
+        "decode_step_s",
+        "sequence_step_s",
+        "request_s",
+    ):
         assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
         assert sources[name] == (
-            "measured: serving_2b.json, serving_8b.json" if "decode" in name else "measured: grpo.json"
+            "measured: serving_2b.json, serving_8b.json"
+            if "decode" in name
+            else "measured: grpo_100.json, grpo_500.json"
         )
     _, shipped = plan.read_constants()
     assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
@@ -164,14 +175,15 @@ def always(value: float) -> dict[str, float]:
     return {"median": value, "min": value, "max": value}
 
 
-def measured_steps(path: Path, constants: plan.Constants) -> Path:
+def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int) -> Path:
     """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
     settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
-    settings |= {"answer_tokens": 100, "steps": 3, "set": []}
+    settings |= {"answer_tokens": answer_tokens, "steps": 3, "set": []}
     variants = []
     for name in ("released", "resident", "resident+on-policy+encode-each"):
         nowhere = [Path("none")] * 2
-        run = read(*grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
+        config = plan.compose_recipe(grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
+        run = plan.read_run(config, argparse.Namespace(image=(640, 480), answer_tokens=answer_tokens, samples=1000))
         phases = plan.step_seconds(run, GPU, constants)
         seconds = sum(phases.values())
         del phases["other"]
