@@ -1,15 +1,20 @@
-"""Images of rollouts: prepared once for all answers to a prompt, and sent to the trainer as bytes.
+"""Prompts of rollouts: made once for all answers, and their images sent to the trainer as bytes.
 
-verl 0.9.1 runs the image processor twice for every answer and hands the trainer what comes out, 32-bit floats in which
-each patch stands twice, since Qwen's patches span two frames: 7.4 MB for 640 x 480 px, 1.9 GB for the 256 answers to 16
-prompts, fetched anew for every pass. Here an image is prepared once, and travels as the bytes of one frame, an eighth
-of that; `restore_patches` makes the same floats of them on the trainer's device.
+verl 0.9.1 decodes the image of a prompt and writes out its tokens for every answer, runs the image processor three
+times for each, and hands the trainer what comes out, 32-bit floats in which each patch stands twice, since Qwen's
+patches span two frames: 7.4 MB for 640 x 480 px, 1.9 GB for the 256 answers to 16 prompts, fetched anew for every pass.
+Here all that is done once, and an image travels as the bytes of one frame, an eighth of that; `restore_patches` makes
+the same floats of them on the trainer's device.
+
+The answers to a prompt are given the same message objects by verl, which is how they are known to belong together.
 """
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from threading import Lock
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -17,7 +22,7 @@ from transformers import BatchFeature
 from verl.experimental.agent_loop.agent_loop import register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-KEPT = 128  # images in each worker, which has 32 prompts in hand in the recipe: 256 over 8 workers
+KEPT = 128  # of each kind in each worker, which has 32 prompts in hand in the recipe: 256 over 8 workers
 
 
 @register("image_once")
@@ -29,28 +34,54 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         if not isinstance(self.processor.image_processor, PreparedImages):  # one processor for all answers of a worker
             self.processor.image_processor = PreparedImages(self.processor.image_processor)
 
+    async def process_multi_modal_info(self, messages: list[dict]) -> dict:
+        decode = partial(super().process_multi_modal_info, messages)
+        return dict(await self._once("decoded", messages, decode))
+
+    async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:
+        tokenize = partial(super().ct_build_initial_tokens, messages, tools, **media)
+        if tools or media.get("videos") or media.get("audios"):  # of which verl wants more than tokens
+            return await tokenize()
+        return list(await self._once("tokens", messages, tokenize))
+
+    async def _once(self, what: str, messages: list[dict], make: Callable[[], Coroutine]) -> Any:
+        """What `make` gives the first answer to a prompt that asks; the others wait for it."""
+        task = self.processor.image_processor.prompts.get(messages, lambda: asyncio.ensure_future(make()), what)
+        return await asyncio.shield(task)  # an answer that is given up does not stop the others
+
+
+class Recent:
+    """The `KEPT` values that were last asked for, by the identity of what they were made of, which lives as long."""
+
+    def __init__(self):
+        self._found: OrderedDict[tuple, tuple[Sequence, Any]] = OrderedDict()
+        self._lock = Lock()  # verl prepares prompts in threads
+
+    def get(self, sources: Sequence, make: Callable[[], Any], *words: str) -> Any:
+        key = (*words, *map(id, sources))
+        with self._lock:
+            if key not in self._found:
+                self._found[key] = tuple(sources), make()
+            self._found.move_to_end(key)
+            if len(self._found) > KEPT:
+                self._found.popitem(last=False)
+            return self._found[key][1]
+
 
 class PreparedImages:
     """A Qwen image processor that remembers: `pixel_values` uint8 (patches, channels * patch²), not normalised."""
 
     def __init__(self, processor):
+        self.prompts = Recent()
         self._processor = processor
-        self._prepared: OrderedDict[tuple, dict[str, torch.Tensor]] = OrderedDict()
-        self._lock = Lock()  # verl prepares prompts in threads
+        self._prepared = Recent()
 
     def __getattr__(self, name: str):
         return getattr(self._processor, name)
 
     def __call__(self, images: Sequence[Image], **options) -> BatchFeature:
-        contents = ((image.mode, image.size, blake2b(image.tobytes()).digest()) for image in images)
-        key = (*contents, repr(sorted(options.items())))
-        with self._lock:
-            if key not in self._prepared:
-                self._prepared[key] = self._prepare(images, options)
-            self._prepared.move_to_end(key)
-            if len(self._prepared) > KEPT:
-                self._prepared.popitem(last=False)
-            return BatchFeature(dict(self._prepared[key]))
+        words = repr(sorted(options.items()))
+        return BatchFeature(dict(self._prepared.get(images, lambda: self._prepare(images, options), words)))
 
     def _prepare(self, images: Sequence[Image], options: dict) -> dict[str, torch.Tensor]:
         found = self._processor(images=images, **options | {"do_rescale": False, "do_normalize": False})
