@@ -75,8 +75,8 @@ def read_steps(path: Path) -> Iterator[Measured]:
 
 
 def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """(constant, what one measurement gives for it); single GPUs alone, where nothing is communicated."""
-    for step in (step for step in steps if step.run.gpus == 1):
+    """(constant, what one measurement gives for it)."""
+    for step in steps:
         run, phases = step.run, step.phases_s
         known = [phases[name] for name in phases if name not in ("reward", "adv")]
         yield "fixed_step_s", max(0.0, step.step_s - sum(known))  # phases may overlap
@@ -95,7 +95,7 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
 def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
     """What of an update is not computing, where weights and moments come from the host and go back there."""
     for step in steps:
-        if step.run.gpus == 1 and step.run.param_offload and step.run.optimizer_offload:
+        if step.run.param_offload and step.run.optimizer_offload:
             moving = step.phases_s["update_actor"] - plan.update_s(
                 step.run, gpu, replace(constants, host_bytes_per_s=math.inf)
             )
@@ -122,15 +122,11 @@ def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, fl
 
 def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
     """What an answer costs the host, and what each sequence of a batch adds to a token's time, given all else. Takes
-    two lengths of answers, with vLLM."""
-    steps = [step for step in steps if step.engine == "vllm"]
+    two lengths of answers."""
     if len({step.run.answer_tokens for step in steps}) < 2:
         return
     without = replace(constants, sequence_step_s=0.0, request_s=0.0)
-    shares = [
-        (step.run.samples, step.run.answer_tokens * step.run.samples * step.run.rollout_tp / step.run.gpus)
-        for step in steps
-    ]
+    shares = [(step.run.samples, step.run.answer_tokens * step.run.samples) for step in steps]
     rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
     shares, found = np.array(shares), np.zeros(2)
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
@@ -147,13 +143,15 @@ def main() -> None:
     serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
     training = [path for path in args.results if path not in serving]
     steps = [step for path in training for step in read_steps(path)]
+    alone = [step for step in steps if step.run.gpus == 1]  # where nothing is communicated
+    with_vllm = [step for step in alone if step.engine == "vllm"]
     for fit, files in (
-        (lambda c: fit_steps(steps, gpu, c), training),
-        (lambda c: fit_offload(steps, gpu, c), training),
-        (lambda _: fit_decoding(serving, gpu), serving),
-        (lambda c: fit_generation(steps, gpu, c), training),
+        (lambda c: fit_steps(alone, gpu, c), {step.file for step in alone}),
+        (lambda c: fit_offload(alone, gpu, c), {step.file for step in alone if step.run.param_offload}),
+        (lambda _: fit_decoding(serving, gpu), {path.name for path in serving}),
+        (lambda c: fit_generation(with_vllm, gpu, c), {step.file for step in with_vllm}),
     ):
-        source = f"measured: {', '.join(sorted(path.name for path in files))}"
+        source = f"measured: {', '.join(sorted(files))}"
         found = defaultdict(list)
         for name, value in fit(constants):
             found[name].append(value)

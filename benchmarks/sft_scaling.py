@@ -5,7 +5,7 @@
 Every run trains the same batches of `--samples` samples, on Qwen3-VL shapes with random weights and images of COCO's
 sizes, with the recipe of `sft/config`; so losses can be compared step by step. One GPU holds plain parameters, several
 shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs,
-each step of one against the same step of the other.
+each step of one against each of the other.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def compare(runs: list[dict]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if "steps" in first and "steps" in run:
-            pairs = zip(first["steps"], run["steps"], strict=True)
-            run[f"speed_relative_to_{first['gpus']}"] = spread(one / own for one, own in pairs)
+            pairs = [one / own for one in first["steps"] for own in run["steps"]]
+            run[f"speed_relative_to_{first['gpus']}"] = spread(pairs)
             losses = zip(first["losses"], run["losses"], strict=True)
             run["loss_difference_max"] = max(abs(own / one - 1) for one, own in losses)
 

@@ -329,7 +329,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
     shared = config.actor_rollout_ref.model.override_config.get("samples_per_image", 1)
-    whole_prompts = config.data.train_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
+    whole_prompts = actor.ppo_mini_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
     return Run(
         shape=shape,
         gpus=gpus,

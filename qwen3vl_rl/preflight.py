@@ -49,6 +49,7 @@ def check(config: DictConfig) -> int:
     check_lengths(config)
     check_ranks(config)
     check_words(config)
+    check_trainer(config)
     check_agent_loop(config)
     check_on_policy(config)
     check_sampler(config)
@@ -103,6 +104,12 @@ def check_words(config: DictConfig) -> None:
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
         )
+
+
+def check_trainer(config: DictConfig) -> None:
+    """What we add to verl's trainer is added to its present one; verl calls the other deprecated."""
+    if not config.trainer.use_v1:
+        raise InputError("trainer.use_v1=false: expected true")
 
 
 def check_agent_loop(config: DictConfig) -> None:

@@ -72,7 +72,7 @@ def test_a_plan_reads_the_recipe():
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
     assert changed.rollout_memory_share == 0.6
     each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["encode-each"])
-    apart = read("size=2b", "hardware=node8", "data.train_batch_size=252")
+    apart = read("size=2b", "hardware=node8", "actor_rollout_ref.actor.ppo_mini_batch_size=252")
     runs = RUN, changed, each, apart
     assert [run.samples_per_image for run in runs] == [16, 16, 1, 1]
     assert changed.forward_flops < 0.8 * each.forward_flops

@@ -217,6 +217,12 @@ def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
     preflight.check_ranks(config)
 
 
+def test_verls_former_trainer_is_refused(recipe):
+    preflight.check_trainer(recipe())
+    with pytest.raises(InputError, match=r"trainer\.use_v1=false: expected true"):
+        preflight.check_trainer(recipe("trainer.use_v1=false"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -12,6 +12,7 @@ The answers to a prompt are given the same message objects by verl, which is how
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import BatchFeature
 from verl.experimental.agent_loop.agent_loop import register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
-KEPT = 128  # of each kind in each worker, which has 32 prompts in hand in the recipe: 256 over 8 workers
+KEPT = 256  # of each kind in each worker: all prompts of the recipe's step, even if they come to one worker
 
 
 @register("image_once")
@@ -46,7 +47,8 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
 
     async def _once(self, what: str, messages: list[dict], make: Callable[[], Coroutine]) -> Any:
         """What `make` gives the first answer to a prompt that asks; the others wait for it."""
-        task = self.processor.image_processor.prompts.get(messages, lambda: asyncio.ensure_future(make()), what)
+        made = self.processor.image_processor.prompts[what]
+        task = made.get(messages, lambda: asyncio.ensure_future(make()))
         return await asyncio.shield(task)  # an answer that is given up does not stop the others
 
 
@@ -54,25 +56,31 @@ class Recent:
     """The `KEPT` values that were last asked for, by the identity of what they were made of, which lives as long."""
 
     def __init__(self):
-        self._found: OrderedDict[tuple, tuple[Sequence, Any]] = OrderedDict()
+        self._found: OrderedDict[tuple, tuple[Sequence, Future]] = OrderedDict()
         self._lock = Lock()  # verl prepares prompts in threads
 
     def get(self, sources: Sequence, make: Callable[[], Any], *words: str) -> Any:
         key = (*words, *map(id, sources))
         with self._lock:
-            if key not in self._found:
-                self._found[key] = tuple(sources), make()
+            if is_new := key not in self._found:
+                self._found[key] = tuple(sources), Future()
             self._found.move_to_end(key)
             if len(self._found) > KEPT:
                 self._found.popitem(last=False)
-            return self._found[key][1]
+            found = self._found[key][1]
+        if is_new:  # made outside the lock: others wait for their own alone
+            try:
+                found.set_result(make())
+            except BaseException as error:
+                found.set_exception(error)
+        return found.result()
 
 
 class PreparedImages:
     """A Qwen image processor that remembers: `pixel_values` uint8 (patches, channels * patch²), not normalised."""
 
     def __init__(self, processor):
-        self.prompts = Recent()
+        self.prompts = {"decoded": Recent(), "tokens": Recent()}
         self._processor = processor
         self._prepared = Recent()
 

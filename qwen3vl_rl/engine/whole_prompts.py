@@ -1,7 +1,9 @@
 """All answers to a prompt go to one rank, where their image is encoded once (see `shared_images.py`).
 
 verl 0.9.1 deals out single answers by length: of 256 prompts with 16 answers each on 8 GPUs, hardly two answers with
-one image would meet in a micro-batch. Importing this puts our trainers in the place of verl's.
+one image would meet in a micro-batch. It still does so where an answer is missing, or ranks do not divide the prompts;
+`global_seqlen/whole_prompts` tells (1 or 0). Importing this puts our trainers in the place of verl's, those whose
+rollouts share the GPUs with the actor.
 """
 
 from collections.abc import Sequence
@@ -35,6 +37,7 @@ class WholePrompts(PPOTrainer):
         lengths = [tag["seq_len"] for tag in batch.tags]
         padded = len(batch) % self._get_required_batch_multiple(ranks)  # by verl, where answers are missing
         dealt = None if padded else deal_prompts(prompts, lengths, self.config.actor_rollout_ref.rollout.n, ranks)
+        metrics[f"{logging_prefix}/whole_prompts"] = int(dealt is not None)
         if ranks == 1 or dealt is None:
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
         batch.reorder([i for numbers in dealt for i in numbers])

@@ -1,4 +1,4 @@
-"""Runs on other numbers of GPUs are compared step by step."""
+"""Runs on other numbers of GPUs are compared."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.sft_scaling import compare, recipe
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
 
 
-def test_steps_and_losses_are_compared_pairwise():
+def test_each_step_is_compared_with_each_and_losses_pairwise():
     runs = [
         {"gpus": 1, "steps": [4.0, 6.0], "losses": [2.0, 1.0]},
         {"gpus": 2, "steps": [2.0, 2.0], "losses": [2.0, 1.1]},
