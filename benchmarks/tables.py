@@ -144,15 +144,15 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         times = [f"{row['phases_s'][phase]['median']:.2f}" if phase in row["phases_s"] else "" for phase in phases]
         mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] and hardware != "cpu" else ""
         memory = ", ".join(map(str, row["gpu_peak_gib"]))
+        step_s = row["step_s"]
         if asynchronous:  # longer and shorter steps take turns, of which the median is one or the other
-            row["step_s"]["median"] = fmean(row["steps"])
-            row["tokens_per_s"] = row["tokens_per_step"]["median"] / row["step_s"]["median"]
+            step_s = step_s | {"median": fmean(row["steps"])}
         yield [
             run,
             row["variant"],
-            between(row["step_s"]),
+            between(step_s),
             *times,
-            f"{row['tokens_per_s']:.0f}",
+            f"{row['tokens_per_step']['median'] / step_s['median']:.0f}",
             mfu,
             memory,
             ratio(row, ran),
