@@ -46,6 +46,11 @@ CHANGES = {
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
     "unsharded": [f"+{WORDS}.unsharded=true"],
+    "one-unit": [  # several GPUs: all layers are gathered at once, and stay until the update
+        f"+{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
+        f"{ACTOR}.fsdp_config.reshard_after_forward=false",
+        "+actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
+    ],
     "compile": [f"+{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],

@@ -6,7 +6,8 @@
 
 A configuration is one of
 
-- `egm`, the recipe of `sft/config` on one GPU, as `sft.train` runs it; `egm:WORD` changes one thing (see `CHANGES`);
+- `egm`, the recipe of `sft/config` on one GPU, as `sft.train` runs it; `egm:WORD` changes one thing (see `CHANGES`),
+  words joined by `+` several;
 - `trainer`, transformers' Trainer on flattened batches with flash-attn 2, as the release trained. Where that package is
   absent, the same kernels come from `torch.nn.attention.varlen`, called where and as often as transformers would;
 - `trainer:padded`, the same with padded batches and scaled-dot-product attention.
@@ -293,8 +294,9 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
             return Trainer(config, batches, change == "padded", MICRO_BATCH[args.size], args.bf16_state, device)
         # Port 0: any free one, as no other process has to find it.
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-        changed = compose_recipe([*overrides, *(CHANGES[change] if change else [])])
-        return Egm(changed, batches, plain_images=change == "plain-images")
+        changes = [override for word in filter(None, change.split("+")) for override in CHANGES[word]]
+        changed = compose_recipe([*overrides, *changes])
+        return Egm(changed, batches, plain_images="plain-images" in change)
 
     shape = find_shape(args.size, str(model))
     per_update = {

@@ -26,19 +26,20 @@ class EpochSafeSFTTrainer(SFTTrainer):
 
 
 def timed(train_batch: Callable[..., TensorDict | None]) -> Callable[..., TensorDict | None]:
-    """`train_batch` with two more metrics: `perf/step_s`, seconds since the step before, loading included, and
-    `perf/tokens_per_s` of all GPUs together."""
+    """`train_batch` with three more metrics: `perf/step_s`, seconds since the step before; `perf/loading_s`, what of
+    that passed before the update began; and `perf/tokens_per_s` of all GPUs together."""
     before = time.perf_counter()
 
     def train_and_time(data: TensorDict) -> TensorDict | None:
         nonlocal before
+        begin = time.perf_counter()
         tokens = sum(tensordict_utils.get(data, "global_token_num"))
         output = train_batch(data=data)
         now = time.perf_counter()
-        step_s, before = now - before, now
+        step_s, loading_s, before = now - before, begin - before, now
         if output is not None:
             metrics = tensordict_utils.get(output, "metrics")
-            metrics |= {"perf/step_s": step_s, "perf/tokens_per_s": tokens / step_s}
+            metrics |= {"perf/step_s": step_s, "perf/loading_s": loading_s, "perf/tokens_per_s": tokens / step_s}
         return output
 
     return train_and_time
