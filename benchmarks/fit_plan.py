@@ -59,6 +59,10 @@ def read_steps(path: Path) -> Iterator[Measured]:
         config = plan.compose_recipe(overrides)
         if config.trainer.v1.trainer_mode != "sync":  # phases of other steps are among those of a step
             continue
+        if (
+            config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
+        ):  # prompts are made for each answer
+            continue
         workload = argparse.Namespace(image=IMAGE_PX, answer_tokens=settings.answer_tokens, samples=settings.prompts)
         run = plan.read_run(config, workload)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
@@ -80,6 +84,8 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
         run, phases = step.run, step.phases_s
         known = [phases[name] for name in phases if name not in ("reward", "adv")]
         yield "fixed_step_s", max(0.0, step.step_s - sum(known))  # phases may overlap
+        if run.compiled:
+            continue
         if not run.ref_offload and "ref" in phases:
             yield "forward_utilisation", run.forward_flops / (gpu.flops * phases["ref"])
         if not (run.param_offload or run.optimizer_offload):
@@ -90,6 +96,14 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
         counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
         yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size)
+
+
+def fit_compiled(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+    """How many times faster than foretold without compiled blocks the passes are that have them."""
+    plain = replace(constants, compiled_speed=1.0)
+    for step in (step for step in steps if step.run.compiled):
+        yield "compiled_speed", plan.pass_s(step.run, gpu, plain) / step.phases_s["ref"]
+        yield "compiled_speed", plan.update_s(step.run, gpu, plain) / step.phases_s["update_actor"]
 
 
 def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
@@ -147,6 +161,7 @@ def main() -> None:
     with_vllm = [step for step in alone if step.engine == "vllm"]
     for fit, files in (
         (lambda c: fit_steps(alone, gpu, c), {step.file for step in alone}),
+        (lambda c: fit_compiled(alone, gpu, c), {step.file for step in alone if step.run.compiled}),
         (lambda c: fit_offload(alone, gpu, c), {step.file for step in alone if step.run.param_offload}),
         (lambda _: fit_decoding(serving, gpu), {path.name for path in serving}),
         (lambda c: fit_generation(with_vllm, gpu, c), {step.file for step in with_vllm}),

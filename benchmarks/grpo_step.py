@@ -1,9 +1,10 @@
 """What a step of stage 2 costs, phase by phase, on Qwen3-VL shapes with random weights, trained as users train.
 
-    python -m benchmarks.grpo_step --size 2b --engine vllm --variant released resident+chunked+on-policy --out FILE
+    python -m benchmarks.grpo_step --size 2b --engine vllm --variant released fast --out FILE
 
-A variant is `released`, the memory and rollout settings of the released recipe (parameters and optimizer offloaded,
-chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each changing that. Answers have exactly
+A variant is `released`, the memory and rollout settings of the released recipe (parameters and optimizer offloaded and
+sharded, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each changing the recipe;
+`fast` is `speed=fast`, which the others take apart. Answers have exactly
 `--answer-tokens` tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the
 trainer, which takes a minute or two; the first step, which compiles and captures graphs, is not counted. Phases are
 verl's own (`timing_s/*`); ratios are to the first variant that ran.
@@ -29,7 +30,9 @@ CHANGES = {
         "actor_rollout_ref.ref.fsdp_config.param_offload=true",
         f"{ROLLOUT}.free_cache_engine=true",
         f"{WORDS}.samples_per_image=1",
+        f"{WORDS}.unsharded=false",
     ],
+    "fast": ["speed=fast"],
     "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
         f"{ACTOR}.fsdp_config.param_offload=false",
         f"{ACTOR}.fsdp_config.optimizer_offload=false",
@@ -45,15 +48,16 @@ CHANGES = {
     ],
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
-    "unsharded": [f"+{WORDS}.unsharded=true"],
-    "one-unit": [  # several GPUs: all layers are gathered at once, and stay until the update
-        f"+{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
+    "unsharded": [f"{WORDS}.unsharded=true"],
+    "sharded": [f"{WORDS}.unsharded=false"],  # one GPU, as several are
+    "one-unit": [  # several GPUs: all layers are gathered at once, and stay until the update; `size=2b` does that
+        f"++{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
         f"{ACTOR}.fsdp_config.reshard_after_forward=false",
-        "+actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
+        "++actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
     ],
-    "compile": [f"+{WORDS}.compile_blocks=true"],
+    "compile": [f"{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
-    "fused-adamw": [f"+{ACTOR}.optim.override_optimizer_config.fused=true"],
+    "fused-adamw": [f"++{ACTOR}.optim.override_optimizer_config.fused=true"],
     "bfloat16": [f"{ROLLOUT}.dtype=bfloat16"],
     "awake": [f"{ROLLOUT}.free_cache_engine=false"],
     "padded": ["actor_rollout_ref.model.use_remove_padding=false", f"{WORDS}.loss_tokens_only=false"],
@@ -175,7 +179,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--gpus", type=int, choices=(1, 2, 4, 8), default=1)
-    parser.add_argument("--variant", nargs="+", default=["released", "resident+chunked+on-policy+fused-adamw"])
+    parser.add_argument("--variant", nargs="+", default=["released", "fast"])
     parser.add_argument("--prompts", type=int, default=16, help="per step")
     parser.add_argument("--samples-per-prompt", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=100)

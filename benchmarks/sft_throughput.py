@@ -62,14 +62,15 @@ CHANGES = {
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
     "sharded": ["model.override_config.unsharded=false", "model.override_config.alone=false"],  # as with several GPUs
     "no-reshard": ["engine.reshard_after_forward=false"],  # shards are gathered once an update
-    "one-unit": [
-        "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
-    ],  # all layers gathered at once
+    "one-unit": ["engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"],  # all layers at once
+    "by-layer": [
+        "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer]",
+        "engine.reshard_after_forward=true",
+    ],
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
     "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
-    "plain-images": [],  # transformers' own attention and indices, image by image
 }
 
 
@@ -110,18 +111,13 @@ def needed_tflop(shape: Shape, batch: list[dict]) -> float:
 class Egm:
     """verl's training worker with our engine, called as verl's SFT trainer calls it."""
 
-    def __init__(self, config: DictConfig, batches: list[list[dict]], plain_images: bool):
+    def __init__(self, config: DictConfig, batches: list[list[dict]]):
         from verl.utils import tensordict_utils
         from verl.utils.config import omega_conf_to_dataclass
         from verl.utils.dataset.dataset_utils import SFTTensorCollator
         from verl.workers.engine_workers import TrainingWorker, TrainingWorkerConfig
         from verl.workers.utils.losses import sft_loss
 
-        from qwen3vl_rl.engine import fsdp
-
-        pack_images = fsdp.pack_images
-        if plain_images:
-            fsdp.pack_images = lambda model: None
         worker = TrainingWorkerConfig(
             model_type="language_model",
             model_config=omega_conf_to_dataclass(config.model),
@@ -133,7 +129,6 @@ class Egm:
         self.worker = TrainingWorker(config=worker)
         self.worker.set_loss_fn(partial(sft_loss, config=None))
         self.worker.reset()
-        fsdp.pack_images = pack_images
         self.tensordict = tensordict_utils
         self.batches = [SFTTensorCollator(config.data.pad_mode)(batch) for batch in batches]
         self.settings = {
@@ -296,7 +291,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         changes = [override for word in filter(None, change.split("+")) for override in CHANGES[word]]
         changed = compose_recipe([*overrides, *changes])
-        return Egm(changed, batches, plain_images="plain-images" in change)
+        return Egm(changed, batches)
 
     shape = find_shape(args.size, str(model))
     per_update = {

@@ -30,6 +30,7 @@ FP32_BYTES = 4
 RL_SAMPLES = 83_989  # of the paper's 8B run
 ANSWER_TOKENS = 101  # mean of EGM-8B's answers in the paper
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
+LAYER = "Qwen3VLTextDecoderLayer"
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -66,7 +67,9 @@ class Run:
     epochs: int
     tokens_per_micro_batch: int
     loss_tokens_only: bool
+    compiled: bool
     checkpointing: bool
+    gathered_at_once: bool
     param_offload: bool
     optimizer_offload: bool
     ref_offload: bool
@@ -118,6 +121,7 @@ class Constants:
 
     update_utilisation: float  # of dense bfloat16 operations, recomputation counted
     forward_utilisation: float
+    compiled_speed: float  # times as many of them with compiled blocks, in both
     decode_bandwidth_share: float  # of the memory's bytes a second, while weights and cache are read
     decode_step_s: float  # per token, beside reading: launches, sampling, scheduling
     sequence_step_s: float  # per token and sequence in a batch
@@ -150,11 +154,12 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
     layers = shape.num_hidden_layers
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
-    whole_blocks = 2 * BF16_BYTES * (shape.block_weights + shape.vocab_size * shape.hidden_size)  # gathered, prefetched
+    block = BF16_BYTES * (shape.block_weights + shape.vocab_size * shape.hidden_size)
+    gathered = 2 * block + BF16_BYTES * shape.parameters * run.gathered_at_once  # one is fetched beside another
     parts = {
         "weights, gradients, Adam moments": 4 * run.weight_bytes,
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
-        "weights gathered from other GPUs": whole_blocks if run.gpus > 1 else whole_blocks / 2,
+        "weights gathered from other GPUs": gathered if run.gpus > 1 else block,
         "activations": kept + in_a_layer,
         "logits": constants.logit_bytes * tokens * run.logit_share * shape.vocab_size,
         "reserved": constants.reserved_gib * GIB,
@@ -211,9 +216,9 @@ def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
             if less >= run.sequence_tokens
         ],
-        [("offload parameters, optimizer and reference, as the recipe does", offloaded)],
+        [("speed=released, which offloads parameters, optimizer and reference", offloaded)],
         [
-            (f"{more} GPUs, offloading as the recipe does", replace(offloaded, gpus=more))
+            (f"{more} GPUs, with speed=released", replace(offloaded, gpus=more))
             for more in GPU_COUNTS
             if more > run.gpus
         ],
@@ -243,17 +248,21 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
 
 def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
-    compute = run.forward_flops / (run.gpus * gpu.flops * constants.forward_utilisation)
+    compute = run.forward_flops / (run.gpus * gpu.flops * constants.forward_utilisation * speed(run, constants))
     return max(compute, communication_s(run, constants, copies=1))
 
 
 def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
     passes = 4 if run.checkpointing else 3
-    compute = passes * run.forward_flops / (run.gpus * gpu.flops * constants.update_utilisation)
+    compute = passes * run.forward_flops / (run.gpus * gpu.flops * constants.update_utilisation * speed(run, constants))
     # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
     moved = communication_s(run, constants, copies=4)
     return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
+
+
+def speed(run: Run, constants: Constants) -> float:
+    return constants.compiled_speed if run.compiled else 1.0
 
 
 def communication_s(run: Run, constants: Constants, copies: int) -> float:
@@ -328,7 +337,8 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
-    shared = config.actor_rollout_ref.model.override_config.get("samples_per_image", 1)
+    words, wrapped = config.actor_rollout_ref.model.override_config, fsdp.wrap_policy
+    layers = wrapped.get("transformer_layer_cls_to_wrap")  # none: each layer by itself
     whole_prompts = actor.ppo_mini_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
     return Run(
         shape=shape,
@@ -337,14 +347,16 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         prompts=config.data.train_batch_size,
         samples_per_prompt=rollout.n,
         image_tokens=image_tokens(*args.image),
-        samples_per_image=shared if whole_prompts else 1,
+        samples_per_image=words.get("samples_per_image", 1) if whole_prompts else 1,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=args.answer_tokens,
         train_samples=args.samples,
         epochs=config.trainer.total_epochs,
         tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
-        loss_tokens_only=config.actor_rollout_ref.model.override_config.get("loss_tokens_only", False),
+        loss_tokens_only=words.get("loss_tokens_only", False),
+        compiled=words.get("compile_blocks", False),
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
+        gathered_at_once=bool(layers) and LAYER not in layers,
         param_offload=fsdp.param_offload,
         optimizer_offload=fsdp.optimizer_offload,
         ref_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload,

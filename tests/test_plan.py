@@ -19,6 +19,7 @@ GPU = plan.GPUS["h200"]
 CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measurements
     update_utilisation=0.35,
     forward_utilisation=0.4,
+    compiled_speed=1.3,
     decode_bandwidth_share=0.6,
     decode_step_s=0.002,
     sequence_step_s=1e-5,
@@ -68,8 +69,9 @@ def test_a_plan_reads_the_recipe():
     assert (RUN.gpus, RUN.prompts, RUN.samples_per_prompt, RUN.tokens_per_micro_batch) == (8, 256, 16, 25600)
     assert RUN.shape == PUBLISHED["8b"]
     assert RUN.param_offload and RUN.optimizer_offload and RUN.ref_offload and RUN.reference and RUN.old_log_probs
-    changed = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["resident"], *grpo_step.CHANGES["on-policy"])
+    changed = read("size=2b", "hardware=gpu1", "speed=fast")
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
+    assert changed.compiled and changed.gathered_at_once and not (RUN.compiled or RUN.gathered_at_once)
     assert changed.rollout_memory_share == 0.6
     each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["encode-each"])
     apart = read("size=2b", "hardware=node8", "actor_rollout_ref.actor.ppo_mini_batch_size=252")
@@ -128,6 +130,7 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
         CONSTANTS,
         update_utilisation=0.31,
         forward_utilisation=0.33,
+        compiled_speed=1.5,
         host_bytes_per_s=1.7e10,
         sync_bytes_per_s=3e9,
         fixed_step_s=1.5,
@@ -144,6 +147,7 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
     for name in (
         "update_utilisation",
+        "compiled_speed",
         "host_bytes_per_s",
         "logit_bytes",
         "decode_step_s",
@@ -180,7 +184,7 @@ def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int) ->
     settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
     settings |= {"answer_tokens": answer_tokens, "steps": 3, "set": []}
     variants = []
-    for name in ("released", "resident", "resident+on-policy+encode-each"):
+    for name in ("released", "resident", "resident+on-policy+encode-each", "fast"):
         nowhere = [Path("none")] * 2
         config = plan.compose_recipe(grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
         run = plan.read_run(config, argparse.Namespace(image=(640, 480), answer_tokens=answer_tokens, samples=1000))

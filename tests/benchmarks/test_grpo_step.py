@@ -11,9 +11,9 @@ from benchmarks import grpo_step
 from qwen3vl_rl import plan
 
 
-def compose(variant: str, engine: str = "vllm", gpus: int = 1):
+def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b"):
     settings = argparse.Namespace(
-        size="2b",
+        size=size,
         engine=engine,
         hardware="node8" if gpus == 4 else f"gpu{gpus}",
         gpus=gpus,
@@ -52,8 +52,20 @@ def test_released_is_the_released_recipe_in_all_that_costs_time(released):
 @pytest.mark.parametrize("word", sorted(grpo_step.CHANGES.keys() - {"released"}))
 def test_every_word_changes_the_recipe(word):
     other = "chunked" if word == "awake" else "awake"
-    plain, changed = (OmegaConf.to_container(compose(v).actor_rollout_ref) for v in (other, f"{other}+{word}"))
+    gpus = 1 if word == "sharded" else 2
+    plain, changed = (
+        OmegaConf.to_container(compose(variant, gpus=gpus, size="8b").actor_rollout_ref)
+        for variant in (other, f"{other}+{word}")
+    )
     assert plain != changed
+
+
+def test_fast_is_made_of_words_that_were_measured():
+    """`speed=fast` on one GPU, which the words of its parts do not shard either."""
+    fast, words = (compose(variant) for variant in ("fast", "resident+chunked+on-policy+fused-adamw+compile+unsharded"))
+    for config in (fast, words):
+        del config.hydra
+    assert fast == words
 
 
 def test_ratios_take_the_first_that_ran_as_their_unit():

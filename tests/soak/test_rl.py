@@ -98,9 +98,17 @@ def test_without_kl_there_is_no_reference(train, rl_command, tmp_path):
         assert "actor/kl_loss" not in step and "timing_s/ref" not in step
 
 
-def test_two_ranks_share_the_work(train, rl_command, lengths, tmp_path):
+AT_ONCE = [
+    "actor_rollout_ref.actor.fsdp_config.reshard_after_forward=false",
+    *(f"+actor_rollout_ref.{role}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
+      for role in ("actor", "ref")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gathered", [[], AT_ONCE], ids=["by layer", "at once"])
+def test_two_ranks_share_the_work(gathered, train, rl_command, lengths, tmp_path):
     ranks = ["trainer.n_gpus_per_node=2", "ray_kwargs.ray_init.num_gpus=2", "trainer.total_training_steps=2"]
-    train(rl_command(tmp_path, *ranks, *lengths), TIMEOUT_S)
+    train(rl_command(tmp_path, *ranks, *gathered, *lengths), TIMEOUT_S)
     metrics = read_metrics(tmp_path)
     assert list(metrics) == [1, 2]
     assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3  # both were synced
@@ -109,12 +117,22 @@ def test_two_ranks_share_the_work(train, rl_command, lengths, tmp_path):
 
 
 def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, lengths, tmp_path):
-    plain = ["+actor_rollout_ref.model.override_config.unsharded=true", "trainer.total_training_steps=2"]
+    plain = ["actor_rollout_ref.model.override_config.unsharded=true", "trainer.total_training_steps=2"]
     train(rl_command(tmp_path, *plain, *lengths), TIMEOUT_S)
     first, second = (step for _, step in sorted(read_metrics(tmp_path).items()))
     assert first["actor/grad_norm"] > 0 and first["actor/lr"] > 0
     assert second["training/rollout_probs_diff_max"] < 1e-3  # the rollouts have what the first step has made
     assert (tmp_path / "global_step_2" / "actor" / "model_world_size_1_rank_0.pt").exists()
+
+
+def test_fast_settings_train_as_the_released_do(train, rl_command, lengths, tmp_path):
+    first = {}
+    for speed in ("released", "fast"):
+        train(rl_command(tmp_path / speed, f"speed={speed}", "trainer.total_training_steps=2", *lengths), TIMEOUT_S)
+        first[speed] = read_metrics(tmp_path / speed)[1]
+    assert "actor/rollout_log_prob_diff" in first["fast"] and "actor/rollout_log_prob_diff" not in first["released"]
+    for name in ("response_length/mean", "actor/grad_norm", "actor/kl_loss"):
+        assert first["fast"][name] == pytest.approx(first["released"][name], rel=1e-3), name
 
 
 def test_every_second_step_may_train_on_answers_of_the_weights_before(train, rl_command, lengths, tmp_path):
