@@ -135,17 +135,22 @@ def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, fl
 
 
 def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """What an answer costs the host, and what each sequence of a batch adds to a token's time, given all else. Takes
-    two lengths of answers."""
-    if len({step.run.answer_tokens for step in steps}) < 2:
+    """What an answer costs an engine and its node, and what each sequence of a batch adds to a token's time, given all
+    else. Takes two lengths of answers and two numbers of GPUs."""
+    runs = [step.run for step in steps]
+    if len({run.answer_tokens for run in runs}) < 2 or len({run.gpus for run in runs}) < 2:
         return
-    without = replace(constants, sequence_step_s=0.0, request_s=0.0)
-    shares = [(step.run.samples, step.run.answer_tokens * step.run.samples) for step in steps]
+    names = ("request_s", "node_request_s", "sequence_step_s")
+    without = replace(constants, **dict.fromkeys(names, 0.0))
+    answers = [
+        (run.samples * run.rollout_tp / run.gpus, plan.node_samples(run)) for run in runs
+    ]  # of an engine, a node
+    shares = np.array([(own, node, own * run.answer_tokens) for (own, node), run in zip(answers, runs, strict=True)])
     rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
-    shares, found = np.array(shares), np.zeros(2)
+    found = np.zeros(len(names))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
     found[kept] = np.linalg.lstsq(shares[:, kept], rest)[0]
-    yield from zip(("request_s", "sequence_step_s"), map(float, found), strict=True)
+    yield from zip(names, map(float, found), strict=True)
 
 
 def main() -> None:
@@ -158,7 +163,7 @@ def main() -> None:
     training = [path for path in args.results if path not in serving]
     steps = [step for path in training for step in read_steps(path)]
     alone = [step for step in steps if step.run.gpus == 1]  # where nothing is communicated
-    with_vllm = [step for step in alone if step.engine == "vllm"]
+    with_vllm = [step for step in steps if step.engine == "vllm"]
     for fit, files in (
         (lambda c: fit_steps(alone, gpu, c), {step.file for step in alone}),
         (lambda c: fit_compiled(alone, gpu, c), {step.file for step in alone if step.run.compiled}),

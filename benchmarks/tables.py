@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -133,6 +134,8 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         result["settings"][name]
         for name in ("size", "engine", "hardware", "prompts", "samples_per_prompt", "answer_tokens")
     )
+    attention = [word.partition("attention_backend=")[2] for word in result["settings"]["set"]]
+    engine = " ".join([engine, *filter(None, attention)])
     run = f"{size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
     asynchronous = any(word.endswith("_async") for word in result["settings"]["set"])
     run += ", asynchronous" if asynchronous else ""
@@ -218,19 +221,17 @@ def predictions(_: Results) -> str:
     gpu = plan.GPUS["h200"]
     workload = argparse.Namespace(image=(640, 480), answer_tokens=plan.ANSWER_TOKENS, samples=plan.RL_SAMPLES)
     rows = []
-    for size in ("2b", "4b", "8b"):
-        node = plan.read_run(plan.compose_recipe([f"size={size}", "hardware=node8"]), workload)
+    for speed, size in product(("released", "fast"), ("2b", "4b", "8b")):
+        node = plan.read_run(plan.compose_recipe([f"speed={speed}", f"size={size}", "hardware=node8"]), workload)
         for run in (replace(node, gpus=gpus) for gpus in GPU_COUNTS):
             step_s = sum(plan.step_seconds(run, gpu, constants).values())
             update = sum(plan.update_memory_gib(run, constants).values())
             generation = sum(plan.rollout_memory_gib(run, gpu, constants).values())
             hours = run.train_samples // run.prompts * step_s / 3600
-            memory = f"{update:.0f}, {generation:.0f}"
-            if plan.problems(run, gpu, constants):
-                rows.append((size, run.gpus, memory, "no", "", ""))
-            else:
-                rows.append((size, run.gpus, memory, "yes", f"{step_s:.0f}", f"{hours:.1f}"))
-    return table(("size", "H200s", "GiB on each: update, generation", "fits", "step s", "epoch h"), iter(rows))
+            what = speed, size, run.gpus, f"{update:.0f}, {generation:.0f}"
+            fits = not plan.problems(run, gpu, constants)
+            rows.append((*what, "yes", f"{step_s:.0f}", f"{hours:.1f}") if fits else (*what, "no", "", ""))
+    return table(("speed", "size", "H200s", "GiB on each: update, generation", "fits", "step s", "epoch h"), iter(rows))
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {

@@ -125,7 +125,8 @@ class Constants:
     decode_bandwidth_share: float  # of the memory's bytes a second, while weights and cache are read
     decode_step_s: float  # per token, beside reading: launches, sampling, scheduling
     sequence_step_s: float  # per token and sequence in a batch
-    request_s: float  # per answer and node, on the host: prepared, sent, scored
+    request_s: float  # per answer of a rollout engine, on its host: prepared, sent, scored
+    node_request_s: float  # per answer of a node, of what its engines do one after the other
     host_bytes_per_s: float  # between GPU and host memory, for what is offloaded
     sync_bytes_per_s: float  # from actor to rollout engine
     fixed_step_s: float  # what depends on none of these
@@ -289,8 +290,13 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     slots = min(run.rollout_slots, cache_tokens(run, gpu, constants) // run.sequence_tokens)
     waves = math.ceil(sequences / max(slots, 1))
     batch = sequences / waves
-    on_host = constants.request_s * run.samples * min(run.gpus, run.gpus_per_node) / run.gpus
+    on_host = constants.request_s * sequences + constants.node_request_s * node_samples(run)
     return on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+
+
+def node_samples(run: Run) -> float:
+    """Answers that one node makes in a step."""
+    return run.samples * min(run.gpus, run.gpus_per_node) / run.gpus
 
 
 def token_s(run: Run, gpu: Gpu, constants: Constants, batch: float) -> float:

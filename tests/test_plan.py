@@ -24,6 +24,7 @@ CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measur
     decode_step_s=0.002,
     sequence_step_s=1e-5,
     request_s=0.001,
+    node_request_s=0.0005,
     host_bytes_per_s=2e10,
     sync_bytes_per_s=5e9,
     fixed_step_s=3.0,
@@ -139,27 +140,23 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
         decode_bandwidth_share=0.5,
         sequence_step_s=2e-5,
         request_s=0.012,
+        node_request_s=0.003,
     )
     files = [measured_steps(tmp_path / f"grpo_{tokens}.json", planted, tokens) for tokens in (100, 500)]
+    files.append(measured_steps(tmp_path / "grpo_2gpus.json", planted, 100, gpus=2))
     files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
     monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files), "--out", str(tmp_path / "constants.yaml")])
     fit_plan.main()
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
-    for name in (
-        "update_utilisation",
-        "compiled_speed",
-        "host_bytes_per_s",
-        "logit_bytes",
-        "decode_step_s",
-        "sequence_step_s",
-        "request_s",
+    alone = ["grpo_100.json", "grpo_500.json"]
+    for names, used in (
+        (("update_utilisation", "compiled_speed", "host_bytes_per_s", "logit_bytes"), alone),
+        (("decode_step_s",), ["serving_2b.json", "serving_8b.json"]),
+        (("request_s", "node_request_s", "sequence_step_s"), ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json"]),
     ):
-        assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
-        assert sources[name] == (
-            "measured: serving_2b.json, serving_8b.json"
-            if "decode" in name
-            else "measured: grpo_100.json, grpo_500.json"
-        )
+        for name in names:
+            assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
+            assert sources[name] == f"measured: {', '.join(used)}"
     _, shipped = plan.read_constants()
     assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
     for step in fit_plan.read_steps(files[0]):
@@ -179,10 +176,10 @@ def always(value: float) -> dict[str, float]:
     return {"median": value, "min": value, "max": value}
 
 
-def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int) -> Path:
+def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int, gpus: int = 1) -> Path:
     """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
-    settings = {"size": "2b", "engine": "vllm", "hardware": "gpu1", "gpus": 1, "prompts": 16, "samples_per_prompt": 16}
-    settings |= {"answer_tokens": answer_tokens, "steps": 3, "set": []}
+    settings = {"size": "2b", "engine": "vllm", "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
+    settings |= {"samples_per_prompt": 16, "answer_tokens": answer_tokens, "steps": 3, "set": []}
     variants = []
     for name in ("released", "resident", "resident+on-policy+encode-each", "fast"):
         nowhere = [Path("none")] * 2
