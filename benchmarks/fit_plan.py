@@ -35,7 +35,8 @@ class Measured:
     run: plan.Run
     step_s: float
     phases_s: dict[str, float]
-    actor_peak_gib: float
+    actor_peak_gib: float  # that torch had allocated
+    gpu_peak_gib: float  # in use, as nvidia-smi counts
 
 
 def read_gpu(paths: Sequence[Path]) -> plan.Gpu:
@@ -57,11 +58,9 @@ def read_steps(path: Path) -> Iterator[Measured]:
             continue
         overrides = grpo_step.recipe(settings, Path("none"), Path("none"), found["variant"], Path("none"))
         config = plan.compose_recipe(overrides)
-        if config.trainer.v1.trainer_mode != "sync":  # phases of other steps are among those of a step
-            continue
-        if (
-            config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
-        ):  # prompts are made for each answer
+        # Left out: phases of other steps among those of a step, prompts that are prepared for each answer.
+        one_by_one = config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
+        if config.trainer.v1.trainer_mode != "sync" or one_by_one:
             continue
         workload = argparse.Namespace(image=IMAGE_PX, answer_tokens=settings.answer_tokens, samples=settings.prompts)
         run = plan.read_run(config, workload)
@@ -75,6 +74,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
             found["step_s"]["median"],
             phases,
             found["actor_peak_gib"]["median"],
+            max(found["gpu_peak_gib"]),
         )
 
 
@@ -96,6 +96,15 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
         counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
         yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size)
+
+
+def fit_reserved(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+    """What a GPU holds at its worst, beside what can be counted: the most of all, as no run should end there."""
+    counted, found = replace(constants, reserved_gib=0), [0.0]
+    for step in steps:
+        parts = plan.update_memory_gib(step.run, counted), plan.rollout_memory_gib(step.run, gpu, counted)
+        found.append(step.gpu_peak_gib - max(sum(part.values()) for part in parts))
+    yield "reserved_gib", max(found)
 
 
 def fit_compiled(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
@@ -142,9 +151,8 @@ def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Con
         return
     names = ("request_s", "node_request_s", "sequence_step_s")
     without = replace(constants, **dict.fromkeys(names, 0.0))
-    answers = [
-        (run.samples * run.rollout_tp / run.gpus, plan.node_samples(run)) for run in runs
-    ]  # of an engine, a node
+    # Answers of an engine, and of a node.
+    answers = [(run.samples * run.rollout_tp / run.gpus, plan.node_samples(run)) for run in runs]
     shares = np.array([(own, node, own * run.answer_tokens) for (own, node), run in zip(answers, runs, strict=True)])
     rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
     found = np.zeros(len(names))
@@ -166,6 +174,7 @@ def main() -> None:
     with_vllm = [step for step in steps if step.engine == "vllm"]
     for fit, files in (
         (lambda c: fit_steps(alone, gpu, c), {step.file for step in alone}),
+        (lambda c: fit_reserved(steps, gpu, c), {step.file for step in steps}),
         (lambda c: fit_compiled(alone, gpu, c), {step.file for step in alone if step.run.compiled}),
         (lambda c: fit_offload(alone, gpu, c), {step.file for step in alone if step.run.param_offload}),
         (lambda _: fit_decoding(serving, gpu), {path.name for path in serving}),

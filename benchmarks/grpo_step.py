@@ -2,12 +2,12 @@
 
     python -m benchmarks.grpo_step --size 2b --engine vllm --variant released fast --out FILE
 
-A variant is `released`, the memory and rollout settings of the released recipe (parameters and optimizer offloaded and
-sharded, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each changing the recipe;
-`fast` is `speed=fast`, which the others take apart. Answers have exactly
-`--answer-tokens` tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the
-trainer, which takes a minute or two; the first step, which compiles and captures graphs, is not counted. Phases are
-verl's own (`timing_s/*`); ratios are to the first variant that ran.
+A variant is `released`, what the release does with memory, engine and images (all offloaded, shards layer by layer, an
+image encoded for each answer, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each
+changing the recipe; `fast` is `speed=fast`, which the others take apart. Answers have exactly `--answer-tokens` tokens
+(the end of a turn is ignored); images have 640x480 px. Each variant is one start of the trainer, which takes a minute or
+two; the first step, which compiles and captures graphs, is not counted. Phases are verl's own (`timing_s/*`); ratios are
+to the first variant that ran.
 """
 
 import argparse
@@ -23,6 +23,18 @@ from qwen3vl_rl.engine import launch, process
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
+
+
+def gathering(wrapped: str, again: bool) -> list[str]:
+    """FSDP's units, and whether the actor gathers them again for the backward pass."""
+    return [
+        f"++{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap={wrapped}",
+        f"++actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap={wrapped}",
+        f"{ACTOR}.fsdp_config.reshard_after_forward={str(again).lower()}",
+    ]
+
+
+BY_LAYER = gathering("[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]", again=True)  # as verl does unless told
 CHANGES = {
     "released": [  # `size=tiny` has other settings
         f"{ACTOR}.fsdp_config.param_offload=true",
@@ -31,6 +43,7 @@ CHANGES = {
         f"{ROLLOUT}.free_cache_engine=true",
         f"{WORDS}.samples_per_image=1",
         f"{WORDS}.unsharded=false",
+        *BY_LAYER,
     ],
     "fast": ["speed=fast"],
     "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
@@ -50,11 +63,9 @@ CHANGES = {
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
     "unsharded": [f"{WORDS}.unsharded=true"],
     "sharded": [f"{WORDS}.unsharded=false"],  # one GPU, as several are
-    "one-unit": [  # several GPUs: all layers are gathered at once, and stay until the update; `size=2b` does that
-        f"++{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
-        f"{ACTOR}.fsdp_config.reshard_after_forward=false",
-        "++actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
-    ],
+    # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.
+    "at-once": gathering("[Qwen3VLVisionModel]", again=False),
+    "by-layer": BY_LAYER,
     "compile": [f"{WORDS}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"++{ACTOR}.optim.override_optimizer_config.fused=true"],

@@ -61,7 +61,7 @@ CHANGES = {
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
     "sharded": ["model.override_config.unsharded=false", "model.override_config.alone=false"],  # as with several GPUs
-    "no-reshard": ["engine.reshard_after_forward=false"],  # shards are gathered once an update
+    "no-reshard": ["engine.reshard_after_forward=false"],  # gathered once for forward and backward
     "one-unit": ["engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"],  # all layers at once
     "by-layer": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer]",

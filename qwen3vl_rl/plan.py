@@ -1,6 +1,6 @@
 """Will stage 2 fit, and how long will it take? Memory and time of a step, from first principles.
 
-    python -m qwen3vl_rl.plan size=qwen3vl_8b hardware=node8 [OVERRIDE OF THE RECIPE …]
+    python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8 [OVERRIDE OF THE RECIPE …]
 
 Reads the very recipe that `qwen3vl_rl.train` would run, counts bytes and floating-point operations from the model's
 shape, and divides by what a GPU can do times a few constants (`plan_constants.yaml`: how much of it is reached). Each
@@ -21,6 +21,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError, cli
 from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED, Shape, find_shape, image_tokens
@@ -38,15 +39,16 @@ GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 class Gpu:
     """Data sheet values of one GPU: memory that a program sees, dense bfloat16 operations and memory bytes a second."""
 
+    name: str
     memory_gib: float
     flops: float
     memory_bytes_per_s: float
 
 
 GPUS: Mapping[str, Gpu] = {
-    "a100": Gpu(79, 312e12, 2.04e12),
-    "h100": Gpu(79, 989.5e12, 3.35e12),
-    "h200": Gpu(140, 989.5e12, 4.8e12),
+    "a100": Gpu("A100", 79, 312e12, 2.04e12),
+    "h100": Gpu("H100", 79, 989.5e12, 3.35e12),
+    "h200": Gpu("H200", 140, 989.5e12, 4.8e12),
 }
 
 
@@ -69,6 +71,7 @@ class Run:
     loss_tokens_only: bool
     compiled: bool
     checkpointing: bool
+    unsharded: bool
     gathered_at_once: bool
     param_offload: bool
     optimizer_offload: bool
@@ -135,6 +138,7 @@ class Constants:
     logit_bytes: float  # per token that has logits, and word of the vocabulary, at the peak of the update
     activation_values: float  # per token and hidden value, kept in a layer while it is computed; bfloat16
     reserved_gib: float  # of each GPU: contexts, fragments, communication buffers
+    engine_gib: float  # of a rollout engine's share: activations and graphs
 
 
 def read_constants(path: Path | None = None) -> tuple[Constants, dict[str, str]]:
@@ -155,12 +159,12 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
     layers = shape.num_hidden_layers
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
-    block = BF16_BYTES * (shape.block_weights + shape.vocab_size * shape.hidden_size)
-    gathered = 2 * block + BF16_BYTES * shape.parameters * run.gathered_at_once  # one is fetched beside another
+    block = shape.block_weights + shape.vocab_size * shape.hidden_size
+    held = shape.parameters if run.unsharded or run.gathered_at_once else 2 * block if run.gpus > 1 else block
     parts = {
         "weights, gradients, Adam moments": 4 * run.weight_bytes,
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
-        "weights gathered from other GPUs": gathered if run.gpus > 1 else block,
+        "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered: one block beside another
         "activations": kept + in_a_layer,
         "logits": constants.logit_bytes * tokens * run.logit_share * shape.vocab_size,
         "reserved": constants.reserved_gib * GIB,
@@ -173,7 +177,7 @@ def rollout_memory_gib(run: Run, gpu: Gpu, constants: Constants) -> dict[str, fl
     state = (1 - run.param_offload) + 2 * (1 - run.optimizer_offload)  # gradients are gone by then
     reference = run.reference and not run.ref_offload
     return {
-        "training state that stays": (state + reference) * run.weight_bytes / GIB,
+        "weights, Adam moments, reference, as far as they stay": (state + reference) * run.weight_bytes / GIB,
         "rollout engine": run.rollout_memory_share * gpu.memory_gib,
         "reserved": constants.reserved_gib,
     }
@@ -182,7 +186,7 @@ def rollout_memory_gib(run: Run, gpu: Gpu, constants: Constants) -> dict[str, fl
 def cache_tokens(run: Run, gpu: Gpu, constants: Constants) -> int:
     """Tokens whose keys and values one rollout engine holds."""
     weights = BF16_BYTES * run.shape.parameters / run.rollout_tp
-    room = (run.rollout_memory_share * gpu.memory_gib - constants.reserved_gib) * GIB - weights
+    room = (run.rollout_memory_share * gpu.memory_gib - constants.engine_gib) * GIB - weights
     return max(0, int(room * run.rollout_tp / run.shape.cache_bytes(1)))
 
 
@@ -217,11 +221,12 @@ def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
             if less >= run.sequence_tokens
         ],
-        [("speed=released, which offloads parameters, optimizer and reference", offloaded)],
+        [("offload parameters, optimizer and reference, as speed=released does", offloaded)],
+        [(f"{more} GPUs", replace(run, gpus=more, unsharded=False)) for more in GPU_COUNTS if more > run.gpus],
         [
-            (f"{more} GPUs, with speed=released", replace(offloaded, gpus=more))
+            (f"{more} GPUs, offloading as speed=released does", replace(offloaded, gpus=more, unsharded=False))
             for more in GPU_COUNTS
-            if more > run.gpus
+            if more > run.gpus and not run.param_offload
         ],
     ]
     first = (next((words for words, changed in kind if not problems(changed, gpu, constants)), None) for kind in kinds)
@@ -249,20 +254,27 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
 
 def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
-    compute = run.forward_flops / (run.gpus * gpu.flops * constants.forward_utilisation * speed(run, constants))
+    compute = run.forward_flops / (
+        run.gpus * gpu.flops * constants.forward_utilisation * compiled_factor(run, constants)
+    )
     return max(compute, communication_s(run, constants, copies=1))
 
 
 def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
     passes = 4 if run.checkpointing else 3
-    compute = passes * run.forward_flops / (run.gpus * gpu.flops * constants.update_utilisation * speed(run, constants))
+    compute = (
+        passes
+        * run.forward_flops
+        / (run.gpus * gpu.flops * constants.update_utilisation * compiled_factor(run, constants))
+    )
     # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
     moved = communication_s(run, constants, copies=4)
     return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
 
 
-def speed(run: Run, constants: Constants) -> float:
+def compiled_factor(run: Run, constants: Constants) -> float:
+    """By which a GPU computes faster in the blocks of this run."""
     return constants.compiled_speed if run.compiled else 1.0
 
 
@@ -362,6 +374,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         loss_tokens_only=words.get("loss_tokens_only", False),
         compiled=words.get("compile_blocks", False),
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
+        unsharded=words.get("unsharded", False),
         gathered_at_once=bool(layers) and LAYER not in layers,
         param_offload=fsdp.param_offload,
         optimizer_offload=fsdp.optimizer_offload,
@@ -376,7 +389,8 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
 
 
 def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str]) -> str:
-    lines = [f"{run.shape.parameters / 1e9:.2f} billion parameters; GPUs: {run.gpus} of {gpu.memory_gib:.0f} GiB"]
+    gpus = f"{run.gpus} x {gpu.name} of {gpu.memory_gib:.0f} GiB"
+    lines = [f"{run.shape.parameters / 1e9:.2f} billion parameters; GPUs: {gpus}"]
     for title, parts in (
         ("update", update_memory_gib(run, constants)),
         ("generation", rollout_memory_gib(run, gpu, constants)),
@@ -412,13 +426,16 @@ def image_size(text: str) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
-    parser.add_argument("--gpu", choices=GPUS, default="h200")
+    parser.add_argument("--gpu", choices=GPUS, default="h200", help="default: h200")
     parser.add_argument("--samples", type=int, default=RL_SAMPLES, help="of the training set")
     parser.add_argument("--image", type=image_size, default=(640, 480), metavar="WIDTHxHEIGHT")
     parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS)
     args = parser.parse_intermixed_args()
     constants, sources = read_constants()
-    run, gpu = read_run(compose_recipe(args.overrides), args), GPUS[args.gpu]
+    config, gpu = compose_recipe(args.overrides), GPUS[args.gpu]
+    preflight.check_words(config)
+    preflight.check_on_policy(config)
+    run = read_run(config, args)
     print(report(run, gpu, constants, sources))
     if problems(run, gpu, constants):
         raise SystemExit(1)

@@ -25,6 +25,7 @@ MAKER = "qwen3vl_rl.data.rl_parquet"
 BATCH_ROWS = 4096
 GIB = 1 << 30
 ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
+ON_POLICY_MODULE, ON_POLICY_LOSS = "qwen3vl_rl.engine.on_policy", "gspo_on_policy"
 # Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
 # (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
 SAME_RUN = (
@@ -77,19 +78,25 @@ def check_lengths(config: DictConfig) -> None:
 
 
 def check_ranks(config: DictConfig) -> None:
-    """A checkpoint is resumed on as many GPUs as wrote it: verl names its shards by them."""
+    """A checkpoint is resumed on as many GPUs as wrote it, by whose number verl names its shards, and with shards where
+    it has shards."""
     folder = Path(config.trainer.default_local_dir)
     if config.trainer.resume_mode != "auto" or (step := latest_step(folder)) is None:
         return
     try:
-        saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())["world_size"]
+        saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())
+        ranks, plain = saved["world_size"], saved["FSDP_version"] == 0
     except (OSError, ValueError, KeyError):
         raise InputError(
             f"{folder}: expected a whole checkpoint in global_step_{step}, which {launch.LATEST} names"
         ) from None
     wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if saved != wanted:
-        raise InputError(f"{folder}: its checkpoint was written by {saved} GPUs, and {wanted} cannot go on from it")
+    if ranks != wanted:
+        raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot go on from it")
+    word = "actor_rollout_ref.model.override_config.unsharded"
+    if plain != bool(OmegaConf.select(config, word)):
+        how = "without shards" if plain else "with shards"
+        raise InputError(f"{folder}: its checkpoint was written {how}; {word}={str(plain).lower()} goes on from it")
 
 
 def check_words(config: DictConfig) -> None:
@@ -97,12 +104,20 @@ def check_words(config: DictConfig) -> None:
     model, name = config.actor_rollout_ref.model, "actor_rollout_ref.model.override_config"
     if model.override_config.get("alone"):
         raise InputError(f"{name}.alone: it is for stage 1")
-    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if model.override_config.get("unsharded") and gpus > 1:
-        raise InputError(f"{name}.unsharded: expected one GPU, got {gpus}")
+    check_unsharded(config, model.override_config, name)
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
+        )
+
+
+def check_unsharded(config: DictConfig, words: DictConfig, name: str) -> None:
+    """One GPU shares nothing, several must. Both stages."""
+    trainer = config.trainer
+    if words.get("unsharded") and trainer.n_gpus_per_node * trainer.nnodes > 1:
+        raise InputError(
+            f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, nnodes={trainer.nnodes}: expected one GPU with "
+            f"{name}.unsharded=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
         )
 
 
@@ -127,17 +142,25 @@ def check_agent_loop(config: DictConfig) -> None:
 
 
 def check_on_policy(config: DictConfig) -> None:
-    """The loss that takes the old policy for the current one needs them to be the same."""
-    actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
-    if actor.policy_loss.loss_mode != "gspo_on_policy":
+    """The loss of `speed=fast`, which takes the old policy for the current one, needs them to be the same, and the rest
+    of `speed=fast` needs that loss."""
+    actor, key = config.actor_rollout_ref.actor, "actor_rollout_ref"
+    loss, module = actor.policy_loss.loss_mode, config.actor_rollout_ref.model.external_lib
+    if loss != ON_POLICY_LOSS and module != ON_POLICY_MODULE:
         return
-    once = actor.ppo_mini_batch_size == config.data.train_batch_size and actor.ppo_epochs == 1
-    if not once or not algorithm.rollout_correction.bypass_mode:
-        raise InputError(
-            "actor_rollout_ref.actor.policy_loss.loss_mode=gspo_on_policy: expected one update per batch "
-            "(ppo_mini_batch_size=data.train_batch_size, ppo_epochs=1) and "
-            "algorithm.rollout_correction.bypass_mode=true"
-        )
+    bypass = config.algorithm.rollout_correction.bypass_mode
+    for name, value, needed in (
+        (f"{key}.actor.policy_loss.loss_mode", loss, ON_POLICY_LOSS),
+        (f"{key}.model.external_lib", module, ON_POLICY_MODULE),
+        (f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, config.data.train_batch_size),
+        (f"{key}.actor.ppo_epochs", actor.ppo_epochs, 1),
+        ("algorithm.rollout_correction.bypass_mode", bypass, True),
+    ):
+        if value != needed:
+            raise InputError(
+                f"{name}={value}: expected {needed}, as speed=fast is for GSPO with one update per batch; "
+                "speed=released is for others"
+            )
 
 
 def check_sampler(config: DictConfig) -> None:
@@ -177,26 +200,33 @@ def check_gpus_here(config: DictConfig) -> None:
 
 
 def check_memory(config: DictConfig) -> None:
-    """The model's training state, sharded over the GPUs, leaves some of the smallest one for activations. Not where
-    FSDP keeps it on the host."""
+    """The smallest GPU holds the training state with room for activations, and what stays of it beside the rollout
+    engine. Not where FSDP keeps it on the host, nor on other machines."""
     model, fsdp = config.actor_rollout_ref.model, config.actor_rollout_ref.actor.fsdp_config
-    path = Path(model.path).expanduser()
-    if (
-        config.trainer.device == "cpu"
-        or os.environ.get("RAY_ADDRESS")
-        or not path.is_dir()
-        or fsdp.get("offload_policy")
-    ):
+    path, key = Path(model.path).expanduser(), "actor_rollout_ref.rollout.gpu_memory_utilization"
+    elsewhere = config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS")
+    if elsewhere or not path.is_dir() or fsdp.get("offload_policy"):
         return
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    numbers = 1 if model.get("lora_rank") else 4  # weights alone; else gradients and two Adam moments, too
     size = 2 if fsdp.get("model_dtype") in ("bf16", "bfloat16", "fp16", "float16") else 4
-    needed = parameter_count(path) * numbers * size / gpus / GIB
-    smallest = min(gpu_memories_mib()) / 1024
-    if needed > smallest * (1 - ACTIVATIONS_SHARE):
+    weights_gib = parameter_count(path) * size / gpus / GIB
+    moments_gib = 0 if model.get("lora_rank") else 2 * weights_gib
+    gradients_gib = moments_gib / 2
+    smallest_gib = min(gpu_memories_mib()) / 1024
+    needed_gib = weights_gib + gradients_gib + moments_gib
+    if needed_gib > smallest_gib * (1 - ACTIVATIONS_SHARE):
         raise InputError(
-            f"{path}: weights, gradients and Adam moments take {needed:.0f} GiB on each of {gpus} GPUs of "
-            f"{smallest:.0f} GiB; take a smaller model or more GPUs"
+            f"{path}: weights, gradients and Adam moments take {needed_gib:.0f} GiB on each of {gpus} GPUs of "
+            f"{smallest_gib:.0f} GiB; take a smaller model or more GPUs"
+        )
+    has_reference = config.actor_rollout_ref.actor.use_kl_loss and not model.get("lora_rank")
+    kept_gib = (not fsdp.param_offload) * weights_gib + (not fsdp.optimizer_offload) * moments_gib
+    kept_gib += (has_reference and not config.actor_rollout_ref.ref.fsdp_config.param_offload) * weights_gib
+    share = config.actor_rollout_ref.rollout.gpu_memory_utilization
+    if kept_gib + share * smallest_gib > smallest_gib:
+        raise InputError(
+            f"{key}={share}: expected less than {1 - kept_gib / smallest_gib:.2f}, as the training state keeps "
+            f"{kept_gib:.0f} of {smallest_gib:.0f} GiB beside the rollout engine; speed=released offloads it"
         )
 
 

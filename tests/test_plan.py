@@ -33,6 +33,7 @@ CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measur
     logit_bytes=10.0,
     activation_values=34.0,
     reserved_gib=4.0,
+    engine_gib=4.0,
 )
 WORKLOAD = argparse.Namespace(image=(640, 480), answer_tokens=100, samples=1000)
 
@@ -46,6 +47,10 @@ RUN = read("size=qwen3vl_8b", "hardware=node8")
 
 def step_s(run: plan.Run) -> float:
     return sum(plan.step_seconds(run, GPU, CONSTANTS).values())
+
+
+def memory_gib(run: plan.Run, constants: plan.Constants) -> tuple[dict[str, float], dict[str, float]]:
+    return plan.update_memory_gib(run, constants), plan.rollout_memory_gib(run, GPU, constants)
 
 
 def update_gib(run: plan.Run) -> float:
@@ -136,6 +141,7 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
         sync_bytes_per_s=3e9,
         fixed_step_s=1.5,
         logit_bytes=12.0,
+        reserved_gib=9.0,
         decode_step_s=0.004,
         decode_bandwidth_share=0.5,
         sequence_step_s=2e-5,
@@ -152,7 +158,10 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     for names, used in (
         (("update_utilisation", "compiled_speed", "host_bytes_per_s", "logit_bytes"), alone),
         (("decode_step_s",), ["serving_2b.json", "serving_8b.json"]),
-        (("request_s", "node_request_s", "sequence_step_s"), ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json"]),
+        (
+            ("request_s", "node_request_s", "sequence_step_s", "reserved_gib"),
+            ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json"],
+        ),
     ):
         for name in names:
             assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
@@ -191,6 +200,7 @@ def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int, gp
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)
         whole = replace(run, tokens_per_micro_batch=tokens), replace(constants, reserved_gib=0)
         peak = sum(plan.update_memory_gib(*whole).values())
+        used = max(sum(part.values()) for part in memory_gib(run, constants))
         variants.append(
             {
                 "variant": name,
@@ -199,6 +209,7 @@ def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int, gp
                 "phases_s": {phase: always(value) for phase, value in phases.items()},
                 "prompt_tokens": always(run.prompt_tokens),
                 "actor_peak_gib": always(peak),
+                "gpu_peak_gib": [used],
             }
         )
     path.write_text(json.dumps({"device": DEVICE, "settings": settings, "variants": variants}))

@@ -9,7 +9,7 @@ Of `model.override_config` the engine reads these words:
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
 - `unsharded`: one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and computes
-  in bfloat16.
+  in bfloat16. An offloaded reference stays with FSDP, which fetches it layer by layer; verl's other way does not.
 - `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
@@ -99,10 +99,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def _build_fsdp_module(self, module):
         if self.rank == 0 and not self.engine_config.forward_only:
             print(count_parameters(module), flush=True)
-        if self.model_config.override_config.get("unsharded"):
-            return self._place(module)
         config = self.engine_config
-        if get_device_name() == "cpu" or not config.param_offload:
+        on_host = config.forward_only and config.param_offload and get_device_name() != "cpu"
+        if self.model_config.override_config.get("unsharded") and not on_host:
+            return self._place(module)
+        if not on_host:
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
         try:
             return super()._build_fsdp_module(module)

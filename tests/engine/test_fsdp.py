@@ -11,6 +11,7 @@ from verl.utils.torch_functional import entropy_from_logits
 from verl.workers.config import FSDPEngineConfig
 
 from examples.starter.build import build_config, build_tokenizer
+from qwen3vl_rl.engine import fsdp
 from qwen3vl_rl.engine.fsdp import Qwen3VLEngine, count_parameters, hold_as_used
 
 
@@ -35,6 +36,17 @@ def test_words_for_one_gpu_are_refused_on_two(monkeypatch, word):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match=f"model.override_config.{word}: expected one GPU"):
         engine._build_module()
+
+
+@pytest.mark.parametrize(("forward_only", "offload"), [(True, True), (True, False), (False, True)])
+def test_an_offloaded_reference_is_left_to_fsdp(monkeypatch, forward_only, offload):
+    engine = object.__new__(Qwen3VLEngine)
+    engine.rank, engine.model_config = 1, SimpleNamespace(override_config={"unsharded": True})
+    engine.engine_config = FSDPEngineConfig(forward_only=forward_only, param_offload=offload)
+    monkeypatch.setattr(fsdp, "get_device_name", lambda: "cuda")
+    monkeypatch.setattr(Qwen3VLEngine, "_place", lambda self, module: "plain")
+    monkeypatch.setattr(fsdp.FSDPEngineWithLMHead, "_build_fsdp_module", lambda self, module: "sharded")
+    assert engine._build_fsdp_module(None) == ("sharded" if forward_only and offload else "plain")
 
 
 def test_logits_are_kept_where_the_next_token_carries_loss():
