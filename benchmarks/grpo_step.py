@@ -4,10 +4,10 @@
 
 A variant is `released`, what the release does with memory, engine and images (all offloaded, shards layer by layer, an
 image encoded for each answer, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each
-changing the recipe; `fast` is `speed=fast`, which the others take apart. Answers have exactly `--answer-tokens` tokens
-(the end of a turn is ignored); images have 640x480 px. Each variant is one start of the trainer, which takes a minute or
-two; the first step, which compiles and captures graphs, is not counted. Phases are verl's own (`timing_s/*`); ratios are
-to the first variant that ran.
+changing the recipe; `fast` is `speed=fast`, which the others take apart. Answers have exactly `--answer-tokens`
+tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the trainer, which takes a
+minute or two; the first step, which compiles and captures graphs, is not counted. Phases are verl's own
+(`timing_s/*`); ratios are to the first variant that ran.
 """
 
 import argparse
