@@ -45,6 +45,7 @@ CHANGES = {
         f"{WORDS}.unsharded=false",
         *BY_LAYER,
     ],
+    "shipped": [],  # the recipe as it stands
     "fast": ["speed=fast"],
     "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
         f"{ACTOR}.fsdp_config.param_offload=false",
