@@ -145,6 +145,11 @@ def portable(value):
     return [portable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+def times_faster(first_s: Sequence[float], own_s: Sequence[float]) -> dict[str, float]:
+    """The spread over all pairs of a step of `first_s` and one of `own_s`: nothing pairs steps of two runs."""
+    return spread(first / own for first in first_s for own in own_s)
+
+
 def spread(values: Iterable[float]) -> dict[str, float]:
     values = list(values)
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

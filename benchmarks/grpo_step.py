@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
 from qwen3vl_rl.engine import launch, process
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -178,12 +178,10 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
 
 
 def ratios(results: list[dict]) -> None:
-    """Adds to each result how many times faster its steps are than those of the first that ran; the spread takes each
-    step of one against each of the other."""
+    """Adds to each result how many times faster its steps are than those of the first that ran."""
     ran = [result for result in results if "steps" in result]
     for result in ran[1:]:
-        pairs = [one / own for one in ran[0]["steps"] for own in result["steps"]]
-        result[f"speed_relative_to_{ran[0]['variant']}"] = spread(pairs)
+        result[f"speed_relative_to_{ran[0]['variant']}"] = times_faster(ran[0]["steps"], result["steps"])
 
 
 def parse() -> argparse.Namespace:

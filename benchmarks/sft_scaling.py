@@ -4,8 +4,7 @@
 
 Every run trains the same batches of `--samples` samples, on Qwen3-VL shapes with random weights and images of COCO's
 sizes, with the recipe of `sft/config`; so losses can be compared step by step. One GPU holds plain parameters, several
-shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs,
-each step of one against each of the other.
+shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs.
 """
 
 import argparse
@@ -16,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import transformers
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, times_faster, write_result
 from benchmarks.grpo_step import run_trainer
 from benchmarks.sft_throughput import build_parquet
 from qwen3vl_rl.engine.launch import read_metrics
@@ -66,8 +65,7 @@ def compare(runs: list[dict]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if "steps" in first and "steps" in run:
-            pairs = [one / own for one in first["steps"] for own in run["steps"]]
-            run[f"speed_relative_to_{first['gpus']}"] = spread(pairs)
+            run[f"speed_relative_to_{first['gpus']}"] = times_faster(first["steps"], run["steps"])
             losses = zip(first["losses"], run["losses"], strict=True)
             run["loss_difference_max"] = max(abs(own / one - 1) for one, own in losses)
 
