@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prove an installation on one GPU, in under five minutes: bash scripts/gpu_smoke.sh
+# Prove an installation on one GPU, in about two minutes: bash scripts/gpu_smoke.sh
 # PYTHON=… names the Python of the environment (.venv/bin/python). Each check says ok, or what is missing; a failed one
 # leaves its log in outputs/smoke. Ends with exit code 1 where a check failed.
 set -euo pipefail
