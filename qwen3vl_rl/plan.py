@@ -254,20 +254,15 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
 
 def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
-    compute = run.forward_flops / (
-        run.gpus * gpu.flops * constants.forward_utilisation * compiled_factor(run, constants)
-    )
-    return max(compute, communication_s(run, constants, copies=1))
+    rate = gpu.flops * constants.forward_utilisation * compiled_factor(run, constants)
+    return max(run.forward_flops / (run.gpus * rate), communication_s(run, constants, copies=1))
 
 
 def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
     passes = 4 if run.checkpointing else 3
-    compute = (
-        passes
-        * run.forward_flops
-        / (run.gpus * gpu.flops * constants.update_utilisation * compiled_factor(run, constants))
-    )
+    rate = gpu.flops * constants.update_utilisation * compiled_factor(run, constants)
+    compute = passes * run.forward_flops / (run.gpus * rate)
     # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
     moved = communication_s(run, constants, copies=4)
     return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
