@@ -151,9 +151,8 @@ def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Con
         return
     names = ("request_s", "node_request_s", "sequence_step_s")
     without = replace(constants, **dict.fromkeys(names, 0.0))
-    # Answers of an engine, and of a node.
-    answers = [(run.samples * run.rollout_tp / run.gpus, plan.node_samples(run)) for run in runs]
-    shares = np.array([(own, node, own * run.answer_tokens) for (own, node), run in zip(answers, runs, strict=True)])
+    engine, node = plan.engine_samples, plan.node_samples
+    shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
     rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
     found = np.zeros(len(names))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative

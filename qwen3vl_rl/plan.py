@@ -290,15 +290,19 @@ def offload_s(run: Run, constants: Constants, params: bool, moments: bool = Fals
 def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token. What the
     host does for an answer adds to that."""
-    engines = run.gpus / run.rollout_tp
     prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
     prefill = run.prompts * prompt / (run.gpus * gpu.flops * constants.forward_utilisation)
-    sequences = run.samples / engines
+    sequences = engine_samples(run)
     slots = min(run.rollout_slots, cache_tokens(run, gpu, constants) // run.sequence_tokens)
     waves = math.ceil(sequences / max(slots, 1))
     batch = sequences / waves
     on_host = constants.request_s * sequences + constants.node_request_s * node_samples(run)
     return on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+
+
+def engine_samples(run: Run) -> float:
+    """Answers that one rollout engine makes in a step."""
+    return run.samples * run.rollout_tp / run.gpus
 
 
 def node_samples(run: Run) -> float:
