@@ -34,6 +34,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,6 +55,7 @@ H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
 SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
 MICRO_BATCH = {"tiny": 16, "2b": 16, "4b": 8, "8b": 8}  # samples at once in the released recipe
 IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # usual in COCO
+FUSED_LOGITS = ["model.use_fused_kernels=true", "model.override_config.loss_tokens_only=false"]  # verl's, of all tokens
 CHANGES = {
     "no-compile": ["model.override_config.compile_blocks=false"],
     "all-logits": ["model.override_config.loss_tokens_only=false"],
@@ -70,6 +72,10 @@ CHANGES = {
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
+    # verl applies the next three to all models of the process: each in a group after those without.
+    "liger": ["model.use_liger=true"],
+    "triton-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=triton"],
+    "chunked-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=torch"],
     "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
 }
 
@@ -143,13 +149,8 @@ class Egm:
         }
 
     def run(self, steps: int) -> tuple[float, float]:
-        first_loss = self.step(self.batches[0])
-        synchronize()
-        start = time.perf_counter()
-        for step in range(1, steps + 1):
-            self.step(self.batches[step % len(self.batches)])
-        synchronize()
-        return time.perf_counter() - start, first_loss
+        first_loss, batches = self.step(self.batches[0]), cycle([*self.batches[1:], self.batches[0]])
+        return seconds_of(lambda: self.step(next(batches)), steps), first_loss
 
     def step(self, batch: dict) -> float:
         from tensordict.tensorclass import NonTensorData
@@ -161,6 +162,16 @@ class Egm:
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def seconds_of(step: Callable[[], object], steps: int) -> float:
+    """Of so many steps, until the device has done them."""
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def allocated_gib() -> float:
@@ -210,18 +221,14 @@ class Measurement:
                 traceback.print_exc()
                 self.error = f"{type(error).__name__}: {error}"[:500]
 
-    def result(self, per_update: dict[str, float], tflops: float, first: "Measurement") -> dict:
-        found = {"name": self.name, "setup_s": round(self.setup_s, 1)}
+    def times(self, first: "Measurement") -> dict:
+        """What was measured, beside the first of the group."""
+        found = {"name": self.name, "setup_s": round(self.setup_s, 1)} | ({"error": self.error} if self.error else {})
         if not self.step_s:
-            return found | {"error": self.error}
+            return found
         step_s = statistics.median(self.step_s)
-        found |= {"error": self.error} if self.error else {}
         found |= {
-            "first_loss": round(self.first_loss, 5),
             "step_s": {"median": round(step_s, 5), "rounds": [round(s, 5) for s in self.step_s]},
-            "samples_per_s": round(SAMPLES_PER_UPDATE / step_s, 2),
-            "tokens_per_s": round(per_update["tokens"] / step_s, 1),
-            "mfu": round(per_update["tflop"] / step_s / tflops, 4),
             "device_s": self.device_s and round(self.device_s, 5),
             "peak_memory_gib": round(self.peak_gib, 1),
         }
@@ -229,6 +236,18 @@ class Measurement:
             ratios = [one / own for one, own in zip(first.step_s, self.step_s, strict=True)]
             found["speed_relative_to_" + first.name] = {name: round(ratio, 3) for name, ratio in spread(ratios).items()}
         return found
+
+    def result(self, per_update: dict[str, float], tflops: float, first: "Measurement") -> dict:
+        found = self.times(first)
+        if not self.step_s:
+            return found
+        step_s = statistics.median(self.step_s)
+        return found | {
+            "first_loss": round(self.first_loss, 5),
+            "samples_per_s": round(SAMPLES_PER_UPDATE / step_s, 2),
+            "tokens_per_s": round(per_update["tokens"] / step_s, 1),
+            "mfu": round(per_update["tflop"] / step_s / tflops, 4),
+        }
 
 
 def measure_group(names: list[str], build, rounds: int, seconds: float) -> list[Measurement]:

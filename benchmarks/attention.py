@@ -1,0 +1,136 @@
+"""What attention over packed sequences is worth, by itself: in the vision tower and in the language model of Qwen3-VL.
+
+    python -m benchmarks.attention --size 2b --out FILE
+
+On the 16 samples of one GPU's update in stage 1, with random weights in bfloat16 and nothing compiled:
+
+- `images`, forward passes of the vision tower, which the recipe freezes: `one by one`, as transformers attends without
+  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/engine/packed_attention.py`);
+- `text`, forward and backward passes of the language model: `padded` to the longest sample, `masked`, with a mask over
+  all samples in a row as transformers makes it, and `packed`.
+
+The configurations of a group take turns; ratios are to its first, round by round. `device_s` is the part of a pass in
+which kernels run. `difference` is how far outputs lie from the first's, the largest in shares of the largest output.
+"""
+
+import argparse
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, write_result
+from benchmarks.hf_trainer import images as stack_images
+from benchmarks.sft_throughput import (
+    SAMPLES_PER_UPDATE,
+    Measurement,
+    build_parquet,
+    measure_group,
+    read_batches,
+    recipe,
+    seconds_of,
+)
+from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
+
+
+class Passes:
+    """One configuration, as `measure_group` times it. `step()`: one pass; its outputs, (tokens, hidden)."""
+
+    def __init__(self, step: Callable[[], torch.Tensor]):
+        self.step = step
+
+    def run(self, steps: int) -> tuple[float, float]:
+        first = float(self.step().float().abs().mean())
+        return seconds_of(self.step, steps), first
+
+
+def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
+    inputs = stack_images(batch)
+    pixels, grid = inputs["pixel_values"].to(model.device, model.dtype), inputs["image_grid_thw"]
+    packed = deepcopy(model)
+    pack_images(packed)
+
+    @torch.no_grad()
+    def step(visual: torch.nn.Module, grid_thw: torch.Tensor) -> torch.Tensor:
+        return visual(pixels, grid_thw=grid_thw).pooler_output
+
+    # Where the grid is read: transformers takes it on the device, our engine keeps it on the host.
+    return {
+        "one by one": partial(step, model.model.visual, grid.to(model.device)),
+        "packed": partial(step, packed.model.visual, grid),
+    }
+
+
+def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
+    device, plain, packed = model.device, model.model.language_model, deepcopy(model)
+    pack_text(packed)
+    ids = [sample["input_ids"] for sample in batch]
+    lengths = torch.tensor([len(sample) for sample in ids])
+    row = {
+        "input_ids": torch.cat(ids)[None],
+        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
+    }
+    rows = {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "position_ids": pad_sequence([s["position_ids"].T for s in batch], batch_first=True).permute(2, 0, 1),
+        "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
+    }
+    places = rows["attention_mask"].flatten().nonzero().squeeze(1).to(device)
+    ends = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+
+    def step(language: torch.nn.Module, inputs: dict, places: torch.Tensor | None = None) -> torch.Tensor:
+        language.zero_grad()
+        hidden = language(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+        hidden = hidden if places is None else hidden.index_select(0, places)
+        hidden.sum().backward()
+        return hidden.detach()
+
+    def moved(inputs: dict) -> dict:
+        return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+    return {
+        "padded": partial(step, plain, moved(rows), places),
+        "masked": partial(step, plain, moved(row)),
+        "packed": partial(step, packed.model.language_model, moved(row | packing(ends))),
+    }
+
+
+def compare(passes: dict[str, Callable[[], torch.Tensor]], rounds: int, seconds: float) -> list[dict]:
+    outputs = [step().float() for step in passes.values()]
+    differences = [float((own - outputs[0]).abs().max() / outputs[0].abs().max()) for own in outputs]
+    group: list[Measurement] = measure_group(list(passes), lambda name: Passes(passes[name]), rounds, seconds)
+    return [m.times(group[0]) | {"difference": d} for m, d in zip(group, differences, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="2b")
+    parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of one round of one configuration")
+    parser.add_argument("--work", type=Path, help="keep checkpoint and data here, and use them again")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    device = "cuda" if has_gpu() else "cpu"
+    with TemporaryDirectory() as temporary:
+        work = args.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        checkpoint = random_checkpoint(args.size, work, device)
+        processor = AutoProcessor.from_pretrained(checkpoint)
+        parquet = build_parquet(work, SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
+        batch = read_batches(recipe(args.size, device, checkpoint, parquet, []), processor)[0]
+        model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16).to(device)
+    found = {"size": args.size, "tokens": sum(len(sample["input_ids"]) for sample in batch)}
+    for kind, passes in (("images", image_passes), ("text", text_passes)):
+        found[kind] = compare(passes(model, batch), args.rounds, args.seconds)
+        write_result(args.out, "benchmarks.attention", found)
+        print(*found[kind], sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
