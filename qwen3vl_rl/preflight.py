@@ -104,20 +104,20 @@ def check_words(config: DictConfig) -> None:
     model, name = config.actor_rollout_ref.model, "actor_rollout_ref.model.override_config"
     if model.override_config.get("alone"):
         raise InputError(f"{name}.alone: it is for stage 1")
-    check_unsharded(config, model.override_config, name)
+    check_one_gpu(config, f"{name}.unsharded")
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
         )
 
 
-def check_unsharded(config: DictConfig, words: DictConfig, name: str) -> None:
-    """One GPU shares nothing, several must. Both stages."""
+def check_one_gpu(config: DictConfig, word: str) -> None:
+    """A word that means one GPU goes with one GPU. Both stages."""
     trainer = config.trainer
-    if words.get("unsharded") and trainer.n_gpus_per_node * trainer.nnodes > 1:
+    if OmegaConf.select(config, word) and trainer.n_gpus_per_node * trainer.nnodes > 1:
         raise InputError(
             f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, nnodes={trainer.nnodes}: expected one GPU with "
-            f"{name}.unsharded=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
+            f"{word}=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
         )
 
 

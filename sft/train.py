@@ -30,6 +30,7 @@ SAME_RUN = (
     "model.path",
     *(f"model.{name}" for name in launch.LORA),
     "model.override_config.freeze_vision",
+    "model.override_config.unsharded",
     "data.train_files",
     "data.train_batch_size",
     "data.max_length",
@@ -82,7 +83,7 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
-    preflight.check_unsharded(config, config.model.override_config, "model.override_config")
+    preflight.check_one_gpu(config, "model.override_config.alone")
     if trainer.test_freq != -1 and not data.val_files:
         raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
     if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:

@@ -101,7 +101,15 @@ def test_a_finished_run_says_so_and_starts_nothing(recipe, checkpointed, capsys,
     assert capsys.readouterr().out == f"{tmp_path}/run: all 2 steps are trained\n"
 
 
-@pytest.mark.parametrize("override", ["optim.lr=1e-2", "trainer.n_gpus_per_node=2", "pixels.sft.max_pixels=100352"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.lr=1e-2",
+        "trainer.n_gpus_per_node=2",
+        "pixels.sft.max_pixels=100352",
+        "model.override_config.unsharded=true",
+    ],
+)
 def test_a_folder_keeps_to_one_run(recipe, checkpointed, override):
     with pytest.raises(InputError, match="holds a run with another " + override.partition("=")[0].rpartition(".")[0]):
         train(recipe(override))
