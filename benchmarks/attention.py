@@ -1,16 +1,18 @@
-"""What attention over packed sequences is worth, by itself: in the vision tower and in the language model of Qwen3-VL.
+"""What passes over packed sequences are worth, by themselves: of the vision tower and the language model of Qwen3-VL.
 
     python -m benchmarks.attention --size 2b --out FILE
 
 On the 16 samples of one GPU's update in stage 1, with random weights in bfloat16 and nothing compiled:
 
 - `images`, forward passes of the vision tower, which the recipe freezes: `one by one`, as transformers attends without
-  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/engine/packed_attention.py`);
+  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/engine/packed_attention.py`), which also keeps
+  position indices by image size;
 - `text`, forward and backward passes of the language model: `padded` to the longest sample, `masked`, with a mask over
   all samples in a row as transformers makes it, and `packed`.
 
 The configurations of a group take turns; ratios are to its first, round by round. `device_s` is the part of a pass in
-which kernels run. `difference` is how far outputs lie from the first's, the largest in shares of the largest output.
+which kernels run; `peak_memory_gib` is beside weights and gradients. `difference` is how far outputs lie from the
+first's, the largest in shares of the largest output.
 """
 
 import argparse
@@ -100,11 +102,15 @@ def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> di
     }
 
 
+def differences(passes: dict[str, Callable[[], torch.Tensor]]) -> list[float]:
+    first, *others = [step().float() for step in passes.values()]
+    return [0.0, *(float((own - first).abs().max() / first.abs().max()) for own in others)]
+
+
 def compare(passes: dict[str, Callable[[], torch.Tensor]], rounds: int, seconds: float) -> list[dict]:
-    outputs = [step().float() for step in passes.values()]
-    differences = [float((own - outputs[0]).abs().max() / outputs[0].abs().max()) for own in outputs]
+    found = differences(passes)
     group: list[Measurement] = measure_group(list(passes), lambda name: Passes(passes[name]), rounds, seconds)
-    return [m.times(group[0]) | {"difference": d} for m, d in zip(group, differences, strict=True)]
+    return [m.times(group[0]) | {"difference": d} for m, d in zip(group, found, strict=True)]
 
 
 def main() -> None:

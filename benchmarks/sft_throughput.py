@@ -72,7 +72,9 @@ CHANGES = {
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
-    # verl applies the next three to all models of the process: each in a group after those without.
+    # verl applies the next three to all models of the process: each in a group of its own, behind those without, and
+    # `liger`, which needs `pip install liger-kernel`, in a command of its own. The other two beside `sharded`, which
+    # hands them 16 bits; without shards they would compute in 32.
     "liger": ["model.use_liger=true"],
     "triton-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=triton"],
     "chunked-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=torch"],

@@ -25,7 +25,7 @@ COLUMNS = {
     "validation loss": "val/loss",
 }
 COLUMNS_OF_FILE = ("messages", "images")
-# Settings that make two starts one run. The number of GPUs, too: verl names the shards of a checkpoint by them.
+# Settings that make two starts one run. The number of GPUs, too: verl names shards and data loaders' states by them.
 SAME_RUN = (
     "model.path",
     *(f"model.{name}" for name in launch.LORA),

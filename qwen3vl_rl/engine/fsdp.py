@@ -9,8 +9,9 @@ Of `model.override_config` the engine reads these words:
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
 - `unsharded`: a GPU holds all parameters instead of a shard; several (stage 1) average their gradients (see
-  `replicas.py`). Same precision: what trains has 32 bits, and computes in bfloat16. An offloaded reference stays with
-  FSDP, which fetches it layer by layer; verl's other way does not.
+  `replicas.py`). Same precision: what trains has 32 bits, and computes in bfloat16; only of a `model_dtype` of 16 bits
+  shards sum gradients in 32, these do not. An offloaded reference stays with FSDP, which fetches it layer by layer;
+  verl's other way does not.
 - `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
@@ -43,7 +44,7 @@ from verl.workers.rollout import base as rollouts
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.placed_images import image_places, place_images
-from qwen3vl_rl.engine.replicas import Replicas, reading_as_rank_0, share_checkpoint
+from qwen3vl_rl.engine.replicas import Replicas, SharedCheckpoints
 from qwen3vl_rl.engine.rollout_images import restore_patches
 from qwen3vl_rl.engine.shared_images import drop_copies, group_size
 from qwen3vl_rl.engine.token_scores import score_tokens
@@ -77,7 +78,14 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def initialize(self):
         super().initialize()
         if self._replicas:
-            share_checkpoint(self.checkpoint_manager)
+            self.checkpoint_manager = SharedCheckpoints(
+                model=self.module,
+                optimizer=self.optimizer,
+                lr_scheduler=self.lr_scheduler,
+                processing_class=self.model_config.get_processor(),
+                checkpoint_config=self.checkpoint_config,
+                trust_remote_code=self.model_config.trust_remote_code,
+            )
 
     def _build_module(self):
         words = self.model_config.override_config
@@ -135,10 +143,6 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         averaging = self._replicas.averaging() if self._replicas and is_last_micro_batch else nullcontext()
         with super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch), averaging:
             yield
-
-    def load_checkpoint(self, *args, **kwargs) -> None:
-        with reading_as_rank_0(self.checkpoint_manager) if self._replicas else nullcontext():
-            super().load_checkpoint(*args, **kwargs)
 
     def get_data_parallel_group(self):
         """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""

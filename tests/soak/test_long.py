@@ -39,4 +39,4 @@ def test_two_ranks_learn_what_one_learns(train, sft_command, sft_run, tmp_path, 
     assert one.keys() == two.keys()
     for step, metrics in one.items():
         assert two[step]["train/loss"] == pytest.approx(metrics["train/loss"], abs=1e-4)
-        assert two[step]["train/grad_norm"] == pytest.approx(metrics["train/grad_norm"], rel=1e-3)
+        assert two[step]["train/grad_norm"] == pytest.approx(metrics["train/grad_norm"], rel=1e-4)
