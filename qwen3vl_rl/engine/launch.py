@@ -216,7 +216,9 @@ def _reason(code: int, log: Path, begin: int) -> str:
         return fatal[-1]
     exceptions = re.findall(r"^(?:\[rank\d+\]: *)?(\w[\w.]*(?:Error|Exception)\b.*)", text, re.MULTILINE)
     causes = [line for line in exceptions if "ChildFailedError" not in line]  # torchrun's own, which tells nothing
-    return causes[-1] if causes else exceptions[-1] if exceptions else f"exit code {code}"
+    reason = causes[-1] if causes else exceptions[-1] if exceptions else f"exit code {code}"
+    dead = re.findall(r"ActorDiedError: .*\n(?:\t.*\n)*?\tname: (\w+)", text)  # Ray names it some lines below
+    return f"{dead[-1]} has died" if dead and "ActorDiedError" in reason else reason
 
 
 def _next_metrics_file(folder: Path) -> Path:

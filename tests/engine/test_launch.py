@@ -62,6 +62,10 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
             "print('[rank0]: ValueError: the cause'); raise type('ChildFailedError', (Exception,), {})()",
             "ValueError: the cause",
         ),
+        (
+            r"print('x.ActorDiedError: It died.\n\tclass_name: S\n\tname: vllm_server_0_0\n'); raise SystemExit(1)",
+            "vllm_server_0_0 has died",
+        ),
         ("print('(Task pid=7) Fatal' 'Error: server has died'); raise ValueError('of the driver')", "server has died"),
     ],
 )
