@@ -19,14 +19,15 @@ import argparse
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, write_result
+from benchmarks.hf_trainer import flatten, pad
 from benchmarks.hf_trainer import images as stack_images
 from benchmarks.sft_throughput import (
     SAMPLES_PER_UPDATE,
@@ -71,19 +72,10 @@ def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> d
 def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
     device, plain, packed = model.device, model.model.language_model, deepcopy(model)
     pack_text(packed)
-    ids = [sample["input_ids"] for sample in batch]
-    lengths = torch.tensor([len(sample) for sample in ids])
-    row = {
-        "input_ids": torch.cat(ids)[None],
-        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
-    }
-    rows = {
-        "input_ids": pad_sequence(ids, batch_first=True),
-        "position_ids": pad_sequence([s["position_ids"].T for s in batch], batch_first=True).permute(2, 0, 1),
-        "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
-    }
+    names = ("input_ids", "position_ids", "attention_mask")
+    row, rows = ({k: v for k, v in collate(batch).items() if k in names} for collate in (flatten, pad))
     places = rows["attention_mask"].flatten().nonzero().squeeze(1).to(device)
-    ends = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    ends = torch.tensor([0, *accumulate(len(sample["input_ids"]) for sample in batch)])
 
     def step(language: torch.nn.Module, inputs: dict, places: torch.Tensor | None = None) -> torch.Tensor:
         language.zero_grad()

@@ -11,7 +11,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import _coalescing_manager  # no public way in torch 2.11
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
-BUCKET = 2**25  # numbers that travel together, at least: 128 MiB in 32 bits, half a layer at 2B
+BUCKET = 2**25  # numbers that travel together, at least: 128 MiB in 32 bits, two thirds of a layer at 2B
 
 
 class Replicas:
