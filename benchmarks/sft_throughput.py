@@ -30,7 +30,7 @@ import random
 import statistics
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -289,10 +289,13 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        write(args, measure(args, groups, device, work))
+        for result in measure(args, groups, device, work):
+            write_result(args.out, "benchmarks.sft_throughput", result)  # after each group: a run may be cut short
+        report(result)
 
 
-def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work: Path) -> dict:
+def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work: Path) -> Iterator[dict]:
+    """The result after each group: all that was measured so far."""
     start = time.perf_counter()
     model = random_checkpoint(args.size, work, device)
     processor = transformers.AutoProcessor.from_pretrained(model)
@@ -323,19 +326,19 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
     # Not first by `Egm`: verl keeps errors of imports that fail inside, and with them the frames that were open, whose
     # `self` would hold that model's memory until the end.
     import_module("verl.workers.engine_workers")
-    results = []
+    results: list[list[dict]] = []
     for names in groups:
         group = measure_group(names, build, args.rounds, args.seconds)
         results.append([m.result(per_update, args.device_tflops, group[0]) for m in group])
-    return {
-        "size": args.size,
-        "per_update": {"samples": SAMPLES_PER_UPDATE, **per_update},
-        "state": "bfloat16" if args.bf16_state else "float32",
-        "device_tflops": args.device_tflops,
-        "trainer_attention": "flash-attn 2" if flash_implementation() != "sdpa" else "torch.nn.attention.varlen",
-        "groups": results,
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+        yield {
+            "size": args.size,
+            "per_update": {"samples": SAMPLES_PER_UPDATE, **per_update},
+            "state": "bfloat16" if args.bf16_state else "float32",
+            "device_tflops": args.device_tflops,
+            "trainer_attention": "flash-attn 2" if flash_implementation() != "sdpa" else "torch.nn.attention.varlen",
+            "groups": results,
+            "seconds": round(time.perf_counter() - start, 1),
+        }
 
 
 def read_batches(config: DictConfig, processor) -> list[list[dict]]:
@@ -346,9 +349,8 @@ def read_batches(config: DictConfig, processor) -> list[list[dict]]:
     return [samples[i : i + SAMPLES_PER_UPDATE] for i in range(0, len(samples), SAMPLES_PER_UPDATE)]
 
 
-def write(args: argparse.Namespace, result: dict) -> None:
-    write_result(args.out, "benchmarks.sft_throughput", result)
-    print(f"{args.size}, {result['per_update']['tokens']:.0f} tokens per update, "
+def report(result: dict) -> None:
+    print(f"{result['size']}, {result['per_update']['tokens']:.0f} tokens per update, "
           f"{result['seconds']:.0f} s in all")  # fmt: skip
     for row in (row for group in result["groups"] for row in group):
         if "samples_per_s" not in row:
