@@ -71,16 +71,54 @@ def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
 
 
 def sft_scaling(results: Results) -> str:
-    head = ("shape", "samples an update", "GPUs", "step s", "tokens/s", "GiB", "speed", "losses differ by")
+    head = (
+        "shape",
+        "samples an update",
+        "GPUs",
+        "each holds",
+        "step s",
+        "tokens/s",
+        "GiB",
+        "speed",
+        "losses differ by",
+    )
     return table(head, (line for _, result in results for line in _scaling_rows(result)))
 
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
     for run in result["runs"]:
+        whole = run["gpus"] == 1 or "model.override_config.unsharded=true" in run.get("set", result["set"])
+        what = result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
         differ = f"{run['loss_difference_max']:.2%} at most" if "loss_difference_max" in run else ""
-        yield [result["size"], result["samples"], run["gpus"], between(run["step_s"]), *speed, differ]
+        yield [*what, between(run["step_s"]), *speed, differ]
+
+
+def attention(results: Results) -> str:
+    head = (
+        "shape",
+        "tokens",
+        "passes",
+        "configuration",
+        "ms",
+        "GPU ms",
+        "GiB beside weights",
+        "speed",
+        "outputs differ",
+    )
+    return table(head, (line for _, result in results for line in _attention_rows(result)))
+
+
+def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
+    kinds = {"images": "vision tower, forward", "text": "language model, forward and backward"}
+    for kind, row in ((some, row) for some in kinds for row in result[some]):
+        what = result["size"], result["tokens"], kinds[kind], row["name"]
+        if "step_s" not in row:
+            yield [*what, f"failed: {row['error']}", *[""] * 4]
+            continue
+        times = f"{1000 * row['step_s']['median']:.1f}", f"{1000 * row['device_s']:.1f}", row["peak_memory_gib"]
+        yield [*what, *times, ratio(row, result[kind]), f"{row['difference']:.1%}" if row["difference"] else ""]
 
 
 def latency(results: Results) -> str:
@@ -239,6 +277,7 @@ def predictions(_: Results) -> str:
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sft": ("sft_throughput_*.json", sft),
     "sft scaling": ("sft_scaling_*.json", sft_scaling),
+    "attention": ("attention_*.json", attention),
     "latency": ("serving_*.json", latency),
     "throughput": ("serving_*.json", throughput),
     "evaluation client": ("eval_client_*.json", evaluation_client),
