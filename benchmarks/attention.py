@@ -10,6 +10,8 @@ On the 16 samples of one GPU's update in stage 1, with random weights in bfloat1
 - `text`, forward and backward passes of the language model: `padded` to the longest sample, `masked`, with a mask over
   all samples in a row as transformers makes it, and `packed`.
 
+Where the flash-attn package is installed, `flash-attn` is `packed` with its kernels in place of torch's.
+
 The configurations of a group take turns; ratios are to its first, round by round. `device_s` is the part of a pass in
 which kernels run; `peak_memory_gib` is beside weights and gradients. `difference` is how far outputs lie from the
 first's, the largest in shares of the largest output.
@@ -19,6 +21,7 @@ import argparse
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +41,34 @@ from benchmarks.sft_throughput import (
     recipe,
     seconds_of,
 )
-from qwen3vl_rl.engine.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packing, register
+
+KERNELS = {"packed": NAME} | ({"flash-attn": "flash_attn_package"} if find_spec("flash_attn") else {})
+
+
+def flash_attn_package(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: torch.Tensor | int,
+    longest: int | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """As `packed_attention`, whose shapes it takes, by the kernels of the package."""
+    from flash_attn import flash_attn_varlen_func
+
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+    longest = longest or int(max_length_q)
+    lengths = cu_seq_lens_q, cu_seq_lens_q, longest, longest
+    out = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scaling, causal=module.is_causal)
+    return out.unsqueeze(0), None
+
+
+register("flash_attn_package", flash_attn_package)
 
 
 class Passes:
@@ -55,23 +85,24 @@ class Passes:
 def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
     inputs = stack_images(batch)
     pixels, grid = inputs["pixel_values"].to(model.device, model.dtype), inputs["image_grid_thw"]
-    packed = deepcopy(model)
-    pack_images(packed)
+    packed = {configuration: deepcopy(model) for configuration in KERNELS}
+    for configuration, copy in packed.items():
+        pack_images(copy, KERNELS[configuration])
 
     @torch.no_grad()
     def step(visual: torch.nn.Module, grid_thw: torch.Tensor) -> torch.Tensor:
         return visual(pixels, grid_thw=grid_thw).pooler_output
 
     # Where the grid is read: transformers takes it on the device, our engine keeps it on the host.
-    return {
-        "one by one": partial(step, model.model.visual, grid.to(model.device)),
-        "packed": partial(step, packed.model.visual, grid),
-    }
+    one_by_one = {"one by one": partial(step, model.model.visual, grid.to(model.device))}
+    return one_by_one | {name: partial(step, copy.model.visual, grid) for name, copy in packed.items()}
 
 
 def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
-    device, plain, packed = model.device, model.model.language_model, deepcopy(model)
-    pack_text(packed)
+    device, plain, packed = model.device, model.model.language_model, {}
+    for configuration, kernels in KERNELS.items():
+        packed[configuration] = deepcopy(model)
+        pack_text(packed[configuration], kernels)
     names = ("input_ids", "position_ids", "attention_mask")
     row, rows = ({k: v for k, v in collate(batch).items() if k in names} for collate in (flatten, pad))
     places = rows["attention_mask"].flatten().nonzero().squeeze(1).to(device)
@@ -87,11 +118,9 @@ def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> di
     def moved(inputs: dict) -> dict:
         return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
-    return {
-        "padded": partial(step, plain, moved(rows), places),
-        "masked": partial(step, plain, moved(row)),
-        "packed": partial(step, packed.model.language_model, moved(row | packing(ends))),
-    }
+    usual = {"padded": partial(step, plain, moved(rows), places), "masked": partial(step, plain, moved(row))}
+    inputs = moved(row | packing(ends))
+    return usual | {name: partial(step, copy.model.language_model, inputs) for name, copy in packed.items()}
 
 
 def differences(passes: dict[str, Callable[[], torch.Tensor]]) -> list[float]:

@@ -104,9 +104,9 @@ def register(name: str, function) -> None:
 register(NAME, packed_attention)
 
 
-def pack_images(model: Qwen3VLForConditionalGeneration) -> None:
-    """Make the vision tower of a loaded model attend over whole batches."""
-    _choose(model.model.visual, NAME)
+def pack_images(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
+    """Make the vision tower of a loaded model attend over whole batches, with the attention function of that `name`."""
+    _choose(model.model.visual, name)
     model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
 
 
