@@ -1,5 +1,8 @@
 """The engine's own arithmetic. What it trains is tested on saved weights, in tests/test_pipeline.py."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +16,8 @@ from verl.workers.config import FSDPEngineConfig
 from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.engine import fsdp
 from qwen3vl_rl.engine.fsdp import Qwen3VLEngine, count_parameters, hold_as_used
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_log_says_what_trains():
@@ -107,3 +112,44 @@ def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():
     held = {name for name, parameter in parts.named_parameters() if parameter.dtype == torch.bfloat16}
     assert held == {"exact.weight", "exact.bias"}
     assert all(torch.equal(parameter.float(), before[name]) for name, parameter in parts.named_parameters())
+
+
+# Stage 2 as on several GPUs, with weights gathered in 16 bits. Prints the precision in which the first block of the
+# vision tower gets the angles of its rotation, in the forward pass and where the backward pass repeats it.
+IN_UNITS = """
+import sys
+from qwen3vl_rl.engine import cpu
+cpu.activate()
+import torch, torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from verl.utils.fsdp_utils import apply_fsdp2
+from examples.starter.build import build_config, build_model, build_tokenizer
+from qwen3vl_rl.plan import compose_recipe
+
+folder, role, *overrides = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=0, world_size=1)
+model = build_model(build_config(build_tokenizer(), {}), seed=0)
+model.train()
+model.gradient_checkpointing_enable({"use_reentrant": False})
+policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+config = compose_recipe(overrides).actor_rollout_ref[role].fsdp_config
+apply_fsdp2(model, {"mp_policy": policy, "reshard_after_forward": True}, config)
+
+def say(_, args, kwargs):
+    print(kwargs["position_embeddings"][0].dtype)
+
+model.model.visual.blocks[0].attn.register_forward_pre_hook(say, with_kwargs=True)
+ids = torch.tensor([[model.config.image_token_id] * 20 + [7] * 4])
+image = {"pixel_values": torch.randn(80, 3 * 2 * 16 * 16), "image_grid_thw": torch.tensor([(1, 8, 10)])}
+types = (ids == model.config.image_token_id).long()
+model(input_ids=ids, mm_token_type_ids=types, **image).logits.float().square().mean().backward()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize(("role", "size"), [("actor", "2b"), ("actor", "8b"), ("ref", "8b")])
+def test_angles_of_images_keep_their_precision(role, size, tmp_path):
+    command = [sys.executable, "-c", IN_UNITS, str(tmp_path), role, f"size={size}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["torch.float32", "torch.float32"]

@@ -100,9 +100,8 @@ def test_without_kl_there_is_no_reference(train, rl_command, tmp_path):
 
 AT_ONCE = [
     "actor_rollout_ref.actor.fsdp_config.reshard_after_forward=false",
-    *(f"+actor_rollout_ref.{role}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
-      for role in ("actor", "ref")),
-]  # fmt: skip
+    "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
+]
 
 
 @pytest.mark.parametrize("gathered", [[], AT_ONCE], ids=["by layer", "at once"])
