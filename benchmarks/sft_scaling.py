@@ -4,8 +4,7 @@
 
 Every run trains the same batches of `--samples` samples, on Qwen3-VL shapes with random weights and images of COCO's
 sizes, with the recipe of `sft/config`; so losses can be compared step by step. One GPU holds plain parameters, several
-shard them (FSDP2), or hold them, too, with `--set model.override_config.unsharded=true`. The first `UNTIMED` steps,
-which compile, are not counted. Ratios are to the first number of GPUs.
+shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs.
 """
 
 import argparse

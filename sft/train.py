@@ -83,7 +83,8 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
-    preflight.check_one_gpu(config, "model.override_config.alone")
+    for word in ("unsharded", "alone"):
+        preflight.check_one_gpu(config, f"model.override_config.{word}")
     if trainer.test_freq != -1 and not data.val_files:
         raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
     if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:

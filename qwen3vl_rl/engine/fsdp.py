@@ -8,10 +8,8 @@ Of `model.override_config` the engine reads these words:
 - `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
-- `unsharded`: a GPU holds all parameters instead of a shard; several (stage 1) average their gradients (see
-  `replicas.py`). Same precision: what trains has 32 bits, and computes in bfloat16; only of a `model_dtype` of 16 bits
-  shards sum gradients in 32, these do not. An offloaded reference stays with FSDP, which fetches it layer by layer;
-  verl's other way does not.
+- `unsharded`: one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and computes
+  in bfloat16. An offloaded reference stays with FSDP, which fetches it layer by layer; verl's other way does not.
 - `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
@@ -21,7 +19,6 @@ A reference policy stays on its device unless `param_offload` is set, and always
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
 """
 
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -44,7 +41,6 @@ from verl.workers.rollout import base as rollouts
 from qwen3vl_rl.engine.compiled import compile_blocks
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.engine.placed_images import image_places, place_images
-from qwen3vl_rl.engine.replicas import Replicas, SharedCheckpoints
 from qwen3vl_rl.engine.rollout_images import restore_patches
 from qwen3vl_rl.engine.shared_images import drop_copies, group_size
 from qwen3vl_rl.engine.token_scores import score_tokens
@@ -73,24 +69,13 @@ rollouts._ROLLOUT_REGISTRY["vllm", "async"] = "qwen3vl_rl.engine.vllm_worker.Own
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
 class Qwen3VLEngine(FSDPEngineWithLMHead):
-    _loss_tokens_only, _replicas = False, None
-
-    def initialize(self):
-        super().initialize()
-        if self._replicas:
-            self.checkpoint_manager = SharedCheckpoints(
-                model=self.module,
-                optimizer=self.optimizer,
-                lr_scheduler=self.lr_scheduler,
-                processing_class=self.model_config.get_processor(),
-                checkpoint_config=self.checkpoint_config,
-                trust_remote_code=self.model_config.trust_remote_code,
-            )
+    _loss_tokens_only = False
 
     def _build_module(self):
         words = self.model_config.override_config
-        if words.get("alone") and torch.distributed.get_world_size() > 1:
-            raise ValueError("model.override_config.alone: expected one GPU")
+        for word in ("unsharded", "alone"):
+            if words.get(word) and torch.distributed.get_world_size() > 1:
+                raise ValueError(f"model.override_config.{word}: expected one GPU")
         module = super()._build_module()
         self._loss_tokens_only = words.get("loss_tokens_only", False)
         if self._loss_tokens_only and not self.use_remove_padding:
@@ -126,23 +111,13 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             self.engine_config = config
 
     def _place(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Plain parameters under autocast. FSDP costs one GPU a third of the host's time in hooks, copies and
-        distributed tensors, and on small batches the host is what limits."""
+        """Plain parameters under autocast, for a rank that has nobody to share them with. FSDP costs it a third of the
+        host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
         precision = self.engine_config.mixed_precision or {}
         self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
-        on_meta = next(module.parameters()).is_meta  # where rank 0 has the weights
-        module = module.to_empty(device=get_device_id()) if on_meta else module.to(get_device_id())
-        if torch.distributed.get_world_size() > 1:
-            self._replicas = Replicas(module)
         if not self._is_lora:  # whose adapters are folded into weights of the precision that they were saved in
             hold_as_used(module, self._autocast_dtype)
-        return module
-
-    @contextmanager
-    def _gradient_sync_context(self, *, is_last_micro_batch: bool):
-        averaging = self._replicas.averaging() if self._replicas and is_last_micro_batch else nullcontext()
-        with super()._gradient_sync_context(is_last_micro_batch=is_last_micro_batch), averaging:
-            yield
+        return module.to(get_device_id())
 
     def get_data_parallel_group(self):
         """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""

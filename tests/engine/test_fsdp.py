@@ -34,11 +34,12 @@ def test_the_log_says_what_trains():
     assert abs(total - sum(p.numel() for p in model.parameters()) / 1e6) < 0.2
 
 
-def test_a_word_for_one_gpu_is_refused_on_two(monkeypatch):
+@pytest.mark.parametrize("word", ["unsharded", "alone"])
+def test_words_for_one_gpu_are_refused_on_two(monkeypatch, word):
     engine = object.__new__(Qwen3VLEngine)
-    engine.model_config = SimpleNamespace(override_config={"alone": True})
+    engine.model_config = SimpleNamespace(override_config={word: True})
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"model\.override_config\.alone: expected one GPU"):
+    with pytest.raises(ValueError, match=f"model.override_config.{word}: expected one GPU"):
         engine._build_module()
 
 

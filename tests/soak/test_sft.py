@@ -53,29 +53,6 @@ def test_a_run_killed_within_and_at_the_end_of_an_epoch_equals_an_uninterrupted_
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.timeout(900)
-def test_replicas_go_on_from_the_one_checkpoint_that_they_write(train, sft_command, sft_run, starter, tmp_path):
-    replicas = ["trainer.n_gpus_per_node=2", "model.override_config.unsharded=true"]
-    command = sft_command(tmp_path, *replicas, f"trainer.save_freq={STEPS_PER_EPOCH // 2}")
-    killed_at(command, tmp_path, STEPS_PER_EPOCH // 2)
-    train(command, 300)
-    whole, killed = read_metrics(sft_run), read_metrics(tmp_path)
-    assert sorted(whole) == sorted(killed)
-    for step, metrics in whole.items():
-        for name in ("train/loss", "train/grad_norm"):
-            assert killed[step][name] == pytest.approx(metrics[name], rel=1e-4), (step, name)
-    last = f"global_step_{STEPS_PER_EPOCH}"
-    assert {path.name for path in (tmp_path / last).glob("*_rank_*")} == {
-        f"{part}_world_size_1_rank_0.pt" for part in ("model", "optim", "extra_state")
-    }
-    export(tmp_path, tmp_path / "hf")
-    folders = starter, sft_run / last / "huggingface", tmp_path / "hf"
-    start, goal, found = (load_file(folder / "model.safetensors") for folder in folders)
-    assert found.keys() == goal.keys()
-    for name, weight in goal.items():  # of each other's rounding, AdamW may make a whole step in single numbers
-        assert (found[name] - weight).norm() <= 1e-3 * (weight - start[name]).norm(), name
-
-
 @pytest.mark.timeout(600)
 def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_path):
     train(sft_command(tmp_path, "trainer.total_epochs=1"), 300)
