@@ -43,8 +43,15 @@ def ratio(row: dict, group: Sequence[dict]) -> str:
     return ", ".join(found) or ("1" if row is group[0] and len(group) > 1 else "")
 
 
+def device(result: dict) -> str:
+    """`H100` of `2 x NVIDIA H100 80GB HBM3`; `CPU` of what is no GPU."""
+    found = re.search(r"NVIDIA (\w+)", result["device"])
+    return found[1] if found else "CPU"
+
+
 def sft(results: Results) -> str:
     head = (
+        "device",
         "shape",
         "state",
         "tokens an update",
@@ -61,9 +68,9 @@ def sft(results: Results) -> str:
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
     for group, row in ((some, row) for some in result["groups"] for row in some):
-        what = [result["size"], result["state"], round(result["per_update"]["tokens"]), row["name"]]
+        what = [device(result), result["size"], result["state"], round(result["per_update"]["tokens"]), row["name"]]
         if "step_s" not in row:
-            yield [*what, f"failed: {row['error']}", *[""] * 5]
+            yield [*what, f"failed: {row['error'].partition(': ')[0]}", *[""] * 5]
             continue
         what.append(f"{row['device_s'] / row['step_s']['median']:.0%}")
         speed = f"{row['samples_per_s']:.1f}", f"{row['tokens_per_s']:.0f}"
@@ -72,6 +79,7 @@ def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
 
 def sft_scaling(results: Results) -> str:
     head = (
+        "device",
         "shape",
         "samples an update",
         "GPUs",
@@ -88,7 +96,7 @@ def sft_scaling(results: Results) -> str:
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
     for run in result["runs"]:
         whole = run["gpus"] == 1 or "model.override_config.unsharded=true" in run.get("set", result["set"])
-        what = result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
+        what = device(result), result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
         differ = f"{run['loss_difference_max']:.2%} at most" if "loss_difference_max" in run else ""
@@ -97,6 +105,7 @@ def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
 
 def attention(results: Results) -> str:
     head = (
+        "device",
         "shape",
         "tokens",
         "passes",
@@ -113,21 +122,24 @@ def attention(results: Results) -> str:
 def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
     kinds = {"images": "vision tower, forward", "text": "language model, forward and backward"}
     for kind, row in ((some, row) for some in kinds for row in result[some]):
-        what = result["size"], result["tokens"], kinds[kind], row["name"]
+        what = device(result), result["size"], result["tokens"], kinds[kind], row["name"]
         if "step_s" not in row:
-            yield [*what, f"failed: {row['error']}", *[""] * 4]
+            yield [*what, f"failed: {row['error'].partition(': ')[0]}", *[""] * 4]
             continue
         times = f"{1000 * row['step_s']['median']:.1f}", f"{1000 * row['device_s']:.1f}", row["peak_memory_gib"]
         yield [*what, *times, ratio(row, result[kind]), f"{row['difference']:.1%}" if row["difference"] else ""]
 
 
 def latency(results: Results) -> str:
-    rows = [[result["size"], _engine(result), result["prompt_tokens"], *_latencies(result)] for _, result in results]
-    rows += [
-        [PAPER[0], "", "", *[""] * 3, "737 (at 101 tokens)", "", ""],
-        [PAPER[1], "", "", *[""] * 3, "4,320 (length not known)", "", ""],
+    rows = [
+        [device(result), result["size"], _engine(result), result["prompt_tokens"], *_latencies(result)]
+        for _, result in results
     ]
-    return table(["model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], iter(rows))
+    rows += [
+        ["", PAPER[0], "", "", *[""] * 3, "737 (at 101 tokens)", "", ""],
+        ["", PAPER[1], "", "", *[""] * 3, "4,320 (length not known)", "", ""],
+    ]
+    return table(["device", "model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], iter(rows))
 
 
 def _engine(result: dict) -> str:
@@ -143,6 +155,7 @@ def _latencies(result: dict) -> list[str]:
 
 def throughput(results: Results) -> str:
     head = (
+        "device",
         "model",
         "engine",
         "requests in flight",
@@ -159,7 +172,15 @@ def _throughput_rows(result: dict) -> Iterator[Sequence[object]]:
     for row in result["throughput"]:
         rates = f"{row['requests_per_s']:.1f}", f"{row['answer_tokens_per_s']:.0f}"
         waits = f"{row['latency_s']['median']:.2f}", f"{row['latency_s']['p95']:.2f}"
-        yield [result["size"], _engine(result), row["concurrency"], row["answer_tokens"], *rates, *waits]
+        yield [
+            device(result),
+            result["size"],
+            _engine(result),
+            row["concurrency"],
+            row["answer_tokens"],
+            *rates,
+            *waits,
+        ]
 
 
 def grpo(results: Results) -> str:
@@ -176,7 +197,7 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
     )
     attention = [word.partition("attention_backend=")[2] for word in result["settings"]["set"]]
     engine = " ".join([engine, *filter(None, attention)])
-    run = f"{size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
+    run = f"{device(result)}, {size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
     asynchronous = any(word.endswith("_async") for word in result["settings"]["set"])
     run += ", asynchronous" if asynchronous else ""
     ran = [row for row in result["variants"] if "steps" in row]

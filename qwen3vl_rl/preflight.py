@@ -105,6 +105,7 @@ def check_words(config: DictConfig) -> None:
     if model.override_config.get("alone"):
         raise InputError(f"{name}.alone: it is for stage 1")
     check_one_gpu(config, f"{name}.unsharded")
+    check_liger(model, "actor_rollout_ref.model")
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
@@ -119,6 +120,12 @@ def check_one_gpu(config: DictConfig, word: str) -> None:
             f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, nnodes={trainer.nnodes}: expected one GPU with "
             f"{word}=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
         )
+
+
+def check_liger(model: DictConfig, key: str) -> None:
+    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `key`: of `model`."""
+    if model.use_liger and model.override_config.get("compile_blocks"):
+        raise InputError(f"{key}.use_liger=true: expected {key}.override_config.compile_blocks=false beside it")
 
 
 def check_trainer(config: DictConfig) -> None:

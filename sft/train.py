@@ -83,6 +83,7 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
+    preflight.check_liger(config.model, "model")
     for word in ("unsharded", "alone"):
         preflight.check_one_gpu(config, f"model.override_config.{word}")
     if trainer.test_freq != -1 and not data.val_files:

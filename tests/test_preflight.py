@@ -181,12 +181,17 @@ def test_an_engine_must_be_there_and_run_on_the_device(config, engine, device):
     [
         ({"alone": True}, {}, "alone: it is for stage 1"),
         ({"unsharded": True}, {}, r"n_gpus_per_node=2, nnodes=1: expected one GPU with .*\.unsharded=true"),
+        ({"compile_blocks": True}, {"use_liger": True}, r"model\.use_liger=true: expected .*compile_blocks=false"),
         ({"loss_tokens_only": True}, {"use_fused_kernels": True}, "loss_tokens_only=true: expected"),
         ({"loss_tokens_only": True}, {"use_remove_padding": False}, "loss_tokens_only=true: expected"),
     ],
 )
 def test_words_of_the_engine_go_with_verls_settings(config, words, settings, complaint):
-    config.actor_rollout_ref.model = {"use_fused_kernels": False, "use_remove_padding": True} | settings
+    config.actor_rollout_ref.model = {
+        "use_fused_kernels": False,
+        "use_remove_padding": True,
+        "use_liger": False,
+    } | settings
     config.actor_rollout_ref.model.override_config = words
     with pytest.raises(InputError, match=complaint):
         preflight.check_words(config)
