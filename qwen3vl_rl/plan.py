@@ -159,12 +159,14 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
     layers = shape.num_hidden_layers
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
-    block = shape.block_weights + shape.vocab_size * shape.hidden_size
-    held = shape.parameters if run.unsharded or run.gathered_at_once else 2 * block if run.gpus > 1 else block
+    embeddings = shape.vocab_size * shape.hidden_size
+    unit = max(2 * shape.block_weights, shape.vision_parameters)  # a layer beside the next, or the vision tower
+    sharded = 2 * embeddings + unit if run.gpus > 1 else embeddings + shape.block_weights
+    held = shape.parameters if run.unsharded or run.gathered_at_once else sharded
     parts = {
         "weights, gradients, Adam moments": 4 * run.weight_bytes,
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
-        "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered: one block beside another
+        "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered
         "activations": kept + in_a_layer,
         "logits": constants.logit_bytes * tokens * run.logit_share * shape.vocab_size,
         "reserved": constants.reserved_gib * GIB,
