@@ -43,8 +43,6 @@ from benchmarks.sft_throughput import (
 )
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packing, register
 
-KERNELS = {"packed": NAME} | ({"flash-attn": "flash_attn_package"} if find_spec("flash_attn") else {})
-
 
 def flash_attn_package(
     module: torch.nn.Module,
@@ -71,6 +69,12 @@ def flash_attn_package(
 register("flash_attn_package", flash_attn_package)
 
 
+def kernels(device: torch.device) -> dict[str, str]:
+    """Attention functions by configuration. The package has none for a CPU."""
+    package = {"flash-attn": "flash_attn_package"} if device.type == "cuda" and find_spec("flash_attn") else {}
+    return {"packed": NAME} | package
+
+
 class Passes:
     """One configuration, as `measure_group` times it. `step()`: one pass; its outputs, (tokens, hidden)."""
 
@@ -85,9 +89,10 @@ class Passes:
 def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
     inputs = stack_images(batch)
     pixels, grid = inputs["pixel_values"].to(model.device, model.dtype), inputs["image_grid_thw"]
-    packed = {configuration: deepcopy(model) for configuration in KERNELS}
-    for configuration, copy in packed.items():
-        pack_images(copy, KERNELS[configuration])
+    packed = {}
+    for configuration, name in kernels(model.device).items():
+        packed[configuration] = deepcopy(model)
+        pack_images(packed[configuration], name)
 
     @torch.no_grad()
     def step(visual: torch.nn.Module, grid_thw: torch.Tensor) -> torch.Tensor:
@@ -99,10 +104,11 @@ def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> d
 
 
 def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
-    device, plain, packed = model.device, model.model.language_model, {}
-    for configuration, kernels in KERNELS.items():
+    device, plain = model.device, model.model.language_model
+    packed = {}
+    for configuration, name in kernels(device).items():
         packed[configuration] = deepcopy(model)
-        pack_text(packed[configuration], kernels)
+        pack_text(packed[configuration], name)
     names = ("input_ids", "position_ids", "attention_mask")
     row, rows = ({k: v for k, v in collate(batch).items() if k in names} for collate in (flatten, pad))
     places = rows["attention_mask"].flatten().nonzero().squeeze(1).to(device)

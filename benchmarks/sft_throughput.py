@@ -10,7 +10,8 @@ A configuration is one of
   words joined by `+` several;
 - `trainer`, transformers' Trainer on flattened batches with flash-attn 2, as the release trained. Where that package is
   absent, the same kernels come from `torch.nn.attention.varlen`, called where and as often as transformers would;
-- `trainer:padded`, the same with padded batches and scaled-dot-product attention.
+- `trainer:padded`, the same with padded batches and scaled-dot-product attention;
+- `trainer:no-checkpointing`, the same without computing the forward pass twice, as `egm` does at 2B and 4B.
 
 All of them hold weights and AdamW state in 32 bits (`--bf16-state`: in 16, without which 8B does not fit one GPU),
 compute in bfloat16, freeze the vision encoder, and update on the recipe's share of one GPU: 16 samples (for 4B and 8B,
@@ -73,8 +74,8 @@ CHANGES = {
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
     # verl applies the next three to all models of the process: each in a group of its own, behind those without, and
-    # `liger`, which needs `pip install liger-kernel`, in a command of its own. The other two beside `sharded`, which
-    # hands them 16 bits; without shards they would compute in 32.
+    # `liger`, which needs `pip install liger-kernel` and beside it `no-compile`, in a command of its own. The other two
+    # beside `sharded`, which hands them 16 bits; without shards they would compute in 32.
     "liger": ["model.use_liger=true"],
     "triton-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=triton"],
     "chunked-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=torch"],
@@ -310,7 +311,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         kind, _, change = name.partition(":")
         if kind == "trainer":
             os.environ.pop("LOCAL_RANK", None)  # a trainer that sees it wraps its model for several GPUs
-            return Trainer(config, batches, change == "padded", MICRO_BATCH[args.size], args.bf16_state, device)
+            return Trainer(config, batches, change, MICRO_BATCH[args.size], args.bf16_state, device)
         # Port 0: any free one, as no other process has to find it.
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         changes = [override for word in filter(None, change.split("+")) for override in CHANGES[word]]

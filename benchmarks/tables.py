@@ -68,7 +68,8 @@ def sft(results: Results) -> str:
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
     for group, row in ((some, row) for some in result["groups"] for row in some):
-        what = [device(result), result["size"], result["state"], round(result["per_update"]["tokens"]), row["name"]]
+        name = row["name"] + (", flash-attn installed" if "flash_attn" in result else "")
+        what = [device(result), result["size"], result["state"], round(result["per_update"]["tokens"]), name]
         if "step_s" not in row:
             yield [*what, f"failed: {row['error'].partition(': ')[0]}", *[""] * 5]
             continue
@@ -90,7 +91,8 @@ def sft_scaling(results: Results) -> str:
         "speed",
         "losses differ by",
     )
-    return table(head, (line for _, result in results for line in _scaling_rows(result)))
+    rows = (line for _, result in results for line in _scaling_rows(result))
+    return table(head, iter(sorted(rows, key=lambda row: (row[0], row[2]))))
 
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:

@@ -11,6 +11,7 @@ not fit.
 
 import argparse
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -416,6 +417,9 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]
     if assumed:
         lines.append(f"assumed, not measured: {', '.join(assumed)}")
+    fitted = {name for source in sources.values() for name in re.findall(r"([a-z]+_\d+b)\w*\.json", source)}
+    if fitted:
+        lines.append(f"the others are fitted on results in benchmarks/: {'*, '.join(sorted(fitted))}*")
     return "\n".join(lines)
 
 

@@ -187,7 +187,9 @@ def check_engine(config: DictConfig) -> None:
     if config.trainer.device == "cpu" and engine != "vllm":
         raise InputError(f"engine={engine}: expected engine=vllm on hardware=cpu")
     if find_spec(engine) is None:
-        raise InputError(f"engine={engine}: {engine} is not installed; bash scripts/setup.sh {engine} does it")
+        here = [f"engine={name} is, or " for name in ("vllm", "sglang") if find_spec(name)]
+        how = f"remove .venv, which holds one engine, and run bash scripts/setup.sh {engine}"
+        raise InputError(f"engine={engine}: {engine} is not installed; {''.join(here)}{how}")
 
 
 def check_gpus(config: DictConfig) -> None:

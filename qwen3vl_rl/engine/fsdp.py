@@ -9,7 +9,7 @@ Of `model.override_config` the engine reads these words:
 - `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
   the others are 0, and nothing reads them. Needs `use_remove_padding`.
 - `unsharded`: one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and computes
-  in bfloat16. An offloaded reference stays with FSDP, which fetches it layer by layer; verl's other way does not.
+  in bfloat16. An offloaded reference stays with FSDP, which fetches it unit by unit; verl's other way does not.
 - `alone` (stage 1): one GPU asks nobody for losses and lengths.
 - `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
   They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
