@@ -44,23 +44,12 @@ from benchmarks.sft_throughput import (
 from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packing, register
 
 
-def flash_attn_package(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    scaling: float,
-    cu_seq_lens_q: torch.Tensor,
-    max_length_q: torch.Tensor | int,
-    longest: int | None = None,
-    **_: object,
-) -> tuple[torch.Tensor, None]:
-    """As `packed_attention`, whose shapes it takes, by the kernels of the package."""
+def flash_attn_package(module, query, key, value, attention_mask, scaling, cu_seq_lens_q, max_length_q, **options):
+    """What `packed_attention` computes, from the same arguments, by the kernels of the package."""
     from flash_attn import flash_attn_varlen_func
 
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-    longest = longest or int(max_length_q)
+    longest = options.get("longest") or int(max_length_q)
     lengths = cu_seq_lens_q, cu_seq_lens_q, longest, longest
     out = flash_attn_varlen_func(q, k, v, *lengths, softmax_scale=scaling, causal=module.is_causal)
     return out.unsqueeze(0), None
