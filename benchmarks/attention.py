@@ -58,10 +58,16 @@ def flash_attn_package(module, query, key, value, attention_mask, scaling, cu_se
 register("flash_attn_package", flash_attn_package)
 
 
-def kernels(device: torch.device) -> dict[str, str]:
-    """Attention functions by configuration. The package has none for a CPU."""
-    package = {"flash-attn": "flash_attn_package"} if device.type == "cuda" and find_spec("flash_attn") else {}
-    return {"packed": NAME} | package
+def packed_copies(
+    model: Qwen3VLForConditionalGeneration, pack: Callable[[Qwen3VLForConditionalGeneration, str], None]
+) -> dict[str, Qwen3VLForConditionalGeneration]:
+    """By configuration, a copy whose attention `pack` has replaced. The package has no kernels for a CPU."""
+    package = {"flash-attn": "flash_attn_package"} if model.device.type == "cuda" and find_spec("flash_attn") else {}
+    copies = {}
+    for configuration, function in ({"packed": NAME} | package).items():
+        copies[configuration] = deepcopy(model)
+        pack(copies[configuration], function)
+    return copies
 
 
 class Passes:
@@ -78,10 +84,7 @@ class Passes:
 def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
     inputs = stack_images(batch)
     pixels, grid = inputs["pixel_values"].to(model.device, model.dtype), inputs["image_grid_thw"]
-    packed = {}
-    for configuration, name in kernels(model.device).items():
-        packed[configuration] = deepcopy(model)
-        pack_images(packed[configuration], name)
+    packed = packed_copies(model, pack_images)
 
     @torch.no_grad()
     def step(visual: torch.nn.Module, grid_thw: torch.Tensor) -> torch.Tensor:
@@ -93,11 +96,7 @@ def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> d
 
 
 def text_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> dict[str, Callable[[], torch.Tensor]]:
-    device, plain = model.device, model.model.language_model
-    packed = {}
-    for configuration, name in kernels(device).items():
-        packed[configuration] = deepcopy(model)
-        pack_text(packed[configuration], name)
+    device, plain, packed = model.device, model.model.language_model, packed_copies(model, pack_text)
     names = ("input_ids", "position_ids", "attention_mask")
     row, rows = ({k: v for k, v in collate(batch).items() if k in names} for collate in (flatten, pad))
     places = rows["attention_mask"].flatten().nonzero().squeeze(1).to(device)

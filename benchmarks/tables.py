@@ -49,6 +49,11 @@ def device(result: dict) -> str:
     return found[1] if found else "CPU"
 
 
+def failed(row: dict) -> str:
+    """The kind of its error, which has many lines."""
+    return f"failed: {row['error'].partition(': ')[0]}"
+
+
 def sft(results: Results) -> str:
     head = (
         "device",
@@ -68,10 +73,10 @@ def sft(results: Results) -> str:
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
     for group, row in ((some, row) for some in result["groups"] for row in some):
-        name = row["name"] + (", flash-attn installed" if "flash_attn" in result else "")
+        name = row["name"] + (", flash-attn installed" if "flash-attn" in result["versions"] else "")
         what = [device(result), result["size"], result["state"], round(result["per_update"]["tokens"]), name]
         if "step_s" not in row:
-            yield [*what, f"failed: {row['error'].partition(': ')[0]}", *[""] * 5]
+            yield [*what, failed(row), *[""] * 5]
             continue
         what.append(f"{row['device_s'] / row['step_s']['median']:.0%}")
         speed = f"{row['samples_per_s']:.1f}", f"{row['tokens_per_s']:.0f}"
@@ -126,7 +131,7 @@ def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
     for kind, row in ((some, row) for some in kinds for row in result[some]):
         what = device(result), result["size"], result["tokens"], kinds[kind], row["name"]
         if "step_s" not in row:
-            yield [*what, f"failed: {row['error'].partition(': ')[0]}", *[""] * 4]
+            yield [*what, failed(row), *[""] * 4]
             continue
         times = f"{1000 * row['step_s']['median']:.1f}", f"{1000 * row['device_s']:.1f}", row["peak_memory_gib"]
         yield [*what, *times, ratio(row, result[kind]), f"{row['difference']:.1%}" if row["difference"] else ""]
