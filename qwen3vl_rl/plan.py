@@ -161,8 +161,9 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
     embeddings = shape.vocab_size * shape.hidden_size
-    unit = max(2 * shape.block_weights, shape.vision_parameters)  # a layer beside the next, or the vision tower
-    sharded = 2 * embeddings + unit if run.gpus > 1 else embeddings + shape.block_weights
+    # The embeddings and the vision tower, and a layer beside the next; or what autocast keeps.
+    gathered = 2 * embeddings + shape.vision_parameters + 2 * shape.block_weights
+    sharded = gathered if run.gpus > 1 else embeddings + shape.block_weights
     held = shape.parameters if run.unsharded or run.gathered_at_once else sharded
     parts = {
         "weights, gradients, Adam moments": 4 * run.weight_bytes,

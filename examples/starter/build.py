@@ -157,7 +157,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, changes: dict[str, object])
     ids |= {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>") for name in ("image", "video")}
     config["text_config"] |= {
         "vocab_size": len(tokenizer),
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config["tie_word_embeddings"],
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "dtype": "float32",

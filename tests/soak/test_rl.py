@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.starter.build import build_checkpoint
 from qwen3vl_rl.engine.checkpoints import latest_step
 from qwen3vl_rl.engine.launch import read_metrics
 
@@ -98,6 +99,7 @@ def test_without_kl_there_is_no_reference(train, rl_command, tmp_path):
         assert "actor/kl_loss" not in step and "timing_s/ref" not in step
 
 
+TWO_RANKS = ["trainer.n_gpus_per_node=2", "ray_kwargs.ray_init.num_gpus=2", "trainer.total_training_steps=2"]
 AT_ONCE = [
     "actor_rollout_ref.actor.fsdp_config.reshard_after_forward=false",
     "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]",
@@ -106,13 +108,22 @@ AT_ONCE = [
 
 @pytest.mark.parametrize("gathered", [[], AT_ONCE], ids=["by layer", "at once"])
 def test_two_ranks_share_the_work(gathered, train, rl_command, lengths, tmp_path):
-    ranks = ["trainer.n_gpus_per_node=2", "ray_kwargs.ray_init.num_gpus=2", "trainer.total_training_steps=2"]
-    train(rl_command(tmp_path, *ranks, *gathered, *lengths), TIMEOUT_S)
+    train(rl_command(tmp_path, *TWO_RANKS, *gathered, *lengths), TIMEOUT_S)
     metrics = read_metrics(tmp_path)
     assert list(metrics) == [1, 2]
     assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3  # both were synced
     shards = {path.name for path in (tmp_path / "global_step_2" / "actor").glob("model_*")}
     assert shards == {"model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"}
+
+
+def test_two_ranks_train_untied_embeddings(train, rl_command, lengths, tmp_path):
+    """Those of 8B, which verl makes units of their own, the vision tower's among them."""
+    build_checkpoint(tmp_path / "untied", changes={"tie_word_embeddings": False})
+    model = [f"actor_rollout_ref.model.path={tmp_path}/untied", "actor_rollout_ref.ref.fsdp_config.param_offload=true"]
+    train(rl_command(tmp_path, *model, *TWO_RANKS, *lengths), TIMEOUT_S)
+    metrics = read_metrics(tmp_path)
+    assert list(metrics) == [1, 2]
+    assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3
 
 
 def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, lengths, tmp_path):
