@@ -2,8 +2,9 @@
 
     python -m benchmarks.fit_plan FILE... [--out qwen3vl_rl/plan_constants.yaml]
 
-Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, all from GPUs of one kind. A constant is the median of
-what each measurement gives for it; one that no measurement gives stays as it is. With `--out` they are written.
+Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, each of any GPU that the planner knows: constants are
+shares of its data sheet. A constant is the median of what each measurement gives for it, by width of the model where
+the planner has it so; one that no measurement gives stays as it is. With `--out` they are written.
 """
 
 import argparse
@@ -32,27 +33,32 @@ class Measured:
     file: str
     variant: str
     engine: str
+    gpu: plan.Gpu
     run: plan.Run
     step_s: float
     phases_s: dict[str, float]
     actor_peak_gib: float  # that torch had allocated
     gpu_peak_gib: float  # in use, as nvidia-smi counts
 
+    @property
+    def width(self) -> int:
+        return self.run.shape.hidden_size
 
-def read_gpu(paths: Sequence[Path]) -> plan.Gpu:
-    """The one that all were measured on. Raises InputError where there are several, or one that the planner lacks."""
-    devices = {path: json.loads(path.read_text())["device"] for path in paths}
-    kinds = {path: next((kind for kind in plan.GPUS if kind.upper() in name), None) for path, name in devices.items()}
-    first = kinds[paths[0]]
-    if wrong := [path for path in paths if kinds[path] != first or not first]:
-        expected = f"a device like {first}" if first else f"one of {', '.join(plan.GPUS)}"
-        raise InputError(f'{wrong[0]}: "device": expected {expected}, got {devices[wrong[0]]}')
-    return plan.GPUS[first]
+
+Found = Iterator[tuple[str, float | dict[int, float]]]  # a constant, and what one measurement gives for it
+
+
+def read_gpu(path: Path, device: str) -> plan.Gpu:
+    """The one that a result of this `device` was measured on. Raises InputError for one that the planner lacks."""
+    for kind, gpu in plan.GPUS.items():
+        if kind.upper() in device:
+            return gpu
+    raise InputError(f'{path}: "device": expected one of {", ".join(plan.GPUS)}, got {device}')
 
 
 def read_steps(path: Path) -> Iterator[Measured]:
     result = json.loads(path.read_text())
-    settings = argparse.Namespace(**result["settings"])
+    settings, gpu = argparse.Namespace(**result["settings"]), read_gpu(path, result["device"])
     for found in result["variants"]:
         if "steps" not in found:
             continue
@@ -70,6 +76,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
             path.name,
             found["variant"],
             settings.engine,
+            gpu,
             replace(run, prompt_text_tokens=text),
             found["step_s"]["median"],
             phases,
@@ -78,19 +85,49 @@ def read_steps(path: Path) -> Iterator[Measured]:
         )
 
 
-def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """(constant, what one measurement gives for it)."""
+def fit_offload(steps: Sequence[Measured], _: plan.Constants) -> Found:
+    """The pass of the old policy is the reference's, but that the actor's weights come from the host before it, and go
+    back. The reference's come beside its computing, which is taken to be what is waited for."""
+    for step in steps:
+        if step.run.param_offload and step.run.old_log_probs and step.run.reference:
+            moving = step.phases_s["old_log_prob"] - step.phases_s["ref"]
+            if moving > 0:  # else the two passes differ by more
+                yield "host_bytes_per_s", 2 * step.run.weight_bytes / moving
+
+
+def fit_utilisation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+    """Of passes that are not compiled, without the time that moving weights takes."""
+    for step in (step for step in steps if not step.run.compiled):
+        run, phases = step.run, step.phases_s
+        work = run.forward_flops / (run.gpus * step.gpu.flops)
+        loading = plan.offload_s(run, constants, params=run.param_offload)
+        if not run.ref_offload and run.reference:
+            yield "forward_utilisation", {step.width: work / phases["ref"]}
+        if run.old_log_probs:
+            yield "forward_utilisation", {step.width: work / (phases["old_log_prob"] - loading)}
+        moving = plan.offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
+        passes = 4 if run.checkpointing else 3
+        yield "update_utilisation", {step.width: passes * work / (phases["update_actor"] - moving)}
+
+
+def fit_compiled(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+    """How many times faster than foretold without compiled blocks the passes are that have them."""
+    plain = replace(constants, compiled_speed={0: 1.0})
+    for step in (step for step in steps if step.run.compiled):
+        if not step.run.ref_offload:
+            yield "compiled_speed", {step.width: plan.pass_s(step.run, step.gpu, plain) / step.phases_s["ref"]}
+        yield "compiled_speed", {step.width: plan.update_s(step.run, step.gpu, plain) / step.phases_s["update_actor"]}
+
+
+def fit_steps(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+    """What neither work nor moving weights explain, and what logits take of the memory."""
     for step in steps:
         run, phases = step.run, step.phases_s
         known = [phases[name] for name in phases if name not in ("reward", "adv")]
         yield "fixed_step_s", max(0.0, step.step_s - sum(known))  # phases may overlap
         if run.compiled:
             continue
-        if not run.ref_offload and "ref" in phases:
-            yield "forward_utilisation", run.forward_flops / (gpu.flops * phases["ref"])
         if not (run.param_offload or run.optimizer_offload):
-            passes = 4 if run.checkpointing else 3
-            yield "update_utilisation", passes * run.forward_flops / (gpu.flops * phases["update_actor"])
             yield "sync_bytes_per_s", BF16_BYTES * run.shape.parameters / phases["update_weights"]
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
         counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
@@ -98,44 +135,27 @@ def fit_steps(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constant
         yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size)
 
 
-def fit_reserved(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+def fit_reserved(steps: Sequence[Measured], constants: plan.Constants) -> Found:
     """What a GPU holds at its worst, beside what can be counted: the most of all, as no run should end there."""
     counted, found = replace(constants, reserved_gib=0), [0.0]
     for step in steps:
-        parts = plan.update_memory_gib(step.run, counted), plan.rollout_memory_gib(step.run, gpu, counted)
+        parts = plan.update_memory_gib(step.run, counted), plan.rollout_memory_gib(step.run, step.gpu, counted)
         found.append(step.gpu_peak_gib - max(sum(part.values()) for part in parts))
     yield "reserved_gib", max(found)
 
 
-def fit_compiled(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """How many times faster than foretold without compiled blocks the passes are that have them."""
-    plain = replace(constants, compiled_speed=1.0)
-    for step in (step for step in steps if step.run.compiled):
-        yield "compiled_speed", plan.pass_s(step.run, gpu, plain) / step.phases_s["ref"]
-        yield "compiled_speed", plan.update_s(step.run, gpu, plain) / step.phases_s["update_actor"]
-
-
-def fit_offload(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
-    """What of an update is not computing, where weights and moments come from the host and go back there."""
-    for step in steps:
-        if step.run.param_offload and step.run.optimizer_offload:
-            moving = step.phases_s["update_actor"] - plan.update_s(
-                step.run, gpu, replace(constants, host_bytes_per_s=math.inf)
-            )
-            if moving > 0:  # else the computing is foretold too long to tell
-                yield "host_bytes_per_s", 6 * step.run.weight_bytes / moving
-
-
-def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, float]]:
+def fit_decoding(paths: Sequence[Path]) -> Found:
     """From latencies of single requests: a token costs a step and the reading of all weights. Takes two sizes."""
     points = []
-    for result in (json.loads(path.read_text()) for path in paths):
+    for path in paths:
+        result = json.loads(path.read_text())
         if len(result["latency"]) < 3:  # cut short
             continue
         tokens, seconds = zip(
             *((row["answer_tokens"], row["latency_s"]["median"]) for row in result["latency"]), strict=True
         )
-        read = BF16_BYTES * PUBLISHED[result["size"]].language_parameters / gpu.memory_bytes_per_s
+        read = BF16_BYTES * PUBLISHED[result["size"]].language_parameters
+        read /= read_gpu(path, result["device"]).memory_bytes_per_s
         points.append((read, np.polyfit(tokens, seconds, 1)[0]))
     if len({read for read, _ in points}) > 1:
         slope, step_s = np.polyfit(*zip(*points, strict=True), 1)
@@ -143,7 +163,7 @@ def fit_decoding(paths: Sequence[Path], gpu: plan.Gpu) -> Iterator[tuple[str, fl
         yield "decode_step_s", max(step_s, 0.0)
 
 
-def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Constants) -> Iterator[tuple[str, float]]:
+def fit_generation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
     """What an answer costs an engine and its node, and what each sequence of a batch adds to a token's time, given all
     else. Takes two lengths of answers and two numbers of GPUs."""
     runs = [step.run for step in steps]
@@ -153,11 +173,26 @@ def fit_generation(steps: Sequence[Measured], gpu: plan.Gpu, constants: plan.Con
     without = replace(constants, **dict.fromkeys(names, 0.0))
     engine, node = plan.engine_samples, plan.node_samples
     shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
-    rest = [step.phases_s["gen"] - plan.generation_s(step.run, gpu, without) for step in steps]
+    rest = [step.phases_s["gen"] - plan.generation_s(step.run, step.gpu, without) for step in steps]
     found = np.zeros(len(names))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
     found[kept] = np.linalg.lstsq(shares[:, kept], rest)[0]
     yield from zip(names, map(float, found), strict=True)
+
+
+def middle(values: Sequence[float | dict[int, float]]) -> float | dict[int, float]:
+    """The median, of each width by itself where there are widths."""
+    if not isinstance(values[0], dict):
+        return float(statistics.median(values))
+    widths = sorted({width for value in values for width in value})
+    return {width: middle([value[width] for value in values if width in value]) for width in widths}
+
+
+def rounded(value: float | dict[int, float]) -> float | dict[int, float]:
+    """To four digits, to print."""
+    if isinstance(value, dict):
+        return {width: rounded(number) for width, number in value.items()}
+    return float(f"{value:.4g}")
 
 
 def main() -> None:
@@ -165,32 +200,31 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    gpu, (constants, sources) = read_gpu(args.results), plan.read_constants()
+    constants, sources = plan.read_constants()
     serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
     training = [path for path in args.results if path not in serving]
     steps = [step for path in training for step in read_steps(path)]
     alone = [step for step in steps if step.run.gpus == 1]  # where nothing is communicated
     with_vllm = [step for step in steps if step.engine == "vllm"]
     for fit, files in (
-        (lambda c: fit_steps(alone, gpu, c), {step.file for step in alone}),
-        (lambda c: fit_reserved(steps, gpu, c), {step.file for step in steps}),
-        (lambda c: fit_compiled(alone, gpu, c), {step.file for step in alone if step.run.compiled}),
-        (lambda c: fit_offload(alone, gpu, c), {step.file for step in alone if step.run.param_offload}),
-        (lambda _: fit_decoding(serving, gpu), {path.name for path in serving}),
-        (lambda c: fit_generation(with_vllm, gpu, c), {step.file for step in with_vllm}),
+        (lambda c: fit_offload(steps, c), {step.file for step in steps if step.run.param_offload}),
+        (lambda c: fit_utilisation(steps, c), {step.file for step in steps if not step.run.compiled}),
+        (lambda c: fit_compiled(steps, c), {step.file for step in steps if step.run.compiled}),
+        (lambda c: fit_steps(alone, c), {step.file for step in alone}),
+        (lambda c: fit_reserved(steps, c), {step.file for step in steps}),
+        (lambda _: fit_decoding(serving), {path.name for path in serving}),
+        (lambda c: fit_generation(with_vllm, c), {step.file for step in with_vllm}),
     ):
         source = f"measured: {', '.join(sorted(files))}"
         found = defaultdict(list)
         for name, value in fit(constants):
             found[name].append(value)
-        constants = replace(constants, **{name: float(statistics.median(values)) for name, values in found.items()})
+        constants = replace(constants, **{name: middle(values) for name, values in found.items()})
         sources |= dict.fromkeys(found, source)
         for name, values in found.items():
-            print(
-                f"{name}: {statistics.median(values):.4g}, from {', '.join(f'{value:.4g}' for value in sorted(values))}"
-            )
+            print(f"{name}: {rounded(middle(values))}, from {', '.join(map(str, map(rounded, values)))}")
     for step in steps:
-        foretold = plan.step_seconds(step.run, gpu, constants)
+        foretold = plan.step_seconds(step.run, step.gpu, constants)
         print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, foretold {sum(foretold.values()):.1f}")
         for name, seconds in foretold.items():
             print(f"  {name}: {step.phases_s.get(name, float('nan')):.2f}, foretold {seconds:.2f}")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -123,9 +124,10 @@ class Run:
 class Constants:
     """How much of the data sheet is reached, and what counting does not give. `plan_constants.yaml` has the values."""
 
-    update_utilisation: float  # of dense bfloat16 operations, recomputation counted
-    forward_utilisation: float
-    compiled_speed: float  # times as many of them with compiled blocks, in both
+    # By hidden width: `at_width` reads between the widths that were measured.
+    update_utilisation: Mapping[int, float]  # of dense bfloat16 operations, recomputation counted
+    forward_utilisation: Mapping[int, float]
+    compiled_speed: Mapping[int, float]  # times as many of them with compiled blocks, in both
     decode_bandwidth_share: float  # of the memory's bytes a second, while weights and cache are read
     decode_step_s: float  # per token, beside reading: launches, sampling, scheduling
     sequence_step_s: float  # per token and sequence in a batch
@@ -258,14 +260,15 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
 
 def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
-    rate = gpu.flops * constants.forward_utilisation * compiled_factor(run, constants)
+    rate = forward_rate(run, gpu, constants) * compiled_factor(run, constants)
     return max(run.forward_flops / (run.gpus * rate), communication_s(run, constants, copies=1))
 
 
 def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
     passes = 4 if run.checkpointing else 3
-    rate = gpu.flops * constants.update_utilisation * compiled_factor(run, constants)
+    utilisation = at_width(constants.update_utilisation, run.shape.hidden_size)
+    rate = gpu.flops * utilisation * compiled_factor(run, constants)
     compute = passes * run.forward_flops / (run.gpus * rate)
     # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
     moved = communication_s(run, constants, copies=4)
@@ -274,7 +277,18 @@ def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
 
 def compiled_factor(run: Run, constants: Constants) -> float:
     """By which a GPU computes faster in the blocks of this run."""
-    return constants.compiled_speed if run.compiled else 1.0
+    return at_width(constants.compiled_speed, run.shape.hidden_size) if run.compiled else 1.0
+
+
+def forward_rate(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Operations a second of a forward pass that is not compiled."""
+    return gpu.flops * at_width(constants.forward_utilisation, run.shape.hidden_size)
+
+
+def at_width(values: Mapping[int, float], width: int) -> float:
+    """On straight lines between the widths that have a value; beyond them, that of the nearest."""
+    widths = sorted(values)
+    return float(np.interp(width, widths, [values[known] for known in widths]))
 
 
 def communication_s(run: Run, constants: Constants, copies: int) -> float:
@@ -295,7 +309,7 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token. What the
     host does for an answer adds to that."""
     prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
-    prefill = run.prompts * prompt / (run.gpus * gpu.flops * constants.forward_utilisation)
+    prefill = run.prompts * prompt / (run.gpus * forward_rate(run, gpu, constants))
     sequences = engine_samples(run)
     slots = min(run.rollout_slots, cache_tokens(run, gpu, constants) // run.sequence_tokens)
     waves = math.ceil(sequences / max(slots, 1))

@@ -17,9 +17,9 @@ from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
 DEVICE = "1 x NVIDIA H200"
 GPU = plan.GPUS["h200"]
 CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measurements
-    update_utilisation=0.35,
-    forward_utilisation=0.4,
-    compiled_speed=1.3,
+    update_utilisation={2048: 0.3, 4096: 0.35},
+    forward_utilisation={2048: 0.3, 4096: 0.4},
+    compiled_speed={2048: 1.3},
     decode_bandwidth_share=0.6,
     decode_step_s=0.002,
     sequence_step_s=1e-5,
@@ -47,10 +47,6 @@ RUN = read("size=qwen3vl_8b", "hardware=node8")
 
 def step_s(run: plan.Run) -> float:
     return sum(plan.step_seconds(run, GPU, CONSTANTS).values())
-
-
-def memory_gib(run: plan.Run, constants: plan.Constants) -> tuple[dict[str, float], dict[str, float]]:
-    return plan.update_memory_gib(run, constants), plan.rollout_memory_gib(run, GPU, constants)
 
 
 def update_gib(run: plan.Run) -> float:
@@ -134,10 +130,10 @@ def test_every_shipped_constant_says_where_it_is_from():
 def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkeypatch):
     planted = replace(
         CONSTANTS,
-        update_utilisation=0.31,
-        forward_utilisation=0.33,
-        compiled_speed=1.5,
-        host_bytes_per_s=1.7e10,
+        update_utilisation={2048: 0.31, 4096: 0.5},
+        forward_utilisation={2048: 0.33, 4096: 0.6},
+        compiled_speed={2048: 1.5, 4096: 1.2},
+        host_bytes_per_s=1e11,
         sync_bytes_per_s=3e9,
         fixed_step_s=1.5,
         logit_bytes=12.0,
@@ -150,34 +146,40 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     )
     files = [measured_steps(tmp_path / f"grpo_{tokens}.json", planted, tokens) for tokens in (100, 500)]
     files.append(measured_steps(tmp_path / "grpo_2gpus.json", planted, 100, gpus=2))
+    files.append(measured_steps(tmp_path / "grpo_8b.json", planted, 100, gpus=2, size="8b", kind="h100"))
     files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
     monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files), "--out", str(tmp_path / "constants.yaml")])
     fit_plan.main()
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
     alone = ["grpo_100.json", "grpo_500.json"]
+    every = ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json", "grpo_8b.json"]
+    by_width = ("update_utilisation", "forward_utilisation", "compiled_speed")
     for names, used in (
-        (("update_utilisation", "compiled_speed", "host_bytes_per_s", "logit_bytes"), alone),
+        ((*by_width, "host_bytes_per_s", "request_s", "node_request_s", "sequence_step_s", "reserved_gib"), every),
+        (("logit_bytes", "sync_bytes_per_s"), alone),
         (("decode_step_s",), ["serving_2b.json", "serving_8b.json"]),
-        (
-            ("request_s", "node_request_s", "sequence_step_s", "reserved_gib"),
-            ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json"],
-        ),
     ):
         for name in names:
             assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
             assert sources[name] == f"measured: {', '.join(used)}"
     _, shipped = plan.read_constants()
     assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
-    for step in fit_plan.read_steps(files[0]):
-        assert sum(plan.step_seconds(step.run, GPU, found).values()) == pytest.approx(step.step_s, rel=1e-3)
+    for step in (step for path in (files[0], files[3]) for step in fit_plan.read_steps(path)):
+        assert sum(plan.step_seconds(step.run, step.gpu, found).values()) == pytest.approx(step.step_s, rel=1e-3)
 
 
-@pytest.mark.parametrize("device", ["1 x NVIDIA H100 80GB HBM3", "CPU, x86_64"])
-def test_measurements_of_other_devices_are_refused(tmp_path, monkeypatch, device):
-    files = [measured_latencies(tmp_path / f"{size}.json", size, CONSTANTS) for size in ("2b", "8b")]
-    files[1].write_text(json.dumps(json.loads(files[1].read_text()) | {"device": device}))
-    monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files)])
-    with pytest.raises(InputError, match=r'8b.json: "device": expected a device like h200, got'):
+def test_between_measured_widths_lines_are_straight_and_beyond_them_flat():
+    values = {4096: 0.4, 2048: 0.2}
+    assert [plan.at_width(values, width) for width in (192, 2048, 2560, 4096, 5120)] == pytest.approx(
+        [0.2, 0.2, 0.25, 0.4, 0.4]
+    )
+
+
+def test_measurements_of_devices_without_a_data_sheet_are_refused(tmp_path, monkeypatch):
+    path = measured_latencies(tmp_path / "8b.json", "8b", CONSTANTS)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "CPU, x86_64"}))
+    monkeypatch.setattr(sys, "argv", ["fit_plan", str(path)])
+    with pytest.raises(InputError, match=r'8b.json: "device": expected one of a100, h100, h200, got CPU'):
         fit_plan.main()
 
 
@@ -185,22 +187,26 @@ def always(value: float) -> dict[str, float]:
     return {"median": value, "min": value, "max": value}
 
 
-def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int, gpus: int = 1) -> Path:
+def measured_steps(
+    path: Path, constants: plan.Constants, answer_tokens: int, gpus: int = 1, size: str = "2b", kind: str = "h200"
+) -> Path:
     """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
-    settings = {"size": "2b", "engine": "vllm", "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
+    gpu = plan.GPUS[kind]
+    settings = {"size": size, "engine": "vllm", "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
     settings |= {"samples_per_prompt": 16, "answer_tokens": answer_tokens, "steps": 3, "set": []}
     variants = []
     for name in ("released", "resident", "resident+on-policy+encode-each", "fast"):
         nowhere = [Path("none")] * 2
         config = plan.compose_recipe(grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
         run = plan.read_run(config, argparse.Namespace(image=(640, 480), answer_tokens=answer_tokens, samples=1000))
-        phases = plan.step_seconds(run, GPU, constants)
+        phases = plan.step_seconds(run, gpu, constants)
         seconds = sum(phases.values())
         del phases["other"]
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)
         whole = replace(run, tokens_per_micro_batch=tokens), replace(constants, reserved_gib=0)
         peak = sum(plan.update_memory_gib(*whole).values())
-        used = max(sum(part.values()) for part in memory_gib(run, constants))
+        parts = plan.update_memory_gib(run, constants), plan.rollout_memory_gib(run, gpu, constants)
+        used = max(sum(part.values()) for part in parts)
         variants.append(
             {
                 "variant": name,
@@ -212,7 +218,7 @@ def measured_steps(path: Path, constants: plan.Constants, answer_tokens: int, gp
                 "gpu_peak_gib": [used],
             }
         )
-    path.write_text(json.dumps({"device": DEVICE, "settings": settings, "variants": variants}))
+    path.write_text(json.dumps({"device": f"{gpus} x NVIDIA {gpu.name}", "settings": settings, "variants": variants}))
     return path
 
 
