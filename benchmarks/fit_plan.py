@@ -32,7 +32,6 @@ class Measured:
 
     file: str
     variant: str
-    engine: str
     gpu: plan.Gpu
     run: plan.Run
     step_s: float
@@ -44,8 +43,14 @@ class Measured:
     def width(self) -> int:
         return self.run.shape.hidden_size
 
+    @property
+    def other_s(self) -> float:
+        """Of the step, beside the phases that the planner knows; they may overlap."""
+        return max(0.0, self.step_s - sum(s for name, s in self.phases_s.items() if name not in ("reward", "adv")))
 
-Found = Iterator[tuple[str, float | dict[int, float]]]  # a constant, and what one measurement gives for it
+
+Value = float | dict[int, float]  # by width of the model
+Found = Iterator[tuple[str, Value, str]]  # a constant, what a measurement gives for it, and the file or files of that
 
 
 def read_gpu(path: Path, device: str) -> plan.Gpu:
@@ -75,7 +80,6 @@ def read_steps(path: Path) -> Iterator[Measured]:
         yield Measured(
             path.name,
             found["variant"],
-            settings.engine,
             gpu,
             replace(run, prompt_text_tokens=text),
             found["step_s"]["median"],
@@ -85,66 +89,78 @@ def read_steps(path: Path) -> Iterator[Measured]:
         )
 
 
-def fit_offload(steps: Sequence[Measured], _: plan.Constants) -> Found:
+def fit_offload(steps: Sequence[Measured], constants: plan.Constants) -> Found:
     """The pass of the old policy is the reference's, but that the actor's weights come from the host before it, and go
-    back. The reference's come beside its computing, which is taken to be what is waited for."""
+    back. The reference's come beside its computing, which is taken to be what is waited for: one run cannot tell."""
     for step in steps:
         if step.run.param_offload and step.run.old_log_probs and step.run.reference:
             moving = step.phases_s["old_log_prob"] - step.phases_s["ref"]
             if moving > 0:  # else the two passes differ by more
-                yield "host_bytes_per_s", 2 * step.run.weight_bytes / moving
+                yield "host_bytes_per_s", 2 * step.run.weight_bytes / moving, step.file
 
 
 def fit_utilisation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
-    """Of passes that are not compiled, without the time that moving weights takes."""
+    """Of passes that are not compiled, without the time that moving weights to and from the host takes. Between GPUs
+    they move beside the computing; what is waited for counts as computing. Raises InputError where nothing is left."""
     for step in (step for step in steps if not step.run.compiled):
         run, phases = step.run, step.phases_s
         work = run.forward_flops / (run.gpus * step.gpu.flops)
         loading = plan.offload_s(run, constants, params=run.param_offload)
-        if not run.ref_offload and run.reference:
-            yield "forward_utilisation", {step.width: work / phases["ref"]}
-        if run.old_log_probs:
-            yield "forward_utilisation", {step.width: work / (phases["old_log_prob"] - loading)}
         moving = plan.offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
         passes = 4 if run.checkpointing else 3
-        yield "update_utilisation", {step.width: passes * work / (phases["update_actor"] - moving)}
+        for name, phase, amount, beside in (
+            ("forward_utilisation", "ref", work, None if run.ref_offload else 0.0),
+            ("forward_utilisation", "old_log_prob", work, loading if run.old_log_probs else None),
+            ("update_utilisation", "update_actor", passes * work, moving),
+        ):
+            if beside is None or phase not in phases:
+                continue
+            if phases[phase] <= beside:
+                raise InputError(
+                    f"{step.file}, {step.variant}: {phase}: expected more than the {beside:.1f} s of moving"
+                )
+            yield name, {step.width: amount / (phases[phase] - beside)}, step.file
 
 
 def fit_compiled(steps: Sequence[Measured], constants: plan.Constants) -> Found:
     """How many times faster than foretold without compiled blocks the passes are that have them."""
     plain = replace(constants, compiled_speed={0: 1.0})
     for step in (step for step in steps if step.run.compiled):
-        if not step.run.ref_offload:
-            yield "compiled_speed", {step.width: plan.pass_s(step.run, step.gpu, plain) / step.phases_s["ref"]}
-        yield "compiled_speed", {step.width: plan.update_s(step.run, step.gpu, plain) / step.phases_s["update_actor"]}
+        phases = {"update_actor": plan.update_s(step.run, step.gpu, plain)}
+        if step.run.reference and not step.run.ref_offload:
+            phases["ref"] = plan.pass_s(step.run, step.gpu, plain)
+        for phase, foretold in phases.items():
+            yield "compiled_speed", {step.width: foretold / step.phases_s[phase]}, step.file
 
 
 def fit_steps(steps: Sequence[Measured], constants: plan.Constants) -> Found:
-    """What neither work nor moving weights explain, and what logits take of the memory."""
-    for step in steps:
-        run, phases = step.run, step.phases_s
-        known = [phases[name] for name in phases if name not in ("reward", "adv")]
-        yield "fixed_step_s", max(0.0, step.step_s - sum(known))  # phases may overlap
+    """On one GPU, where nothing is communicated: what neither work nor moving weights explain, what the rollouts wait
+    for new weights, and what logits take of the memory."""
+    for step in (step for step in steps if step.run.gpus == 1):
+        run = step.run
+        yield "fixed_step_s", step.other_s, step.file
         if run.compiled:
             continue
         if not (run.param_offload or run.optimizer_offload):
-            yield "sync_bytes_per_s", BF16_BYTES * run.shape.parameters / phases["update_weights"]
+            bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
+            yield "sync_bytes_per_s", bytes_per_s, step.file
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
         counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
-        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size)
+        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size), step.file
 
 
 def fit_reserved(steps: Sequence[Measured], constants: plan.Constants) -> Found:
     """What a GPU holds at its worst, beside what can be counted: the most of all, as no run should end there."""
-    counted, found = replace(constants, reserved_gib=0), [0.0]
+    counted, found = replace(constants, reserved_gib=0), []
     for step in steps:
         parts = plan.update_memory_gib(step.run, counted), plan.rollout_memory_gib(step.run, step.gpu, counted)
         found.append(step.gpu_peak_gib - max(sum(part.values()) for part in parts))
-    yield "reserved_gib", max(found)
+    if found:
+        yield "reserved_gib", max(0.0, *found), names(steps)
 
 
-def fit_decoding(paths: Sequence[Path]) -> Found:
+def fit_decoding(paths: Sequence[Path], constants: plan.Constants) -> Found:
     """From latencies of single requests: a token costs a step and the reading of all weights. Takes two sizes."""
     points = []
     for path in paths:
@@ -159,28 +175,42 @@ def fit_decoding(paths: Sequence[Path]) -> Found:
         points.append((read, np.polyfit(tokens, seconds, 1)[0]))
     if len({read for read, _ in points}) > 1:
         slope, step_s = np.polyfit(*zip(*points, strict=True), 1)
-        yield "decode_bandwidth_share", 1 / slope
-        yield "decode_step_s", max(step_s, 0.0)
+        files = ", ".join(sorted(path.name for path in paths))
+        yield "decode_bandwidth_share", 1 / slope, files
+        yield "decode_step_s", max(step_s, 0.0), files
 
 
 def fit_generation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
-    """What an answer costs an engine and its node, and what each sequence of a batch adds to a token's time, given all
-    else. Takes two lengths of answers and two numbers of GPUs."""
+    """With vLLM: what an answer costs an engine and its node, and what each sequence of a batch adds to a token's time,
+    given all else. Takes two lengths of answers and two numbers of GPUs."""
+    steps = [step for step in steps if step.run.rollout_engine == "vllm"]
     runs = [step.run for step in steps]
     if len({run.answer_tokens for run in runs}) < 2 or len({run.gpus for run in runs}) < 2:
         return
-    names = ("request_s", "node_request_s", "sequence_step_s")
-    without = replace(constants, **dict.fromkeys(names, 0.0))
+    unknown = ("request_s", "node_request_s", "sequence_step_s")
+    without = replace(constants, **dict.fromkeys(unknown, 0.0))
     engine, node = plan.engine_samples, plan.node_samples
     shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
     rest = [step.phases_s["gen"] - plan.generation_s(step.run, step.gpu, without) for step in steps]
-    found = np.zeros(len(names))
+    found = np.zeros(len(unknown))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
     found[kept] = np.linalg.lstsq(shares[:, kept], rest)[0]
-    yield from zip(names, map(float, found), strict=True)
+    for name, value in zip(unknown, map(float, found), strict=True):
+        yield name, value, names(steps)
 
 
-def middle(values: Sequence[float | dict[int, float]]) -> float | dict[int, float]:
+def fit_sglang(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+    as_vllm = replace(constants, sglang_generation=1.0)
+    for step in (step for step in steps if step.run.rollout_engine == "sglang"):
+        foretold = plan.generation_s(step.run, step.gpu, as_vllm)
+        yield "sglang_generation", step.phases_s["gen"] / foretold, step.file
+
+
+def names(steps: Sequence[Measured]) -> str:
+    return ", ".join(sorted({step.file for step in steps}))
+
+
+def middle(values: Sequence[Value]) -> Value:
     """The median, of each width by itself where there are widths."""
     if not isinstance(values[0], dict):
         return float(statistics.median(values))
@@ -188,7 +218,7 @@ def middle(values: Sequence[float | dict[int, float]]) -> float | dict[int, floa
     return {width: middle([value[width] for value in values if width in value]) for width in widths}
 
 
-def rounded(value: float | dict[int, float]) -> float | dict[int, float]:
+def rounded(value: Value) -> Value:
     """To four digits, to print."""
     if isinstance(value, dict):
         return {width: rounded(number) for width, number in value.items()}
@@ -202,32 +232,33 @@ def main() -> None:
     args = parser.parse_args()
     constants, sources = plan.read_constants()
     serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
-    training = [path for path in args.results if path not in serving]
-    steps = [step for path in training for step in read_steps(path)]
-    alone = [step for step in steps if step.run.gpus == 1]  # where nothing is communicated
-    with_vllm = [step for step in steps if step.engine == "vllm"]
-    for fit, files in (
-        (lambda c: fit_offload(steps, c), {step.file for step in steps if step.run.param_offload}),
-        (lambda c: fit_utilisation(steps, c), {step.file for step in steps if not step.run.compiled}),
-        (lambda c: fit_compiled(steps, c), {step.file for step in steps if step.run.compiled}),
-        (lambda c: fit_steps(alone, c), {step.file for step in alone}),
-        (lambda c: fit_reserved(steps, c), {step.file for step in steps}),
-        (lambda _: fit_decoding(serving), {path.name for path in serving}),
-        (lambda c: fit_generation(with_vllm, c), {step.file for step in with_vllm}),
+    steps = [step for path in args.results if path not in serving for step in read_steps(path)]
+    for fit, measured in (
+        (fit_offload, steps),
+        (fit_utilisation, steps),
+        (fit_compiled, steps),
+        (fit_steps, steps),
+        (fit_reserved, steps),
+        (fit_decoding, serving),
+        (fit_generation, steps),
+        (fit_sglang, steps),
     ):
-        source = f"measured: {', '.join(sorted(files))}"
         found = defaultdict(list)
-        for name, value in fit(constants):
-            found[name].append(value)
-        constants = replace(constants, **{name: middle(values) for name, values in found.items()})
-        sources |= dict.fromkeys(found, source)
-        for name, values in found.items():
-            print(f"{name}: {rounded(middle(values))}, from {', '.join(map(str, map(rounded, values)))}")
+        for name, value, file in fit(measured, constants):
+            found[name].append((value, file))
+        for name, pairs in found.items():
+            values, files = zip(*pairs, strict=True)
+            value = middle(values)
+            if isinstance(value, dict):  # widths that nothing was measured at stay
+                value = getattr(constants, name) | value
+            constants = replace(constants, **{name: value})
+            sources[name] = f"measured: {', '.join(sorted(set(files)))}"
+            print(f"{name}: {rounded(value)}, from {', '.join(map(str, map(rounded, values)))}")
     for step in steps:
         foretold = plan.step_seconds(step.run, step.gpu, constants)
         print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, foretold {sum(foretold.values()):.1f}")
         for name, seconds in foretold.items():
-            print(f"  {name}: {step.phases_s.get(name, float('nan')):.2f}, foretold {seconds:.2f}")
+            print(f"  {name}: {(step.phases_s | {'other': step.other_s})[name]:.2f}, foretold {seconds:.2f}")
     if args.out:
         entries = {name: {"value": value, "source": sources[name]} for name, value in asdict(constants).items()}
         args.out.write_text(yaml.safe_dump(entries, sort_keys=False, width=120))

@@ -8,7 +8,6 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,8 @@ from qwen3vl_rl import plan
 FOLDER = Path(__file__).parent
 TOKENS = (1, 15, 50, 100, 200, 500)
 PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
-GPU_COUNTS = (1, 2, 8, 64)  # 64: eight nodes
+ENGINES, SIZES, SPEEDS = ("sglang", "vllm"), ("2b", "4b", "8b"), ("released", "fast")
+GPU_COUNTS = (1, 2, 4, 8, 64)  # 64: eight nodes
 BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to read in each row
 Results = Sequence[tuple[Path, dict]]
 
@@ -198,13 +198,14 @@ def grpo(results: Results) -> str:
 
 
 def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]]:
-    size, engine, hardware, prompts, samples, tokens = (
+    size, engine, gpus, prompts, samples, tokens = (
         result["settings"][name]
-        for name in ("size", "engine", "hardware", "prompts", "samples_per_prompt", "answer_tokens")
+        for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "answer_tokens")
     )
+    on_cpu = result["settings"]["hardware"] == "cpu"
     attention = [word.partition("attention_backend=")[2] for word in result["settings"]["set"]]
     engine = " ".join([engine, *filter(None, attention)])
-    run = f"{device(result)}, {size}, {engine}, {hardware}, {prompts} x {samples} x {tokens}"
+    run = f"{'' if on_cpu else f'{gpus} x '}{device(result)}, {size}, {engine}, {prompts} x {samples} x {tokens}"
     asynchronous = any(word.endswith("_async") for word in result["settings"]["set"])
     run += ", asynchronous" if asynchronous else ""
     ran = [row for row in result["variants"] if "steps" in row]
@@ -213,14 +214,15 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
             yield [run, row["variant"], f"failed: {(row['error'] or '').strip()[-120:]}", *[""] * (len(phases) + 4)]
             continue
         times = [f"{row['phases_s'][phase]['median']:.2f}" if phase in row["phases_s"] else "" for phase in phases]
-        mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] and hardware != "cpu" else ""
+        mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] and not on_cpu else ""
         memory = ", ".join(map(str, row["gpu_peak_gib"]))
         step_s = row["step_s"]
         if asynchronous:  # longer and shorter steps take turns: the mean of as many of either
             step_s = step_s | {"median": fmean(row["steps"][: len(row["steps"]) // 2 * 2])}
+        cut = f", cut short after {len(row['steps'])} steps" if row["error"] else ""
         yield [
             run,
-            row["variant"],
+            row["variant"] + cut,
             between(step_s),
             *times,
             f"{row['tokens_per_step']['median'] / step_s['median']:.0f}",
@@ -282,24 +284,54 @@ def _command(result: dict) -> str:
 
 
 def predictions(_: Results) -> str:
-    """The planner's, of the recipe as it stands."""
-    constants, sources = plan.read_constants()
-    if sources["update_utilisation"].startswith("assumed"):
-        return "*Not yet: the planner's constants are not measured.*"
-    gpu = plan.GPUS["h200"]
-    workload = argparse.Namespace(image=(640, 480), answer_tokens=plan.ANSWER_TOKENS, samples=plan.RL_SAMPLES)
+    """The planner's, of the recipe as it stands with either engine."""
+    constants, gpu = plan.read_constants()[0], plan.GPUS["h200"]
     rows = []
-    for speed, size in product(("released", "fast"), ("2b", "4b", "8b")):
-        node = plan.read_run(plan.compose_recipe([f"speed={speed}", f"size={size}", "hardware=node8"]), workload)
-        for run in (replace(node, gpus=gpus) for gpus in GPU_COUNTS):
-            step_s = sum(plan.step_seconds(run, gpu, constants).values())
-            update = sum(plan.update_memory_gib(run, constants).values())
-            generation = sum(plan.rollout_memory_gib(run, gpu, constants).values())
-            hours = run.train_samples // run.prompts * step_s / 3600
-            what = speed, size, run.gpus, f"{update:.0f}, {generation:.0f}"
-            fits = not plan.problems(run, gpu, constants)
-            rows.append((*what, "yes", f"{step_s:.0f}", f"{hours:.1f}") if fits else (*what, "no", "", ""))
-    return table(("speed", "size", "H200s", "GiB on each: update, generation", "fits", "step s", "epoch h"), iter(rows))
+    for speed, size, gpus in product(SPEEDS, SIZES, GPU_COUNTS):
+        words = [f"speed={speed}", f"size={size}", *plan.hardware(gpus).split()]
+        runs = [_planned(*words, f"engine={name}") for name in ENGINES]
+        update = sum(plan.update_memory_gib(runs[0], constants).values())
+        generation = sum(plan.rollout_memory_gib(runs[0], gpu, constants).values())
+        row = [speed, size, gpus, f"{update:.0f}, {generation:.0f}"]
+        if plan.problems(runs[0], gpu, constants):
+            rows.append((*row, "no", "", ""))
+            continue
+        steps_s = [sum(plan.step_seconds(run, gpu, constants).values()) for run in runs]
+        hours = [run.train_samples // run.prompts * step_s / 3600 for run, step_s in zip(runs, steps_s, strict=True)]
+        step, epoch = (
+            ", ".join(f"{value:.{digits}f}" for value in found) for found, digits in ((steps_s, 0), (hours, 1))
+        )
+        rows.append((*row, "yes", step, epoch))
+    head = ("speed", "size", "H200s", "GiB on each: update, generation", "fits", "step s: sglang, vLLM", "epoch h")
+    return table(head, iter(rows))
+
+
+def fewest_gpus(_: Results) -> str:
+    """On which the planner lets the recipe run, as it stands or with a smaller share for the rollout engine."""
+    rows = (
+        [f"{gpu.name}, `speed={speed}`", *(_fewest(gpu, f"speed={speed}", f"size={size}") for size in SIZES)]
+        for gpu, speed in product((plan.GPUS["h100"], plan.GPUS["h200"]), SPEEDS)
+    )
+    return table(("", *SIZES), rows)
+
+
+def _fewest(gpu: plan.Gpu, *words: str) -> str:
+    constants, found = plan.read_constants()[0], []
+    for gpus in plan.GPU_COUNTS:
+        run = _planned(*words, *plan.hardware(gpus).split())
+        shares = [run, *(less for _, less in plan.less_for_rollouts(run))]
+        fits = next((less for less in shares if not plan.problems(less, gpu, constants)), None)
+        if fits is run:
+            return ", ".join([*found, str(gpus)])
+        if fits and not found:
+            found.append(f"{gpus} with {fits.rollout_memory_share}")
+    raise ValueError(f"{' '.join(words)}: too large for {gpus} GPUs")
+
+
+def _planned(*words: str) -> plan.Run:
+    """With images of 640x480, and the paper's answers and number of samples."""
+    workload = argparse.Namespace(image=(640, 480), answer_tokens=plan.ANSWER_TOKENS, samples=plan.RL_SAMPLES)
+    return plan.read_run(plan.compose_recipe(words), workload)
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
@@ -312,6 +344,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "grpo": ("grpo_*.json", grpo),
     "reward": ("reward_*.json", reward),
     "predictions": ("", predictions),
+    "fewest": ("", fewest_gpus),
     "origins": ("*.json", origins),
 }
 

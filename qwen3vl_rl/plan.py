@@ -11,7 +11,6 @@ not fit.
 
 import argparse
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -32,9 +31,18 @@ GIB = 1 << 30
 FP32_BYTES = 4
 RL_SAMPLES = 83_989  # of the paper's 8B run
 ANSWER_TOKENS = 101  # mean of EGM-8B's answers in the paper
+MERGED_PATCH_PX = 32
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
 LAYER = "Qwen3VLTextDecoderLayer"
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+NODE_GPUS = 8
+ROLLOUT_SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+RECIPE = "actor_rollout_ref"
+OFFLOADING = " ".join(
+    f"{RECIPE}.{part}_offload=true"
+    for part in ("actor.fsdp_config.param", "actor.fsdp_config.optimizer", "ref.fsdp_config.param")
+)
+FITTED_ON = "2B and 8B, one to four H100s and H200s, 8 to 64 prompts a step (benchmarks/README.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Run:
     ref_offload: bool
     reference: bool
     old_log_probs: bool
+    rollout_engine: str
     rollout_memory_share: float
     rollout_tp: int
     rollout_slots: int
@@ -133,6 +142,7 @@ class Constants:
     sequence_step_s: float  # per token and sequence in a batch
     request_s: float  # per answer of a rollout engine, on its host: prepared, sent, scored
     node_request_s: float  # per answer of a node, of what its engines do one after the other
+    sglang_generation: float  # times as long as with vLLM, of which all other constants of generation are
     host_bytes_per_s: float  # between GPU and host memory, for what is offloaded
     sync_bytes_per_s: float  # from actor to rollout engine
     fixed_step_s: float  # what depends on none of these
@@ -163,9 +173,9 @@ def update_memory_gib(run: Run, constants: Constants) -> dict[str, float]:
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
     embeddings = shape.vocab_size * shape.hidden_size
-    # The embeddings and the vision tower, and a layer beside the next; or what autocast keeps.
-    gathered = 2 * embeddings + shape.vision_parameters + 2 * shape.block_weights
-    sharded = gathered if run.gpus > 1 else embeddings + shape.block_weights
+    sharded = embeddings + shape.block_weights  # on one GPU, where autocast keeps what it has made of them
+    if run.gpus > 1:  # at most: embeddings and vision tower, and a layer beside the next
+        sharded = 2 * embeddings + shape.vision_parameters + 2 * shape.block_weights
     held = shape.parameters if run.unsharded or run.gathered_at_once else sharded
     parts = {
         "weights, gradients, Adam moments": 4 * run.weight_bytes,
@@ -212,31 +222,65 @@ def problems(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
 
 
 def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
-    """Changes of which each alone makes everything fit, the mildest of its kind; the last kind is more GPUs."""
-    limit, share = run.tokens_per_micro_batch, run.rollout_memory_share
-    offloaded = replace(run, param_offload=True, optimizer_offload=True, ref_offload=True, rollout_sleeps=True)
+    """Overrides, of which each line makes everything fit, the mildest of its kind; the last kinds are more GPUs."""
+    limit, stays = run.tokens_per_micro_batch, not run.param_offload
     kinds: list[list[tuple[str, Run]]] = [
-        [("actor_rollout_ref.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
+        [(f"{RECIPE}.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
+        [(f"{RECIPE}.rollout.free_cache_engine=true", replace(run, rollout_sleeps=True))],
+        less_for_rollouts(run),
         [
-            (f"actor_rollout_ref.rollout.gpu_memory_utilization={less}", replace(run, rollout_memory_share=less))
-            for less in (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-            if less < share
-        ],
-        [
-            (f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
+            (f"{RECIPE}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
             if less >= run.sequence_tokens
         ],
-        [("offload parameters, optimizer and reference, as speed=released does", offloaded)],
-        [(f"{more} GPUs", replace(run, gpus=more, unsharded=False)) for more in GPU_COUNTS if more > run.gpus],
-        [
-            (f"{more} GPUs, offloading as speed=released does", replace(offloaded, gpus=more, unsharded=False))
-            for more in GPU_COUNTS
-            if more > run.gpus and not run.param_offload
-        ],
+        [(OFFLOADING, offloaded(run))] if stays else [],
+        more_gpus(run),
+        [(f"{words} {OFFLOADING}", more) for words, more in more_gpus(offloaded(run))] if stays else [],
     ]
     first = (next((words for words, changed in kind if not problems(changed, gpu, constants)), None) for kind in kinds)
     return [words for words in first if words]
+
+
+def offloaded(run: Run) -> Run:
+    return replace(run, param_offload=True, optimizer_offload=True, ref_offload=True)
+
+
+def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
+    """With smaller shares of the memory for the rollout engine, the largest first."""
+    return [
+        (f"{RECIPE}.rollout.gpu_memory_utilization={share}", replace(run, rollout_memory_share=share))
+        for share in ROLLOUT_SHARES
+        if share < run.rollout_memory_share
+    ]
+
+
+def more_gpus(run: Run) -> list[tuple[str, Run]]:
+    """With more GPUs, the fewest first; of each number with the rollout engine's share as it is, then smaller ones."""
+    found = []
+    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus):
+        words, more = hardware(gpus), replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), unsharded=False)
+        found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
+    return found
+
+
+def hardware(gpus: int) -> str:
+    """The overrides for so many GPUs, one of GPU_COUNTS."""
+    if gpus <= 2:
+        return f"hardware=gpu{gpus}"
+    if gpus <= NODE_GPUS:
+        return "hardware=node8" + (f" trainer.n_gpus_per_node={gpus}" if gpus < NODE_GPUS else "")
+    return f"hardware=multinode trainer.nnodes={gpus // NODE_GPUS}"
+
+
+def host_memory_gib(run: Run) -> float:
+    """Of a node, for what its GPUs offload."""
+    copies = run.param_offload + 2 * run.optimizer_offload + (run.reference and run.ref_offload)
+    return copies * run.weight_bytes * min(run.gpus, run.gpus_per_node) / GIB
+
+
+def checkpoint_gib(run: Run) -> float:
+    """Of one step on disk: weights and Adam's moments."""
+    return 3 * run.weight_bytes * run.gpus / GIB
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
@@ -315,7 +359,8 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     waves = math.ceil(sequences / max(slots, 1))
     batch = sequences / waves
     on_host = constants.request_s * sequences + constants.node_request_s * node_samples(run)
-    return on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+    with_vllm = on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+    return with_vllm * (constants.sglang_generation if run.rollout_engine == "sglang" else 1.0)
 
 
 def engine_samples(run: Run) -> float:
@@ -353,14 +398,15 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
 
 def check_modelled(config: DictConfig) -> None:
     """Raises InputError for settings that change what a GPU holds, and that the planner knows nothing of."""
-    key, recipe = "actor_rollout_ref", config.actor_rollout_ref
+    recipe = config.actor_rollout_ref
     for name, value, known in (
-        ("model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
-        ("actor.fsdp_config.offload_policy", recipe.actor.fsdp_config.offload_policy, False),
-        ("actor.fsdp_config.model_dtype", recipe.actor.fsdp_config.model_dtype, "fp32"),
+        ("trainer.device", config.trainer.device, "cuda"),
+        (f"{RECIPE}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        (f"{RECIPE}.actor.fsdp_config.offload_policy", recipe.actor.fsdp_config.offload_policy, False),
+        (f"{RECIPE}.actor.fsdp_config.model_dtype", recipe.actor.fsdp_config.model_dtype, "fp32"),
     ):
         if value != known:
-            raise InputError(f"{key}.{name}={value}: expected {known}, which is all that the planner knows")
+            raise InputError(f"{name}={value}: expected {known}, which is all that the planner knows")
 
 
 def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
@@ -398,6 +444,7 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         ref_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload,
         reference=actor.use_kl_loss,
         old_log_probs=not config.algorithm.rollout_correction.bypass_mode,
+        rollout_engine=rollout.name,
         rollout_memory_share=rollout.gpu_memory_utilization,
         rollout_tp=rollout.tensor_model_parallel_size,
         rollout_slots=rollout.max_num_seqs,
@@ -414,10 +461,14 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     ):
         lines.append(f"\nmemory of each GPU, {title}: {sum(parts.values()):.0f} GiB")
         lines += [f"  {size:7.1f}  {name}" for name, size in parts.items() if size]
+    if host_gib := host_memory_gib(run):
+        lines.append(f"\nmemory of a node's host: {host_gib:.0f} GiB for what is offloaded, beside all else")
+    lines.append(f"\ndisk: {checkpoint_gib(run):.0f} GiB a checkpoint, of which the latest and the best are kept")
     found = problems(run, gpu, constants)
     lines.append("\nit fits" if not found else f"\nit does not fit: {'; '.join(found)}")
     if found:
-        lines += ["any of these would fit:"] + [f"  {words}" for words in remedies(run, gpu, constants)]
+        lines += ["any of these lines would do, in the place of what it changes:"]
+        lines += [f"  {words}" for words in remedies(run, gpu, constants)] or ["  none that was tried"]
     phases = step_seconds(run, gpu, constants)
     step_s, steps = sum(phases.values()), run.train_samples // run.prompts
     lines.append(
@@ -430,16 +481,24 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
         f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
     )
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]
-    if assumed:
-        lines.append(f"assumed, not measured: {', '.join(assumed)}")
-    fitted = {name for source in sources.values() for name in re.findall(r"([a-z]+_\d+b)\w*\.json", source)}
-    if fitted:
-        lines.append(f"the others are fitted on results in benchmarks/: {'*, '.join(sorted(fitted))}*")
+    lines.append(f"assumed: {', '.join(assumed)}; the other constants are measured on {FITTED_ON}")
+    if run.shape.hidden_size not in constants.update_utilisation:
+        lines.append("how much of a GPU a model of this width reaches is interpolated")
     return "\n".join(lines)
 
 
+def count(text: str) -> int:
+    """Raises ArgumentTypeError for what is no integer of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return int(text)
+
+
 def image_size(text: str) -> tuple[int, int]:
+    """Raises ArgumentTypeError for what is not WIDTHxHEIGHT, in px."""
     width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()) or min(int(width), int(height)) < MERGED_PATCH_PX:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT of at least {MERGED_PATCH_PX} px each, got {text}")
     return int(width), int(height)
 
 
@@ -447,12 +506,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     parser.add_argument("--gpu", choices=GPUS, default="h200", help="default: h200")
-    parser.add_argument("--samples", type=int, default=RL_SAMPLES, help="of the training set")
-    parser.add_argument("--image", type=image_size, default=(640, 480), metavar="WIDTHxHEIGHT")
-    parser.add_argument("--answer-tokens", type=int, default=ANSWER_TOKENS)
+    samples = f"of the training set (default: {RL_SAMPLES}, the paper's)"
+    parser.add_argument("--samples", type=count, default=RL_SAMPLES, help=samples)
+    parser.add_argument("--image", type=image_size, default=(640, 480), metavar="WIDTHxHEIGHT", help="default: 640x480")
+    tokens = f"of a mean answer (default: {ANSWER_TOKENS}, EGM-8B's in the paper)"
+    parser.add_argument("--answer-tokens", type=count, default=ANSWER_TOKENS, help=tokens)
     args = parser.parse_intermixed_args()
     constants, sources = read_constants()
     config, gpu = compose_recipe(args.overrides), GPUS[args.gpu]
+    if (longest := config.data.max_response_length) < args.answer_tokens:
+        raise InputError(f"--answer-tokens {args.answer_tokens}: expected at most data.max_response_length={longest}")
+    preflight.check_numbers(config)
+    preflight.check_lengths(config)
     preflight.check_words(config)
     preflight.check_on_policy(config)
     run = read_run(config, args)

@@ -19,12 +19,19 @@ from qwen3vl_rl.engine import launch
 from qwen3vl_rl.engine.checkpoints import latest_step
 from qwen3vl_rl.grounding import InputError, row_error
 from qwen3vl_rl.reward import check_settings
+from qwen3vl_rl.shapes import read_shape
 
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
 MAKER = "qwen3vl_rl.data.rl_parquet"
 BATCH_ROWS = 4096
 GIB = 1 << 30
 ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
+COUNTS = (
+    *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_epochs")),
+    "data.train_batch_size",
+    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_max_token_len_per_gpu")),
+    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "tensor_model_parallel_size")),
+)
 ON_POLICY_MODULE, ON_POLICY_LOSS = "qwen3vl_rl.engine.on_policy", "gspo_on_policy"
 # Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
 # (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
@@ -47,9 +54,11 @@ def check(config: DictConfig) -> int:
     """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
     launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
+    check_numbers(config)
     check_lengths(config)
     check_ranks(config)
     check_words(config)
+    check_units(config)
     check_trainer(config)
     check_agent_loop(config)
     check_on_policy(config)
@@ -64,6 +73,36 @@ def check(config: DictConfig) -> int:
         launch.note_content(config, key)
     launch.check_same_run(config, SAME_RUN)
     return check_steps(config, rows)
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Counts are counts, the rollout engine's share is one, and GPUs divide what they share."""
+    for key in COUNTS:
+        value = OmegaConf.select(config, key, default=1)
+        if type(value) is not int or value < 1:
+            raise InputError(f"{key}={value}: expected an integer of at least 1")
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    key, share = "actor_rollout_ref.rollout.gpu_memory_utilization", rollout.gpu_memory_utilization
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"{key}={share}: expected a share of the GPU's memory, above 0 and at most 1")
+    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    for name, value in (
+        ("actor_rollout_ref.rollout.tensor_model_parallel_size", rollout.get("tensor_model_parallel_size", 1)),
+        ("actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size", sequence_ranks(actor)),
+    ):
+        if gpus % value:
+            raise InputError(f"{name}={value}: expected a divisor of the {gpus} GPUs")
+    answers, ranks = actor.ppo_mini_batch_size * rollout.n, gpus // sequence_ranks(actor)
+    if answers % ranks:
+        raise InputError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}, rollout.n={rollout.n}: expected "
+            f"{ranks} GPUs to get equally many of the {answers} answers of an update"
+        )
+
+
+def sequence_ranks(actor: DictConfig) -> int:
+    """GPUs that share one sequence."""
+    return actor.fsdp_config.get("ulysses_sequence_parallel_size", 1)
 
 
 def check_lengths(config: DictConfig) -> None:
@@ -109,6 +148,20 @@ def check_words(config: DictConfig) -> None:
     if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
             f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
+        )
+
+
+def check_units(config: DictConfig) -> None:
+    """Where embeddings are not tied verl gathers each by itself, the vision tower's among them, and FSDP then fails at
+    the tower as a unit: its embeddings would come after it."""
+    recipe, path = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser() / "config.json"
+    key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
+    units = OmegaConf.select(config, key) or []
+    if "Qwen3VLVisionModel" not in units or recipe.model.override_config.get("unsharded") or not path.is_file():
+        return
+    if not read_shape(json.loads(path.read_text())).tie_word_embeddings:
+        raise InputError(
+            f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as size=8b has it"
         )
 
 
@@ -286,9 +339,6 @@ def check_steps(config: DictConfig, rows: int) -> int:
         config.trainer.total_epochs,
         config.trainer.total_training_steps,
     )
-    for name, value in (("data.train_batch_size", batch), ("trainer.total_epochs", epochs)):
-        if value < 1:
-            raise InputError(f"{name}={value}: expected at least 1")
     if rows < batch:
         raise InputError(f"data.train_batch_size={batch}: expected at most the {rows} rows of data.train_files")
     most = rows // batch * epochs

@@ -2,6 +2,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ CONSTANTS = plan.Constants(  # round numbers: the shipped ones follow the measur
     sequence_step_s=1e-5,
     request_s=0.001,
     node_request_s=0.0005,
+    sglang_generation=1.5,
     host_bytes_per_s=2e10,
     sync_bytes_per_s=5e9,
     fixed_step_s=3.0,
@@ -87,6 +89,13 @@ def test_training_state_is_sixteen_bytes_a_parameter():
     assert parts["weights, gradients, Adam moments"] == pytest.approx(16 * RUN.shape.parameters / plan.GIB)
 
 
+def test_several_gpus_gather_embeddings_and_tower_whole_and_layers_one_by_one():
+    gathered = plan.update_memory_gib(RUN, CONSTANTS)["weights in 16 bits"] * plan.GIB / BF16_BYTES
+    shape = RUN.shape
+    assert gathered > shape.vision_parameters + 2 * shape.vocab_size * shape.hidden_size
+    assert gathered < shape.parameters / 2
+
+
 def test_logits_of_prompts_cost_memory_and_work_where_they_are_computed():
     every = read("size=qwen3vl_8b", "hardware=node8", "actor_rollout_ref.model.override_config.loss_tokens_only=false")
     assert RUN.loss_tokens_only and not every.loss_tokens_only
@@ -102,7 +111,7 @@ def test_8b_fits_a_node_and_not_one_gpu():
 @pytest.mark.parametrize(
     ("run", "expected"),
     [
-        (replace(RUN, gpus=1), "2 GPUs"),
+        (replace(RUN, gpus=1), "hardware=gpu2"),
         (replace(RUN, rollout_sleeps=False), "gpu_memory_utilization=0.6"),
         (replace(RUN, tokens_per_micro_batch=256_000), "ppo_max_token_len_per_gpu=128000"),
     ],
@@ -110,6 +119,30 @@ def test_8b_fits_a_node_and_not_one_gpu():
 def test_remedies_name_the_mildest_change_that_fits(run, expected):
     assert plan.problems(run, GPU, CONSTANTS)
     assert any(expected in words for words in plan.remedies(run, GPU, CONSTANTS))
+
+
+@pytest.mark.parametrize("gpu", ["h100", "h200"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["size=8b", "hardware=gpu1"],
+        ["size=8b", "hardware=gpu2", "speed=fast"],
+        ["size=4b", "hardware=gpu1", "speed=fast"],
+        ["size=2b", "hardware=gpu1", f"{plan.RECIPE}.rollout.free_cache_engine=false"],
+        ["size=8b", "hardware=node8", f"{plan.RECIPE}.actor.ppo_max_token_len_per_gpu=200000"],
+    ],
+    ids=lambda words: " ".join(words).replace(plan.RECIPE, ""),
+)
+def test_what_a_remedy_says_can_be_typed_and_fits(gpu, words):
+    gpu, (constants, _) = plan.GPUS[gpu], plan.read_constants()
+    if not plan.problems(read(*words), gpu, constants):
+        pytest.skip("it fits as it is")
+    found = [remedy.split() for remedy in plan.remedies(read(*words), gpu, constants)]
+    assert found
+    for remedy in found:
+        changed = {override.partition("=")[0] for override in remedy}
+        kept = [word for word in words if word.partition("=")[0] not in changed]
+        assert plan.problems(read(*kept, *remedy), gpu, constants) == [], remedy
 
 
 @given(gpus=st.sampled_from([1, 2, 4]), answer_tokens=st.integers(1, 2048), prompts=st.integers(16, 512))
@@ -142,20 +175,25 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
         decode_bandwidth_share=0.5,
         sequence_step_s=2e-5,
         request_s=0.012,
+        sglang_generation=1.9,
         node_request_s=0.003,
     )
     files = [measured_steps(tmp_path / f"grpo_{tokens}.json", planted, tokens) for tokens in (100, 500)]
     files.append(measured_steps(tmp_path / "grpo_2gpus.json", planted, 100, gpus=2))
-    files.append(measured_steps(tmp_path / "grpo_8b.json", planted, 100, gpus=2, size="8b", kind="h100"))
+    offloaded = {"size": "8b", "kind": "h100", "variants": ("shipped", "fast")}  # all that is known of 8B
+    files.append(measured_steps(tmp_path / "grpo_8b.json", planted, 100, gpus=2, **offloaded))
+    files.append(measured_steps(tmp_path / "grpo_sglang.json", planted, 100, gpus=2, engine="sglang"))
     files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
     monkeypatch.setattr(sys, "argv", ["fit_plan", *map(str, files), "--out", str(tmp_path / "constants.yaml")])
     fit_plan.main()
     found, sources = plan.read_constants(tmp_path / "constants.yaml")
     alone = ["grpo_100.json", "grpo_500.json"]
-    every = ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json", "grpo_8b.json"]
+    with_vllm = ["grpo_100.json", "grpo_2gpus.json", "grpo_500.json", "grpo_8b.json"]
     by_width = ("update_utilisation", "forward_utilisation", "compiled_speed")
     for names, used in (
-        ((*by_width, "host_bytes_per_s", "request_s", "node_request_s", "sequence_step_s", "reserved_gib"), every),
+        ((*by_width, "host_bytes_per_s", "reserved_gib"), [*with_vllm, "grpo_sglang.json"]),
+        (("request_s", "node_request_s", "sequence_step_s"), with_vllm),
+        (("sglang_generation",), ["grpo_sglang.json"]),
         (("logit_bytes", "sync_bytes_per_s"), alone),
         (("decode_step_s",), ["serving_2b.json", "serving_8b.json"]),
     ):
@@ -166,6 +204,28 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
     for step in (step for path in (files[0], files[3]) for step in fit_plan.read_steps(path)):
         assert sum(plan.step_seconds(step.run, step.gpu, found).values()) == pytest.approx(step.step_s, rel=1e-3)
+
+
+def test_a_fit_leaves_widths_alone_that_it_has_no_measurement_of(tmp_path, monkeypatch):
+    path = measured_steps(tmp_path / "grpo_8b.json", CONSTANTS, 100, gpus=2, size="8b", variants=("shipped", "fast"))
+    monkeypatch.setattr(sys, "argv", ["fit_plan", str(path), "--out", str(tmp_path / "constants.yaml")])
+    fit_plan.main()
+    (found, _), (shipped, _) = plan.read_constants(tmp_path / "constants.yaml"), plan.read_constants()
+    for name in ("update_utilisation", "forward_utilisation", "compiled_speed"):
+        assert getattr(found, name)[2048] == getattr(shipped, name)[2048]
+    assert found.update_utilisation[4096] != shipped.update_utilisation[4096]
+
+
+def test_a_phase_shorter_than_what_it_moves_is_named(tmp_path, monkeypatch):
+    path = measured_steps(tmp_path / "grpo_8b.json", CONSTANTS, 100, gpus=2, size="8b", variants=("shipped",))
+    result = json.loads(path.read_text())
+    result["variants"][0]["phases_s"]["update_actor"] = always(0.1)
+    path.write_text(json.dumps(result))
+    monkeypatch.setattr(sys, "argv", ["fit_plan", str(path)])
+    with pytest.raises(
+        InputError, match=r"grpo_8b\.json, shipped: update_actor: expected more than the .* s of moving"
+    ):
+        fit_plan.main()
 
 
 def test_between_measured_widths_lines_are_straight_and_beyond_them_flat():
@@ -188,14 +248,21 @@ def always(value: float) -> dict[str, float]:
 
 
 def measured_steps(
-    path: Path, constants: plan.Constants, answer_tokens: int, gpus: int = 1, size: str = "2b", kind: str = "h200"
+    path: Path,
+    constants: plan.Constants,
+    answer_tokens: int,
+    gpus: int = 1,
+    size: str = "2b",
+    kind: str = "h200",
+    engine: str = "vllm",
+    variants: Sequence[str] = ("released", "resident", "resident+on-policy+encode-each", "fast"),
 ) -> Path:
     """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
     gpu = plan.GPUS[kind]
-    settings = {"size": size, "engine": "vllm", "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
+    settings = {"size": size, "engine": engine, "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
     settings |= {"samples_per_prompt": 16, "answer_tokens": answer_tokens, "steps": 3, "set": []}
-    variants = []
-    for name in ("released", "resident", "resident+on-policy+encode-each", "fast"):
+    rows = []
+    for name in variants:
         nowhere = [Path("none")] * 2
         config = plan.compose_recipe(grpo_step.recipe(argparse.Namespace(**settings), *nowhere, name, Path("none")))
         run = plan.read_run(config, argparse.Namespace(image=(640, 480), answer_tokens=answer_tokens, samples=1000))
@@ -207,7 +274,7 @@ def measured_steps(
         peak = sum(plan.update_memory_gib(*whole).values())
         parts = plan.update_memory_gib(run, constants), plan.rollout_memory_gib(run, gpu, constants)
         used = max(sum(part.values()) for part in parts)
-        variants.append(
+        rows.append(
             {
                 "variant": name,
                 "steps": [seconds] * 3,
@@ -218,7 +285,7 @@ def measured_steps(
                 "gpu_peak_gib": [used],
             }
         )
-    path.write_text(json.dumps({"device": f"{gpus} x NVIDIA {gpu.name}", "settings": settings, "variants": variants}))
+    path.write_text(json.dumps({"device": f"{gpus} x NVIDIA {gpu.name}", "settings": settings, "variants": rows}))
     return path
 
 
@@ -228,6 +295,40 @@ def measured_latencies(path: Path, size: str, constants: plan.Constants) -> Path
     rows = [{"answer_tokens": n, "latency_s": always(0.05 + n * token_s)} for n in (1, 15, 50, 100, 200)]
     path.write_text(json.dumps({"device": DEVICE, "size": size, "latency": rows}))
     return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trainer.n_gpus_per_node=-1"], r"trainer\.n_gpus_per_node=-1: expected an integer of at least 1"),
+        (["actor_rollout_ref.rollout.n=0"], r"rollout\.n=0: expected an integer"),
+        (["hardware=cpu"], "trainer.device=cpu: expected cuda"),
+        (["--answer-tokens", "5000"], "--answer-tokens 5000: expected at most data.max_response_length=2048"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(monkeypatch, arguments, expected):
+    monkeypatch.setattr(sys, "argv", ["plan", "size=8b", *arguments])
+    with pytest.raises(InputError, match=expected):
+        plan.main()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--image", "640"], "expected WIDTHxHEIGHT of at least 32 px each, got 640"),
+        (["--samples", "0"], "expected an integer of at least 1, got 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(monkeypatch, capsys, arguments, expected):
+    monkeypatch.setattr(sys, "argv", ["plan", *arguments])
+    with pytest.raises(SystemExit):
+        plan.main()
+    assert expected in capsys.readouterr().err
+
+
+def test_sglang_s_rollouts_take_longer():
+    run = read("size=2b", "hardware=gpu1", "engine=vllm")
+    assert step_s(replace(run, rollout_engine="sglang")) > step_s(run)
 
 
 @pytest.mark.parametrize("overrides", [["size=9b"], ["size=tiny"], ["size=8b", "trainer.nods=2"]])

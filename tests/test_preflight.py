@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError
@@ -91,6 +92,48 @@ def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(InputError, match=r"found 0 GPUs here; hardware=cpu"):
         preflight.check_gpus(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.nnodes=0"], r"trainer\.nnodes=0: expected an integer of at least 1"),
+        (["trainer.n_gpus_per_node=two"], r"trainer\.n_gpus_per_node=two: expected an integer"),
+        (["data.train_batch_size=1.5"], r"data\.train_batch_size=1\.5: expected an integer"),
+        (["actor_rollout_ref.rollout.gpu_memory_utilization=1.5"], "=1.5: expected a share of the GPU's memory"),
+        (["actor_rollout_ref.rollout.gpu_memory_utilization=0"], "=0: expected a share"),
+        (["actor_rollout_ref.rollout.tensor_model_parallel_size=3"], "=3: expected a divisor of the 8 GPUs"),
+        (
+            ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=3"],
+            "ulysses_sequence_parallel_size=3: expected a divisor of the 8 GPUs",
+        ),
+        (
+            ["trainer.n_gpus_per_node=3"],
+            r"ppo_mini_batch_size=256, rollout\.n=16: expected 3 GPUs to get equally many of the 4096 answers",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(recipe, overrides, message):
+    node = [
+        "trainer.n_gpus_per_node=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=256",
+        "actor_rollout_ref.rollout.n=16",
+    ]
+    preflight.check_numbers(recipe(*node))
+    with pytest.raises(InputError, match=message):
+        preflight.check_numbers(recipe(*{word.partition("=")[0]: word for word in [*node, *overrides]}.values()))
+
+
+def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
+    units = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
+    several = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.model.override_config.unsharded=false"]
+    config = build_config(build_tokenizer(), {"tie_word_embeddings": False})
+    config.save_pretrained(tmp_path)
+    preflight.check_units(recipe(*several))
+    with pytest.raises(InputError, match=r"expected \[Qwen3VLTextDecoderLayer\] for .*, as size=8b has it"):
+        preflight.check_units(recipe(*several, units))
+    build_config(build_tokenizer(), {}).save_pretrained(tmp_path)
+    preflight.check_units(recipe(*several, units))
 
 
 def test_answers_are_not_cut_at_the_engine_s_context(config):

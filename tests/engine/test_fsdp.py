@@ -126,10 +126,11 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from verl.utils.fsdp_utils import apply_fsdp2
 from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.plan import compose_recipe
+from qwen3vl_rl.shapes import PUBLISHED
 
 folder, role, size = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=0, world_size=1)
-tied = {"tie_word_embeddings": size != "8b"}
+tied = {"tie_word_embeddings": PUBLISHED[size].tie_word_embeddings}
 model = build_model(build_config(build_tokenizer(), tied), seed=0)
 model.train()
 model.gradient_checkpointing_enable({"use_reentrant": False})

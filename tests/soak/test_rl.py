@@ -119,8 +119,8 @@ def test_two_ranks_share_the_work(gathered, train, rl_command, lengths, tmp_path
 def test_two_ranks_train_untied_embeddings(train, rl_command, lengths, tmp_path):
     """Those of 8B, which verl makes units of their own, the vision tower's among them."""
     build_checkpoint(tmp_path / "untied", changes={"tie_word_embeddings": False})
-    model = [f"actor_rollout_ref.model.path={tmp_path}/untied", "actor_rollout_ref.ref.fsdp_config.param_offload=true"]
-    train(rl_command(tmp_path, *model, *TWO_RANKS, *lengths), TIMEOUT_S)
+    model = f"actor_rollout_ref.model.path={tmp_path}/untied"
+    train(rl_command(tmp_path, model, *TWO_RANKS, *lengths), TIMEOUT_S)
     metrics = read_metrics(tmp_path)
     assert list(metrics) == [1, 2]
     assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3
