@@ -42,6 +42,14 @@ OFFLOADING = " ".join(
     f"{RECIPE}.{part}_offload=true"
     for part in ("actor.fsdp_config.param", "actor.fsdp_config.optimizer", "ref.fsdp_config.param")
 )
+PHASES = {  # verl's names
+    "gen": "answers and their rewards",
+    "old_log_prob": "a pass of the policy before the update",
+    "ref": "a pass of the reference",
+    "update_actor": "forward, backward and the optimizer",
+    "update_weights": "the new weights to the rollout engine",
+    "other": "all else",
+}
 FITTED_ON = "2B and 8B, one to four H100s and H200s, 8 to 64 prompts a step (benchmarks/README.md)"
 
 
@@ -466,16 +474,17 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     lines.append(f"\ndisk: {checkpoint_gib(run):.0f} GiB a checkpoint, of which the latest and the best are kept")
     found = problems(run, gpu, constants)
     lines.append("\nit fits" if not found else f"\nit does not fit: {'; '.join(found)}")
-    if found:
-        lines += ["any of these lines would do, in the place of what it changes:"]
-        lines += [f"  {words}" for words in remedies(run, gpu, constants)] or ["  none that was tried"]
+    if found and (changes := remedies(run, gpu, constants)):
+        lines += ["any of these lines would do, in the place of what it changes:", *(f"  {words}" for words in changes)]
+    elif found:
+        lines.append("no single change that was tried makes it fit")
     phases = step_seconds(run, gpu, constants)
     step_s, steps = sum(phases.values()), run.train_samples // run.prompts
     lines.append(
         f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.samples_per_prompt} answers of "
         f"{run.answer_tokens}: {step_s:.0f} s"
     )
-    lines += [f"  {seconds:7.1f}  {name}" for name, seconds in phases.items()]
+    lines += [f"  {seconds:7.1f}  {name:15} {PHASES[name]}" for name, seconds in phases.items()]
     lines.append(
         f"\nan epoch of {run.train_samples} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
         f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
