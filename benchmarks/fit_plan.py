@@ -134,14 +134,14 @@ def fit_compiled(steps: Sequence[Measured], constants: plan.Constants) -> Found:
 
 
 def fit_steps(steps: Sequence[Measured], constants: plan.Constants) -> Found:
-    """On one GPU, where nothing is communicated: what neither work nor moving weights explain, what the rollouts wait
-    for new weights, and what logits take of the memory."""
+    """On one GPU, where nothing is communicated: what neither work nor moving weights explain, what vLLM waits for
+    new weights, and what logits take of the memory."""
     for step in (step for step in steps if step.run.gpus == 1):
         run = step.run
         yield "fixed_step_s", step.other_s, step.file
         if run.compiled:
             continue
-        if not (run.param_offload or run.optimizer_offload):
+        if run.rollout_engine == "vllm" and not (run.param_offload or run.optimizer_offload):
             bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
             yield "sync_bytes_per_s", bytes_per_s, step.file
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal

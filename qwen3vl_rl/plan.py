@@ -83,6 +83,8 @@ class Run:
     samples_per_image: int  # that are trained on together, and share its encoding
     prompt_text_tokens: int
     answer_tokens: int
+    longest_sequence_tokens: int
+    update_samples: int
     train_samples: int
     epochs: int
     tokens_per_micro_batch: int
@@ -150,7 +152,7 @@ class Constants:
     sequence_step_s: float  # per token and sequence in a batch
     request_s: float  # per answer of a rollout engine, on its host: prepared, sent, scored
     node_request_s: float  # per answer of a node, of what its engines do one after the other
-    sglang_generation: float  # times as long as with vLLM, of which all other constants of generation are
+    sglang_generation: float  # times as long as with vLLM, of which all other constants of the rollouts are
     host_bytes_per_s: float  # between GPU and host memory, for what is offloaded
     sync_bytes_per_s: float  # from actor to rollout engine
     fixed_step_s: float  # what depends on none of these
@@ -239,7 +241,7 @@ def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
         [
             (f"{RECIPE}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
-            if less >= run.sequence_tokens
+            if less >= run.longest_sequence_tokens  # of which verl takes no part
         ],
         [(OFFLOADING, offloaded(run))] if stays else [],
         more_gpus(run),
@@ -265,19 +267,18 @@ def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
 def more_gpus(run: Run) -> list[tuple[str, Run]]:
     """With more GPUs, the fewest first; of each number with the rollout engine's share as it is, then smaller ones."""
     found = []
-    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus):
-        words, more = hardware(gpus), replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), unsharded=False)
+    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_samples % gpus == 0):
+        more = replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), unsharded=False)
+        words = hardware(gpus) + (f" {RECIPE}.model.override_config.unsharded=false" if run.unsharded else "")
         found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
     return found
 
 
 def hardware(gpus: int) -> str:
-    """The overrides for so many GPUs, one of GPU_COUNTS."""
-    if gpus <= 2:
-        return f"hardware=gpu{gpus}"
-    if gpus <= NODE_GPUS:
-        return "hardware=node8" + (f" trainer.n_gpus_per_node={gpus}" if gpus < NODE_GPUS else "")
-    return f"hardware=multinode trainer.nnodes={gpus // NODE_GPUS}"
+    """The overrides for so many GPUs, one of GPU_COUNTS; with their number, as another may have been set beside it."""
+    nodes, each = max(1, gpus // NODE_GPUS), min(gpus, NODE_GPUS)
+    name = f"gpu{gpus}" if gpus <= 2 else "node8" if nodes == 1 else "multinode"
+    return f"hardware={name} trainer.nnodes={nodes} trainer.n_gpus_per_node={each}"
 
 
 def host_memory_gib(run: Run) -> float:
@@ -410,6 +411,7 @@ def check_modelled(config: DictConfig) -> None:
     for name, value, known in (
         ("trainer.device", config.trainer.device, "cuda"),
         (f"{RECIPE}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        (f"{RECIPE}.{preflight.SEQUENCE_RANKS}", preflight.sequence_ranks(recipe.actor), 1),
         (f"{RECIPE}.actor.fsdp_config.offload_policy", recipe.actor.fsdp_config.offload_policy, False),
         (f"{RECIPE}.actor.fsdp_config.model_dtype", recipe.actor.fsdp_config.model_dtype, "fp32"),
     ):
@@ -439,6 +441,8 @@ def read_run(config: DictConfig, args: argparse.Namespace) -> Run:
         samples_per_image=words.get("samples_per_image", 1) if whole_prompts else 1,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=args.answer_tokens,
+        longest_sequence_tokens=config.data.max_prompt_length + config.data.max_response_length,
+        update_samples=actor.ppo_mini_batch_size * rollout.n,
         train_samples=args.samples,
         epochs=config.trainer.total_epochs,
         tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
@@ -471,7 +475,10 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
         lines += [f"  {size:7.1f}  {name}" for name, size in parts.items() if size]
     if host_gib := host_memory_gib(run):
         lines.append(f"\nmemory of a node's host: {host_gib:.0f} GiB for what is offloaded, beside all else")
-    lines.append(f"\ndisk: {checkpoint_gib(run):.0f} GiB a checkpoint, of which the latest and the best are kept")
+    disk = (
+        f"{checkpoint_gib(run):.0f} GiB a checkpoint; the latest and the best are kept, and lie there beside the next"
+    )
+    lines.append(f"\ndisk: {disk}")
     found = problems(run, gpu, constants)
     lines.append("\nit fits" if not found else f"\nit does not fit: {'; '.join(found)}")
     if found and (changes := remedies(run, gpu, constants)):
@@ -491,6 +498,10 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     )
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]
     lines.append(f"assumed: {', '.join(assumed)}; the other constants are measured on {FITTED_ON}")
+    if run.rollout_engine == "sglang":
+        lines.append(
+            f"sglang's answers take {constants.sglang_generation:.1f} times as long as vLLM's: measured on 2B alone"
+        )
     if run.shape.hidden_size not in constants.update_utilisation:
         lines.append("how much of a GPU a model of this width reaches is interpolated")
     return "\n".join(lines)
@@ -527,6 +538,8 @@ def main() -> None:
         raise InputError(f"--answer-tokens {args.answer_tokens}: expected at most data.max_response_length={longest}")
     preflight.check_numbers(config)
     preflight.check_lengths(config)
+    if (batch := config.data.train_batch_size) > args.samples:
+        raise InputError(f"data.train_batch_size={batch}: expected at most the {args.samples} of --samples")
     preflight.check_words(config)
     preflight.check_on_policy(config)
     run = read_run(config, args)

@@ -19,18 +19,20 @@ from qwen3vl_rl.engine import launch
 from qwen3vl_rl.engine.checkpoints import latest_step
 from qwen3vl_rl.grounding import InputError, row_error
 from qwen3vl_rl.reward import check_settings
-from qwen3vl_rl.shapes import read_shape
+from qwen3vl_rl.shapes import read_folder
 
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
 MAKER = "qwen3vl_rl.data.rl_parquet"
 BATCH_ROWS = 4096
 GIB = 1 << 30
 ACTIVATIONS_SHARE = 0.1  # of a GPU's memory, the least that activations take
+SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
 COUNTS = (
     *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_epochs")),
     "data.train_batch_size",
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_max_token_len_per_gpu")),
-    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "tensor_model_parallel_size")),
+    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
+    f"actor_rollout_ref.{SEQUENCE_RANKS}",
 )
 ON_POLICY_MODULE, ON_POLICY_LOSS = "qwen3vl_rl.engine.on_policy", "gspo_on_policy"
 # Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
@@ -85,13 +87,20 @@ def check_numbers(config: DictConfig) -> None:
     key, share = "actor_rollout_ref.rollout.gpu_memory_utilization", rollout.gpu_memory_utilization
     if not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(f"{key}={share}: expected a share of the GPU's memory, above 0 and at most 1")
-    gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    for name, value in (
-        ("actor_rollout_ref.rollout.tensor_model_parallel_size", rollout.get("tensor_model_parallel_size", 1)),
-        ("actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size", sequence_ranks(actor)),
+    gpus = rollout_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if OmegaConf.select(config, "trainer.v1.trainer_mode") == "separate_async":
+        rollout_gpus = rollout.n_gpus_per_node * rollout.nnodes
+    for name, value, shared in (
+        ("rollout.tensor_model_parallel_size", rollout.get("tensor_model_parallel_size", 1), rollout_gpus),
+        (SEQUENCE_RANKS, sequence_ranks(actor), gpus),
     ):
-        if gpus % value:
-            raise InputError(f"{name}={value}: expected a divisor of the {gpus} GPUs")
+        if shared % value:
+            raise InputError(f"actor_rollout_ref.{name}={value}: expected a divisor of the {shared} GPUs")
+    if (batch := config.data.train_batch_size) < actor.ppo_mini_batch_size:
+        raise InputError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: expected at most "
+            f"data.train_batch_size={batch}"
+        )
     answers, ranks = actor.ppo_mini_batch_size * rollout.n, gpus // sequence_ranks(actor)
     if answers % ranks:
         raise InputError(
@@ -159,7 +168,7 @@ def check_units(config: DictConfig) -> None:
     units = OmegaConf.select(config, key) or []
     if "Qwen3VLVisionModel" not in units or recipe.model.override_config.get("unsharded") or not path.is_file():
         return
-    if not read_shape(json.loads(path.read_text())).tie_word_embeddings:
+    if not read_folder(path.parent).tie_word_embeddings:
         raise InputError(
             f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as size=8b has it"
         )

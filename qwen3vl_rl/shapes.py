@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from qwen3vl_rl.grounding import InputError
+
 BF16_BYTES = 2
 PATCH_VALUES = 3 * 2 * 16 * 16  # colours, frames, height, width
 POSITIONS = 2304  # of the vision tower's table, a 48 x 48 grid
@@ -115,8 +117,17 @@ PUBLISHED: Mapping[str, Shape] = {
 }
 
 
+def read_folder(folder: Path) -> Shape:
+    """Of the checkpoint in `folder`. Raises InputError where its config.json is not of a Qwen3-VL model."""
+    path = folder / "config.json"
+    try:
+        return read_shape(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected the configuration of a Qwen3-VL model ({error!r})") from None
+
+
 def find_shape(size: str, model: str | None) -> Shape:
     """Of the checkpoint in the folder `model` where there is one, else the published one. KeyError for others."""
-    if model and (path := Path(model).expanduser() / "config.json").is_file():
-        return read_shape(json.loads(path.read_text()))
+    if model and (folder := Path(model).expanduser()).joinpath("config.json").is_file():
+        return read_folder(folder)
     return PUBLISHED[size]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import fit_plan, grpo_step
-from qwen3vl_rl import plan
+from qwen3vl_rl import plan, preflight
 from qwen3vl_rl.grounding import InputError
 from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
 
@@ -127,6 +127,10 @@ def test_remedies_name_the_mildest_change_that_fits(run, expected):
     [
         ["size=8b", "hardware=gpu1"],
         ["size=8b", "hardware=gpu2", "speed=fast"],
+        ["size=8b", "hardware=node8", "trainer.n_gpus_per_node=4", "speed=fast"],
+        ["size=4b", "hardware=node8", "trainer.n_gpus_per_node=1", "speed=fast"],
+        ["size=8b", "hardware=gpu1", "data.train_batch_size=10", f"{plan.RECIPE}.actor.ppo_mini_batch_size=10"],
+        ["size=8b", "hardware=gpu1", f"{plan.RECIPE}.model.override_config.unsharded=true"],
         ["size=4b", "hardware=gpu1", "speed=fast"],
         ["size=2b", "hardware=gpu1", f"{plan.RECIPE}.rollout.free_cache_engine=false"],
         ["size=8b", "hardware=node8", f"{plan.RECIPE}.actor.ppo_max_token_len_per_gpu=200000"],
@@ -141,8 +145,12 @@ def test_what_a_remedy_says_can_be_typed_and_fits(gpu, words):
     assert found
     for remedy in found:
         changed = {override.partition("=")[0] for override in remedy}
-        kept = [word for word in words if word.partition("=")[0] not in changed]
-        assert plan.problems(read(*kept, *remedy), gpu, constants) == [], remedy
+        typed = [*(word for word in words if word.partition("=")[0] not in changed), *remedy]
+        preflight.check_numbers(plan.compose_recipe(typed))
+        preflight.check_words(plan.compose_recipe(typed))
+        run = read(*typed)
+        assert plan.problems(run, gpu, constants) == [], remedy
+        assert run.tokens_per_micro_batch >= run.longest_sequence_tokens
 
 
 @given(gpus=st.sampled_from([1, 2, 4]), answer_tokens=st.integers(1, 2048), prompts=st.integers(16, 512))
@@ -303,6 +311,8 @@ def measured_latencies(path: Path, size: str, constants: plan.Constants) -> Path
         (["trainer.n_gpus_per_node=-1"], r"trainer\.n_gpus_per_node=-1: expected an integer of at least 1"),
         (["actor_rollout_ref.rollout.n=0"], r"rollout\.n=0: expected an integer"),
         (["hardware=cpu"], "trainer.device=cpu: expected cuda"),
+        (["--samples", "100"], "data.train_batch_size=256: expected at most the 100 of --samples"),
+        (["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"], "=2: expected 1, which is all"),
         (["--answer-tokens", "5000"], "--answer-tokens 5000: expected at most data.max_response_length=2048"),
     ],
 )

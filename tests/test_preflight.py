@@ -107,6 +107,8 @@ def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):
             ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=3"],
             "ulysses_sequence_parallel_size=3: expected a divisor of the 8 GPUs",
         ),
+        (["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=0"], "=0: expected an integer"),
+        (["data.train_batch_size=16"], r"ppo_mini_batch_size=256: expected at most data\.train_batch_size=16"),
         (
             ["trainer.n_gpus_per_node=3"],
             r"ppo_mini_batch_size=256, rollout\.n=16: expected 3 GPUs to get equally many of the 4096 answers",
@@ -116,6 +118,7 @@ def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):
 def test_numbers_that_cannot_be_are_refused(recipe, overrides, message):
     node = [
         "trainer.n_gpus_per_node=8",
+        "data.train_batch_size=256",
         "actor_rollout_ref.actor.ppo_mini_batch_size=256",
         "actor_rollout_ref.rollout.n=16",
     ]
@@ -134,6 +137,17 @@ def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
         preflight.check_units(recipe(*several, units))
     build_config(build_tokenizer(), {}).save_pretrained(tmp_path)
     preflight.check_units(recipe(*several, units))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(InputError, match=r"config\.json: expected the configuration of a Qwen3-VL model"):
+        preflight.check_units(recipe(*several, units))
+
+
+def test_rollouts_on_gpus_of_their_own_divide_those(recipe):
+    rollout = "actor_rollout_ref.rollout"
+    apart = ["trainer.v1.trainer_mode=separate_async", f"{rollout}.nnodes=1", f"{rollout}.tensor_model_parallel_size=2"]
+    preflight.check_numbers(recipe(*apart, f"{rollout}.n_gpus_per_node=2"))
+    with pytest.raises(InputError, match="expected a divisor of the 3 GPUs"):
+        preflight.check_numbers(recipe(*apart, f"{rollout}.n_gpus_per_node=3"))
 
 
 def test_answers_are_not_cut_at_the_engine_s_context(config):
