@@ -348,6 +348,9 @@ def check_steps(config: DictConfig, rows: int) -> int:
         config.trainer.total_epochs,
         config.trainer.total_training_steps,
     )
+    for name, value in (("data.train_batch_size", batch), ("trainer.total_epochs", epochs)):  # stage 1 asks no more
+        if value < 1:
+            raise InputError(f"{name}={value}: expected at least 1")
     if rows < batch:
         raise InputError(f"data.train_batch_size={batch}: expected at most the {rows} rows of data.train_files")
     most = rows // batch * epochs

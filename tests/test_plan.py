@@ -121,7 +121,6 @@ def test_remedies_name_the_mildest_change_that_fits(run, expected):
     assert any(expected in words for words in plan.remedies(run, GPU, CONSTANTS))
 
 
-@pytest.mark.parametrize("gpu", ["h100", "h200"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -137,10 +136,9 @@ def test_remedies_name_the_mildest_change_that_fits(run, expected):
     ],
     ids=lambda words: " ".join(words).replace(plan.RECIPE, ""),
 )
-def test_what_a_remedy_says_can_be_typed_and_fits(gpu, words):
-    gpu, (constants, _) = plan.GPUS[gpu], plan.read_constants()
-    if not plan.problems(read(*words), gpu, constants):
-        pytest.skip("it fits as it is")
+def test_what_a_remedy_says_can_be_typed_and_fits(words):
+    gpu, (constants, _) = plan.GPUS["h100"], plan.read_constants()
+    assert plan.problems(read(*words), gpu, constants)
     found = [remedy.split() for remedy in plan.remedies(read(*words), gpu, constants)]
     assert found
     for remedy in found:
