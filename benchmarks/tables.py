@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -289,11 +290,12 @@ def predictions(_: Results) -> str:
     rows = []
     for speed, size, gpus in product(SPEEDS, SIZES, GPU_COUNTS):
         words = [f"speed={speed}", f"size={size}", *plan.hardware(gpus).split()]
-        runs = [_planned(*words, f"engine={name}") for name in ENGINES]
-        update = sum(plan.update_memory_gib(runs[0], constants).values())
-        generation = sum(plan.rollout_memory_gib(runs[0], gpu, constants).values())
+        planned = _planned(*words)
+        runs = [replace(planned, rollout_engine=name) for name in ENGINES]
+        update = sum(plan.update_memory_gib(planned, constants).values())
+        generation = sum(plan.rollout_memory_gib(planned, gpu, constants).values())
         row = [speed, size, gpus, f"{update:.0f}, {generation:.0f}"]
-        if plan.problems(runs[0], gpu, constants):
+        if plan.problems(planned, gpu, constants):
             rows.append((*row, "no", "", ""))
             continue
         steps_s = [sum(plan.step_seconds(run, gpu, constants).values()) for run in runs]

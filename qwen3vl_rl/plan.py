@@ -25,13 +25,12 @@ from omegaconf import DictConfig
 from qwen3vl_rl import preflight
 from qwen3vl_rl.engine import launch
 from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.shapes import BF16_BYTES, MERGED_PATCH_PX, PUBLISHED, Shape, find_shape, image_tokens
 
 GIB = 1 << 30
 FP32_BYTES = 4
 RL_SAMPLES = 83_989  # of the paper's 8B run
 ANSWER_TOKENS = 101  # mean of EGM-8B's answers in the paper
-MERGED_PATCH_PX = 32
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
 LAYER = "Qwen3VLTextDecoderLayer"
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -241,7 +240,7 @@ def remedies(run: Run, gpu: Gpu, constants: Constants) -> list[str]:
         [
             (f"{RECIPE}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
-            if less >= run.longest_sequence_tokens  # of which verl takes no part
+            if less >= run.longest_sequence_tokens  # verl does not split one
         ],
         [(OFFLOADING, offloaded(run))] if stays else [],
         more_gpus(run),

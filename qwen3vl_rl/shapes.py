@@ -9,6 +9,7 @@ from qwen3vl_rl.grounding import InputError
 
 BF16_BYTES = 2
 PATCH_VALUES = 3 * 2 * 16 * 16  # colours, frames, height, width
+MERGED_PATCH_PX = 32  # 2 x 2 patches of 16
 POSITIONS = 2304  # of the vision tower's table, a 48 x 48 grid
 
 
@@ -89,8 +90,8 @@ class Shape:
 
 
 def image_tokens(width_px: int, height_px: int) -> int:
-    """Of an image within the processor's limits: sides rounded to whole merged patches of 32 px."""
-    return round(width_px / 32) * round(height_px / 32)
+    """Of an image within the processor's limits: sides rounded to whole merged patches."""
+    return round(width_px / MERGED_PATCH_PX) * round(height_px / MERGED_PATCH_PX)
 
 
 def read_shape(config: Mapping) -> Shape:
