@@ -5,7 +5,7 @@
 On the 16 samples of one GPU's update in stage 1, with random weights in bfloat16 and nothing compiled:
 
 - `images`, forward passes of the vision tower, which the recipe freezes: `one by one`, as transformers attends without
-  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/engine/packed_attention.py`), which also keeps
+  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/models/packed_attention.py`), which also keeps
   position indices by image size;
 - `text`, forward and backward passes of the language model: `padded` to the longest sample, `masked`, with a mask over
   all samples in a row as transformers makes it, and `packed`.
@@ -41,7 +41,7 @@ from benchmarks.sft_throughput import (
     recipe,
     seconds_of,
 )
-from qwen3vl_rl.engine.packed_attention import NAME, pack_images, pack_text, packing, register
+from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packing, register
 
 
 def flash_attn_package(module, query, key, value, attention_mask, scaling, cu_seq_lens_q, max_length_q, **options):

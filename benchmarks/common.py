@@ -21,9 +21,9 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from examples.starter.build import build_config, build_processor
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
-from qwen3vl_rl.data.rl_parquet import write_rl_parquet
+from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.shapes import PUBLISHED
+from qwen3vl_rl.models.shapes import PUBLISHED
 
 SIZES = ("tiny", *PUBLISHED)  # `tiny` is the starter, for trying a script out on a CPU
 IMAGE_PX = (640, 480)

@@ -25,11 +25,12 @@ from PIL import Image
 from benchmarks.common import spread, write_result
 from qwen3vl_rl.data.predictions import Prediction, Question, append, score
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.predict import Target, predict
-from qwen3vl_rl.evaluation.server import Server
-from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.grounding import cli, render_prompt
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.serving.engines import VLLM
+from qwen3vl_rl.evaluation.serving.predict import Target, predict
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+from qwen3vl_rl.grounding import render_prompt
 
 WIDTH, HEIGHT, PER_PICTURE = 640, 480, 7
 CLIENTS = ("straightforward", "ours", "ours, pictures in the requests")

@@ -1,6 +1,6 @@
 """Fit the planner's constants on measurements, and show how well the planner then foretells them.
 
-    python -m benchmarks.fit_plan FILE... [--out qwen3vl_rl/plan_constants.yaml]
+    python -m benchmarks.fit_plan FILE... [--out qwen3vl_rl/training/planner/constants.yaml]
 
 Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, each of any GPU that the planner knows: constants are
 shares of its data sheet. A constant is the median of what each measurement gives for it, by width of the model where
@@ -22,8 +22,8 @@ import yaml
 from benchmarks import grpo_step
 from benchmarks.common import IMAGE_PX
 from qwen3vl_rl import plan
-from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
-from qwen3vl_rl.engine import launch, process
+from qwen3vl_rl.training import launch
+from qwen3vl_rl.training import processes as process
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
@@ -58,7 +59,7 @@ CHANGES = {
     "on-policy": [  # one update per batch: the ratio is 1, and its denominator need not be computed
         "algorithm.rollout_correction.bypass_mode=true",
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
-        "actor_rollout_ref.model.external_lib=qwen3vl_rl.engine.on_policy",
+        "actor_rollout_ref.model.external_lib=qwen3vl_rl.verl_ext.policy_loss",
     ],
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them

@@ -118,7 +118,7 @@ def use_varlen_as_flash(model: torch.nn.Module) -> None:
     position ids of every layer, and nothing is known to the host beforehand."""
     from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
-    from qwen3vl_rl.engine.packed_attention import packed_attention, register
+    from qwen3vl_rl.models.packed_attention import packed_attention, register
 
     def attend(module, query, key, value, attention_mask, scaling, position_ids=None, **options):
         if position_ids is not None:

@@ -22,10 +22,11 @@ import aiohttp
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, spread, write_result
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.engines import ENGINES
-from qwen3vl_rl.evaluation.server import Server
-from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.grounding import cli, render_prompt
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.serving.engines import ENGINES
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+from qwen3vl_rl.grounding import render_prompt
 
 WARM_UP = 4
 

@@ -47,8 +47,8 @@ from omegaconf import DictConfig
 from benchmarks.common import SIZES, random_checkpoint, shapes_traces, spread, write_result
 from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
 from qwen3vl_rl.data.parquet import write_rows
-from qwen3vl_rl.engine import cpu, launch
-from qwen3vl_rl.shapes import Shape, find_shape
+from qwen3vl_rl.models.shapes import Shape, find_shape
+from qwen3vl_rl.training import cpu, launch
 from sft.build_dataset import SFT_SCHEMA, sft_row
 
 ROOT = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ import numpy as np
 
 from examples.longer_vs_bigger import tables
 from qwen3vl_rl.data.refshapes import MAKERS
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.errors import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
 COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by what a model was trained to

@@ -13,9 +13,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from qwen3vl_rl.engine.checkpoints import VALIDATION
-from qwen3vl_rl.engine.launch import read_metrics
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.training.checkpoints import VALIDATION
+from qwen3vl_rl.training.launch import read_metrics
 
 PANELS = {
     "reward": "reward/score",

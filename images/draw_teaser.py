@@ -13,7 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from qwen3vl_rl.evaluation.tradeoff import STYLES, plot_published
+from qwen3vl_rl.evaluation.reporting.tradeoff import STYLES, plot_published
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from types import MappingProxyType
 
 from safetensors import safe_open
 
-from qwen3vl_rl.engine.checkpoints import VALIDATION, best_step, latest_step
-from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.lora import META, fold_adapters
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.models.lora import META, fold_adapters
+from qwen3vl_rl.training.checkpoints import VALIDATION, best_step, latest_step
 
 STEPS = MappingProxyType({"latest": latest_step, "best": best_step})
 

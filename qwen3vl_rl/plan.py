@@ -3,7 +3,7 @@
     python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8 [OVERRIDE OF THE RECIPE …]
 
 Reads the very recipe that `qwen3vl_rl.train` would run, counts bytes and floating-point operations from the model's
-shape, and divides by what a GPU can do times a few constants (`plan_constants.yaml`: how much of it is reached). Each
+shape, and divides by what a GPU can do times a few constants (`constants.yaml`: how much of it is reached). Each
 constant says what it was measured on, or that it is assumed; `benchmarks/fit_plan.py` fits them. Nothing is started,
 and neither torch nor a GPU is needed. A plan is for answers of `--answer-tokens`; the exit code is 1 where the run does
 not fit.
@@ -22,10 +22,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from qwen3vl_rl import preflight
-from qwen3vl_rl.engine import launch
-from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.shapes import BF16_BYTES, MERGED_PATCH_PX, PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.models.shapes import BF16_BYTES, MERGED_PATCH_PX, PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.training import launch, preflight
 
 GIB = 1 << 30
 FP32_BYTES = 4
@@ -140,7 +139,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """How much of the data sheet is reached, and what counting does not give. `plan_constants.yaml` has the values."""
+    """How much of the data sheet is reached, and what counting does not give. `constants.yaml` has the values."""
 
     # By hidden width: `at_width` reads between the widths that were measured.
     update_utilisation: Mapping[int, float]  # of dense bfloat16 operations, recomputation counted
@@ -165,7 +164,7 @@ class Constants:
 
 def read_constants(path: Path | None = None) -> tuple[Constants, dict[str, str]]:
     """The constants, and where each comes from."""
-    text = path.read_text() if path else files("qwen3vl_rl").joinpath("plan_constants.yaml").read_text()
+    text = path.read_text() if path else files("qwen3vl_rl.training.planner").joinpath("constants.yaml").read_text()
     entries = yaml.safe_load(text)
     return Constants(**{name: entry["value"] for name, entry in entries.items()}), {
         name: entry["source"] for name, entry in entries.items()

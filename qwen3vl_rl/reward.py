@@ -17,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qwen3vl_rl.engine.launch import FATAL
-from qwen3vl_rl.grounding import Box, InputError, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
+from qwen3vl_rl.errors import FATAL, InputError
+from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
 
 
 class Parts(NamedTuple):

@@ -3,7 +3,7 @@
     python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path=SFT_CHECKPOINT \
         data.train_files=rl_train.parquet data.val_files=rl_val.parquet
 
-`--cfg job` prints the composed recipe. `engine/launch.py` tells what a run leaves in `trainer.default_local_dir`.
+`--cfg job` prints the composed recipe. `training/launch.py` tells what a run leaves in `trainer.default_local_dir`.
 """
 
 import json
@@ -16,10 +16,9 @@ import numpy as np
 from huggingface_hub import hf_hub_download
 from omegaconf import DictConfig, OmegaConf
 
-from qwen3vl_rl import preflight
-from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import VALIDATION, is_trained, mend_record
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.training import launch, preflight
+from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, mend_record
 
 COLUMNS = {
     "reward": "critic/score/mean",
@@ -41,7 +40,7 @@ def train(config: DictConfig) -> None:
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
     mend_record(folder)
-    launch.run(config, ["qwen3vl_rl.engine.main_ppo"], COLUMNS)
+    launch.run(config, ["qwen3vl_rl.verl_ext.main_ppo"], COLUMNS)
     metrics = launch.read_metrics(folder)
     rewards = {step: row["critic/score/mean"] for step, row in metrics.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:

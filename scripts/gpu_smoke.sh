@@ -50,7 +50,7 @@ packages() {
 import sys
 from importlib import import_module
 from importlib.metadata import version
-modules = ["verl.trainer.sft_trainer", "verl.trainer.ppo.v1.trainer_base", "qwen3vl_rl.engine.fsdp"]
+modules = ["verl.trainer.sft_trainer", "verl.trainer.ppo.v1.trainer_base", "qwen3vl_rl.verl_ext.fsdp_engine"]
 engines = {"vllm": "vllm.entrypoints.openai.api_server", "sglang": "sglang.srt.entrypoints.http_server"}
 assert sys.argv[1], "Error: neither vllm nor sglang is installed; bash scripts/setup.sh vllm"
 for module in [*modules, engines[sys.argv[1]]]:

@@ -46,10 +46,10 @@ main() {
     $python -m sft.build_dataset --samples "$data/refshapes_train.jsonl" --traces "$data/refshapes_train_traces.jsonl" \
     --images "$data/images" --rows ":$SFT_SAMPLES" --processor "$MODEL" --out "$data/sft_train.parquet"
   stage rl-data "data: other samples to RL parquet" \
-    $python -m qwen3vl_rl.data.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
+    $python -m qwen3vl_rl.data.tools.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
     --rows "$SFT_SAMPLES:" --split train --out "$data/rl_train.parquet"
   stage rl-val-data "data: RL validation parquet, from the val split alone" \
-    $python -m qwen3vl_rl.data.rl_parquet --samples "$data/eval/refshapes_val.jsonl" --images "$data/images" \
+    $python -m qwen3vl_rl.data.tools.rl_parquet --samples "$data/eval/refshapes_val.jsonl" --images "$data/images" \
     --rows :32 --split test --out "$data/rl_val.parquet"
   stage sft "stage 1: SFT on $SFT_SAMPLES reasoning traces" \
     $python -m sft.train hardware=cpu size=tiny model.path="$MODEL" data.train_files="$data/sft_train.parquet" \

@@ -34,7 +34,8 @@ from qwen3vl_rl.data.samples import (
     parse_sample,
     write_jsonl,
 )
-from qwen3vl_rl.grounding import InputError, cli, parse_box_1000, px_to_1000, row_error, target_text
+from qwen3vl_rl.errors import InputError, cli, row_error
+from qwen3vl_rl.grounding import parse_box_1000, px_to_1000, target_text
 from sft.token_check import TokenCheck
 from sft.traces import objection, read_traces
 

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.parquet import add_arguments, select_samples
 from qwen3vl_rl.data.samples import Sample, write_jsonl
-from qwen3vl_rl.grounding import InputError, cli, px_to_1000
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.grounding import px_to_1000
 from sft.traces import RowFile, objection, sample_hash
 
 PROMPTS = Path(__file__).parent / "prompts"

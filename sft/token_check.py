@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from qwen3vl_rl.data.parquet import write_rows
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
 MARK = "<image>"

@@ -17,7 +17,8 @@ from types import MappingProxyType
 
 from qwen3vl_rl.data.files import lock
 from qwen3vl_rl.data.samples import Sample, read_jsonl
-from qwen3vl_rl.grounding import InputError, iou, parse_box_1000, px_to_1000, row_error
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000
 
 WORDS = (5, 120)  # one or two sentences, generously
 MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box

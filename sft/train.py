@@ -2,7 +2,7 @@
 
     python -m sft.train hardware=cpu size=tiny model.path=CHECKPOINT data.train_files=sft_train.parquet
 
-`--cfg job` prints the composed recipe. `engine/launch.py` tells what a run leaves in `trainer.default_local_dir`. The
+`--cfg job` prints the composed recipe. `training/launch.py` tells what a run leaves in `trainer.default_local_dir`. The
 same command goes on after an interruption.
 """
 
@@ -12,10 +12,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from qwen3vl_rl import preflight
-from qwen3vl_rl.engine import launch
-from qwen3vl_rl.engine.checkpoints import is_trained, keep_newest, mend_record
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.training import launch, preflight
+from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, mend_record
 
 COLUMNS = {
     "loss": "train/loss",

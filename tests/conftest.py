@@ -12,7 +12,7 @@ from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.predictions import Prediction, Question, score
-from qwen3vl_rl.data.rl_parquet import write_rl_parquet
+from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.export import export
 from qwen3vl_rl.grounding import Box, px_to_1000, target_text

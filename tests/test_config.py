@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from qwen3vl_rl.engine import launch
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.reward import REWARDS, check_settings
+from qwen3vl_rl.training import launch
 
 ROOT = Path(__file__).parents[1]
 SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"

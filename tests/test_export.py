@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from qwen3vl_rl.engine.checkpoints import LATEST, VALIDATION
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.export import find_checkpoint
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.training.checkpoints import LATEST, VALIDATION
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.export import export
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.training.launch import read_metrics
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

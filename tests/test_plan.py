@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import fit_plan, grpo_step
-from qwen3vl_rl import plan, preflight
-from qwen3vl_rl.grounding import InputError
-from qwen3vl_rl.shapes import BF16_BYTES, PUBLISHED
+from qwen3vl_rl import plan
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED
+from qwen3vl_rl.training import preflight
 
 DEVICE = "1 x NVIDIA H200"
 GPU = plan.GPUS["h200"]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.grounding import PARSERS, InputError, answer_text, box_1000_to_px, iou, reward_iou
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import PARSERS, answer_text, box_1000_to_px, iou, reward_iou
 from qwen3vl_rl.reward import REWARDS, Parts, check_settings, compute_score, longest_run
 
 TRUTH = [100, 200, 500, 600]
@@ -428,7 +429,7 @@ def test_verl_s_reward_manager_is_ours_and_counts_tokens():
     ids = tokenizer.encode(answer(TRUTH))
     kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 2}
     manager = {"source": "importlib", "name": "GroundingRewardManager"}
-    manager["module"] = {"path": "pkg://qwen3vl_rl.engine.reward_manager"}
+    manager["module"] = {"path": "pkg://qwen3vl_rl.verl_ext.reward_manager"}
     function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
     config = OmegaConf.create({"reward": {"reward_manager": manager, "custom_reward_function": function}})
     sample = DataProto.from_dict(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.train import make_paths_absolute, set_sglang_sampling, trend
+from qwen3vl_rl.training.launch import read_metrics
 
 
 def test_every_step_reports_the_parts_of_its_reward(rl_run):

@@ -13,13 +13,13 @@ for name in BASE_IMG_PATH OUTPUT_DIR TRAIN_JSON VAL_JSON; do
   [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
 done
 convert() {
-  "$python" -m qwen3vl_rl.data.convert cocoa --out "$OUTPUT_DIR" --outside "${OUTSIDE:-clip}" --name "$1" --files "$2"
+  "$python" -m qwen3vl_rl.data.tools.convert cocoa --out "$OUTPUT_DIR" --outside "${OUTSIDE:-clip}" --name "$1" --files "$2"
 }
 parquet() {
-  "$python" -m qwen3vl_rl.data.rl_parquet --images "$BASE_IMG_PATH" --split "$1" --out "$2" --samples "${@:3}"
+  "$python" -m qwen3vl_rl.data.tools.rl_parquet --images "$BASE_IMG_PATH" --split "$1" --out "$2" --samples "${@:3}"
 }
 convert cocoa_train "$TRAIN_JSON"
 convert cocoa_val "$VAL_JSON"
 parquet train "$OUTPUT_DIR/train_amodal.parquet" "$OUTPUT_DIR"/cocoa_train_*.jsonl
 parquet test "$OUTPUT_DIR/val_amodal.parquet" "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl
-"$python" -m qwen3vl_rl.data.check "$OUTPUT_DIR"/cocoa_train_*.jsonl --evaluation "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl
+"$python" -m qwen3vl_rl.data.tools.check "$OUTPUT_DIR"/cocoa_train_*.jsonl --evaluation "$OUTPUT_DIR"/eval/cocoa_val_*.jsonl

@@ -5,13 +5,13 @@
 #
 # BASE_IMG_PATH  what image paths are relative to    OUTPUT_DIR  gets train_grounding.parquet
 # VAL_DIR        holds refcoco_val.jsonl and so on   TRAIN_JSON  training or evaluation rows, jsonl
-# Further arguments go to qwen3vl_rl.data.rl_parquet. Exit code 1: written, but evaluation images are in it.
+# Further arguments go to qwen3vl_rl.data.rl_rows. Exit code 1: written, but evaluation images are in it.
 set -euo pipefail
 python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
 for name in BASE_IMG_PATH OUTPUT_DIR VAL_DIR TRAIN_JSON; do
   [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
 done
 train=$OUTPUT_DIR/train_grounding.parquet
-"$python" -m qwen3vl_rl.data.rl_parquet --samples "$TRAIN_JSON" --images "$BASE_IMG_PATH" --split train --out "$train" "$@"
-"$python" -m qwen3vl_rl.data.check "$TRAIN_JSON" --images "$BASE_IMG_PATH" --no-check-images \
+"$python" -m qwen3vl_rl.data.tools.rl_parquet --samples "$TRAIN_JSON" --images "$BASE_IMG_PATH" --split train --out "$train" "$@"
+"$python" -m qwen3vl_rl.data.tools.check "$TRAIN_JSON" --images "$BASE_IMG_PATH" --no-check-images \
   --evaluation "$VAL_DIR"/*.jsonl

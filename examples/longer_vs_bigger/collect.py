@@ -18,12 +18,12 @@ import yaml
 from benchmarks.common import write_result
 from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.data.predictions import question_key
-from qwen3vl_rl.engine.launch import read_metrics
-from qwen3vl_rl.evaluation.metrics import compare, summarize
+from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.run import Result, missing_part, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
-from qwen3vl_rl.grounding import InputError, cli
-from qwen3vl_rl.shapes import find_shape
+from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
+from qwen3vl_rl.models.shapes import find_shape
+from qwen3vl_rl.training.launch import read_metrics
 
 LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
 

@@ -73,7 +73,7 @@ class Experiment:
                   "--processor", self.out / "processor"]  # fmt: skip
         asked = ["--samples", folder / "eval" / "refshapes_val.jsonl", "--images", folder / "images"]
         traces, rest = folder / "refshapes_train_traces.jsonl", f"{self.config.samples.sft}:"
-        rl = "qwen3vl_rl.data.rl_parquet"
+        rl = "qwen3vl_rl.data.rl_rows"
         return {
             "sft": python(*taught, "--traces", traces, "--out", folder / "sft.parquet"),
             "direct": python(*taught, "--reasoning", "none", "--out", folder / "direct.parquet"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.tables import fill, table
 from qwen3vl_rl.data.refshapes import MAKERS
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.errors import InputError, cli
 
 FOLDER = Path(__file__).parent
 SPLITS = {

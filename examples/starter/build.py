@@ -28,7 +28,8 @@ from transformers import (
 )
 
 from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
-from qwen3vl_rl.grounding import PROMPTS, InputError, cli, px_to_1000, render_prompt, target_text
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.grounding import PROMPTS, px_to_1000, render_prompt, target_text
 
 CONFIG = {  # about 5.8 million parameters, most of them in the vision tower
     "tie_word_embeddings": True,

@@ -28,9 +28,10 @@ from examples.starter.step import Batch, FixedImages, RecordedStep
 from examples.starter.tasks import answer_example, starter_examples
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH, WORLDS, World, referrals
-from qwen3vl_rl.engine.compiled import compile_blocks, restore_blocks
-from qwen3vl_rl.engine.packed_attention import pack_images
-from qwen3vl_rl.grounding import InputError, cli, eval_iou, parse_box_1000
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.grounding import eval_iou, parse_box_1000
+from qwen3vl_rl.models.compiled_blocks import compile_blocks, restore_blocks
+from qwen3vl_rl.models.packed_attention import pack_images
 
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the step sizes grow

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.samples import ImageCheck, Sample, check_sent, iter_samples
-from qwen3vl_rl.grounding import PROMPTS, InputError, render_prompt, row_error
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import PROMPTS, render_prompt
 
 BATCH_ROWS = 8192  # of a parquet row group
 READ_ROWS = 256  # at a time: rows may hold whole images

@@ -12,7 +12,8 @@ from typing import TextIO
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.samples import Sample, read_jsonl
-from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000, row_error
+from qwen3vl_rl.errors import row_error
+from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000
 
 THRESHOLD_IOU = 0.5  # paper, table 1: an answer counts above it
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 # How REFER partitions each dataset. Papers report the first partition; its files carry no partition in their name.
 _PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}

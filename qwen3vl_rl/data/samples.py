@@ -19,7 +19,8 @@ import orjson
 from PIL import Image
 
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.grounding import Box, InputError, row_error
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box
 
 _REF = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")

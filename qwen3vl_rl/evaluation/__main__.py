@@ -13,9 +13,9 @@ from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command
-from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.report import read_curves, write_report
 from qwen3vl_rl.evaluation.run import Run, read_result
+from qwen3vl_rl.evaluation.serving.questions import read_questions
 from qwen3vl_rl.evaluation.table import evaluation_tables, render
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen3vl_rl.data.predictions import Question
-from qwen3vl_rl.evaluation.engines import ENGINES
-from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S
-from qwen3vl_rl.evaluation.questions import readable_folder
+from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.run import Load
-from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
-from qwen3vl_rl.evaluation.settings import PARSERS, Settings, load_settings
-from qwen3vl_rl.grounding import InputError, cli
+from qwen3vl_rl.evaluation.serving.engines import ENGINES
+from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S
+from qwen3vl_rl.evaluation.serving.questions import readable_folder
+from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings, load_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True)
     add("--split", action="append", metavar="NAME", help="only these splits (file names without .jsonl)")
     add("--limit", type=int, metavar="N", help="only the first N samples of each split")
-    add("--settings", type=Path, metavar="FILE", help="YAML with changes to qwen3vl_rl/evaluation/recipe.yaml")
+    add("--settings", type=Path, metavar="FILE", help="YAML with changes to qwen3vl_rl/evaluation/serving/recipe.yaml")
     add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
     add("--parser", choices=PARSERS, help="how answers are read (default: house; released: as in the paper)")
     add("--concurrency", type=int, default=64, help="requests in flight (recipe: 64)")

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.predictions import Prediction, Question, append, drop_failed, read_predictions, resume, unanswered
-from qwen3vl_rl.evaluation.metrics import latency_fields, summarize, summarize_latency
-from qwen3vl_rl.evaluation.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
-from qwen3vl_rl.evaluation.questions import describe_questions
-from qwen3vl_rl.evaluation.server import Endpoint, EngineError, Server
-from qwen3vl_rl.evaluation.settings import Settings
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.scoring.metrics import latency_fields, summarize, summarize_latency
+from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
+from qwen3vl_rl.evaluation.serving.questions import describe_questions
+from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.settings import Settings
 
 WARM_UP_REQUESTS = 4
 

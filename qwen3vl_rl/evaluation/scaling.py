@@ -17,14 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
-from qwen3vl_rl.evaluation import command, formats, published
-from qwen3vl_rl.evaluation.metrics import AVERAGE
-from qwen3vl_rl.evaluation.questions import read_questions
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation import command
+from qwen3vl_rl.evaluation.reporting import table_formats as formats
+from qwen3vl_rl.evaluation.reporting.tradeoff import Measured, draw
 from qwen3vl_rl.evaluation.run import Result, Run, missing_part, read_result
-from qwen3vl_rl.evaluation.settings import Settings
+from qwen3vl_rl.evaluation.scoring import published
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
+from qwen3vl_rl.evaluation.serving.questions import read_questions
+from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.evaluation.table import DASH, mark, notes
-from qwen3vl_rl.evaluation.tradeoff import Measured, draw
-from qwen3vl_rl.grounding import InputError
 
 _VARIANT = re.compile(r"free|(?:budget|answers)-\d+")
 SAMPLED = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2: how rollouts are drawn

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from qwen3vl_rl.evaluation import formats, published
-from qwen3vl_rl.evaluation.formats import Table
-from qwen3vl_rl.evaluation.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare, sample_of
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.reporting import table_formats as formats
+from qwen3vl_rl.evaluation.reporting.table_formats import Table
 from qwen3vl_rl.evaluation.run import Result, read_results
-from qwen3vl_rl.grounding import cli
+from qwen3vl_rl.evaluation.scoring import published
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare, sample_of
 
 WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"

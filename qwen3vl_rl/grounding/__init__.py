@@ -1,5 +1,6 @@
 """What a box, an answer and a prompt are: pure functions that every stage shares."""
 
+from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding.boxes import (
     Box,
     IntBox,
@@ -12,7 +13,6 @@ from qwen3vl_rl.grounding.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from qwen3vl_rl.grounding.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000
 from qwen3vl_rl.grounding.prompts import PROMPTS, answer_text, render_prompt, target_text
 

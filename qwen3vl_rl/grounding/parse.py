@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from types import MappingProxyType
 
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import Box, clamp, order_corners
-from qwen3vl_rl.grounding.errors import InputError
 
 # How far outside 0..1000 the house parser still takes a coordinate for a miss at the image's edge and clamps it.
 # Further out it is no relative coordinate, and the text holds no box. Our choice; the released code clamps all.

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import IntBox
-from qwen3vl_rl.grounding.errors import InputError
 
 # Texts of the released recipe. Its SFT data ends them in a full stop that its RL and evaluation leave out;
 # here every stage uses the same text, without it.

@@ -3,7 +3,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from benchmarks.common import IMAGE_PX, portable, rl_parquet, see_whole_images, shapes_samples
-from qwen3vl_rl.shapes import image_tokens
+from qwen3vl_rl.models.shapes import image_tokens
 
 
 def test_benchmark_checkpoints_see_whole_images(tmp_path, starter):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl_rl.grounding import cli
+from qwen3vl_rl.errors import cli
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Done:
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., Done]:
-    """`run("check", path, "--images", folder)`: `python -m qwen3vl_rl.data.check …`."""
+    """`run("check", path, "--images", folder)`: `python -m qwen3vl_rl.data.tools.check …`."""
 
     def command(module: str, *arguments) -> Done:
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])

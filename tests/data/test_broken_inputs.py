@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.data.rl_parquet import write_rl_parquet
+from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 
 from .conftest import ANNOTATIONS, IMAGES, reference

@@ -6,7 +6,7 @@ import pytest
 
 from qwen3vl_rl.data.predictions import Question, append, read_predictions, resume, score, unanswered, vote
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 
 def _write(path, predictions):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from qwen3vl_rl.data.layouts.cocoa import read_scenes
-from qwen3vl_rl.data.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.data.refcoco import split_name
 from qwen3vl_rl.data.samples import check_images, iter_samples, read_samples, write_jsonl
+from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.grounding import eval_iou, px_to_1000
 
 DATA = Path(os.environ.get("EGM_REAL_DATA", ""))

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.predictions import Prediction, Question, append, score
-from qwen3vl_rl.evaluation.questions import read_questions
 from qwen3vl_rl.evaluation.run import Load, Run
-from qwen3vl_rl.evaluation.server import Endpoint
-from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.evaluation.serving.questions import read_questions
+from qwen3vl_rl.evaluation.serving.server import Endpoint
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.grounding import px_to_1000, target_text
 
 

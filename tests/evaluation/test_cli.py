@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from qwen3vl_rl.data.files import alone_in
-from qwen3vl_rl.evaluation import engines
-from qwen3vl_rl.evaluation.questions import read_questions, readable_folder
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.run import Run
-from qwen3vl_rl.evaluation.server import Endpoint
-from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.evaluation.serving import engines
+from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
+from qwen3vl_rl.evaluation.serving.server import Endpoint
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 
 
 @pytest.fixture

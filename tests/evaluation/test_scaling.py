@@ -6,11 +6,11 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.evaluation import published
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.reporting.tradeoff import STYLES, Measured, _ours
 from qwen3vl_rl.evaluation.scaling import draw_results, is_on_refcoco, measure, read_scaling, scaling_table, variants
-from qwen3vl_rl.evaluation.settings import load_settings
-from qwen3vl_rl.evaluation.tradeoff import STYLES, Measured, _ours
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.evaluation.scoring import published
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl_rl.grounding import PARSERS, InputError, answer_text, order_corners, parse_box_1000
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import PARSERS, answer_text, order_corners, parse_box_1000
 
 BOX = (10, 20, 300, 400)
 JSON_BOX = '{"bbox_2d": [10, 20, 300, 400], "label": "dog"}'

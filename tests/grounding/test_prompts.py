@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.grounding import PARSERS, PROMPTS, InputError, answer_text, parse_box_1000, render_prompt, target_text
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import PARSERS, PROMPTS, answer_text, parse_box_1000, render_prompt, target_text
 
 RELEASED_TEXTS = {
     "qwen3": "Locate the red cup, output its bbox coordinates using JSON format",

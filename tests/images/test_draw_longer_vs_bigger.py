@@ -5,7 +5,7 @@ import json
 import pytest
 
 from images.draw_longer_vs_bigger import Results, draw
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 
 def model(parameters: int, acc: float, **changes) -> dict:

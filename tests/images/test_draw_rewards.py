@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from images.draw_rewards import PANELS, draw
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 
 def run(folder: Path, steps: int, keys) -> Path:

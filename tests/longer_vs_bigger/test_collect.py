@@ -11,8 +11,8 @@ import yaml
 from examples.longer_vs_bigger.collect import collect
 from examples.longer_vs_bigger.tables import TABLES, of_results
 from qwen3vl_rl.data.predictions import Prediction, question_key
-from qwen3vl_rl.evaluation.metrics import summarize
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.scoring.metrics import summarize
 
 STARTER = Path(__file__).parents[2] / "examples" / "starter" / "checkpoint"
 SPLITS = ("refshapes_val", "refshapes_testA", "refshapes_testB", "refshapes_amodal_val")

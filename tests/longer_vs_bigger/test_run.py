@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from examples.longer_vs_bigger.jobs import Experiment, Job
 from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus, with_needs
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")

@@ -10,7 +10,8 @@ from PIL import Image
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import read_samples
-from qwen3vl_rl.grounding import PROMPTS, InputError, cli, px_to_1000, target_text
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.grounding import PROMPTS, px_to_1000, target_text
 from sft.build_dataset import main, parse_conversation
 
 REASONING = "Two men stand at the counter; the one further left wears a cap."

@@ -17,7 +17,7 @@ from PIL import Image
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 from sft.generate_reasoning import (
     OUTLINE,
     draw_target,

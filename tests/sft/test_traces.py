@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
 from sft.traces import RowFile, Trace, objection, read_traces, sample_hash
 
 ROOT = Path(__file__).parents[2]

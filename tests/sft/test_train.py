@@ -7,8 +7,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from qwen3vl_rl.engine import launch
-from qwen3vl_rl.grounding import InputError
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training import launch
 from sft.train import train
 
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
@@ -75,7 +75,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
     ids=lambda value: str(value)[:40],
 )
 def test_settings_that_would_fail_later_are_refused(recipe, overrides, message, monkeypatch):
-    monkeypatch.setattr("qwen3vl_rl.preflight.gpu_memories_mib", lambda: [])
+    monkeypatch.setattr("qwen3vl_rl.training.preflight.gpu_memories_mib", lambda: [])
     with pytest.raises(InputError, match=message):
         train(recipe(*overrides))
 

@@ -14,9 +14,9 @@ import pytest
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.data.samples import write_jsonl
-from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.server import Server
-from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.evaluation.serving.engines import VLLM
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 MAX_TOKENS, SAMPLES, KILLS = 40, 40, 10

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from examples.starter.build import build_checkpoint
-from qwen3vl_rl.engine.checkpoints import latest_step
-from qwen3vl_rl.engine.launch import read_metrics
+from qwen3vl_rl.training.checkpoints import latest_step
+from qwen3vl_rl.training.launch import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 600
@@ -204,7 +204,7 @@ def wait_for(run: subprocess.Popen, condition) -> None:
 
 VICTIMS = {
     "launcher": None,  # the process that the user has started
-    "driver": "qwen3vl_rl.engine.main_ppo",
+    "driver": "qwen3vl_rl.verl_ext.main_ppo",
     "trainer": "TaskRunner",
     "actor worker": "WorkerDict",
     "rollout server": "vLLMHttpServer",

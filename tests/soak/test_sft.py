@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qwen3vl_rl.engine.launch import read_metrics
 from qwen3vl_rl.export import export
+from qwen3vl_rl.training.launch import read_metrics
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 8

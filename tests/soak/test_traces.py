@@ -13,9 +13,9 @@ import pytest
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import read_samples
-from qwen3vl_rl.evaluation.engines import VLLM
-from qwen3vl_rl.evaluation.server import Server
-from qwen3vl_rl.evaluation.settings import load_settings
+from qwen3vl_rl.evaluation.serving.engines import VLLM
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 from sft.traces import CHECKS
 
 ROOT = Path(__file__).parents[2]

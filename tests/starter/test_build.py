@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from examples.starter.build import build_checkpoint, build_config
-from qwen3vl_rl.grounding import InputError, render_prompt, target_text
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import render_prompt, target_text
 
 PROMPT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": render_prompt("qwen3", "the cat")}]}]
 

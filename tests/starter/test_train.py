@@ -18,7 +18,8 @@ from examples.starter.step import FixedImages
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
 from examples.starter.train import load, score, take_vision, train
 from qwen3vl_rl.data.refshapes import ORDERS, PLAIN
-from qwen3vl_rl.grounding import InputError, parse_box_1000
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import parse_box_1000
 
 CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
 

@@ -26,7 +26,8 @@ from qwen3vl_rl.data.layouts.record import (
     text,
 )
 from qwen3vl_rl.data.samples import check_box_px, is_number, read_jsonl
-from qwen3vl_rl.grounding import Box, InputError, row_error, xywh_to_xyxy
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
 # The occlusion ranges of the authors' own evaluation (github.com/Wakeupbuddy/amodalAPI): the largest rate of each.
 LEVELS = {"none": 0.00001, "partial": 0.25, "heavy": 1.0}

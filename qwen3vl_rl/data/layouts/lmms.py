@@ -18,7 +18,7 @@ from PIL import Image
 from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, text
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import PARTITIONS
-from qwen3vl_rl.grounding import row_error
+from qwen3vl_rl.errors import row_error
 
 _ANNOTATION_NUMBER = re.compile(r"_\d+(?=\.\w+$)")
 _COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")

@@ -9,7 +9,8 @@ import orjson
 
 from qwen3vl_rl.data.refcoco import split_name
 from qwen3vl_rl.data.samples import Sample, check_box_px, check_sent, is_number
-from qwen3vl_rl.grounding import Box, InputError, row_error, xywh_to_xyxy
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
 COCO_TRAIN_FOLDER = "coco/train2014"  # where the released archive unpacks the images of the RefCOCO family
 # COCO rounds to hundredths, so a box may end a little outside its image; further out it is wrong. Ours.

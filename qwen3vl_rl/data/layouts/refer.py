@@ -12,7 +12,7 @@ from typing import Any
 
 from qwen3vl_rl.data.layouts.record import Record, field, json_list, positive, read_json, refcoco_record, sentence_texts
 from qwen3vl_rl.data.refcoco import PARTITIONS, split_name
-from qwen3vl_rl.grounding import InputError, row_error
+from qwen3vl_rl.errors import InputError, row_error
 
 FAMILY = [f"{dataset}:{partition}" for dataset, partition in PARTITIONS.items()]
 

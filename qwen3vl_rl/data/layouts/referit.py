@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen3vl_rl.data.layouts.record import Record, check_sents, positive, read_json
 from qwen3vl_rl.data.samples import check_box_px, is_number
-from qwen3vl_rl.grounding import InputError, row_error
+from qwen3vl_rl.errors import InputError, row_error
 
 _IMAGE_FOLDER = "saiapr_tc-12"
 

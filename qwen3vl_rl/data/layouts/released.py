@@ -7,8 +7,8 @@ from pathlib import Path
 
 from qwen3vl_rl.data.layouts.record import Record
 from qwen3vl_rl.data.parquet import iter_parquet
-from qwen3vl_rl.data.rl_parquet import RL_SCHEMA, rl_sample
-from qwen3vl_rl.grounding import row_error
+from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
+from qwen3vl_rl.errors import row_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.layouts.record import Record, field, json_list, read_json, refcoco_record, sentence_texts
 from qwen3vl_rl.data.samples import iter_lines, parse_line
-from qwen3vl_rl.grounding import row_error
+from qwen3vl_rl.errors import row_error
 
 _NAMES = {"partition": "split_by", "bbox": "bbox_xywh", "sents": "sentences"}
 _FIELDS = ("dataset", "partition", "split", "ref_id", "file_name", "width", "height", "bbox", "sents")

@@ -1,0 +1,138 @@
+"""Any of our files, row by row: samples (jsonl), RL and SFT parquet, predictions (jsonl)."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_rl.data.parquet import iter_parquet, open_parquet, read_user_turn
+from qwen3vl_rl.data.predictions import Prediction
+from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
+from qwen3vl_rl.data.samples import Sample, check_box_px, is_number, iter_lines, parse_line, parse_sample
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box, parse_box_1000
+
+_COCO_ID = re.compile(r"(?<!\d)(\d{12})\.\w+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What every format says of one sample. `size`: (width, height) in px, None where the format leaves it out.
+
+    `xyxy_1000` is not rounded; None: no referent. `id` None: the row has none of its own.
+    """
+
+    id: str | None
+    image: str
+    size: tuple[int, int] | None
+    sent: str
+    xyxy_1000: Box | None
+
+
+def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
+    """Each row with its 1-based number: its entry, or what is wrong with it.
+
+    Raises InputError where the file as a whole is none of our formats.
+    """
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    if path.suffix == ".jsonl":
+        return _read_jsonl(path, _prediction_entry if _holds_predictions(path) else _sample_entry)
+    raise InputError(f"{path}: expected a file named *.jsonl or *.parquet")
+
+
+def image_key(image: str, folder: Path | None = None) -> str:
+    """The same for an image, its mirrored copy and the same COCO image elsewhere: COCO's number, else the path below
+    `folder`. Raises InputError for an absolute path that is not below it."""
+    if found := _COCO_ID.search(image):
+        return found[1]
+    if image.startswith("/"):
+        root = f"{folder.resolve()}/" if folder else None
+        if root is None or not image.startswith(root):
+            raise InputError(f"--images: expected the folder that image paths start from, to tell {image} from others")
+        image = image.removeprefix(root)
+    first, slash, rest = image.partition("/")
+    return first.removesuffix("_flip") + slash + rest
+
+
+def _read_jsonl(
+    path: Path, parse: Callable[[Path, int, dict[str, Any]], Entry]
+) -> Iterator[tuple[int, Entry | InputError]]:
+    for number, line in iter_lines(path):
+        try:
+            yield number, parse(path, number, parse_line(path, number, line))
+        except InputError as error:
+            yield number, error
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
+    with open_parquet(path) as file:
+        columns = file.schema_arrow.names
+    if set(RL_SCHEMA.names) <= set(columns):
+        names, parse = RL_SCHEMA.names, _rl_entry
+    elif {"messages", "images"} <= set(columns):
+        names, parse = ["messages", "images"], _sft_entry
+    else:
+        known = f"{', '.join(RL_SCHEMA.names)} (RL) or messages, images (SFT)"
+        raise InputError(f"{path}: expected the columns {known}, found {', '.join(columns)}")
+    for number, row in iter_parquet(path, names):
+        try:
+            yield number, parse(path, number, row)
+        except InputError as error:
+            yield number, error
+
+
+def _holds_predictions(path: Path) -> bool:
+    for number, line in iter_lines(path):
+        try:
+            return "pred_xyxy_px" in parse_line(path, number, line)
+        except InputError:
+            return False  # reading it as samples names what is wrong
+    return False
+
+
+def _sample_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    sample = parse_sample(path, number, row, allow_no_referent=True)
+    return _entry(sample, sample.id if "id" in row else None)
+
+
+def _prediction_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    if missing := [field.name for field in fields(Prediction) if field.name not in row]:
+        raise row_error(path, number, missing[0], "this field of a prediction", None)
+    if type(row["key"]) is not str:
+        raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
+    if row["iou"] is not None and not is_number(row["iou"]):
+        raise row_error(path, number, "iou", "a number, or null without a referent", row["iou"])
+    known = {name: row[name] for name in ("image", "width", "height", "sent")} | {"id": row["key"], "bbox": None}
+    sample = parse_sample(path, number, known, allow_no_referent=True)
+    if row["xyxy_px"] is not None:
+        truth = check_box_px(path, number, "xyxy_px", row["xyxy_px"], sample.width, sample.height)
+        sample = replace(sample, xyxy_px=truth)
+    return _entry(sample, sample.id)
+
+
+def _rl_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    sample, _ = rl_sample(path, number, row)
+    return _entry(sample, sample.id)
+
+
+def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
+    messages, images = row["messages"], row["images"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise row_error(path, number, "messages", "a list of objects", messages)
+    if [message.get("role") for message in messages] != ["user", "assistant"]:
+        raise row_error(path, number, "messages", "a user and an assistant turn", messages)
+    if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
+        raise row_error(path, number, "images", "one path", images)
+    _, sent = read_user_turn(path, number, "messages", messages[0].get("content"))
+    answer = messages[1].get("content")
+    if not isinstance(answer, str) or "</think>" not in answer or not (xyxy_1000 := parse_box_1000(answer)):
+        raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box", answer)
+    return Entry(None, images[0], None, sent, xyxy_1000)
+
+
+def _entry(sample: Sample, sample_id: str | None) -> Entry:
+    size, box = (sample.width, sample.height), sample.xyxy_px
+    xyxy_1000 = box and tuple(v * 1000 / side for v, side in zip(box, size * 2, strict=True))
+    return Entry(sample_id, sample.image, size, sample.sent, xyxy_1000)

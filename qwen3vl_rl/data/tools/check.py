@@ -1,0 +1,130 @@
+"""Is this file fit for training or evaluation? Any of our formats, any number of rows, every problem counted.
+
+    python -m qwen3vl_rl.data.tools.check FILE… [--images DIR] [--evaluation FILE…]
+
+Checked are every row's fields, that ids are unique and that a RefCOCO evaluation split has its known number of rows.
+With `--images` every image is opened once: it must be there to its end and have the stated size. With `--evaluation`
+no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
+"""
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from qwen3vl_rl.data.entries import Entry, image_key, read_entries
+from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS
+from qwen3vl_rl.data.samples import ImageCheck
+from qwen3vl_rl.errors import InputError, cli, row_error
+
+
+@dataclass
+class Findings:
+    """What a file holds, and what is wrong with it: all problems counted, the first `shown` kept."""
+
+    shown: int
+    rows: int = 0
+    repeats: int = 0  # rows with image, expression and box of an earlier one: people do say the same thing
+    problems: int = 0
+    first: list[InputError] = field(default_factory=list)
+
+    def add(self, problem: InputError) -> None:
+        self.problems += 1
+        if len(self.first) < self.shown:
+            self.first.append(problem)
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What a file is held against. `folder`: where relative image paths start; `held_out`: keys of images that the file
+    must not hold."""
+
+    images: ImageCheck | None
+    folder: Path | None
+    held_out: set[str]
+
+    def holds_out(self, image: str) -> bool:
+        """Raises InputError where that cannot be told without `folder`."""
+        return bool(self.held_out) and image_key(image, self.folder) in self.held_out
+
+
+def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
+    """Every row of the file. Raises InputError where it is none of our formats."""
+    findings, ids, seen = Findings(shown), set(), set()  # of hashes: the texts would take more memory
+    for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
+        findings.rows += 1
+        if isinstance(entry, InputError):
+            findings.add(entry)
+            continue
+        if expected.holds_out(entry.image):
+            findings.add(row_error(path, number, "image", "no image of the evaluation files", entry.image))
+        if expected.images:
+            _check_image(path, number, entry, expected.images, findings)
+        if entry.id is not None and (key := hash(entry.id)) in ids:
+            findings.add(row_error(path, number, "id", "an id that no earlier row has", entry.id))
+        elif entry.id is not None:
+            ids.add(key)
+        content = hash((entry.image, entry.sent, entry.xyxy_1000))
+        findings.repeats += content in seen
+        seen.add(content)
+    _check_count(path, findings)
+    return findings
+
+
+def image_keys(paths: Iterable[Path], folder: Path | None = None) -> set[str]:
+    """Keys of all images of these files. Raises InputError for the first bad row."""
+    keys = set()
+    for path in paths:
+        for _, entry in read_entries(path):
+            if isinstance(entry, InputError):
+                raise entry
+            keys.add(image_key(entry.image, folder))
+    return keys
+
+
+def _check_image(path: Path, number: int, entry: Entry, images: ImageCheck, findings: Findings) -> None:
+    try:
+        size = images.size(path, number, entry.image)
+        if entry.size not in (None, size):
+            stated = "{}x{}".format(*entry.size)
+            raise row_error(path, number, "width", "the image's size {}x{}".format(*size), stated)
+    except InputError as problem:
+        findings.add(problem)
+
+
+def _check_count(path: Path, findings: Findings) -> None:
+    expected = EXPRESSIONS[path.stem] if path.stem in EVAL_SPLITS else None  # training files may well be filtered
+    if not findings.rows:
+        findings.add(InputError(f"{path}: expected at least one row, found none"))
+    elif expected not in (None, findings.rows):
+        findings.add(InputError(f"{path}: expected the {expected:,} rows of {path.stem}, found {findings.rows:,}"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
+    parser.add_argument(
+        "--check-images", action=argparse.BooleanOptionalAction, default=True, help="with --images, open them all"
+    )
+    parser.add_argument("--evaluation", type=Path, nargs="+", default=[], help="files whose images must not be in FILE")
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="how many problems of each file to print")
+    args = parser.parse_args()
+    images = ImageCheck(args.images) if args.images and args.check_images else None
+    expected = Expectations(images, args.images, image_keys(args.evaluation, args.images))
+    problems = 0
+    for path in args.files:
+        findings = check_file(path, expected, args.show)
+        for problem in findings.first:
+            print(problem)
+        repeats = f", {findings.repeats:,} say the same as an earlier row" if findings.repeats else ""
+        print(f"{path}: {findings.rows:,} rows{repeats}, {findings.problems:,} problems")
+        problems += findings.problems
+    if problems:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,154 @@
+"""Keep the samples of a jsonl file that a model finds neither too easy nor too hard, or whose image is not held out.
+
+    python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out hard.jsonl --iou 0:0.5 --column iou_4b
+    python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out mid.jsonl --pass-rate 0.1:0.9 \\
+        --predictions run1/predictions.jsonl run2/predictions.jsonl
+    python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out clean.jsonl --without-images-of eval/*.jsonl
+
+Difficulty comes from predictions of the evaluation on this very file (several files: several answers to each sample),
+or from a column of IoUs in the rows, such as the released raw training file has. `--iou LOW:HIGH` bounds the mean IoU,
+`--pass-rate LOW:HIGH` the share of answers with IoU > 0.5, both ends included. Samples without an answer are left out
+and counted. Kept lines stay byte for byte as they were.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from tqdm import tqdm
+
+from qwen3vl_rl.data.entries import image_key
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, read_predictions
+from qwen3vl_rl.data.samples import Sample, is_number, iter_lines, parse_line, parse_sample
+from qwen3vl_rl.data.tools.check import image_keys
+from qwen3vl_rl.errors import InputError, cli, row_error
+
+Answer = tuple[str, str, float]  # image, expression, IoU: what is read of a prediction; its text would fill the memory
+Answers = Mapping[int, Sequence[Answer]]  # by 1-based row of the sample file
+
+
+def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
+    """The answers to each row of a sample file. Failed requests say nothing of a sample and are left out.
+
+    Raises InputError where the predictions are of another file, or none are of this one.
+    """
+    answers: dict[int, list[Answer]] = defaultdict(list)
+    for path in predictions:
+        for prediction in read_predictions(path):
+            split, _, row = str(prediction.key).partition("/")
+            if not row.isdecimal():
+                raise InputError(f'{path}: field "key": expected SPLIT/ROW, got {prediction.key!r}')
+            if split == samples.stem and prediction.error is None:
+                if not is_number(iou := prediction.iou):
+                    raise InputError(f'{path}: {prediction.key}: field "iou": expected a number, got {iou!r}')
+                answers[int(row)].append((prediction.image, prediction.sent, iou))
+    if not answers:
+        raise InputError(f"{predictions[0]}: expected answers to {samples.stem}, found none")
+    return answers
+
+
+def filter_file(samples: Path, out: Path, keep: Callable[[int, dict[str, Any], Sample], str | None]) -> Counter[str]:
+    """Copy the rows for which `keep` gives no reason against; returns the counts by reason, and of `kept`.
+
+    Raises InputError for a bad row, and where no row is kept.
+    """
+    counts: Counter[str] = Counter()
+    with replacing(out) as part, part.open("wb") as file:
+        for number, line in tqdm(iter_lines(samples), desc=samples.name, unit="row", disable=None):
+            row = parse_line(samples, number, line)
+            reason = keep(number, row, parse_sample(samples, number, row))
+            counts[reason or "kept"] += 1
+            if reason is None:
+                file.write(line if line.endswith(b"\n") else line + b"\n")
+        if not counts["kept"]:
+            reasons = "".join(f"; left out {count:,}: {why}" for why, count in counts.most_common() if count)
+            raise InputError(f"{samples}: expected a row to keep, found none{reasons}")
+    return counts
+
+
+def difficulty(ious: Sequence[float], measure: str) -> float:
+    """`iou`: the mean; `pass_rate`: the share of answers that count in Acc@0.5."""
+    return fmean(ious) if measure == "iou" else fmean(iou > THRESHOLD_IOU for iou in ious)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--predictions", type=Path, nargs="+", help="predictions.jsonl of evaluations of --samples")
+    source.add_argument("--column", help="of the samples, holding an IoU")
+    band = parser.add_mutually_exclusive_group()
+    band.add_argument("--iou", metavar="LOW:HIGH")
+    band.add_argument("--pass-rate", metavar="LOW:HIGH")
+    parser.add_argument("--without-images-of", type=Path, nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--images", type=Path, help="the folder that image paths start from, where some are absolute")
+    args = parser.parse_args()
+    measures_difficulty = bool(args.predictions or args.column)
+    if measures_difficulty != bool(args.iou or args.pass_rate):
+        raise InputError("expected --iou or --pass-rate together with --predictions or --column")
+    if not measures_difficulty and not args.without_images_of:
+        raise InputError("expected --iou, --pass-rate or --without-images-of")
+    counts = filter_file(args.samples, args.out, _reason_against(args))
+    print(f"{args.out}: {counts.pop('kept'):,} rows")
+    for reason, count in counts.most_common():
+        print(f"left out {count:,}: {reason}")
+
+
+def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], Sample], str | None]:
+    answers = answers_of(args.samples, args.predictions) if args.predictions else {}
+    held_out = image_keys(args.without_images_of, args.images)
+    measure, text = ("iou", args.iou) if args.iou else ("pass_rate", args.pass_rate)
+    band = _parse_band(text) if text else None
+
+    def reason(number: int, row: dict[str, Any], sample: Sample) -> str | None:
+        if held_out and image_key(sample.image, args.images) in held_out:
+            return "its image is held out"
+        if band is None:
+            return None
+        if args.predictions:
+            ious = [_iou(args.samples, number, sample, answer) for answer in answers.get(number, ())]
+        else:
+            ious = _column(args.samples, number, row, args.column)
+        if not ious:
+            return "no answer to it"
+        low, high = band
+        value = difficulty(ious, measure)
+        return "too hard" if value < low else "too easy" if value > high else None
+
+    return reason
+
+
+def _iou(path: Path, number: int, sample: Sample, answer: Answer) -> float:
+    image, sent, iou = answer
+    if (image, sent) != (sample.image, sample.sent):
+        expected = f"what the predictions answer, {(image, sent)}"
+        raise row_error(path, number, "image, sent", expected, (sample.image, sample.sent))
+    return iou
+
+
+def _column(path: Path, number: int, row: dict[str, Any], name: str) -> tuple[float, ...]:
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not is_number(value) or not 0 <= value <= 1:
+        raise row_error(path, number, name, "an IoU in 0..1", value)
+    return (value,)
+
+
+def _parse_band(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = -1.0
+    if not 0 <= low <= high <= 1:
+        raise InputError(f"--iou, --pass-rate: expected LOW:HIGH within 0..1, got {text!r}")
+    return low, high
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,117 @@
+"""Samples to their mirror images: flipped image, mirrored boxes, and an expression with left and right swapped.
+
+    python -m qwen3vl_rl.data.tools.flip --samples train.jsonl --images DIR --out train_flip.jsonl
+
+The flipped copy of `coco/train2014/x.jpg` is `coco_flip/train2014/x.jpg` below the same DIR, as in the release; copies
+that are there already are kept, so an interrupted run goes on. Samples whose expression cannot be mirrored safely
+(mirror.py) are left out and counted.
+"""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.parquet import Located
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row, undecodable
+from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.errors import InputError, cli, row_error
+from qwen3vl_rl.grounding import Box
+
+DECIMALS = 6  # of a px: floating point would otherwise leave 103.92999999999995 for 103.93
+JPEG_QUALITY = 95  # ours; a mirrored JPEG is encoded once more
+
+
+def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
+    """The sample of the flipped image. Raises UnsafeExpressionError, and InputError for an image without a folder."""
+    modal = sample.modal_xyxy_px
+    return replace(
+        sample,
+        id=f"{sample.id}_flip",
+        image=flip_path(path, number, sample.image),
+        sent=mirror(sample.sent),
+        xyxy_px=flip_box(sample.xyxy_px, sample.width),
+        modal_xyxy_px=None if modal is None else flip_box(modal, sample.width),
+    )
+
+
+def flip_box(xyxy_px: Box, width: int) -> Box:
+    """The box in the mirrored image; twice gives the same box, to a millionth of a px."""
+    x1, y1, x2, y2 = xyxy_px
+    return round(width - x2, DECIMALS), y1, round(width - x1, DECIMALS), y2
+
+
+def flip_path(path: Path, number: int, image: str) -> str:
+    """`coco/train2014/x.jpg` to `coco_flip/train2014/x.jpg`."""
+    first, slash, rest = image.partition("/")
+    if not first or not slash:
+        raise row_error(path, number, "image", "a relative path with a folder, such as coco/train2014/x.jpg", image)
+    return f"{first}_flip/{rest}"
+
+
+def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[str]]:
+    """Write the mirrored samples of all files and their images; returns how many, and how many not by reason.
+
+    `out` appears once all images are there.
+    """
+    count, left_out = 0, Counter()
+    originals: dict[str, Located] = {}
+    with replacing(out) as part, part.open("wb") as file:
+        for path in paths:
+            for number, sample in enumerate(tqdm(iter_samples(path), desc=path.name, unit="row", disable=None), 1):
+                try:
+                    flipped = flip_sample(path, number, sample)
+                except UnsafeExpressionError as reason:
+                    left_out[str(reason)] += 1
+                    continue
+                originals.setdefault(sample.image, (path, number, sample))
+                file.write(orjson.dumps(sample_row(flipped), option=orjson.OPT_APPEND_NEWLINE))
+                count += 1
+        if not count:
+            raise InputError(f"{paths[0]}: expected a sample whose expression can be mirrored, found none")
+        _flip_images(originals.values(), images)
+    return count, left_out
+
+
+def _flip_images(originals: Collection[Located], images: Path) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock to the other threads
+        done = pool.map(lambda original: _flip_image(*original, images), originals)
+        for _ in tqdm(done, total=len(originals), desc="flip", unit="image", disable=None):
+            pass
+
+
+def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
+    ImageCheck(images).check(path, number, sample)
+    target = images / flip_path(path, number, sample.image)
+    if target.exists():
+        return
+    try:
+        with Image.open(images / sample.image) as opened, replacing(target) as part:
+            options = {"quality": JPEG_QUALITY, "subsampling": 0} if opened.format == "JPEG" else {}
+            ImageOps.mirror(opened).save(part, format=opened.format, **options)
+    except OSError as error:
+        raise undecodable(path, number, sample.image, error) from None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, nargs="+", required=True, help="training or evaluation jsonl")
+    parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    count, left_out = flip_file(args.samples, args.images, args.out)
+    print(f"{args.out}: {count:,} rows")
+    for reason, number in left_out.most_common():
+        print(f"left out {number:,}: {reason}")
+
+
+if __name__ == "__main__":
+    cli(main)

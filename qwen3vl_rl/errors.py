@@ -1,0 +1,31 @@
+"""The one error type for bad input, and how command lines report it."""
+
+import os
+import sys
+from collections.abc import Callable
+
+FATAL = "FatalError:"  # begins the log line that says why a run ends; `training/launch.py` shows it to the user
+
+
+class InputError(ValueError):
+    """The user's input is wrong. The message is one line that names where, and what was expected."""
+
+
+def row_error(file: object, row: int, field: str, expected: str, got: object) -> InputError:
+    """An `InputError` for one field of one row (1-based) of a file. Long values are cut to stay on one line."""
+    shown = repr(got)
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    return InputError(f'{file}: row {row}: field "{field}": expected {expected}, got {shown}')
+
+
+def cli(main: Callable[[], object]) -> None:
+    """Run a command line's `main`; on `InputError` print `error: …` to stderr and exit with code 2."""
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `… | head` has seen enough; what Python flushes at its end must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

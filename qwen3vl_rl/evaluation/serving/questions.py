@@ -1,0 +1,68 @@
+"""What is asked: the samples of evaluation jsonl files, each under a key of its own."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+from qwen3vl_rl.data.predictions import Question, question_key
+from qwen3vl_rl.data.samples import check_images, read_samples
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
+
+
+def read_questions(
+    data: Sequence[Path], images: Path, splits: Sequence[str] | None = None, limit: int | None = None
+) -> list[Question]:
+    """All samples of the jsonl files in `data` (files or folders); a split is named by its file.
+
+    Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
+    another size; also for an unknown or repeated split, one named "average", and one in which nothing has a box.
+    """
+    files = _split_files(data)
+    if unknown := sorted(set(splits or ()) - set(files)):
+        raise InputError(f'split: expected one of {", ".join(files)}, got "{unknown[0]}"')
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: expected at least 1, got {limit}")
+    questions = []
+    for split, path in files.items():
+        if splits and split not in splits:
+            continue
+        samples = list(enumerate(read_samples(path, allow_no_referent=True)[:limit], start=1))
+        if all(sample.xyxy_px is None for _, sample in samples):
+            raise InputError(f"{path}: expected at least one sample with a box, found none among {len(samples)}")
+        check_images(((path, number, sample) for number, sample in samples), images)
+        questions += [Question(question_key(split, number), split, sample) for number, sample in samples]
+    return questions
+
+
+def readable_folder(questions: Sequence[Question], images: Path) -> Path:
+    """The folder below which all their images lie, links resolved: what a server must be allowed to read."""
+    folders = {(images / image).resolve().parent for image in {question.sample.image for question in questions}}
+    return Path(os.path.commonpath([images.resolve(), *folders]))
+
+
+def describe_questions(questions: Sequence[Question]) -> dict[str, dict]:
+    """Per split the number of samples and a hash of all that is asked about them."""
+    digests: dict[str, list[bytes]] = {}
+    for question in questions:
+        digests.setdefault(question.split, []).append(repr((question.key, astuple(question.sample))).encode())
+    return {
+        split: {"count": len(parts), "sha256": hashlib.sha256(b"\n".join(parts)).hexdigest()}
+        for split, parts in digests.items()
+    }
+
+
+def _split_files(data: Sequence[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in data:
+        found = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path}: expected *.jsonl files in the folder, found none")
+        for file in found:
+            if file.stem == AVERAGE:  # under which results hold the average over splits
+                raise InputError(f'{file}: expected another name for a split than "{AVERAGE}"')
+            if files.setdefault(file.stem, file) != file:
+                raise InputError(f"{file}: expected one file per split, {files[file.stem]} has the same name")
+    return files

@@ -1,0 +1,196 @@
+"""The model servers that the evaluation asks: one that it starts, swaps weights in and stops, or one that runs already.
+
+Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `forget()`, which
+empties its caches; `url`; `by_path`, whether the server reads images from our disk; and what of them decides
+predictions: `fingerprint(model)` and `describe()`.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.serving.checkpoints import context_length, fingerprint, interchangeable, resolve_checkpoint
+from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu, replicas
+from qwen3vl_rl.evaluation.serving.settings import Settings
+from qwen3vl_rl.training import cpu
+from qwen3vl_rl.training import processes as process
+
+START_TIMEOUT_S = 1800  # an 8B model with torch.compile and CUDA graphs on cold disks
+SWAP_TIMEOUT_S = 600
+LOG_LINES = 25
+
+
+class EngineError(RuntimeError):
+    """The server did not start, stopped, or refused what was asked of it."""
+
+
+class Server:
+    """A server of our own on a free local port. A context manager: leaving it stops the server, and nothing else.
+
+    The first `load` starts it; a later one swaps the weights where the checkpoint allows it and restarts otherwise.
+    It may read images below `images`, links resolved. Raises EngineError with the log's last lines where it fails.
+    """
+
+    by_path = True
+
+    def __init__(self, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()):
+        self.url, self.device, self._version = "", device_name(), engine.version
+        self._engine, self._log, self._images = engine, log, images.resolve()
+        self._settings, self._arguments = settings, arguments
+        self._process: subprocess.Popen | None = None
+        self._log_start = 0
+        self._checkpoint: Path | None = None
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def load(self, checkpoint: str) -> str:
+        path = resolve_checkpoint(checkpoint)
+        if self._checkpoint is None or (path != self._checkpoint and not self._can_swap(path)):
+            self.stop()
+            self._start(path)
+        elif path != self._checkpoint:
+            self._swap(path)
+        self._checkpoint = path
+        return SERVED_NAME
+
+    def forget(self) -> None:
+        """Empty the server's caches, where its engine can: what is asked again then costs what it did at first."""
+        if self._engine.forget:
+            self._tell("empty its caches", self._engine.forget)
+
+    def fingerprint(self, checkpoint: str) -> dict[str, str]:
+        """Hashes of what decides its answers. Raises InputError where it is no checkpoint."""
+        return fingerprint(resolve_checkpoint(checkpoint))
+
+    def describe(self) -> dict:
+        """The engine and the flags that it is given beside ours."""
+        return {"engine": self._engine.package, "version": self._version, "arguments": list(self._arguments)}
+
+    def stop(self) -> None:
+        """Stop the process group that `load` started, if any."""
+        child, self._process, self._checkpoint = self._process, None, None
+        if child is not None:
+            process.stop(child)
+
+    def describe_failure(self, what: str) -> str:
+        """`what`, with the last lines of the server's log."""
+        if not self._log.exists():
+            return what
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
+            lines = file.read().decode(errors="replace").splitlines()
+        tail = "\n".join(f"    {line}" for line in lines[-LOG_LINES:])
+        return f"{what}; the last lines of {self._log}:\n{tail}"
+
+    def _can_swap(self, checkpoint: Path) -> bool:
+        return self._engine.load_weights is not None and interchangeable(self._checkpoint, checkpoint)
+
+    def _start(self, checkpoint: Path) -> None:
+        if on_cpu():
+            cpu.activate()
+        port = _free_port()
+        context, max_tokens = context_length(checkpoint), self._settings.max_tokens
+        if max_tokens >= context:
+            raise InputError(f"max_tokens: expected less than the model's context of {context}, got {max_tokens}")
+        length = min(MAX_PROMPT_TOKENS + max_tokens, context)
+        command = self._engine.command(checkpoint, length, self._images, self._settings, replicas(self._arguments))
+        command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        self._process = process.start(command, self._log, self._engine.environment)
+        self.url = f"http://127.0.0.1:{port}"
+        _say(f"starting a server on {checkpoint}, log in {self._log}")
+        self._wait_until_healthy()
+
+    def _wait_until_healthy(self) -> None:
+        start = time.monotonic()
+        while time.monotonic() < start + START_TIMEOUT_S:
+            if (code := self._process.poll()) is not None:
+                raise EngineError(self.describe_failure(f"the server exited with code {code} while starting"))
+            if _is_healthy(self.url):
+                return _say(f"ready after {time.monotonic() - start:.0f} s")
+            time.sleep(0.2)
+        raise EngineError(self.describe_failure(f"the server was not ready after {START_TIMEOUT_S} s"))
+
+    def _swap(self, checkpoint: Path) -> None:
+        _say(f"loading the weights of {checkpoint}")
+        self._tell(f"take the weights of {checkpoint}", lambda client: self._engine.load_weights(client, checkpoint))
+
+    def _tell(self, what: str, call: Callable[[httpx.Client], None]) -> None:
+        try:
+            with httpx.Client(base_url=self.url, timeout=SWAP_TIMEOUT_S, trust_env=False) as client:
+                call(client)
+        except httpx.HTTPError as error:
+            raise EngineError(self.describe_failure(f"the server did not {what} ({error!r})")) from error
+
+
+class Endpoint:
+    """A server that someone else runs; models are the names under which it serves them."""
+
+    by_path = False  # it may run on another machine
+    device = None  # not ours to know
+
+    def __init__(self, url: str):
+        self.url = url.rstrip("/").removesuffix("/v1")
+
+    def __enter__(self) -> "Endpoint":
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Nothing of ours to stop."""
+
+    def load(self, model: str) -> str:
+        """Raises InputError where the server does not serve `model` or is no OpenAI-compatible one."""
+        served = served_models(self.url)
+        if model not in served:
+            raise InputError(f'{self.url}: expected a server of "{model}", it serves {", ".join(served) or "nothing"}')
+        return model
+
+    def forget(self) -> None:
+        """Not ours to empty."""
+
+    def fingerprint(self, model: str) -> dict[str, str]:
+        """What we know of it."""
+        return {"weights": f"{model} at {self.url}"}
+
+    def describe(self) -> dict:
+        return {"endpoint": self.url}
+
+    def describe_failure(self, what: str) -> str:
+        return f"{what} ({self.url})"
+
+
+def served_models(url: str) -> list[str]:
+    """The models of an OpenAI-compatible server. Raises InputError where there is none."""
+    try:
+        listing = httpx.get(f"{url}/v1/models", timeout=10, trust_env=False).raise_for_status().json()
+        return [model["id"] for model in listing["data"]]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{url}: expected an OpenAI-compatible server, /v1/models gave {error!r}") from error
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,108 @@
+"""What decides a prediction beside model and sample: prompt, image size, decoding, parser. Defaults: the recipe's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+from zlib import crc32
+
+import yaml
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import PROMPTS
+
+# Of the released readings, `released_eval` is the evaluation's; `released_reward` belongs to the RL.
+PARSERS = MappingProxyType({"house": "house", "released": "released_eval"})
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`recipe.yaml` gives meaning, value and source of each field. Raises InputError for a value that cannot be."""
+
+    prompt: str
+    amodal_prompt: str
+    coordinates: str
+    min_pixels: int | None
+    max_pixels: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    max_tokens: int
+    reasoning_tokens: int | None
+    answers: int
+    seed: int
+    parser: str
+
+    def __post_init__(self) -> None:
+        _expect_choice("prompt", self.prompt, PROMPTS)
+        _expect_choice("amodal_prompt", self.amodal_prompt, PROMPTS)
+        _expect_choice("coordinates", self.coordinates, ("relative_1000",))
+        _expect_choice("parser", self.parser, PARSERS)
+        for name in ("min_pixels", "max_pixels"):
+            _expect_number(name, getattr(self, name), int, "at least 1, or null", lambda v: v >= 1, optional=True)
+        _expect_number(
+            "reasoning_tokens", self.reasoning_tokens, int, "at least 0, or null", lambda v: v >= 0, optional=True
+        )
+        _expect_number("max_tokens", self.max_tokens, int, "at least 1", lambda v: v >= 1)
+        _expect_number("answers", self.answers, int, "at least 1", lambda v: v >= 1)
+        _expect_number("seed", self.seed, int, "at least 0", lambda v: v >= 0)
+        _expect_number("top_k", self.top_k, int, "at least 1, or -1 for all", lambda v: v >= 1 or v == -1)
+        _expect_number("temperature", self.temperature, float, "at least 0", lambda v: v >= 0)
+        _expect_number("top_p", self.top_p, float, "more than 0 and at most 1", lambda v: 0 < v <= 1)
+        _expect_number("repetition_penalty", self.repetition_penalty, float, "more than 0", lambda v: v > 0)
+        if (self.min_pixels is None) != (self.max_pixels is None):  # the processor takes no notice of one alone
+            raise InputError("min_pixels, max_pixels: expected both or neither")
+        if self.answers > 1 and self.temperature == 0:
+            raise InputError(f"answers: {self.answers} answers to one question need a temperature above 0")
+        if self.reasoning_tokens and self.reasoning_tokens >= self.max_tokens:
+            raise InputError(f"reasoning_tokens: expected less than max_tokens ({self.max_tokens})")
+
+    def sampling(self, key: str) -> dict[str, float]:
+        """The fields of a chat completion request that decide how tokens are drawn. Each sample, by its `key`, has a
+        seed of its own, so that a resumed run draws what an uninterrupted one would."""
+        fields = {name: getattr(self, name) for name in _SAMPLING}
+        return fields | ({"seed": crc32(f"{self.seed} {key}".encode())} if self.temperature else {})
+
+
+def load_settings(file: Path | None = None, **changes) -> Settings:
+    """The recipe, changed by the fields in `file`, then by `changes`, of which None means unchanged.
+
+    Raises InputError for an unknown field or a value that cannot be.
+    """
+    recipe = files("qwen3vl_rl.evaluation.serving").joinpath("recipe.yaml").read_text(encoding="utf-8")
+    given = {name: value for name, value in changes.items() if value is not None}
+    recipe = yaml.safe_load(recipe)
+    if file:
+        recipe |= _read(file)
+        try:
+            Settings(**recipe)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+    return Settings(**recipe | given)
+
+
+def _read(file: Path) -> dict:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file}: expected a YAML file ({' '.join(str(error).split())})") from None
+    names = [field.name for field in fields(Settings)]
+    if not isinstance(content, Mapping):
+        raise InputError(f"{file}: expected fields and values, such as `max_tokens: 512`")
+    if unknown := sorted(map(str, content.keys() - set(names))):
+        raise InputError(f'{file}: expected fields of {", ".join(names)}, got "{unknown[0]}"')
+    return dict(content)
+
+
+def _expect_choice(name: str, value: object, choices) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise InputError(f'{name}: expected one of {", ".join(choices)}, got "{value}"')
+
+
+def _expect_number(name: str, value: object, kind: type, expected: str, holds, optional: bool = False) -> None:
+    is_kind = isinstance(value, int) or (kind is float and isinstance(value, float))
+    if not (value is None and optional) and (isinstance(value, bool) or not is_kind or not holds(value)):
+        raise InputError(f"{name}: expected {expected}, got {value}")

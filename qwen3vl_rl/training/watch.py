@@ -1,0 +1,36 @@
+"""Notices that a process of the rollouts has died. verl 0.9.1 does not always: where an engine dies while it takes
+weights, the actor waits for it for ever; where an agent loop dies, the trainer waits for its answers."""
+
+import os
+import sys
+import threading
+import time
+
+import ray
+
+from qwen3vl_rl.errors import FATAL
+
+INTERVAL_S = 5.0
+FORWARD_S = 3.0  # Ray hands what a worker prints on to the log a moment later
+# Ray's names of verl's rollout engines, and of the workers that ask them and score the answers.
+WATCHED = ("vllm_server_", "sglang_server_", "agent_loop_worker_", "reward_loop_worker_")
+
+
+def end_when_one_dies() -> None:
+    """From now on this process, a Ray worker, ends with exit code 1 once one of them has died, and says which.
+
+    An exception would not do: a Ray worker that waits for another heeds no signal.
+    """
+    threading.Thread(target=_watch, daemon=True, name="rollout watch").start()
+
+
+def _watch() -> None:
+    known: set[str] = set()
+    while True:
+        alive = {name for name in ray.util.list_named_actors() if name.startswith(WATCHED)}
+        if lost := known - alive:
+            print(f"{FATAL} {', '.join(sorted(lost))} has died", file=sys.stderr, flush=True)
+            time.sleep(FORWARD_S)
+            os._exit(1)
+        known = alive
+        time.sleep(INTERVAL_S)

@@ -1,0 +1,128 @@
+"""What verl 0.9.1 does not report of the rollouts: reward parts of every training step, pages of validation pictures.
+
+verl's trainer takes all rollouts from its replay buffer, and logs what `sample` returns beside them. Ours is chosen
+through `trainer.v1.sampler.custom_sampler`.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils import hf_tokenizer
+
+from qwen3vl_rl.data.sample_card import Example, render_page
+from qwen3vl_rl.training.watch import end_when_one_dies
+
+LOST = 0.01  # of the answers to a step, at most
+NONE_LEFT = "no materializable trajectories"  # what verl says of a step without any answer
+POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
+
+
+class ReportingReplayBuffer(ReplayBuffer):
+    """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
+
+    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page),
+    `answers` (to a training prompt) and `val_answers` (to a validation prompt).
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs, poll_interval=POLL_S)
+        self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
+        self._shown: int | None = None  # the step of the last page
+        end_when_one_dies()  # the trainer makes its buffer first of all
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
+        options = self.sampler_kwargs
+        wanted = batch_size * (options.answers if partition_id == "train" else options.val_answers)
+        try:
+            batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        except RuntimeError as error:
+            if NONE_LEFT in str(error):  # verl's advice is to ask again, of an engine that may be dead
+                check_answered(0, wanted, global_steps)
+            raise
+        check_answered(len(batch), wanted, global_steps)
+        if partition_id == "train":
+            batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
+            check_lengths([tag["seq_len"] for tag in batch.tags])
+            return batch, {**metrics, **mean_parts(batch), "reward/unanswered": wanted - len(batch)}
+        if global_steps != self._shown:  # of several validation batches, the first has the first samples
+            self._write_page(batch, global_steps)
+            self._shown = global_steps
+        return batch, metrics
+
+    def _write_page(self, batch: KVBatchMeta, step: int) -> None:
+        """The answers to the first samples, to `pages/STEP.html` and to Weights & Biases where a run is on."""
+        options = self.sampler_kwargs
+        fields = ["responses", "raw_prompt", "reward_model", "extra_info"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        rows = zip(data["responses"].unbind(), *(plain(data[name]) for name in fields[1:]), strict=True)
+        shown = [row for row in rows if has_image(row[1])]
+        first = sorted(shown, key=lambda row: row[-1].get("index", 0))[: options.examples]  # the same in every page
+        examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
+        page = render_page(f"validation at step {step}", examples, options.parser)
+        path = Path(options.pages, f"{step}.html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
+        if wandb and wandb.run:
+            wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def check_answered(answers: int, wanted: int, step: int) -> None:
+    """Raise RuntimeError where more answers are missing than chance explains. verl goes on without those whose engine
+    or reward failed, and what is left looks better than it is."""
+    if answers < (1 - LOST) * wanted or not answers:
+        raise RuntimeError(
+            f"step {step}: {wanted - answers} of {wanted} answers are missing, the engine or the reward failed: see "
+            "'Error in _run_prompt' above"
+        )
+
+
+def check_lengths(tokens: Sequence[int]) -> None:
+    """Raise ValueError for a step whose sequences all have one length, which verl 0.9.1 cannot take apart.
+
+    Its mRoPE position ids, (4, tokens) per sample, are put together by torch's `as_nested_tensor`, which then takes the
+    4 for the dimension that differs; verl takes the other. It happens where a test forces the length of the answers.
+    """
+    if len(set(tokens)) == 1:
+        raise ValueError(
+            f"all {len(tokens)} sequences of a step have {tokens[0]} tokens: mix prompts of several lengths"
+        )
+
+
+def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
+    """`reward/NAME`: the mean of every part that the reward function returned, over the answers that have it."""
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    values = defaultdict(list)
+    for fields in plain(data["extra_fields"]):
+        for name, value in fields["reward_extra_info"].items():
+            values[f"reward/{name}"].append(value)
+    return {name: float(np.mean(column)) for name, column in values.items()}
+
+
+def has_image(messages: list[dict]) -> bool:
+    return any(part["type"] == "image" for message in messages for part in message["content"] if isinstance(part, dict))
+
+
+def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info: Mapping) -> Example:
+    """What a page shows of one answer, from the fields that verl keeps with it."""
+    content = [part for message in messages for part in message["content"]]
+    return Example(
+        image=next(part["image"] for part in content if part["type"] == "image"),
+        question="".join(part["text"] for part in content if part["type"] == "text"),
+        answer=answer,
+        truth_1000=tuple(reward_model["ground_truth"]),
+        width=extra_info["width"],
+        height=extra_info["height"],
+    )
+
+
+def plain(column: Iterable) -> list:
+    """The values of a TransferQueue column, which come as a list, an array or tensordict's stack of wrapped values."""
+    return [getattr(value, "data", value) for value in column]

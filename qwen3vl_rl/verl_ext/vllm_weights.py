@@ -1,0 +1,60 @@
+"""How vLLM workers take the actor's weights from verl 0.9.1.
+
+Actor and worker meet at a socket that verl names in /tmp by the number of the job in its Ray cluster. A run that starts
+its own cluster is job 1 there: of two such runs on one machine, one removed the other's socket, and hung, or answered
+with the other's weights (`benchmarks/runs_at_once_h100.json`). Here the socket of such a run is in its own temporary
+folder. `fsdp.py` registers the actor's side; the recipe names the worker's side through
+`rollout.engine_kwargs.vllm.worker_extension_cls`.
+"""
+
+from pathlib import Path
+from tempfile import gettempdir
+
+import torch
+from hydra.utils import get_class
+from verl.workers.rollout.vllm_rollout import ServerAdapter
+from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+from qwen3vl_rl.training.launch import TEMPORARY
+
+
+def own_socket(handle: str) -> str:
+    """verl's `ipc:///tmp/NAME.sock`, moved to the folder that `launch.run` has made for a run. In a cluster that was
+    started by hand workers know of none; its jobs have numbers of their own."""
+    folder = gettempdir()
+    return f"ipc://{folder}/{handle.rpartition('/')[2]}" if Path(folder).name.startswith(TEMPORARY) else handle
+
+
+class OwnSocketAdapter(ServerAdapter):
+    """The actor's side. Raises ValueError where the worker would wait elsewhere."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        name = self.config.engine_kwargs.get("vllm", {}).get("worker_extension_cls")
+        if not (name and issubclass(get_class(name), OwnSocketWorkerExtension)):
+            raise ValueError(f"rollout.engine_kwargs.vllm.worker_extension_cls: expected a {__name__} one, got {name}")
+        self.zmq_handle = own_socket(self.zmq_handle)
+
+
+class OwnSocketWorkerExtension(vLLMColocateWorkerExtension):
+    """The worker's side."""
+
+    def _get_zmq_handle(self) -> str:
+        return own_socket(super()._get_zmq_handle())
+
+
+class ReloadingWorkerExtension(OwnSocketWorkerExtension):
+    """On a CPU, where vLLM 0.24 packs the weights of linear layers and drops the originals, so that verl's in-place
+    loading finds nothing to load into. vLLM's own `reload_weights` rebuilds, loads and packs each layer."""
+
+    def update_weights_from_ipc(self, peft_config=None, base_sync_done: bool = False, use_shm: bool = False) -> None:
+        """Receive every weight from the actor through shared memory, then reload the model from them."""
+        weights: dict[str, torch.Tensor] = {}
+
+        def keep(bucket: list[tuple[str, torch.Tensor]], is_last: bool) -> None:
+            weights.update((name, tensor.clone()) for name, tensor in bucket)  # the next bucket reuses the memory
+
+        receiver = BucketedWeightReceiver(self._get_zmq_handle(), device=torch.device("cpu"), use_shm=use_shm)
+        receiver.receive_weights(keep)
+        self.reload_weights(weights_iterator=iter(weights.items()))

@@ -1,0 +1,225 @@
+"""The RL parquet: what verl makes of it, the validation draw, and moving its images."""
+
+import subprocess
+import sys
+
+import datasets
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from PIL import Image
+from transformers import AutoProcessor
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.parquet import iter_parquet
+from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
+from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample, write_rl_parquet
+from qwen3vl_rl.data.samples import Sample, write_jsonl
+
+QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
+SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """20 training samples of RefShapes."""
+    folder = tmp_path_factory.mktemp("world")
+    refshapes.build(folder, train=20, val=1, seed=0)
+    return folder
+
+
+def convert(run, world, out, *more):
+    images = ["--samples", world / "refshapes_train.jsonl", "--images", world / "images"]
+    return run("rl_parquet", *images, "--split", "train", "--out", out, *more)
+
+
+def test_rows_have_the_released_schema(run, world, tmp_path):
+    out = tmp_path / "rl.parquet"
+    done = convert(run, world, out, "--rows", "12:")
+    assert done.code == 0 and done.out.endswith("rl.parquet: 8 rows\n")
+    frame = pd.read_parquet(out)
+    assert list(frame.columns) == ["data_source", "prompt", "images", "ability", "reward_model", "extra_info"]
+    row = frame.iloc[0]
+    assert row.data_source == row.ability == "grounding"
+    assert row.reward_model["style"] == "rule" and len(row.reward_model["ground_truth"]) == 4
+    assert set(row.extra_info) == {"split", "index", "id", "height", "width", "question"}
+    assert row.extra_info["id"] == "refshapes_train_000012"
+    assert row.prompt[0]["content"] == row.extra_info["question"]
+    assert row.prompt[0]["role"] == "user" and row.prompt[0]["content"].startswith("<image>Locate the ")
+    assert row.images[0].startswith(f"{world}/images/refshapes_train/")
+
+
+def test_a_missing_image_keeps_the_earlier_file(run, world, tmp_path):
+    out = tmp_path / "rl.parquet"
+    out.write_text("earlier")
+    done = convert(run, world, out, "--images", tmp_path)
+    assert done.code == 2 and 'refshapes_train.jsonl: row 1: field "image"' in done.err
+    assert out.read_text() == "earlier"
+    assert convert(run, world, out, "--images", tmp_path, "--no-check-images").code == 0
+
+
+@pytest.mark.parametrize("rows", ["2", "::0", "a:b", "-5:"])
+def test_rows_are_start_and_end(run, world, tmp_path, rows):
+    done = convert(run, world, tmp_path / "o", f"--rows={rows}")
+    assert done.code == 2 and "expected START:END" in done.err
+
+
+def test_an_error_while_a_batch_is_being_encoded_ends_in_its_message(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+import pyarrow as pa
+from qwen3vl_rl.data.parquet import write_parquet
+
+batch = pa.record_batch({"text": [str(number) * 20 for number in range(300_000)]})
+
+def batches(count):
+    yield from [batch] * count
+    raise ValueError("a bad row")
+
+for count in (1, 2, 3, 1, 2, 3):
+    try:
+        write_parquet(Path(sys.argv[1]), batches(count), batch.schema)
+    except ValueError as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", code, tmp_path / "a.parquet"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # a process of its own: it may crash
+    assert (done.returncode, done.stdout) == (0, "a bad row\n" * 6), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_choice_is_an_error(run, world, tmp_path):
+    done = convert(run, world, tmp_path / "o", "--rows", "500:")
+    assert done.code == 2 and "at least one sample in rows 500:" in done.err
+
+
+@st.composite
+def samples(draw):
+    """Any sample: a box of at least a hundredth of each side, any expression."""
+    width, height = draw(st.integers(20, 5000)), draw(st.integers(20, 5000))
+    x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
+    y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
+    box = (x1 * width / 100, y1 * height / 100, x2 * width / 100, y2 * height / 100)
+    sent = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip).map(str.strip))
+    return Sample("x", "a.png", width, height, sent.replace("<", "("), box, draw(st.sampled_from([None, box])))
+
+
+@given(st.lists(samples(), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_samples_come_back_within_rounding(tmp_path_factory, written):
+    path = tmp_path_factory.mktemp("rl") / "rl.parquet"
+    assert write_rl_parquet(path, written, "train", path.parent) == len(written)
+    for (number, row), sample in zip(iter_parquet(path, RL_SCHEMA.names), written, strict=True):
+        found, prompt_name = rl_sample(path, number, row)
+        assert (found.sent, found.width, found.height) == (sample.sent, sample.width, sample.height)
+        assert prompt_name == sample.prompt_name
+        assert row["extra_info"]["index"] == number - 1
+        for got, want, side in zip(found.xyxy_px, sample.xyxy_px, (sample.width, sample.height) * 2, strict=True):
+            assert abs(got - want) <= 0.5 * side / 1000 + 1e-9
+
+
+@pytest.mark.parametrize("size_px", [(640, 416), (256, 256), (320, 480)])
+def test_verl_reads_it_and_finds_the_image_tokens(starter, tmp_path, monkeypatch, size_px):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    width, height = size_px
+    Image.new("RGB", size_px).save(tmp_path / "a.png")
+    sample = Sample("x", "a.png", width, height, "the cat", (0.0, 0.0, width / 2, height))
+    write_rl_parquet(tmp_path / "rl.parquet", [sample], "train", tmp_path)
+    processor = AutoProcessor.from_pretrained(starter)
+    processor.image_processor.size = QWEN3_VL_PIXELS
+    # Filtering in this process: a fork of one that has run torch may hang.
+    config = {"max_prompt_length": 1024, "image_patch_size": 16, "filter_overlong_prompts_workers": None}
+    dataset = RLHFDataset(str(tmp_path / "rl.parquet"), processor.tokenizer, OmegaConf.create(config), processor)
+    assert len(dataset) == 1
+    row = dataset[0]
+    assert row["reward_model"]["ground_truth"] == [0, 0, 500, 1000] and row["data_source"] == "grounding"
+    messages = row["raw_prompt"]
+    assert [part["type"] for part in messages[0]["content"]] == ["image", "text"]
+    images, _, _ = dataset._process_multi_modal_info(messages, 16, config)
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = processor(text=[text], images=images)["input_ids"][0]
+    assert list(ids).count(processor.image_token_id) == (width // SIDE_PX) * (height // SIDE_PX)
+
+
+@pytest.fixture
+def val_dir(tmp_path):
+    """The eight evaluation files, 40 rows each, and one image."""
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    for split in EVAL_SPLITS:
+        rows = [
+            {"id": f"{split}_{k}", "image": "a.png", "sent": f"s{k}", "bbox": [0, 0, 9, 9], "width": 100, "height": 100}
+            for k in range(40)
+        ]
+        write_jsonl(tmp_path / "eval" / f"{split}.jsonl", rows)
+    return tmp_path / "eval"
+
+
+@pytest.mark.parametrize(("choice", "splits"), [("clean", VAL_SPLITS), ("released", EVAL_SPLITS)])
+def test_validation_takes_a_tenth_of_each_file(run, val_dir, tmp_path, choice, splits):
+    arguments = ["--val-dir", val_dir, "--images", tmp_path, "--out", tmp_path / "val.parquet"]
+    done = run("rl_val", *arguments, *([] if choice == "clean" else ["--choice", choice]))
+    assert done.code == 0, done.err
+    infos = [row["extra_info"] for _, row in iter_parquet(tmp_path / "val.parquet", RL_SCHEMA.names)]
+    assert {info["split"] for info in infos} == {"test"}
+    drawn = [info["id"].rpartition("_")[0] for info in infos]
+    assert drawn == [split for split in splits for _ in range(4)]
+    before = (tmp_path / "val.parquet").read_bytes()
+    run("rl_val", *arguments, *([] if choice == "clean" else ["--choice", choice]))
+    assert (tmp_path / "val.parquet").read_bytes() == before
+
+
+def test_validation_wants_all_its_files_and_images(run, val_dir, tmp_path):
+    arguments = ["--val-dir", val_dir, "--out", tmp_path / "val.parquet"]
+    done = run("rl_val", *arguments, "--images", val_dir)
+    assert done.code == 2 and 'field "image": expected a file below' in done.err
+    (val_dir / "refcocog_val.jsonl").unlink()
+    done = run("rl_val", *arguments, "--images", tmp_path)
+    assert done.code == 2 and "refcocog_val.jsonl: expected a jsonl file, found none" in done.err
+    assert not (tmp_path / "val.parquet").exists()
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A parquet as the release has it: relative paths, more columns than ours, several row groups."""
+    path = tmp_path / "train.parquet"
+    table = pa.table({"images": [[f"coco/train2014/{k}.jpg"] for k in range(30)], "index": range(30)})
+    pq.write_table(table.replace_schema_metadata({"made": "elsewhere"}), path, row_group_size=7)
+    return path
+
+
+def test_image_paths_are_moved_and_nothing_else(run, released, tmp_path):
+    (tmp_path / "data").mkdir()
+    assert run("replace_img_dir", released, "--to", tmp_path / "data").code == 0
+    frame = pd.read_parquet(released)
+    assert frame.images[29][0] == f"{tmp_path}/data/coco/train2014/29.jpg" and list(frame["index"]) == list(range(30))
+    assert pq.read_schema(released).metadata == {b"made": b"elsewhere"}
+    assert run("replace_img_dir", released, "--to", "/new", "--from", tmp_path / "data").code == 0
+    assert pd.read_parquet(released).images[3][0] == "/new/coco/train2014/3.jpg"
+
+
+def test_a_path_from_elsewhere_changes_nothing(run, released):
+    run("replace_img_dir", released, "--to", "/new")
+    before = released.read_bytes()
+    done = run("replace_img_dir", released, "--to", "/newer", "--from", "/old")
+    assert (
+        done.code == 2
+        and 'train.parquet: row 1: field "images": expected a relative path, or one below /old' in done.err
+    )
+    done = run("replace_img_dir", released, "--to", "/newer")
+    assert done.code == 2 and "--from OLD moves absolute ones" in done.err
+    assert released.read_bytes() == before
+
+
+def test_pandas_and_hub_list_names_make_no_difference(run, tmp_path):
+    pd.DataFrame({"images": [["a.jpg"], ["b.jpg"]]}).to_parquet(tmp_path / "p.parquet")
+    datasets.Dataset.from_dict({"images": [["a.jpg"]]}).to_parquet(tmp_path / "d.parquet")
+    for name in ("p", "d"):
+        done = run("replace_img_dir", tmp_path / f"{name}.parquet", "--to", "/new")
+        assert done.code == 0, done.err
+        assert pd.read_parquet(tmp_path / f"{name}.parquet").images[0][0] == "/new/a.jpg"

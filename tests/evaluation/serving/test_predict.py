@@ -1,0 +1,116 @@
+"""What the client sends, where no server is needed to see it."""
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from qwen3vl_rl.data.predictions import Prediction, Question
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.evaluation.serving.predict import FORCED_ANSWER, Target, answer_now, predict
+from qwen3vl_rl.evaluation.serving.server import Endpoint
+from qwen3vl_rl.evaluation.serving.settings import Settings, load_settings
+from qwen3vl_rl.grounding import parse_box_1000
+
+PIECES = st.lists(st.sampled_from(["one star", "\n", " ", "</think>", "```json", "[", "\t", "é"]), max_size=12)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(starter):
+    return AutoTokenizer.from_pretrained(starter)
+
+
+@given(PIECES.map("".join))
+def test_a_cut_off_generation_is_continued_as_it_stands(tokenizer, text):
+    turns = [{"role": "user", "content": "Locate it"}, {"role": "assistant", "content": answer_now(text)}]
+    prompt = tokenizer.apply_chat_template(turns, tokenize=False, continue_final_message=True)
+    assert prompt.endswith(f"<|im_start|>assistant\n<think>\n{answer_now(text)}")
+
+
+@pytest.mark.parametrize("text", ["", "one star", "one star\n", "one star</think>", "one star\n</think>\n\n"])
+def test_the_answer_begins_behind_the_reasoning(text):
+    begun = answer_now(text)
+    assert begun == text.partition("</think>")[0].strip() + FORCED_ANSWER
+    assert parse_box_1000(begun + '1, 2, 300, 400], "label": "it"}]') == (1, 2, 300, 400)
+
+
+def test_an_answer_that_had_begun_goes_on():
+    begun = answer_now('one star\n</think>\n\n```json\n[\n\t{"bbox_2d": [1, 2, 3')
+    assert begun.endswith('</think>\n\n```json\n[\n\t{"bbox_2d": [1, 2, 3')
+
+
+class _Recorder(BaseHTTPRequestHandler):
+    """Answers every request with as many cut off answers as are asked for, and keeps (path, request). Fails them where
+    `failing`, and tells below `/gateway/v1/models` alone that it is there."""
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, request))
+        if self.server.failing:
+            return self.send_error(503)
+        choices = [{"message": {"content": "a star"}, "finish_reason": "length"}] * request.get("n", 1)
+        self._reply({"choices": choices, "usage": {"completion_tokens": len(choices)}})
+
+    def do_GET(self) -> None:
+        self._reply({}) if self.path == "/gateway/v1/models" else self.send_error(404)
+
+    def _reply(self, content: dict) -> None:
+        reply = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(reply)))
+        self.end_headers()
+        self.wfile.write(reply)
+
+    def log_message(self, *_) -> None:
+        """Not to the screen."""
+
+
+@pytest.fixture
+def recorder():
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Recorder) as server:
+        server.requests, server.failing = [], False
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+QUESTION = Question("s/1", "s", Sample("1", "1.png", 160, 128, "the star", (0, 0, 9, 9)))
+
+
+def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") -> tuple[list[dict], list[Prediction]]:
+    """(what the server was asked, the predictions) of one question."""
+    rows: list[Prediction] = []
+    url = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").url
+    target = Target(url, "tiny", Path(), by_path=True, settings=settings)
+    predict(target, [QUESTION], 1, rows.append)
+    return [request for _, request in recorder.requests], rows
+
+
+@pytest.mark.parametrize("budget", [0, 5])
+def test_answers_that_are_continued_have_seeds_of_their_own(recorder, budget):
+    asked, rows = _ask(recorder, load_settings(answers=3, reasoning_tokens=budget, temperature=1.0, max_tokens=9))
+    seeds = [request["seed"] for request in asked if "continue_final_message" in request]
+    first = load_settings(temperature=1.0).sampling(QUESTION.key)["seed"]
+    assert sorted(seeds) == [first, first + 1, first + 2]  # vLLM's own for `n` answers to one request
+    assert len(asked) == 3 + (budget > 0) and rows[0].error is None
+
+
+def test_a_greedy_answer_is_continued_without_a_seed(recorder):
+    asked, _ = _ask(recorder, load_settings(reasoning_tokens=5, max_tokens=9))
+    assert len(asked) == 2 and not any("seed" in request for request in asked)
+
+
+def test_a_server_behind_a_path_is_asked_there(recorder, monkeypatch):
+    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")
+    assert [path for path, _ in recorder.requests] == ["/gateway/v1/chat/completions"] and rows[0].text == "a star"
+    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.001)
+    recorder.failing = True
+    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError: it is there
+    assert rows[0].error.startswith("HTTP 503")

@@ -1,0 +1,303 @@
+"""The real vLLM server, started once: what it computes, how a stopped evaluation goes on, what it leaves behind."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+from qwen3vl_rl.data.predictions import Question, read_predictions
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.run import Load, Run
+from qwen3vl_rl.evaluation.serving.engines import VLLM
+from qwen3vl_rl.evaluation.serving.predict import FORCED_ANSWER, Target, predict, warm_up
+from qwen3vl_rl.evaluation.serving.questions import read_questions
+from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+from qwen3vl_rl.grounding import render_prompt
+
+LOG_PROB_TOLERANCE = 1e-4  # fp32 on both sides; they differ by about 1e-6
+MAX_TOKENS = 40
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def server(checkpoints, world, tmp_path_factory):
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    with Server(VLLM, log, world / "images", load_settings(max_tokens=MAX_TOKENS)) as server:
+        server.load(str(checkpoints[0]))
+        yield server
+
+
+@pytest.fixture
+def questions(world):
+    return read_questions([world / "eval"], world / "images")
+
+
+def _served_log_probs(url, model, image, prompt):
+    """(prompt token ids, generated ids, their log-probs) of a greedy answer."""
+    data_url = f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": data_url}}, {"type": "text", "text": prompt}]
+    request = {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 12}
+    extra = {"logprobs": True, "top_logprobs": 1, "return_token_ids": True}
+    reply = httpx.post(f"{url}/v1/chat/completions", json=request | extra, timeout=60, trust_env=False).json()
+    choice = reply["choices"][0]
+    return reply["prompt_token_ids"], choice["token_ids"], [t["logprob"] for t in choice["logprobs"]["content"]]
+
+
+def _reference_log_probs(checkpoint, image, prompt, generated):
+    """What transformers gives: (prompt token ids, log-probs of the generated ids)."""
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[Image.open(image)], return_tensors="pt")
+    count, answer = inputs.input_ids.shape[1], torch.tensor([generated])
+    inputs["input_ids"] = torch.cat([inputs.input_ids, answer], dim=1)
+    inputs["attention_mask"] = torch.ones_like(inputs.input_ids)
+    inputs["mm_token_type_ids"] = torch.cat([inputs.mm_token_type_ids, torch.zeros_like(answer)], dim=1)
+    with torch.no_grad():
+        log_probs = model(**inputs).logits.log_softmax(-1)[0, count - 1 : -1]
+    return inputs.input_ids[0, :count].tolist(), log_probs.gather(1, answer[0, :, None])[:, 0]
+
+
+def test_log_probs_equal_transformers_for_every_checkpoint_that_is_swapped_in(server, checkpoints, world, questions):
+    url, totals, ends = server.url, {}, (questions[0], questions[-1])
+    for checkpoint in (checkpoints[0], checkpoints[1], checkpoints[0]):
+        model = server.load(str(checkpoint))
+        assert server.url == url  # swapped, not restarted
+        for question in ends:
+            image = world / "images" / question.sample.image
+            prompt = render_prompt(question.sample.prompt_name, question.sample.sent)
+            prompt_ids, generated, served = _served_log_probs(url, model, image, prompt)
+            reference_ids, reference = _reference_log_probs(checkpoint, image, prompt, generated)
+            assert prompt_ids == reference_ids
+            torch.testing.assert_close(torch.tensor(served), reference, atol=LOG_PROB_TOLERANCE, rtol=0)
+            totals.setdefault((checkpoint, question.key), sum(served))
+    # Image and weights both matter by far more than the tolerance; after training, images need not.
+    start, trained = ([totals[checkpoint, question.key] for question in ends] for checkpoint in checkpoints)
+    assert all(abs(a - b) > 10 * LOG_PROB_TOLERANCE for a, b in (start, *product(start, trained)))
+
+
+def _start_evaluation(server, world, out):
+    command = [sys.executable, "-m", "qwen3vl_rl.evaluation", "--endpoint", server.url, "--model", "tiny=evaluated"]
+    command += ["--data", world / "eval", "--images", world / "images", "--out", out]
+    command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1, "--alone", 2]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _kill_at(process, predictions, rows):
+    while process.poll() is None and _count_rows(predictions) < rows:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+
+
+def _count_rows(predictions):
+    return predictions.read_bytes().count(b"\n") if predictions.exists() else 0
+
+
+def test_killed_evaluations_go_on_and_equal_an_uninterrupted_one(server, checkpoints, world, questions, tmp_path):
+    server.load(str(checkpoints[0]))
+    whole = _start_evaluation(server, world, tmp_path / "whole")
+    output, _ = whole.communicate(timeout=120)
+    assert whole.returncode == 0, output
+    assert "average" in output and (tmp_path / "whole" / "report.html").is_file()
+
+    killed = tmp_path / "killed" / "tiny" / "predictions.jsonl"
+    for rows in (1, 7, 15):
+        _kill_at(_start_evaluation(server, world, tmp_path / "killed"), killed, rows)
+        earlier = killed.read_bytes()
+        assert rows <= earlier.count(b"\n") < len(questions)
+        with killed.open("a") as file:  # as if the kill had come in the middle of a row
+            file.write('{"key": "refsh')
+    last = _start_evaluation(server, world, tmp_path / "killed")
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0 and "Resumed" in output, output
+    assert killed.read_bytes().startswith(earlier)
+
+    texts = [
+        [(row.key, row.text, row.tokens) for row in read_predictions(tmp_path / run / "tiny" / "predictions.jsonl")]
+        for run in ("whole", "killed")
+    ]
+    assert texts[0] == texts[1]
+    assert sorted(row[0] for row in texts[0]) == sorted(question.key for question in questions)
+    summaries = [(tmp_path / run / "tiny" / "summary.json").read_bytes() for run in ("whole", "killed")]
+    assert summaries[0] == summaries[1]
+
+
+def test_a_request_that_fails_for_good_becomes_a_wrong_row(server, world, questions):
+    (world / "images" / "broken.png").write_text("no picture")
+    good, broken = questions[0], Question("s/1", "s", Sample("s", "broken.png", 160, 128, "the star", (0, 0, 9, 9)))
+    rows = {}
+    _predict(server, world, [broken, good], load_settings(max_tokens=MAX_TOKENS), rows)
+    assert rows[good.key].error is None and rows[good.key].tokens == MAX_TOKENS
+    assert rows["s/1"].error.startswith("HTTP") and (rows["s/1"].iou, rows["s/1"].pred_xyxy_px) == (0.0, None)
+
+
+def test_an_evaluation_whose_every_request_is_refused_writes_no_row(server, world, questions):
+    rows = {}
+    with pytest.raises(EngineError, match=r"refused the first requests.*HTTP 400"):
+        _predict(server, world, questions, load_settings(max_tokens=10**6), rows)
+    assert rows == {}
+
+
+FAULTS = ("429", "500", "garbage", "shape", "reset", "stall")
+
+
+def _complete_through(proxy, world, questions, folder):
+    """An evaluation that reaches the server through `proxy`, and waits little before it tries again."""
+    run = Run(folder, "evaluated", questions, load_settings(max_tokens=MAX_TOKENS), Endpoint(proxy.url))
+    run.complete(world / "images", Load(concurrency=8, timeout_s=5))
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.02)
+    with fault_proxy(server.url, lambda n, _: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as proxy:
+        summary = _complete_through(proxy, world, questions, tmp_path)
+    assert set(proxy.outcomes) == {None, *FAULTS}
+    rows = read_predictions(tmp_path / "predictions.jsonl")
+    assert [row.key for row in rows] == sorted(question.key for question in questions)
+    assert [row.error for row in rows] == [None] * len(questions) and summary["failed"] == {}
+    assert {row.tokens for row in rows} == {MAX_TOKENS}
+
+
+def test_requests_that_never_succeed_are_listed_and_counted(
+    server, fault_proxy, world, questions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.01)
+    bad = questions[7].sample.sent
+    with fault_proxy(server.url, lambda _, request: "500" if f"Locate {bad}" in request else None) as proxy:
+        summary = _complete_through(proxy, world, questions, tmp_path)
+    failed = {question.key for question in questions if question.sample.sent == bad}
+    assert set(summary["failed"]) == failed
+    assert all(text == "HTTP 500: , 6 attempts" for text in summary["failed"].values())
+    counts = [(split["samples"], split["failed_requests"]) for split in summary["splits"].values()]
+    assert (sum(samples for samples, _ in counts), sum(lost for _, lost in counts)) == (len(questions), len(failed))
+
+
+def test_what_failed_is_asked_again_and_a_lost_clock_is_read_again(server, fault_proxy, world, questions, tmp_path):
+    """Rows that were answered stay as they are, to the byte."""
+    bad, broken = questions[7].sample.sent, [True]
+    folder, rows = tmp_path / "run", lambda: (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    plan = lambda _, request: "400" if broken[0] and f"Locate {bad}" in request else None  # noqa: E731
+    with fault_proxy(server.url, plan) as proxy:
+
+        def complete(**load):
+            settings = load_settings(max_tokens=MAX_TOKENS)
+            run = Run(folder, "evaluated", questions, settings, Endpoint(proxy.url))
+            run.complete(world / "images", Load(concurrency=8, **load))
+            return json.loads((folder / "timing.json").read_text())
+
+        complete()
+        answered = [row for row in rows() if not json.loads(row)["error"]]
+        broken[0] = False
+        complete()
+        assert len(answered) < len(rows()) == len(questions), "left alone until told"
+        complete(retry_failed=True)
+        assert set(answered) < set(rows()) and not any(json.loads(row)["error"] for row in rows())
+        (folder / "timing.json").unlink()  # as after a kill between the last answer and the clock's file
+        whole = rows()
+        timing = complete(alone=2)
+    assert timing["alone"]["requests"] == 2 and timing["resumed"] and "requests_per_s" not in timing
+    assert rows() == whole
+
+
+def test_the_forced_answer_continues_the_very_text_that_was_generated(server, checkpoints, world, questions):
+    """Prompt, `<think>`, the reasoning up to its budget, and the answer's beginning: as one prompt, token by token."""
+    server.load(str(checkpoints[0]))
+    tokenizer = AutoProcessor.from_pretrained(checkpoints[0]).tokenizer
+    settings = load_settings(max_tokens=MAX_TOKENS, reasoning_tokens=6)
+    rows = {}
+    _predict(server, world, questions[:1], settings, rows)
+    (row,) = rows.values()
+    begun = row.text.partition(FORCED_ANSWER)[0]
+    image = {"type": "image_url", "image_url": {"url": (world / "images" / row.image).as_uri()}}
+    ask = {"role": "user", "content": [image, {"type": "text", "text": render_prompt("qwen3_amodal", row.sent)}]}
+    turns = [ask, {"role": "assistant", "content": begun + FORCED_ANSWER}]
+    request = {"model": "evaluated", "messages": turns, "temperature": 0, "max_tokens": 2, "return_token_ids": True}
+    request |= {"add_generation_prompt": False, "continue_final_message": True}
+    reply = httpx.post(f"{server.url}/v1/chat/completions", json=request, timeout=60, trust_env=False).json()
+    expected = f"<|im_start|>assistant\n<think>\n{begun}{FORCED_ANSWER}"
+    assert tokenizer.decode(reply["prompt_token_ids"]).endswith(expected)
+    assert row.tokens == MAX_TOKENS  # of both requests
+
+
+def test_of_several_answers_one_counts_and_all_tokens_do(server, world, questions):
+    settings = load_settings(max_tokens=MAX_TOKENS, answers=3, temperature=1.0)
+    rows = {}
+    _predict(server, world, questions[:2], settings, rows)
+    assert [row.tokens for row in rows.values()] == [3 * MAX_TOKENS] * 2
+
+
+def test_pixel_limits_reach_the_model(checkpoints):
+    """Shown by the command alone; another server start would cost the suite 20 s."""
+    settings = load_settings(min_pixels=1024, max_pixels=2048)
+    command = VLLM.command(checkpoints[0], 100, Path("/images"), settings, 1)
+    kwargs = json.loads(command[command.index("--mm-processor-kwargs") + 1])
+    processor = AutoProcessor.from_pretrained(checkpoints[0]).image_processor
+    grid = processor(images=[Image.new("RGB", (160, 128))], return_tensors="pt", **kwargs)["image_grid_thw"]
+    assert 1024 <= int(grid.prod()) * processor.patch_size**2 <= 2048
+
+
+def _predict(server, world, questions, settings, rows):
+    target = Target(server.url, "evaluated", world / "images", server.by_path, settings)
+    warm_up(target, [questions[0], questions[-1]])
+    predict(target, questions, 4, lambda row: rows.__setitem__(row.key, row))
+
+
+def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
+    assert Endpoint(f"{server.url}/v1/").load("evaluated") == "evaluated"
+    with pytest.raises(InputError, match='expected a server of "another", it serves evaluated'):
+        Endpoint(server.url).load("another")
+    with pytest.raises(InputError, match="expected an OpenAI-compatible server"):
+        Endpoint("http://127.0.0.1:9").load("evaluated")
+
+
+def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp_path):
+    with (
+        pytest.raises(EngineError, match=r"(?s)exited with code 2 while starting.*server\.log.*no-such-option"),
+        Server(
+            VLLM, tmp_path / "server.log", world / "images", load_settings(max_tokens=9), ["--no-such-option"]
+        ) as server,
+    ):
+        server.load(str(checkpoints[0]))
+
+
+def test_stopping_ends_the_servers_processes_and_no_others(server):
+    """Last in this file: it takes the shared server away."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    group = server._process.pid
+    assert len(_members(group)) > 1
+    server.stop()
+    deadline = time.monotonic() + 5  # killed processes take a moment to go
+    while _members(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _members(group) == []
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def _members(group):
+    """The living processes of a process group; one that waits for its parent to ask after it is dead."""
+    members = []
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == group:
+                members.append(process.pid)
+    return members

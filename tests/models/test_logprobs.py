@@ -1,0 +1,43 @@
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+from verl.utils.torch_functional import entropy_from_logits
+
+from qwen3vl_rl.models import logprobs as token_scores
+from qwen3vl_rl.models.logprobs import score_tokens
+
+
+@pytest.fixture
+def drawn():
+    """Logits (50, 30), labels and temperatures (50,)."""
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(50, 30, generator=random)
+    return logits, torch.randint(30, (50,), generator=random), 0.5 + torch.rand(50, generator=random)
+
+
+@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("warm", [False, True])
+def test_scores_and_gradients_are_those_of_the_definition(drawn, monkeypatch, chunk, warm):
+    monkeypatch.setattr(token_scores, "CHUNK_TOKENS", chunk)
+    logits, labels, temperature = drawn
+    ours, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    log_probs, entropy = score_tokens(ours, labels, temperature if warm else None, True)
+    scaled = plain / temperature[:, None] if warm else plain
+    expected = log_softmax(scaled, dim=-1)[torch.arange(50), labels]
+    torch.testing.assert_close(log_probs, expected)
+    torch.testing.assert_close(entropy, entropy_from_logits(scaled))
+    weight = torch.linspace(-1, 1, 50)
+    (weight * log_probs).sum().backward()
+    (weight * expected).sum().backward()
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+def test_a_temperature_of_zero_is_as_cold_as_verl_allows(drawn):
+    logits, _, _ = drawn
+    log_probs, _ = score_tokens(logits, logits.argmax(dim=-1), torch.zeros(50), False)
+    torch.testing.assert_close(log_probs, torch.zeros(50))
+
+
+def test_no_tokens_have_no_scores():
+    log_probs, entropy = score_tokens(torch.zeros(0, 30), torch.zeros(0, dtype=torch.long), None, False)
+    assert log_probs.shape == (0,) and entropy is None

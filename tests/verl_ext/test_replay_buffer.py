@@ -1,0 +1,93 @@
+"""What our replay buffer reports, from fields as verl keeps them."""
+
+from inspect import getsource
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tensordict.tensorclass import NonTensorData
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from qwen3vl_rl.verl_ext.replay_buffer import (
+    NONE_LEFT,
+    ReportingReplayBuffer,
+    check_answered,
+    check_lengths,
+    example,
+    plain,
+)
+
+
+def test_columns_are_plain_whatever_holds_them():
+    rows = [{"iou": 1.0}, {"iou": 0.5}]
+    assert plain(rows) == plain(np.array(rows, dtype=object)) == plain([NonTensorData(row) for row in rows]) == rows
+
+
+def test_an_example_is_read_from_the_fields_of_an_answer():
+    content = [{"type": "image", "image": "/a.jpg"}, {"type": "text", "text": "Locate the cup"}]
+    messages, model = [{"role": "user", "content": content}], {"ground_truth": np.array([1, 2, 3, 4])}
+    shown = example("text", messages, model, {"width": 640, "height": 480, "index": 7})
+    assert shown == ("/a.jpg", "Locate the cup", "text", (1, 2, 3, 4), 640, 480)
+
+
+def test_a_step_whose_sequences_all_have_one_length_is_refused():
+    check_lengths([7, 8, 7])
+    with pytest.raises(ValueError, match="all 3 sequences of a step have 7 tokens"):
+        check_lengths([7, 7, 7])
+
+
+def test_verl_fails_on_such_a_step():
+    """Should this test fail, a newer verl or torch has mended it, and the refusal can go."""
+    import torch
+    from tensordict import TensorDict
+    from verl.utils.tensordict_utils import chunk_tensordict, maybe_fix_3d_position_ids
+
+    def chunks(*tokens: int) -> list:
+        positions = torch.nested.as_nested_tensor([torch.zeros(4, n) for n in tokens], layout=torch.jagged)
+        batch = TensorDict({"position_ids": positions}, batch_size=len(tokens))
+        maybe_fix_3d_position_ids(batch)
+        return chunk_tensordict(batch, 2)
+
+    assert len(chunks(7, 8, 7, 7)) == 2
+    with pytest.raises(RuntimeError):
+        chunks(7, 7, 7, 7)
+
+
+def test_a_step_that_lost_answers_ends_the_run():
+    """verl would go on with the others, which are the better ones."""
+    check_answered(128, 128, 1)
+    check_answered(1275, 1280, 1)  # chance
+    for answers in (0, 100):
+        with pytest.raises(RuntimeError, match=f"step 3: {128 - answers} of 128 answers are missing"):
+            check_answered(answers, 128, 3)
+
+
+@pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 6)])
+def test_a_step_without_any_answer_names_the_engine(monkeypatch, partition, wanted):
+    """verl's own message says to enable what asks again."""
+    assert NONE_LEFT in getsource(ReplayBuffer)
+    message = "Sync replay buffer selected terminal groups with no materializable trajectories. Enable something"
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError(message)))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs = SimpleNamespace(answers=4, val_answers=3)
+    with pytest.raises(RuntimeError, match=f"step 7: {wanted} of {wanted} answers are missing, the engine"):
+        buffer.sample(7, partition, 2)
+
+
+def test_of_several_validation_batches_the_first_is_shown(monkeypatch):
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (["answer"] * 2, {}))
+    shown = []
+    monkeypatch.setattr(ReportingReplayBuffer, "_write_page", lambda _, batch, step: shown.append(step))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs, buffer._shown = SimpleNamespace(val_answers=1), None
+    for step in (0, 0, 10, 10):
+        buffer.sample(step, "val", 2)
+    assert shown == [0, 10]
+
+
+def test_other_errors_of_the_buffer_are_left_as_they_are(monkeypatch):
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError("another one")))
+    buffer = object.__new__(ReportingReplayBuffer)
+    buffer.sampler_kwargs = SimpleNamespace(answers=4)
+    with pytest.raises(RuntimeError, match="another one"):
+        buffer.sample(7, "train", 2)
