@@ -18,7 +18,7 @@ import transformers
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, times_faster, write_result
 from benchmarks.grpo_step import run_trainer
 from benchmarks.sft_throughput import build_parquet
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 UNTIMED = 5
 

@@ -48,7 +48,8 @@ from benchmarks.common import SIZES, random_checkpoint, shapes_traces, spread, w
 from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.models.shapes import Shape, find_shape
-from qwen3vl_rl.training import cpu, launch
+from qwen3vl_rl.training import cpu
+from qwen3vl_rl.training.recipe import verl_config
 from sft.build_dataset import SFT_SCHEMA, sft_row
 
 ROOT = Path(__file__).parents[1]
@@ -56,14 +57,14 @@ H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
 SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
 MICRO_BATCH = {"tiny": 16, "2b": 16, "4b": 8, "8b": 8}  # samples at once in the released recipe
 IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # usual in COCO
-FUSED_LOGITS = ["model.use_fused_kernels=true", "model.override_config.loss_tokens_only=false"]  # verl's, of all tokens
+FUSED_LOGITS = ["model.use_fused_kernels=true", "engine.response_logits_only=false"]  # verl's, of all tokens
 CHANGES = {
-    "no-compile": ["model.override_config.compile_blocks=false"],
-    "all-logits": ["model.override_config.loss_tokens_only=false"],
+    "no-compile": ["engine.compile_blocks=false"],
+    "all-logits": ["engine.response_logits_only=false"],
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
-    "sharded": ["model.override_config.unsharded=false", "model.override_config.alone=false"],  # as with several GPUs
+    "sharded": ["engine.no_shard=false", "engine.skip_dp_sync=false"],  # as with several GPUs
     "no-reshard": ["engine.reshard_after_forward=false"],  # gathered once for forward and backward
     "one-unit": ["engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"],  # all layers at once
     "by-layer": [
@@ -79,7 +80,7 @@ CHANGES = {
     "liger": ["model.use_liger=true"],
     "triton-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=triton"],
     "chunked-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=torch"],
-    "padded": ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
+    "padded": ["model.use_remove_padding=false", "engine.response_logits_only=false"],
 }
 
 
@@ -99,7 +100,7 @@ def build_parquet(folder: Path, samples: int, answer_tokens: int, tokenizer) -> 
 def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: list[str]) -> DictConfig:
     hardware = "gpu1" if device == "cuda" else "cpu"
     choice = [f"size={size}", f"hardware={hardware}", f"model.path={checkpoint}", f"data.train_files={parquet}"]
-    choice.append(f"hydra.searchpath=[file://{launch.verl_config()}]")
+    choice.append(f"hydra.searchpath=[file://{verl_config()}]")
     with initialize_config_dir(str(ROOT / "sft" / "config"), version_base=None):
         return compose("sft", [*choice, "optim.total_training_steps=1000", *overrides])
 

@@ -103,7 +103,7 @@ def sft_scaling(results: Results) -> str:
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
     for run in result["runs"]:
-        whole = run["gpus"] == 1 or "model.override_config.unsharded=true" in run.get("set", result["set"])
+        whole = run["gpus"] == 1 or "engine.no_shard=true" in run.get("set", result["set"])
         what = device(result), result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])

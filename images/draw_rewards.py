@@ -15,7 +15,7 @@ import numpy as np
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training.checkpoints import VALIDATION
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 PANELS = {
     "reward": "reward/score",

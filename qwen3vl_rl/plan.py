@@ -24,7 +24,8 @@ from omegaconf import DictConfig
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.models.shapes import BF16_BYTES, MERGED_PATCH_PX, PUBLISHED, Shape, find_shape, image_tokens
-from qwen3vl_rl.training import launch, preflight
+from qwen3vl_rl.training import preflight
+from qwen3vl_rl.training.recipe import check_choices
 
 GIB = 1 << 30
 FP32_BYTES = 4
@@ -267,7 +268,7 @@ def more_gpus(run: Run) -> list[tuple[str, Run]]:
     found = []
     for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_samples % gpus == 0):
         more = replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), unsharded=False)
-        words = hardware(gpus) + (f" {RECIPE}.model.override_config.unsharded=false" if run.unsharded else "")
+        words = hardware(gpus) + (f" {RECIPE}.engine.no_shard=false" if run.unsharded else "")
         found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
     return found
 
@@ -395,7 +396,7 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
     """The recipe of stage 2; sizes may be called `qwen3vl_8b`. Raises InputError for what does not compose."""
     plain = [override.replace("size=qwen3vl_", "size=") for override in overrides]
     folder = Path(__file__).parent / "config"
-    launch.check_choices(folder, plain)
+    check_choices(folder, plain)
     try:
         with initialize_config_dir(str(folder), version_base=None):
             return compose("grounding_grpo", plain, return_hydra_config=True)

@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import launch, preflight
-from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, mend_record
+from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, repair_checkpoint_record
+from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.recipe import check_choices
 
 COLUMNS = {
     "reward": "critic/score/mean",
@@ -39,9 +41,9 @@ def train(config: DictConfig) -> None:
         return
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
-    mend_record(folder)
-    launch.run(config, ["qwen3vl_rl.verl_ext.main_ppo"], COLUMNS)
-    metrics = launch.read_metrics(folder)
+    repair_checkpoint_record(folder)
+    launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
+    metrics = read_metrics(folder)
     rewards = {step: row["critic/score/mean"] for step, row in metrics.items() if "critic/score/mean" in row}
     if (slope := trend(rewards)) is not None:
         print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))
@@ -101,5 +103,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli(lambda: launch.check_choices(Path(__file__).parent / "config", sys.argv[1:]))
+    cli(lambda: check_choices(Path(__file__).parent / "config", sys.argv[1:]))
     main()

@@ -68,7 +68,7 @@ data() {
 
 sft() {
   "$PYTHON" -m sft.train hardware=gpu1 size=tiny model.path="$OUT/base" data.train_files="$OUT/data/sft.parquet" \
-    model.override_config.compile_blocks=false trainer.total_training_steps=1 trainer.default_local_dir="$OUT/sft"
+    engine.compile_blocks=false trainer.total_training_steps=1 trainer.default_local_dir="$OUT/sft"
 }
 
 evaluation() {

@@ -14,7 +14,9 @@ from omegaconf import DictConfig
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import launch, preflight
-from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, mend_record
+from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, repair_checkpoint_record
+from qwen3vl_rl.training.recipe import LORA, check_choices, check_paths
+from qwen3vl_rl.training.run_folder import check_same_run, is_first_node, record_data_hash
 
 COLUMNS = {
     "loss": "train/loss",
@@ -27,9 +29,9 @@ COLUMNS_OF_FILE = ("messages", "images")
 # Settings that make two starts one run. The number of GPUs, too: verl names shards and data loaders' states by them.
 SAME_RUN = (
     "model.path",
-    *(f"model.{name}" for name in launch.LORA),
-    "model.override_config.freeze_vision",
-    "model.override_config.unsharded",
+    *(f"model.{name}" for name in LORA),
+    "engine.freeze_vision",
+    "engine.no_shard",
     "data.train_files",
     "data.train_batch_size",
     "data.max_length",
@@ -47,22 +49,22 @@ def train(config: DictConfig) -> None:
     if is_trained(config, steps):
         print(f"{folder}: all {steps} steps are trained")
         return
-    mend_record(folder)
+    repair_checkpoint_record(folder)
     # Of several nodes, torchrun's PET_RDZV_* variables tell where they meet.
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
-    if config.trainer.max_ckpt_to_keep and launch.is_first_node():
+    if config.trainer.max_ckpt_to_keep and is_first_node():
         keep_newest(folder, config.trainer.max_ckpt_to_keep)
 
 
 def check(config: DictConfig) -> int:
     """What can be known before anything starts; raises InputError with what to change. Returns the number of steps."""
     files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
-    launch.check_paths(config, "model.path", *files)
+    check_paths(config, "model.path", *files)
     rows = {key: preflight.check_rows(config, key, COLUMNS_OF_FILE, "sft.build_dataset") for key in files}
-    launch.note_content(config, "data.train_files")
-    launch.check_same_run(config, SAME_RUN)
+    record_data_hash(config, "data.train_files")
+    check_same_run(config, SAME_RUN)
     steps = preflight.check_steps(config, rows["data.train_files"])
     if (found := rows.get("data.val_files", steps * config.data.train_batch_size)) < config.data.train_batch_size:
         batch = config.data.train_batch_size  # verl drops what is less, and works on nothing
@@ -82,9 +84,9 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
-    preflight.check_liger(config.model, "model")
-    for word in ("unsharded", "alone"):
-        preflight.check_one_gpu(config, f"model.override_config.{word}")
+    preflight.check_liger(config, "model", "engine")
+    for switch in ("no_shard", "skip_dp_sync"):
+        preflight.check_one_gpu(config, f"engine.{switch}")
     if trainer.test_freq != -1 and not data.val_files:
         raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
     if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:
@@ -100,5 +102,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli(lambda: launch.check_choices(Path(__file__).parent / "config", sys.argv[1:]))
+    cli(lambda: check_choices(Path(__file__).parent / "config", sys.argv[1:]))
     main()

@@ -26,7 +26,7 @@ class EpochSafeSFTTrainer(SFTTrainer):
 
 
 def timed(train_batch: Callable[..., TensorDict | None]) -> Callable[..., TensorDict | None]:
-    """`train_batch` with three more metrics: `perf/step_s`, seconds since the step before; `perf/loading_s`, what of
+    """`train_batch` with three more metrics: `perf/step_s`, seconds since the step before; `timing_s/data`, what of
     that passed before the update began; and `perf/tokens_per_s` of all GPUs together."""
     before = time.perf_counter()
 
@@ -39,7 +39,7 @@ def timed(train_batch: Callable[..., TensorDict | None]) -> Callable[..., Tensor
         step_s, loading_s, before = now - before, begin - before, now
         if output is not None:
             metrics = tensordict_utils.get(output, "metrics")
-            metrics |= {"perf/step_s": step_s, "perf/loading_s": loading_s, "perf/tokens_per_s": tokens / step_s}
+            metrics |= {"perf/step_s": step_s, "timing_s/data": loading_s, "perf/tokens_per_s": tokens / step_s}
         return output
 
     return train_and_time

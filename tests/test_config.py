@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.reward import REWARDS, check_settings
-from qwen3vl_rl.training import launch
+from qwen3vl_rl.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"
@@ -135,7 +135,7 @@ def test_stage_1_is_the_released_recipe():
         "data.max_length": 8192,
         "data.apply_chat_template_kwargs.processor_kwargs.max_pixels": 50176,
         "model.enable_gradient_checkpointing": True,
-        "model.override_config.freeze_vision": True,
+        "engine.freeze_vision": True,
         "model.path": "Qwen/Qwen3-VL-8B-Thinking",
     }
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
@@ -152,7 +152,7 @@ def test_stage_2_is_the_released_recipe():
         "data.filter_overlong_prompts": True,
         "data.truncation": "error",
         "data.image_patch_size": 16,
-        "actor_rollout_ref.model.override_config.freeze_vision": False,
+        "actor_rollout_ref.actor.fsdp_config.freeze_vision": False,
         "actor_rollout_ref.actor.ppo_mini_batch_size": 256,
         "actor_rollout_ref.actor.use_dynamic_bsz": True,
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 25600,
@@ -233,10 +233,10 @@ def test_a_recipe_prints_without_importing_verl(module):
 def test_the_steps_of_a_resumed_run_are_read_once(tmp_path):
     (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"data":{"loss":9}}\n')
     (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"loss":2}}\n')
-    assert launch.read_metrics(tmp_path) == {1: {"loss": 3}, 2: {"loss": 2}}
+    assert read_metrics(tmp_path) == {1: {"loss": 3}, 2: {"loss": 2}}
 
 
 def test_the_validation_of_a_resumed_run_leaves_the_metrics_of_its_step(tmp_path):
     (tmp_path / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3,"accuracy":0.5}}\n')
     (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"accuracy":0.6}}\n')
-    assert launch.read_metrics(tmp_path) == {2: {"loss": 3, "accuracy": 0.6}}
+    assert read_metrics(tmp_path) == {2: {"loss": 3, "accuracy": 0.6}}

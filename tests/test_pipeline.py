@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.export import export
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -38,7 +38,7 @@ def test_sft_lowers_the_loss(sft_run):
 
 def test_sft_tells_its_speed(sft_run):
     for step in read_metrics(sft_run).values():
-        assert 0 < step["perf/loading_s"] < step["perf/step_s"] < 60
+        assert 0 < step["timing_s/data"] < step["perf/step_s"] < 60
         assert step["perf/tokens_per_s"] * step["perf/step_s"] == pytest.approx(step["train/global_tokens"])
 
 

@@ -98,7 +98,7 @@ def test_several_gpus_gather_embeddings_and_tower_whole_and_layers_one_by_one():
 
 
 def test_logits_of_prompts_cost_memory_and_work_where_they_are_computed():
-    every = read("size=qwen3vl_8b", "hardware=node8", "actor_rollout_ref.model.override_config.loss_tokens_only=false")
+    every = read("size=qwen3vl_8b", "hardware=node8", "actor_rollout_ref.actor.fsdp_config.response_logits_only=false")
     assert RUN.loss_tokens_only and not every.loss_tokens_only
     assert every.forward_flops > RUN.forward_flops
     assert update_gib(every) > update_gib(RUN) + 10
@@ -130,7 +130,7 @@ def test_remedies_name_the_mildest_change_that_fits(run, expected):
         ["size=8b", "hardware=node8", "trainer.n_gpus_per_node=4", "speed=fast"],
         ["size=4b", "hardware=node8", "trainer.n_gpus_per_node=1", "speed=fast"],
         ["size=8b", "hardware=gpu1", "data.train_batch_size=10", f"{plan.RECIPE}.actor.ppo_mini_batch_size=10"],
-        ["size=8b", "hardware=gpu1", f"{plan.RECIPE}.model.override_config.unsharded=true"],
+        ["size=8b", "hardware=gpu1", f"{plan.RECIPE}.engine.no_shard=true"],
         ["size=4b", "hardware=gpu1", "speed=fast"],
         ["size=2b", "hardware=gpu1", f"{plan.RECIPE}.rollout.free_cache_engine=false"],
         ["size=8b", "hardware=node8", f"{plan.RECIPE}.actor.ppo_max_token_len_per_gpu=200000"],

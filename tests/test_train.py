@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.train import make_paths_absolute, set_sglang_sampling, trend
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 
 def test_every_step_reports_the_parts_of_its_reward(rl_run):
@@ -15,7 +15,7 @@ def test_every_step_reports_the_parts_of_its_reward(rl_run):
     for metrics in read_metrics(rl_run).values():
         assert {f"reward/{part}" for part in parts} <= metrics.keys()
         assert metrics["reward/score"] == pytest.approx(metrics["critic/score/mean"])
-        assert metrics["reward/unanswered"] == 0
+        assert metrics["rollout/missing_responses"] == 0
         assert metrics["reward/length_words"] > 0
 
 

@@ -23,7 +23,7 @@ from qwen3vl_rl.evaluation.run import Result, missing_part, read_result
 from qwen3vl_rl.evaluation.scaling import read_scaling
 from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
 from qwen3vl_rl.models.shapes import find_shape
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
 

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of tokens from their logits.
+"""Log-probabilities and entropies of tokens from their logits, and the positions at which they are needed.
 
 verl's fallback for a missing flash-attn package takes tokens one by one in Python, which on a GPU costs more than the
 model itself: 84,000 tokens kept a step waiting for 20 s.
@@ -8,7 +8,7 @@ from functools import partial
 from itertools import repeat
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_TOKENS = 1024  # whose logits are held in 32 bits at once, in about three copies: 2 GB with Qwen's vocabulary
@@ -41,3 +41,15 @@ def _score(logits, labels, temperature, *, with_entropy: bool) -> Scores:
     if not with_entropy:
         return log_probs, None
     return log_probs, torch.logsumexp(logits, dim=-1) - (logits.softmax(dim=-1) * logits).sum(dim=-1)
+
+
+def precedes_loss(loss_mask: torch.Tensor, ends: torch.Tensor, pad_size: int) -> torch.Tensor:
+    """Which tokens of packed samples are followed by one that carries loss: (tokens + pad_size,), nonzero where so.
+
+    `loss_mask` (samples, ragged) covers whole samples, as in stage 1, or their ends, the responses, as in stage 2.
+    `ends` (samples + 1,): offsets of the packed samples. `pad_size`: padding tokens behind them.
+    """
+    starts = (ends - loss_mask.offsets())[1:].repeat_interleave(loss_mask.offsets().diff())
+    carries = loss_mask.values().new_zeros(int(ends[-1]))
+    carries[torch.arange(len(starts)) + starts] = loss_mask.values()
+    return pad(carries.roll(-1), (0, pad_size))

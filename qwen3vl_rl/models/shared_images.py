@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from verl.utils.device import get_device_name
 
 # Whole groups fill micro-batches badly, and a micro-batch costs the host a fixed time: where not quite two groups of 16
 # fitted into one, there were 16 micro-batches instead of 9.
@@ -63,19 +62,23 @@ def spread(features: torch.Tensor, lengths: Sequence[int], sources: Sequence[int
 
 
 def group_size(
-    lengths: torch.Tensor, samples_per_image: int, limit: int, ranks: dist.ProcessGroup | None = None
+    lengths: torch.Tensor,
+    samples_per_image: int,
+    limit: int,
+    ranks: dist.ProcessGroup | None = None,
+    device: str = "cpu",
 ) -> int:
     """How many consecutive samples to keep together in micro-batches of `limit` tokens: as many as show one image, or
     the largest part of them that divides the samples, fits, and leaves micro-batches so full that there are no more
     than `SLACK` times as many as the tokens need. lengths: tokens of each sample.
 
-    It suits all `ranks`, which make equally many micro-batches: of equally many samples each has as many groups then,
-    and no rank is asked for more micro-batches than it has groups.
+    It suits all `ranks`, which talk to each other on `device` and make equally many micro-batches: of equally many
+    samples each has as many groups then, and no rank is asked for more micro-batches than it has groups.
     """
     sizes = [n for n in range(samples_per_image, 0, -1) if samples_per_image % n == 0]
     suits = torch.tensor([n == 1 or _fills(lengths, n, limit) for n in sizes], dtype=torch.int32)
     if ranks is not None and dist.get_world_size(ranks) > 1:
-        suits = suits.to(get_device_name())
+        suits = suits.to(device)
         dist.all_reduce(suits, dist.ReduceOp.MIN, ranks)
     return sizes[suits.tolist().index(1)]
 

@@ -10,7 +10,8 @@ from statistics import fmean
 
 from omegaconf import DictConfig
 
-from qwen3vl_rl.training.launch import LATEST, read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.run_folder import LATEST
 
 # The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
 # answers were given to a question.
@@ -57,7 +58,7 @@ def keep_newest(run: Path, count: int) -> None:
         shutil.rmtree(run / f"global_step_{step}")
 
 
-def mend_record(run: Path) -> None:
+def repair_checkpoint_record(run: Path) -> None:
     """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
     if (step := latest_step(run)) is not None and not (run / LATEST).read_text().strip():
         (run / LATEST).write_text(str(step))

@@ -8,9 +8,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+PLATFORM = "qwen3vl_rl.verl_ext.cpu_platform"
 VARIABLES = {
     "VERL_PLATFORM": "cpu",
-    "VERL_USE_EXTERNAL_MODULES": "qwen3vl_rl.verl_ext.cpu_platform",
+    "VERL_USE_EXTERNAL_MODULES": PLATFORM,
     "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other starve the other processes: up to 4 times slower
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",

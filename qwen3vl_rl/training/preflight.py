@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.models.shapes import read_folder
 from qwen3vl_rl.reward import check_settings
-from qwen3vl_rl.training import launch
 from qwen3vl_rl.training.checkpoints import latest_step
+from qwen3vl_rl.training.recipe import LORA, check_paths
+from qwen3vl_rl.training.run_folder import LATEST, check_same_run, record_data_hash
 
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")
 MAKER = "qwen3vl_rl.data.tools.rl_parquet"
@@ -34,7 +35,7 @@ COUNTS = (
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
     f"actor_rollout_ref.{SEQUENCE_RANKS}",
 )
-ON_POLICY_MODULE, ON_POLICY_LOSS = "qwen3vl_rl.verl_ext.policy_loss", "gspo_on_policy"
+ON_POLICY_LOSS = "gspo_on_policy"
 # Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
 # (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
 SAME_RUN = (
@@ -43,7 +44,7 @@ SAME_RUN = (
     *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
     *(f"data.{name}" for name in ("max_prompt_length", "max_response_length")),
     *(f"trainer.{name}" for name in ("train_files_sha256", "val_files_sha256", "v1.trainer_mode")),
-    *(f"actor_rollout_ref.model.{name}" for name in ("path", "override_config.freeze_vision", *launch.LORA)),
+    *(f"actor_rollout_ref.model.{name}" for name in ("path", *LORA)),
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "temperature", "top_p", "top_k")),
     *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "entropy_coeff", "grad_clip")),
     *(f"actor_rollout_ref.actor.clip_ratio{end}" for end in ("", "_low", "_high", "_c")),
@@ -54,7 +55,7 @@ SAME_RUN = (
 
 def check(config: DictConfig) -> int:
     """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
-    launch.check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+    check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     check_numbers(config)
     check_lengths(config)
@@ -72,8 +73,8 @@ def check(config: DictConfig) -> int:
     check_rows(config, "data.val_files")
     for key in ("data.train_files", "data.val_files"):
         check_truths(config, key)
-        launch.note_content(config, key)
-    launch.check_same_run(config, SAME_RUN)
+        record_data_hash(config, key)
+    check_same_run(config, SAME_RUN)
     return check_steps(config, rows)
 
 
@@ -135,13 +136,11 @@ def check_ranks(config: DictConfig) -> None:
         saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())
         ranks, plain = saved["world_size"], saved["FSDP_version"] == 0
     except (OSError, ValueError, KeyError):
-        raise InputError(
-            f"{folder}: expected a whole checkpoint in global_step_{step}, which {launch.LATEST} names"
-        ) from None
+        raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
     wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if ranks != wanted:
         raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot go on from it")
-    word = "actor_rollout_ref.model.override_config.unsharded"
+    word = "actor_rollout_ref.actor.fsdp_config.no_shard"
     if plain != bool(OmegaConf.select(config, word)):
         how = "without shards" if plain else "with shards"
         raise InputError(f"{folder}: its checkpoint was written {how}; {word}={str(plain).lower()} goes on from it")
@@ -149,14 +148,15 @@ def check_ranks(config: DictConfig) -> None:
 
 def check_words(config: DictConfig) -> None:
     """The words of our training engine go with verl's settings."""
-    model, name = config.actor_rollout_ref.model, "actor_rollout_ref.model.override_config"
-    if model.override_config.get("alone"):
-        raise InputError(f"{name}.alone: it is for stage 1")
-    check_one_gpu(config, f"{name}.unsharded")
-    check_liger(model, "actor_rollout_ref.model")
-    if model.override_config.get("loss_tokens_only") and (model.use_fused_kernels or not model.use_remove_padding):
+    model, name = config.actor_rollout_ref.model, "actor_rollout_ref.actor.fsdp_config"
+    engine = config.actor_rollout_ref.actor.fsdp_config
+    if engine.get("skip_dp_sync"):
+        raise InputError(f"{name}.skip_dp_sync: it is for stage 1")
+    check_one_gpu(config, f"{name}.no_shard")
+    check_liger(config, "actor_rollout_ref.model", name)
+    if engine.get("response_logits_only") and (model.use_fused_kernels or not model.use_remove_padding):
         raise InputError(
-            f"{name}.loss_tokens_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
+            f"{name}.response_logits_only=true: expected use_remove_padding=true and use_fused_kernels=false beside it"
         )
 
 
@@ -166,7 +166,7 @@ def check_units(config: DictConfig) -> None:
     recipe, path = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser() / "config.json"
     key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
     units = OmegaConf.select(config, key) or []
-    if "Qwen3VLVisionModel" not in units or recipe.model.override_config.get("unsharded") or not path.is_file():
+    if "Qwen3VLVisionModel" not in units or recipe.actor.fsdp_config.get("no_shard") or not path.is_file():
         return
     if not read_folder(path.parent).tie_word_embeddings:
         raise InputError(
@@ -184,10 +184,10 @@ def check_one_gpu(config: DictConfig, word: str) -> None:
         )
 
 
-def check_liger(model: DictConfig, key: str) -> None:
-    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `key`: of `model`."""
-    if model.use_liger and model.override_config.get("compile_blocks"):
-        raise InputError(f"{key}.use_liger=true: expected {key}.override_config.compile_blocks=false beside it")
+def check_liger(config: DictConfig, model: str, engine: str) -> None:
+    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `model`, `engine`: keys of these."""
+    if OmegaConf.select(config, f"{model}.use_liger") and OmegaConf.select(config, f"{engine}.compile_blocks"):
+        raise InputError(f"{model}.use_liger=true: expected {engine}.compile_blocks=false")
 
 
 def check_trainer(config: DictConfig) -> None:
@@ -214,13 +214,10 @@ def check_on_policy(config: DictConfig) -> None:
     """The loss of `speed=fast`, which takes the old policy for the current one, needs them to be the same, and the rest
     of `speed=fast` needs that loss."""
     actor, key = config.actor_rollout_ref.actor, "actor_rollout_ref"
-    loss, module = actor.policy_loss.loss_mode, config.actor_rollout_ref.model.external_lib
-    if loss != ON_POLICY_LOSS and module != ON_POLICY_MODULE:
+    if actor.policy_loss.loss_mode != ON_POLICY_LOSS:
         return
     bypass = config.algorithm.rollout_correction.bypass_mode
     for name, value, needed in (
-        (f"{key}.actor.policy_loss.loss_mode", loss, ON_POLICY_LOSS),
-        (f"{key}.model.external_lib", module, ON_POLICY_MODULE),
         (f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, config.data.train_batch_size),
         (f"{key}.actor.ppo_epochs", actor.ppo_epochs, 1),
         ("algorithm.rollout_correction.bypass_mode", bypass, True),

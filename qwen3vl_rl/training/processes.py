@@ -11,7 +11,9 @@ from pathlib import Path
 
 STOP_TIMEOUT_S = 20
 SHARED_MEMORY = "/dev/shm/"
-WEIGHTS = "verl_weights_*"  # segments that verl makes for each sync of weights, too short to be seen by a look
+WEIGHTS = (
+    "verl_weights_*"  # segments that verl makes for each sync of weights, too short-lived to be seen by a snapshot
+)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -41,11 +43,11 @@ def stop(process: subprocess.Popen) -> None:
         process.wait()
 
 
-class Family:
+class ProcessTree:
     """All processes below one, in whatever group, and the shared memory that they map.
 
     Ray and the rollout engines start daemons in groups of their own, and leave segments in /dev/shm when they are
-    killed. `look` remembers who and what is there now; `end` removes what is left of it.
+    killed. `snapshot` remembers who and what is there now; `kill` removes what is left of it.
     """
 
     def __init__(self, root: int):
@@ -53,7 +55,7 @@ class Family:
         self._segments: set[str] = set()
         self._begin = time.time()
 
-    def look(self) -> None:
+    def snapshot(self) -> None:
         """Call it now and then: an orphan is known by the parent that it had."""
         parents = dict(_processes())
         pids = self._running()
@@ -62,9 +64,9 @@ class Family:
         self._members |= {(pid, _started(pid)) for pid in pids}
         self._segments |= {name for pid in pids for name in _mapped(pid)}
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the members that still run, remove the segments that no process maps any more."""
-        self.look()
+        self.snapshot()
         for pid in self._running():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -78,7 +80,7 @@ class Family:
                 os.unlink(name)
 
     def _segments_of_weights(self) -> set[str]:
-        """Those made since the family began; a sync that was killed may have left one that no look has seen."""
+        """Those made since this object was. A killed sync may have left one that no snapshot has seen."""
         found = set()
         for path in Path(SHARED_MEMORY).glob(WEIGHTS):
             with suppress(OSError):  # gone meanwhile

@@ -1,19 +1,6 @@
-"""verl 0.9.1's FSDP engine for Qwen3-VL; both stages load it through `model.external_lib`.
+"""verl 0.9.1's FSDP engine for Qwen3-VL, in both stages; `engine_config.py` documents its switches.
 
-Attention is packed (see `packed_attention.py`): always over images, over text where `use_remove_padding` asks for it.
-Of `model.override_config` the engine reads these words:
-
-- `freeze_vision`: the vision encoder stays as it is (egm recipe, stage 1), while the mergers and the language model
-  train. verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
-- `compile_blocks`: torch.compile the blocks of the vision tower and of the language model.
-- `loss_tokens_only`: logits for the tokens that carry loss alone, in both stages; log-probabilities and entropies of
-  the others are 0, and nothing reads them. Needs `use_remove_padding`.
-- `unsharded`: one GPU holds plain parameters instead of shards. Same precision: what trains has 32 bits, and computes
-  in bfloat16. An offloaded reference stays with FSDP, which fetches it unit by unit; verl's other way does not.
-- `alone` (stage 1): one GPU asks nobody for losses and lengths.
-- `samples_per_image`: consecutive samples that show one image, which is then encoded once (see `shared_images.py`).
-  They stay together, over several ranks by `whole_prompts.py`. Without `use_remove_padding`, and with sequence
-  parallelism, each image is encoded for itself.
+Attention is packed (see `models/packed_attention.py`): always over images, over text where `use_remove_padding` is set.
 
 A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
@@ -24,7 +11,6 @@ from functools import partial
 
 import torch
 from tensordict import TensorDict
-from torch.nn.functional import pad
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.torch_dtypes import PrecisionType
@@ -36,14 +22,14 @@ from verl.utils.ulysses import (
 )
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
-from verl.workers.rollout import base as rollouts
 
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
-from qwen3vl_rl.models.logprobs import score_tokens
+from qwen3vl_rl.models.logprobs import precedes_loss, score_tokens
 from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
+from qwen3vl_rl.models.parameters import count_parameters, freeze_vision_encoder, hold_as_used
+from qwen3vl_rl.models.prepared_images import restore_patches
 from qwen3vl_rl.models.shared_images import drop_copies, group_size
-from qwen3vl_rl.verl_ext.agent_loop import restore_patches
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
 LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")  # verl's, of all tokens
@@ -63,38 +49,27 @@ def sequence_parallel_attention(module, query, key, value, attention_mask, **opt
 
 
 register(SEQUENCE_PARALLEL, sequence_parallel_attention)
-rollouts._ROLLOUT_REGISTRY["vllm", "async"] = (
-    "qwen3vl_rl.verl_ext.vllm_weights.OwnSocketAdapter"  # no public way in 0.9.1
-)
 
 
 # verl looks up (device, vendor) before the device alone, under which its own engine is registered.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
 class Qwen3VLEngine(FSDPEngineWithLMHead):
-    _loss_tokens_only = False
-
     def _build_module(self):
-        words = self.model_config.override_config
-        for word in ("unsharded", "alone"):
-            if words.get(word) and torch.distributed.get_world_size() > 1:
-                raise ValueError(f"model.override_config.{word}: expected one GPU")
+        config = self.engine_config
+        config.check(torch.distributed.get_world_size(), self.use_remove_padding)
         module = super()._build_module()
-        self._loss_tokens_only = words.get("loss_tokens_only", False)
-        if self._loss_tokens_only and not self.use_remove_padding:
-            raise ValueError("model.override_config.loss_tokens_only: expected model.use_remove_padding beside it")
         places_images = self.use_remove_padding and not self.use_ulysses_sp
-        self._samples_per_image = words.get("samples_per_image", 1) if places_images else 1
+        self._samples_per_image = config.samples_per_image if places_images else 1
         pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
         if places_images:
             place_images(module)
-        if words.get("freeze_vision"):
-            for name, parameter in module.model.visual.named_parameters():
-                parameter.requires_grad_("merger" in name)  # `merger` and `deepstack_merger_list`
-        if words.get("compile_blocks"):
+        if config.freeze_vision:
+            freeze_vision_encoder(module)
+        if config.compile_blocks:
             compile_blocks(module)
-        if self._loss_tokens_only:
+        if config.response_logits_only:
             module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
         return module
 
@@ -102,10 +77,10 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.rank == 0 and not self.engine_config.forward_only:
             print(count_parameters(module), flush=True)
         config = self.engine_config
-        on_host = config.forward_only and config.param_offload and get_device_name() != "cpu"
-        if self.model_config.override_config.get("unsharded") and not on_host:
+        offloaded_reference = config.offloads_reference(get_device_name())
+        if config.no_shard and not offloaded_reference:
             return self._place(module)
-        if not on_host:
+        if not offloaded_reference:
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
         try:
             return super()._build_fsdp_module(module)
@@ -123,19 +98,21 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     def get_data_parallel_group(self):
         """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""
-        return None if self.model_config.override_config.get("alone") else super().get_data_parallel_group()
+        return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
         by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
         if self._samples_per_image > 1 and by_length:
             lengths, limit = data["input_ids"].offsets().diff(), data["max_token_len_per_gpu"]
-            size = group_size(lengths, self._samples_per_image, limit, self.get_data_parallel_group())
+            size = group_size(
+                lengths, self._samples_per_image, limit, self.get_data_parallel_group(), get_device_name()
+            )
             tensordict_utils.assign_non_tensor(data, force_group_size=size)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
         self._on_host = micro_batch  # verl works on what it moves to the device
-        if self._loss_tokens_only:  # positions are large enough to wait, and nothing looks at them after the inputs
+        if self.engine_config.response_logits_only:  # nothing reads positions any more, and moving them takes time
             micro_batch = micro_batch.exclude("position_ids")
         try:
             return super().forward_step(micro_batch, loss_function, forward_only)
@@ -152,8 +129,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
                 inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
                 if self._samples_per_image > 1:
                     inputs |= drop_copies(inputs["pixel_values"], inputs["image_sizes"])
-        if self._loss_tokens_only:
-            self._loss_positions = to_device(self._positions_before_loss(self._on_host, output_args["pad_size"]))
+        if self.engine_config.response_logits_only:
+            self._loss_positions = to_device(self._find_loss_positions(output_args["pad_size"]))
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
         if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
             image_processor = self.model_config.processor.image_processor
@@ -161,11 +138,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return inputs, output_args
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
-        if not self._loss_tokens_only:
+        if not self.engine_config.response_logits_only:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
         wants = partial(tensordict_utils.get_non_tensor_data, micro_batch, default=False)
         if wanted := [name for name in LOGITS_WANTED if wants(name)]:
-            raise ValueError(f"{wanted[0]}: needs all logits, set model.override_config.loss_tokens_only=false")
+            raise ValueError(f"{wanted[0]}: needs all logits, set response_logits_only=false")
         with_entropy, positions = wants("calculate_entropy"), self._loss_positions
         labels = output_args["input_ids_rmpad_rolled"]
         temperature = None if output_args["temperature_is_one"] else output_args["temperature_rmpad"][positions]
@@ -180,28 +157,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])
         return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
 
-    def _positions_before_loss(self, micro_batch: TensorDict, pad_size: int) -> torch.Tensor:
-        """Positions, in this rank's slice of the packed samples, whose next token carries loss. The mask covers whole
-        samples (stage 1) or their answers, the end of them (stage 2). `pad_size`: tokens that verl has put behind."""
-        mask, ends = micro_batch["loss_mask"], micro_batch["input_ids"].offsets()
-        starts = (ends - mask.offsets())[1:].repeat_interleave(mask.offsets().diff())
-        carries = mask.values().new_zeros(int(ends[-1]))
-        carries[torch.arange(len(starts)) + starts] = mask.values()
-        carries = pad(carries.roll(-1), (0, pad_size))
+    def _find_loss_positions(self, pad_size: int) -> torch.Tensor:
+        """Positions, in this rank's slice of the packed samples, whose next token carries loss."""
+        carries = precedes_loss(self._on_host["loss_mask"], self._on_host["input_ids"].offsets(), pad_size)
         if self.use_ulysses_sp:
             carries = slice_input_tensor(carries, dim=0, padding=False)
         return carries.nonzero().squeeze(1)
-
-
-def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Hold frozen weights of linear layers and convolutions in `dtype`, where that loses nothing: autocast would cast
-    them in every forward pass."""
-    for part in module.modules():
-        if isinstance(part, torch.nn.Linear | torch.nn.Conv3d):
-            for weight in part.parameters(recurse=False):
-                low = weight.detach().to(dtype)
-                if not weight.requires_grad and torch.equal(low.to(weight.dtype), weight):
-                    weight.data = low
 
 
 def to_device(value):
@@ -209,15 +170,3 @@ def to_device(value):
     if not isinstance(value, torch.Tensor) or get_device_name() == "cpu":
         return value
     return (value if value.is_cuda else value.pin_memory()).to(get_device_id(), non_blocking=True)
-
-
-def count_parameters(module: torch.nn.Module) -> str:
-    """One line on what trains and what does not, in millions of parameters."""
-    counts = {name: [0, 0] for name in ("vision encoder", "mergers", "language model")}
-    for name, parameter in module.named_parameters():
-        part = "language model" if ".visual." not in name else "mergers" if "merger" in name else "vision encoder"
-        counts[part][parameter.requires_grad] += parameter.numel()
-    parts = [
-        f"{part} {trained / 1e6:.1f}M of {(trained + frozen) / 1e6:.1f}M" for part, (frozen, trained) in counts.items()
-    ]
-    return f"parameters trained: {', '.join(parts)}"

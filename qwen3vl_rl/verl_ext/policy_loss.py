@@ -3,15 +3,12 @@
 Where every batch is trained on once (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch), the old policy is
 the current one: the ratio is 1 whatever the old log-probabilities are, and only its gradient matters. verl 0.9.1
 computes them all the same; `algorithm.rollout_correction.bypass_mode` makes it hand on the rollout's instead, which
-this loss reports on and does not use. verl loads one module, `model.external_lib`: this one, in place of
-`qwen3vl_rl.verl_ext.fsdp_engine`, which it brings along. Chosen with `actor.policy_loss.loss_mode=gspo_on_policy`.
+this loss reports on and does not use. Chosen with `actor.policy_loss.loss_mode=gspo_on_policy`.
 """
 
 import torch
 from verl.trainer.ppo.core_algos import compute_policy_loss_gspo, register_policy_loss
 from verl.utils.torch_functional import masked_mean
-
-import qwen3vl_rl.verl_ext.fsdp_engine  # noqa: F401
 
 
 @register_policy_loss("gspo_on_policy")

@@ -50,7 +50,7 @@ class ReportingReplayBuffer(ReplayBuffer):
         if partition_id == "train":
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
-            return batch, {**metrics, **mean_parts(batch), "reward/unanswered": wanted - len(batch)}
+            return batch, {**metrics, **mean_parts(batch), "rollout/missing_responses": wanted - len(batch)}
         if global_steps != self._shown:  # of several validation batches, the first has the first samples
             self._write_page(batch, global_steps)
             self._shown = global_steps

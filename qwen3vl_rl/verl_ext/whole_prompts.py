@@ -28,15 +28,19 @@ def deal_prompts(prompts: Sequence[str], lengths: Sequence[int], answers: int, r
     return [[i for number in numbers for i in groups[number]] for numbers in dealt]
 
 
+def deal_batch(batch: KVBatchMeta, answers: int, ranks: int) -> list[list[int]] | None:
+    """`deal_prompts` for a batch of verl's, whose keys are PROMPT_ANSWER_TURN."""
+    prompts = [key.split("_")[0] for key in batch.keys]
+    return deal_prompts(prompts, [tag["seq_len"] for tag in batch.tags], answers, ranks)
+
+
 class WholePrompts(PPOTrainer):
     def _balance_batch(
         self, batch: KVBatchMeta, metrics: dict, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
     ) -> KVBatchMeta:
-        ranks = self._data_parallel_size()
-        prompts = [key.split("_")[0] for key in batch.keys]  # of PROMPT_ANSWER_TURN
-        lengths = [tag["seq_len"] for tag in batch.tags]
+        ranks, lengths = self._data_parallel_size(), [tag["seq_len"] for tag in batch.tags]
         padded = len(batch) % self._get_required_batch_multiple(ranks)  # by verl, where answers are missing
-        dealt = None if padded else deal_prompts(prompts, lengths, self.config.actor_rollout_ref.rollout.n, ranks)
+        dealt = None if padded else deal_batch(batch, self.config.actor_rollout_ref.rollout.n, ranks)
         metrics[f"{logging_prefix}/whole_prompts"] = int(dealt is not None)
         if ranks == 1 or dealt is None:
             return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)

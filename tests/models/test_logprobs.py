@@ -4,7 +4,7 @@ from torch.nn.functional import log_softmax
 from verl.utils.torch_functional import entropy_from_logits
 
 from qwen3vl_rl.models import logprobs as token_scores
-from qwen3vl_rl.models.logprobs import score_tokens
+from qwen3vl_rl.models.logprobs import precedes_loss, score_tokens
 
 
 @pytest.fixture
@@ -41,3 +41,17 @@ def test_a_temperature_of_zero_is_as_cold_as_verl_allows(drawn):
 def test_no_tokens_have_no_scores():
     log_probs, entropy = score_tokens(torch.zeros(0, 30), torch.zeros(0, dtype=torch.long), None, False)
     assert log_probs.shape == (0,) and entropy is None
+
+
+def ragged(*rows: list[int]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor([torch.tensor(row) for row in rows], layout=torch.jagged)
+
+
+def test_logits_are_needed_where_the_next_token_carries_loss():
+    mask = ragged([0, 0, 1, 1], [0, 1], [0, 0, 0, 1])
+    assert precedes_loss(mask, mask.offsets(), 6).nonzero().flatten().tolist() == [1, 2, 4, 8]
+
+
+def test_masks_of_responses_stand_at_the_end_of_their_samples():
+    ends = torch.tensor([0, 5, 8])
+    assert precedes_loss(ragged([1, 0, 1], [1]), ends, 0).nonzero().flatten().tolist() == [1, 3, 6]

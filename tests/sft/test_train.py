@@ -8,7 +8,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training import launch
+from qwen3vl_rl.training.recipe import verl_config
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE, record_data_hash
 from sft.train import train
 
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
@@ -22,7 +23,7 @@ def rows_of(count: int) -> pd.DataFrame:
 def recipe(tmp_path):
     """`recipe(*overrides)`: of the tiny size, with 70 rows of data, which are two steps."""
     rows_of(70).to_parquet(tmp_path / "rows.parquet")
-    assert launch.verl_config()  # the resolver that finds verl's own configs
+    assert verl_config()  # the resolver that finds verl's own configs
 
     def make(*overrides: str) -> DictConfig:
         given = [f"model.path={tmp_path}", f"data.train_files={tmp_path}/rows.parquet"]
@@ -38,10 +39,10 @@ def recipe(tmp_path):
 def checkpointed(recipe, tmp_path):
     """A folder that holds a run of `recipe()` after step 2, an epoch."""
     (tmp_path / "run" / "global_step_2").mkdir(parents=True)
-    (tmp_path / "run" / launch.LATEST).write_text("2")
+    (tmp_path / "run" / LATEST).write_text("2")
     config = recipe()
-    launch.note_content(config, "data.train_files")
-    OmegaConf.save(config, tmp_path / "run" / launch.RECIPE)
+    record_data_hash(config, "data.train_files")
+    OmegaConf.save(config, tmp_path / "run" / RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["trainer.test_freq=2"], "expected data.val_files beside it"),
         (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
         (["hardware=gpu1"], "found 0 GPUs here"),
-        (["model.use_liger=true", "model.override_config.compile_blocks=true"], r"use_liger=true: expected model\.o"),
+        (["model.use_liger=true", "engine.compile_blocks=true"], r"use_liger=true: expected model\.o"),
         (["hardware=gpu1", "trainer.n_gpus_per_node=2"], r"n_gpus_per_node=2, nnodes=1: expected one GPU with"),
     ],
     ids=lambda value: str(value)[:40],
@@ -108,7 +109,7 @@ def test_a_finished_run_says_so_and_starts_nothing(recipe, checkpointed, capsys,
         "optim.lr=1e-2",
         "trainer.n_gpus_per_node=2",
         "pixels.sft.max_pixels=100352",
-        "model.override_config.unsharded=true",
+        "engine.no_shard=true",
     ],
 )
 def test_a_folder_keeps_to_one_run(recipe, checkpointed, override):

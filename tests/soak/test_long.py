@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ import pytest
 
 from examples.starter.build import build_checkpoint
 from qwen3vl_rl.training.checkpoints import latest_step
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 600
@@ -127,7 +127,7 @@ def test_two_ranks_train_untied_embeddings(train, rl_command, lengths, tmp_path)
 
 
 def test_plain_parameters_train_and_reach_the_rollouts(train, rl_command, lengths, tmp_path):
-    plain = ["actor_rollout_ref.model.override_config.unsharded=true", "trainer.total_training_steps=2"]
+    plain = ["actor_rollout_ref.actor.fsdp_config.no_shard=true", "trainer.total_training_steps=2"]
     train(rl_command(tmp_path, *plain, *lengths), TIMEOUT_S)
     first, second = (step for _, step in sorted(read_metrics(tmp_path).items()))
     assert first["actor/grad_norm"] > 0 and first["actor/lr"] > 0
@@ -204,7 +204,7 @@ def wait_for(run: subprocess.Popen, condition) -> None:
 
 VICTIMS = {
     "launcher": None,  # the process that the user has started
-    "driver": "qwen3vl_rl.verl_ext.main_ppo",
+    "driver": "verl.trainer.main_ppo",
     "trainer": "TaskRunner",
     "actor worker": "WorkerDict",
     "rollout server": "vLLMHttpServer",

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from qwen3vl_rl.export import export
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 8
@@ -64,8 +64,8 @@ def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_p
 @pytest.mark.parametrize(
     "other",
     [
-        ["model.use_remove_padding=false", "model.override_config.loss_tokens_only=false"],
-        ["model.override_config.unsharded=true", "model.override_config.alone=true"],
+        ["model.use_remove_padding=false", "engine.response_logits_only=false"],
+        ["engine.no_shard=true", "engine.skip_dp_sync=true"],
         ["model.enable_gradient_checkpointing=true"],
     ],
     ids=["padded with all logits", "unsharded", "checkpointed"],

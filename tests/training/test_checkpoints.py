@@ -12,8 +12,8 @@ from qwen3vl_rl.training.checkpoints import (
     is_trained,
     keep_newest,
     latest_step,
-    mend_record,
     remove_others,
+    repair_checkpoint_record,
 )
 
 ACCURACY = "val-core/grounding/acc/mean@1"
@@ -44,7 +44,7 @@ def test_only_what_the_record_names_is_whole(run):
 def test_a_run_that_saved_nothing_has_no_checkpoint(run):
     folder = run(None, {2: 0.5})
     assert (latest_step(folder), best_step(folder)) == (None, None)
-    mend_record(folder)
+    repair_checkpoint_record(folder)
     assert latest_step(folder) is None
 
 
@@ -59,7 +59,7 @@ def test_the_newest_whole_ones_are_kept(run):
 def test_an_empty_record_stands_for_the_newest(run):
     folder = run("", {2: 0.1, 4: 0.2})
     assert latest_step(folder) == 4
-    mend_record(folder)
+    repair_checkpoint_record(folder)
     assert (folder / checkpoints.LATEST).read_text() == "4"
 
 

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training import launch
+from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run, set_earlier_run_aside
 
 ROOT = Path(__file__).parents[2]
 STEPS = """
@@ -50,7 +52,7 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
     assert lines == [f"starting; log in {tmp_path}/run/train.log", "step 1  loss 3", "step 2  loss 1.5"] * 2
     assert OmegaConf.load(tmp_path / "run" / "recipe.yaml") == config
     assert (tmp_path / "run" / "train.log").read_text().count("noise ['--config-path'") == 2
-    assert launch.read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
+    assert read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_temporary_files_of_a_run_lie_in_a_short_folder_that_goes_with_it(config
 
 def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
     (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"da')
-    assert launch.read_metrics(tmp_path) == {1: {"loss": 3}}
+    assert read_metrics(tmp_path) == {1: {"loss": 3}}
 
 
 @pytest.mark.parametrize(
@@ -113,10 +115,10 @@ def test_metrics_of_a_run_that_is_not_continued_do_not_count(config, trainer, tm
     folder.mkdir()
     config.trainer.resume_mode = mode
     if saved:
-        (folder / launch.LATEST).write_text("2")
+        (folder / LATEST).write_text("2")
     (folder / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3}}\n')
     launch.run(config, trainer("import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'x')"), {})
-    assert launch.read_metrics(folder) == ({2: {"loss": 3}} if counts else {})
+    assert read_metrics(folder) == ({2: {"loss": 3}} if counts else {})
     kept = sorted(path.name for path in folder.glob("*.jsonl"))
     assert kept == [f"{'' if counts else 'earlier-'}metrics-000.jsonl", "metrics-001.jsonl"]
 
@@ -125,7 +127,7 @@ def test_metrics_of_the_first_node_are_left_to_it(config, tmp_path, monkeypatch)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics-000.jsonl").touch()
     monkeypatch.setenv("PET_NODE_RANK", "1")
-    launch.set_earlier_run_aside(config)
+    set_earlier_run_aside(config)
     assert (tmp_path / "run" / "metrics-000.jsonl").exists()
 
 
@@ -134,14 +136,14 @@ def test_a_run_that_is_begun_anew_is_never_gone_on_with(config, trainer, tmp_pat
     """Its recipe and metrics are another's by then. A validation alone begins nothing."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / launch.LATEST).write_text("40")
+    (folder / LATEST).write_text("40")
     (folder / "metrics-000.jsonl").write_text('{"step":20,"data":{"loss":3}}\n')
     config.trainer.update(resume_mode="disable", val_only=val_only)
     launch.run(config, trainer(""), {})
-    assert (folder / launch.LATEST).exists() is val_only
-    assert (launch.read_metrics(folder) != {}) is val_only
+    assert (folder / LATEST).exists() is val_only
+    assert (read_metrics(folder) != {}) is val_only
     assert sorted(path.name for path in folder.glob("earlier-*")) == (
-        [] if val_only else [f"earlier-{launch.LATEST}", "earlier-metrics-000.jsonl"]
+        [] if val_only else [f"earlier-{LATEST}", "earlier-metrics-000.jsonl"]
     )
 
 
@@ -157,17 +159,17 @@ def test_another_run_is_not_continued(config, tmp_path, saved):
     folder = tmp_path / "run"
     folder.mkdir()
     config.trainer.resume_mode, config.reward = "auto", {"alpha": 0.5, "threshold": 0.5}
-    OmegaConf.save(config, folder / launch.RECIPE)
+    OmegaConf.save(config, folder / RECIPE)
     config.reward.threshold = 0.7
     if saved:
-        (folder / launch.LATEST).write_text("2")
+        (folder / LATEST).write_text("2")
         with pytest.raises(
             InputError, match=r"holds a run with another reward; .*reward\.threshold: 0\.5 there, 0\.7 here"
         ):
-            launch.check_same_run(config, ["reward"])
-    launch.check_same_run(config, ["trainer.device"])
+            check_same_run(config, ["reward"])
+    check_same_run(config, ["trainer.device"])
     config.trainer.resume_mode = "disable"
-    launch.check_same_run(config, ["reward"])
+    check_same_run(config, ["reward"])
 
 
 SLOW_TO_END = """

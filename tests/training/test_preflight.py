@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training import launch, preflight
+from qwen3vl_rl.training import preflight
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
 
 CONFIG = Path(__file__).parents[2] / "qwen3vl_rl" / "config"
 
@@ -128,7 +129,7 @@ def test_numbers_that_cannot_be_are_refused(recipe, overrides, message):
 
 def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
     units = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
-    several = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.model.override_config.unsharded=false"]
+    several = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.actor.fsdp_config.no_shard=false"]
     config = build_config(build_tokenizer(), {"tie_word_embeddings": False})
     config.save_pretrained(tmp_path)
     preflight.check_units(recipe(*several))
@@ -179,11 +180,11 @@ def test_what_our_sampler_would_leave_out_is_refused(recipe):
 )  # fmt: skip
 def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
     place = f"trainer.default_local_dir={tmp_path}"
-    OmegaConf.save(recipe(place), tmp_path / launch.RECIPE)
-    (tmp_path / launch.LATEST).write_text("2")
-    launch.check_same_run(recipe(place, "trainer.total_training_steps=9", "trainer.save_freq=3"), preflight.SAME_RUN)
+    OmegaConf.save(recipe(place), tmp_path / RECIPE)
+    (tmp_path / LATEST).write_text("2")
+    check_same_run(recipe(place, "trainer.total_training_steps=9", "trainer.save_freq=3"), preflight.SAME_RUN)
     with pytest.raises(InputError, match=rf"\({change.partition('=')[0].removeprefix('+')}: .* there, .* here\)"):
-        launch.check_same_run(recipe(place, change), preflight.SAME_RUN)
+        check_same_run(recipe(place, change), preflight.SAME_RUN)
 
 
 def test_several_nodes_need_a_cluster(config, gpus, monkeypatch):
@@ -356,19 +357,19 @@ def test_rows_without_what_the_reward_reads_are_named(recipe, tmp_path):
         "actor_rollout_ref.rollout.temperature=1",
         "data.seed=7",
         "data.val_files=other",
-        "actor_rollout_ref.model.override_config.freeze_vision=true",
+        "actor_rollout_ref.actor.fsdp_config.freeze_vision=true",
     ],
 )
 def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
     folder = f"trainer.default_local_dir={tmp_path}"
-    OmegaConf.save(recipe(folder), tmp_path / launch.RECIPE)
-    (tmp_path / launch.LATEST).write_text("2")
-    launch.check_same_run(recipe(folder, "trainer.total_training_steps=99"), preflight.SAME_RUN)
+    OmegaConf.save(recipe(folder), tmp_path / RECIPE)
+    (tmp_path / LATEST).write_text("2")
+    check_same_run(recipe(folder, "trainer.total_training_steps=99"), preflight.SAME_RUN)
     with pytest.raises(InputError, match="holds a run with another"):
-        launch.check_same_run(recipe(folder, override), preflight.SAME_RUN)
+        check_same_run(recipe(folder, override), preflight.SAME_RUN)
 
 
 def test_a_record_without_its_checkpoint_is_named(recipe, tmp_path):
-    (tmp_path / launch.LATEST).write_text("2")
+    (tmp_path / LATEST).write_text("2")
     with pytest.raises(InputError, match="expected a whole checkpoint in global_step_2"):
         preflight.check_ranks(recipe(f"trainer.default_local_dir={tmp_path}"))

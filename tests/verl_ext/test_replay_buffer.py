@@ -1,10 +1,12 @@
 """What our replay buffer reports, from fields as verl keeps them."""
 
+from collections.abc import Callable
 from inspect import getsource
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
@@ -16,6 +18,25 @@ from qwen3vl_rl.verl_ext.replay_buffer import (
     example,
     plain,
 )
+
+STARTER = Path(__file__).parents[2] / "examples" / "starter" / "checkpoint"
+
+
+@pytest.fixture
+def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
+    """`build_buffer(**sampler_kwargs)`: a buffer as verl's trainer makes it, without a watch over Ray's actors."""
+    monkeypatch.setattr("qwen3vl_rl.verl_ext.replay_buffer.end_when_one_dies", lambda: None)
+
+    def build(**sampler_kwargs) -> ReportingReplayBuffer:
+        return ReportingReplayBuffer(
+            trainer_mode="sync",
+            trainer_config=OmegaConf.create({}),
+            max_off_policy_threshold=None,
+            max_off_policy_strategy="drop",
+            sampler_kwargs=OmegaConf.create({"tokenizer": str(STARTER), **sampler_kwargs}),
+        )
+
+    return build
 
 
 def test_columns_are_plain_whatever_holds_them():
@@ -63,31 +84,28 @@ def test_a_step_that_lost_answers_ends_the_run():
 
 
 @pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 6)])
-def test_a_step_without_any_answer_names_the_engine(monkeypatch, partition, wanted):
+def test_a_step_without_any_answer_names_the_engine(build_buffer, monkeypatch, partition, wanted):
     """verl's own message says to enable what asks again."""
     assert NONE_LEFT in getsource(ReplayBuffer)
     message = "Sync replay buffer selected terminal groups with no materializable trajectories. Enable something"
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError(message)))
-    buffer = object.__new__(ReportingReplayBuffer)
-    buffer.sampler_kwargs = SimpleNamespace(answers=4, val_answers=3)
+    buffer = build_buffer(answers=4, val_answers=3)
     with pytest.raises(RuntimeError, match=f"step 7: {wanted} of {wanted} answers are missing, the engine"):
         buffer.sample(7, partition, 2)
 
 
-def test_of_several_validation_batches_the_first_is_shown(monkeypatch):
+def test_of_several_validation_batches_the_first_is_shown(build_buffer, monkeypatch):
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (["answer"] * 2, {}))
     shown = []
     monkeypatch.setattr(ReportingReplayBuffer, "_write_page", lambda _, batch, step: shown.append(step))
-    buffer = object.__new__(ReportingReplayBuffer)
-    buffer.sampler_kwargs, buffer._shown = SimpleNamespace(val_answers=1), None
+    buffer = build_buffer(val_answers=1)
     for step in (0, 0, 10, 10):
         buffer.sample(step, "val", 2)
     assert shown == [0, 10]
 
 
-def test_other_errors_of_the_buffer_are_left_as_they_are(monkeypatch):
+def test_other_errors_of_the_buffer_are_left_as_they_are(build_buffer, monkeypatch):
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError("another one")))
-    buffer = object.__new__(ReportingReplayBuffer)
-    buffer.sampler_kwargs = SimpleNamespace(answers=4)
+    buffer = build_buffer(answers=4)
     with pytest.raises(RuntimeError, match="another one"):
         buffer.sample(7, "train", 2)

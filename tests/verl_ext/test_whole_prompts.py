@@ -6,11 +6,10 @@ from statistics import mean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, get_trainer_cls
 
-from qwen3vl_rl.verl_ext.whole_prompts import Sync, WholePrompts, deal_prompts
+from qwen3vl_rl.verl_ext.whole_prompts import WholePrompts, deal_batch, deal_prompts
 
 
 def prompts_of(count: int, answers: int) -> list[str]:
@@ -52,29 +51,17 @@ def test_ranks_get_about_equal_work():
     assert max(tokens) < 1.01 * mean(tokens)
 
 
-def trainer(answers: int, ranks: int) -> Sync:
-    found = object.__new__(Sync)
-    found.actor_rollout_wg = type("Workers", (), {"_dispatch_info": {"actor": list(range(ranks))}})()
-    actor = {"rollout": {"n": answers}, "actor": {"ppo_mini_batch_size": ranks}}
-    found.config = OmegaConf.create({"actor_rollout_ref": actor, "trainer": {"critic_warmup": 0}})
-    found.use_critic, found.global_steps, found.tokenizer = False, 1, type("Tokenizer", (), {"eos_token_id": 0})
-    return found
-
-
-@pytest.mark.parametrize(("ranks", "whole"), [(1, True), (2, True), (2, False)])
-def test_a_batch_is_dealt_by_prompts_where_it_has_whole_ones(ranks, whole):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_batch_is_dealt_by_prompts_where_it_has_whole_ones(whole):
     keys = [f"{prompt}_{answer}_0" for prompt in "abcd" for answer in range(4)]
     if not whole:
         keys = keys[::4] + keys[1::4] + keys[2::4] + keys[3::4]
-    lengths = {key: 10 + number**2 for number, key in enumerate(keys)}
-    batch = KVBatchMeta(partition_id="train", keys=list(keys), tags=[{"seq_len": lengths[key]} for key in keys])
-    metrics = {}
-    batch = trainer(4, ranks)._balance_batch(batch, metrics)
-    assert sorted(batch.keys) == sorted(keys)
-    assert [tag["seq_len"] for tag in batch.tags] == [lengths[key] for key in batch.keys]
-    together = [len({key[0] for key in batch.keys[start : start + 4]}) == 1 for start in range(0, 16, 4)]
-    assert all(together) == whole
-    assert metrics["global_seqlen/balanced_max"] >= metrics["global_seqlen/mean"]
+    tags = [{"seq_len": 10 + number**2} for number in range(len(keys))]
+    dealt = deal_batch(KVBatchMeta(partition_id="train", keys=keys, tags=tags), 4, 2)
+    assert (dealt is not None) == whole
+    if whole:
+        assert sorted(i for numbers in dealt for i in numbers) == list(range(16))
+        assert [sorted({keys[i][0] for i in numbers}) for numbers in dealt] == [["a", "d"], ["b", "c"]]
 
 
 @pytest.mark.parametrize(("mode", "theirs"), [("sync", PPOTrainerSync), ("colocate_async", PPOTrainerColocateAsync)])

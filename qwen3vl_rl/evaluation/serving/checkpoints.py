@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training.launch import is_hub_name
+from qwen3vl_rl.training.recipe import is_hub_name
 
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")

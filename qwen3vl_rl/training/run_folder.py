@@ -1,0 +1,95 @@
+"""The folder of a run, and what decides whether a new start resumes the run in it.
+
+FOLDER (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `train.log`, everything that verl and its
+engines print; `metrics-*.jsonl`, verl's metrics, one file per start; and the checkpoints, `global_step_*`. Files whose
+names begin with `earlier-` belong to an earlier run that this one did not resume.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from omegaconf import DictConfig, OmegaConf
+
+from qwen3vl_rl.errors import InputError
+
+RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
+
+# Keys under which earlier versions wrote a setting into recipe.yaml.
+FORMER_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "actor_rollout_ref.actor.fsdp_config.freeze_vision": "actor_rollout_ref.model.override_config.freeze_vision",
+        "engine.freeze_vision": "model.override_config.freeze_vision",
+        "engine.no_shard": "model.override_config.unsharded",
+    }
+)
+
+
+def record_data_hash(config: DictConfig, key: str) -> None:
+    """Record the SHA-256 of the files that `key` (`data.NAME`) names in the recipe, as `trainer.NAME_sha256`.
+
+    A file may be replaced under its old name. A run that resumed with it would mix two data sets.
+    """
+    value, digest = OmegaConf.select(config, key), hashlib.sha256()
+    for path in [value] if isinstance(value, str) else value:
+        with Path(path).expanduser().open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    OmegaConf.update(config, f"trainer.{key.removeprefix('data.')}_sha256", digest.hexdigest(), force_add=True)
+
+
+def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
+    """Raise InputError where the folder holds checkpoints of a run with other values of `keys`.
+
+    verl would resume from them and mix two runs. An earlier start that saved no checkpoint does not count.
+    """
+    folder = Path(config.trainer.default_local_dir)
+    if not _resumes(config) or not (folder / RECIPE).exists():
+        return
+    earlier = OmegaConf.load(folder / RECIPE)
+    for key in keys:
+        old, new = _recorded(earlier, key), OmegaConf.select(config, key)
+        if old != new:
+            raise InputError(
+                f"{folder}: holds a run with another {key}; choose a folder with trainer.default_local_dir=… "
+                f"({_first_difference(key, old, new)})"
+            )
+
+
+def set_earlier_run_aside(config: DictConfig) -> None:
+    """Rename metrics and checkpoint record of a run that this start does not resume: they would count as its own."""
+    if _resumes(config) or config.trainer.get("val_only") or not is_first_node():
+        return
+    for name in ("metrics-*.jsonl", LATEST):
+        for path in Path(config.trainer.default_local_dir).glob(name):
+            path.rename(path.with_name(f"earlier-{path.name}"))
+
+
+def next_metrics_file(folder: Path) -> Path:
+    """A metrics file with a number that no start has used: verl empties the file that it is given."""
+    taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob("*metrics-*.jsonl")]
+    return folder / f"metrics-{max(taken, default=-1) + 1:03d}.jsonl"
+
+
+def is_first_node() -> bool:
+    """Whether this is the first of the nodes on which torchrun was started by hand, all with one folder."""
+    return os.environ.get("PET_NODE_RANK", "0") == "0"
+
+
+def _resumes(config: DictConfig) -> bool:
+    return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
+
+
+def _recorded(recipe: DictConfig, key: str) -> object:
+    """The value of `key` in a recipe that may have been written under a former key."""
+    value = OmegaConf.select(recipe, key)
+    return OmegaConf.select(recipe, FORMER_KEYS[key]) if value is None and key in FORMER_KEYS else value
+
+
+def _first_difference(key: str, old: object, new: object) -> str:
+    """`key: old there, new here` for the first value below `key` that differs."""
+    if isinstance(old, DictConfig) and isinstance(new, DictConfig):
+        below = next(name for name in [*old, *new] if old.get(name) != new.get(name))
+        return _first_difference(f"{key}.{below}", old.get(below), new.get(below))
+    return f"{key}: {old} there, {new} here"

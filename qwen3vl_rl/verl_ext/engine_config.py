@@ -1,0 +1,53 @@
+"""The switches of our training engine (`fsdp_engine.py`): one schema for both stages.
+
+Stage 1 sets them below `engine`, stage 2 below `actor_rollout_ref.actor.fsdp_config`, from which the reference takes
+its own. The recipes choose this class through `_target_`. Hydra rejects a misspelt switch when it composes the recipe.
+"""
+
+from dataclasses import dataclass
+
+from verl.workers.config import FSDPEngineConfig
+
+
+@dataclass
+class GroundingEngineConfig(FSDPEngineConfig):
+    """verl's FSDP config with six more fields. Raises ValueError for a value of another type.
+
+    freeze_vision: keep the vision encoder as it is, while the mergers and the language model train (EGM recipe,
+        stage 1). verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
+    compile_blocks: torch.compile the blocks of the vision tower and of the language model.
+    response_logits_only: compute logits only for tokens that carry loss, in both stages. Log-probabilities and
+        entropies of the others are 0, and nothing reads them. Needs `use_remove_padding`.
+    no_shard: hold plain parameters on a single GPU instead of shards. The precision is the same: parameters that train
+        have 32 bits and compute in bfloat16. FSDP still handles an offloaded reference, which it fetches unit by unit.
+    skip_dp_sync: skip the data-parallel reduction of losses and lengths on a single GPU. Stage 1 only.
+    samples_per_image: consecutive samples that show one image, which is then encoded once. Without
+        `use_remove_padding`, and with sequence parallelism, each image is encoded separately.
+    """
+
+    freeze_vision: bool = False
+    compile_blocks: bool = False
+    response_logits_only: bool = False
+    no_shard: bool = False
+    skip_dp_sync: bool = False
+    samples_per_image: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in GroundingEngineConfig.__annotations__.items():
+            if type(value := getattr(self, name)) is not kind:
+                raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
+        if self.samples_per_image < 1:
+            raise ValueError(f"samples_per_image: expected at least 1, got {self.samples_per_image}")
+
+    def check(self, ranks: int, use_remove_padding: bool) -> None:
+        """Raises ValueError for switches that do not go with the number of ranks or with padded batches."""
+        for switch in ("no_shard", "skip_dp_sync"):
+            if getattr(self, switch) and ranks > 1:
+                raise ValueError(f"{switch}: expected one GPU, got {ranks}")
+        if self.response_logits_only and not use_remove_padding:
+            raise ValueError("response_logits_only: expected model.use_remove_padding=true")
+
+    def offloads_reference(self, device: str) -> bool:
+        """Whether this is a reference policy whose weights FSDP keeps in host memory."""
+        return self.forward_only and self.param_offload and device != "cpu"

@@ -1,0 +1,77 @@
+"""The list of all that we extend is whole, and each hook is loaded where it should be."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.verl_ext import register
+
+ROOT = Path(__file__).parents[2]
+HOOKS = (*register.AFTER_IMPORT, *register.NAMED_IN_RECIPE)
+NO_HOOKS = {"__init__", "register"}
+
+
+def test_every_module_is_listed_once_with_a_test_that_exists():
+    modules = {path.stem for path in (ROOT / "qwen3vl_rl" / "verl_ext").glob("*.py")} - NO_HOOKS
+    assert sorted(hook.module for hook in HOOKS) == sorted(modules)
+    assert [hook.test for hook in HOOKS if not (ROOT / "tests" / hook.test).is_file()] == []
+
+
+OVERWRITTEN = {  # file below verl -> what we overwrite in it
+    "trainer/ppo/v1/trainer_base.py": ("TRAINER_REGISTRY", "PPOTrainer._balance_batch"),
+    "workers/rollout/base.py": ("_ROLLOUT_REGISTRY",),
+    "workers/rollout/vllm_rollout/utils.py": (
+        "vLLMColocateWorkerExtension._get_zmq_handle",
+        "vLLMColocateWorkerExtension.update_weights_from_ipc",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", OVERWRITTEN)
+def test_private_names_that_we_overwrite_are_still_there(file):
+    """Read as text, as importing the last would need vLLM."""
+    tree = ast.parse((Path(find_spec("verl").origin).parent / file).read_text())
+    assert set(OVERWRITTEN[file]) <= set(defined(tree.body))
+
+
+def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.Assign):
+            yield from (prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from defined(node.body, f"{node.name}.")
+
+
+# Prints which of our modules are loaded, after each import of verl's.
+IMPORTS = """
+import json, os, sys
+from qwen3vl_rl.training import launch
+os.environ["VERL_USE_EXTERNAL_MODULES"] = launch.external_modules()
+import verl
+def ours(): return sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("qwen3vl_rl.verl_ext."))
+loaded = [ours()]
+import verl.trainer.ppo.core_algos
+loaded.append(ours())
+import verl.workers.engine, inspect
+loaded.append(ours())
+spec = verl.workers.engine.__spec__
+print(json.dumps([*loaded, inspect.getsource(verl.workers.engine)[:11], type(spec.loader).__name__]))
+"""
+
+
+def test_a_hook_is_loaded_with_what_it_extends_and_not_before():
+    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    first, losses, engine, source, loader = json.loads(done.stdout.splitlines()[-1])
+    assert first == ["register"]
+    assert losses == ["policy_loss", "register"]
+    assert {"fsdp_engine", "policy_loss"} <= set(engine) and "whole_prompts" not in engine
+    assert source == "# Copyright" and loader == "SourceFileLoader"
