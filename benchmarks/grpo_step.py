@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
+from benchmarks.results import current
 from qwen3vl_rl.training import launch
 from qwen3vl_rl.training import processes as process
 
@@ -63,7 +64,7 @@ CHANGES = {
     ],
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
-    "unsharded": [f"{WORDS}.unsharded=true"],
+    "no-shard": [f"{WORDS}.unsharded=true"],
     "sharded": [f"{WORDS}.unsharded=false"],  # one GPU, as several are
     # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.
     "at-once": gathering("[Qwen3VLVisionModel]", again=False),
@@ -109,7 +110,7 @@ def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: s
         "trainer.logger=[console,file]",
         "trainer.rollout_data_dir=null",
     ]
-    return command + [change for word in variant.split("+") for change in CHANGES[word]] + args.set
+    return command + [change for word in current(variant).split("+") for change in CHANGES[word]] + args.set
 
 
 def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
