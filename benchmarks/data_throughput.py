@@ -198,9 +198,8 @@ def main() -> None:
     report = {"results": results, "header check against datasets.map": round(headers / mapped, 1)}
     print(json.dumps(report, indent=2))
     if args.out:
-        from benchmarks.common import (
-            write_result,
-        )  # imports torch, which would count in the memory of every measurement
+        # Imported here, as it brings torch, whose memory would count in every measurement.
+        from benchmarks.common import write_result
 
         write_result(args.out, "benchmarks.data_throughput", report)
 

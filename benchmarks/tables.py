@@ -221,7 +221,7 @@ def data(results: Results) -> str:
 
 def learning(results: Results) -> str:
     """Accuracy on held-out samples before GRPO and after it, with rollouts of either engine."""
-    head = ("device", "split", "SFT", *(f"RL, {engine}" for engine in ENGINES), *(f"{e} − SFT" for e in ENGINES))
+    head = ("trained on", "split", "SFT", *(f"RL, {engine}" for engine in ENGINES), *(f"{e} - SFT" for e in ENGINES))
     return table(head, (line for _, result in results for line in _learning_rows(result)))
 
 
@@ -237,7 +237,7 @@ def _learning_rows(result: dict) -> Iterator[Sequence[object]]:
 
 def engines(results: Results) -> str:
     """Accuracy of one checkpoint, served by either engine."""
-    head = ("device", "split", *reversed(ENGINES), "sglang − vllm")
+    head = ("device", "split", *reversed(ENGINES), "sglang - vllm")
     return table(head, (line for _, result in results for line in _engine_rows(result)))
 
 
@@ -254,7 +254,7 @@ def _split(name: str) -> str:
 
 
 def _points(difference: float, low: float, high: float) -> str:
-    return f"{difference:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
+    return f"{difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def origins(results: Results) -> str:

@@ -30,7 +30,7 @@ def test_origins_tell_the_commit_where_a_result_does():
         {"commits": commits},
         parts,
     )
-    lines = origins([(Path("x.json"), told | one) for one in more]).splitlines()
+    lines = origins([(Path("x.json"), told | found) for found in more]).splitlines()
     assert [line.split(" | ")[2] for line in (lines[0], *lines[2:])] == [
         "commit",
         "unknown",
