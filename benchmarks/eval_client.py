@@ -1,6 +1,6 @@
 """The evaluation's client against a straightforward one, on the same server and the same requests.
 
-    python -m benchmarks.eval_client --model CHECKPOINT --out benchmarks/eval_client_NAME.json
+    python -m benchmarks.eval_client --model CHECKPOINT --out benchmarks/results/eval_client_NAME.json
 
 The straightforward client is what one writes first: `gather` over the openai package, each picture opened, encoded
 again and put into the request, each answer scored, all inside the event loop, rows written at the end. All face emptied

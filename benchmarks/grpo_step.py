@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
+from benchmarks.results import current
+from qwen3vl_rl.training import launch
 from qwen3vl_rl.training import processes as process
-from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.run_folder import LOG
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
@@ -64,7 +64,7 @@ CHANGES = {
     ],
     "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
-    "unsharded": [f"{WORDS}.unsharded=true"],
+    "no-shard": [f"{WORDS}.unsharded=true"],
     "sharded": [f"{WORDS}.unsharded=false"],  # one GPU, as several are
     # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.
     "at-once": gathering("[Qwen3VLVisionModel]", again=False),
@@ -110,7 +110,7 @@ def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: s
         "trainer.logger=[console,file]",
         "trainer.rollout_data_dir=null",
     ]
-    return command + [change for word in variant.split("+") for change in CHANGES[word]] + args.set
+    return command + [change for word in current(variant).split("+") for change in CHANGES[word]] + args.set
 
 
 def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
@@ -146,11 +146,11 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
     overrides = recipe(args, checkpoint, parquet, variant, folder)
     command = [sys.executable, "-m", "qwen3vl_rl.train", *overrides]
     error, wall_s, peaks = run_trainer(command, folder.with_suffix(".screen"), args.timeout_s)
-    rows = sorted(read_metrics(folder).items())
+    rows = sorted(launch.read_metrics(folder).items())
     steps = [row for number, row in rows if number > 1 and "timing_s/step" in row]
     result = {"variant": variant, "wall_s": round(wall_s, 1), "error": error}
     if error:
-        log = folder / LOG
+        log = folder / launch.LOG
         result["log"] = log.read_text(errors="replace").splitlines()[-ERROR_LINES:] if log.exists() else []
     if not steps:
         return result | {"error": error or "no step after the first"}

@@ -1,9 +1,8 @@
-"""Draw images/costs.png from the JSON files beside it: python -m benchmarks.plots
+"""Draw images/costs.png from results/: python -m benchmarks.plots
 
 What a longer answer costs, and where a step of GRPO spends its time.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks.results import FOLDER, read_result
 from benchmarks.tables import BASE
 from qwen3vl_rl.data.files import replacing
 
-FOLDER = Path(__file__).parent
+IMAGE = Path(__file__).parents[1] / "images" / "costs.png"
 SERVED = {  # file: line style; one of each engine and size, of one kind of GPU
     "serving_2b_vllm": ("2B, vLLM", "C0", "-"),
     "serving_2b_sglang": ("2B, sglang", "C0", "--"),
@@ -25,10 +25,10 @@ SERVED = {  # file: line style; one of each engine and size, of one kind of GPU
 PAPER = {"EGM-8B (paper)": (101, 737)}  # tokens, ms; the paper's table of latencies, device not named
 STEPS = {  # variant: what it is called
     "released": "released",
-    f"{BASE}+unsharded+image-per-answer": "fast, uncompiled,\nprompts as verl makes them",
-    f"{BASE}+unsharded+encode-each": "fast, uncompiled,\nimages encoded for each answer",
-    f"{BASE}+unsharded": "fast, uncompiled",
-    f"{BASE}+unsharded+compile": "fast",
+    f"{BASE}+no-shard+image-per-answer": "fast, uncompiled,\nprompts as verl makes them",
+    f"{BASE}+no-shard+encode-each": "fast, uncompiled,\nimages encoded for each answer",
+    f"{BASE}+no-shard": "fast, uncompiled",
+    f"{BASE}+no-shard+compile": "fast",
 }
 PHASES = {
     "gen": "generation",
@@ -41,7 +41,7 @@ PHASES = {
 
 def draw_latency(axis: plt.Axes, folder: Path) -> None:
     for name, (label, colour, style) in SERVED.items():
-        rows = json.loads((folder / f"{name}.json").read_text())["latency"]
+        rows = read_result(folder / f"{name}.json")["latency"]
         points = [(row["answer_tokens"], 1000 * row["latency_s"]["median"]) for row in rows]
         axis.plot(*zip(*points, strict=True), color=colour, linestyle=style, marker="o", markersize=3, label=label)
     for label, (tokens, latency_ms) in PAPER.items():
@@ -69,7 +69,7 @@ def draw_steps(axis: plt.Axes, variants: Mapping[str, dict]) -> None:
 def draw(folder: Path) -> plt.Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained", width_ratios=(2, 3))
     draw_latency(left, folder)
-    rows = json.loads((folder / "grpo_2b_vllm.json").read_text())["variants"]
+    rows = read_result(folder / "grpo_2b_vllm.json")["variants"]
     draw_steps(right, {row["variant"]: row for row in rows})
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
@@ -77,7 +77,7 @@ def draw(folder: Path) -> plt.Figure:
 
 
 def main() -> None:
-    with replacing(FOLDER.parent / "images" / "costs.png") as draft:
+    with replacing(IMAGE) as draft:
         draw(FOLDER).savefig(draft, format="png", dpi=130)
 
 

@@ -1,6 +1,6 @@
 """Rewards per second on one core, for answers of the length the quickstart and the paper's models write.
 
-python -m benchmarks.reward_throughput --out benchmarks/reward_throughput.json
+python -m benchmarks.reward_throughput --out benchmarks/results/reward_throughput.json
 """
 
 import argparse

@@ -1,11 +1,10 @@
-"""Fill the tables of benchmarks/README.md from the JSON files beside it: python -m benchmarks.tables
+"""Fill the tables of benchmarks/README.md from the files in results/: python -m benchmarks.tables
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the files that match
-its pattern; without a file it says so. Results of CPUs, made while trying a script out, do not belong there.
+its pattern; without a file it says so. Results of a CPU on which a script was only tried out are not kept.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,9 +13,10 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.results import FOLDER, read_result
 from qwen3vl_rl import plan
 
-FOLDER = Path(__file__).parent
+README = Path(__file__).parent / "README.md"
 TOKENS = (1, 15, 50, 100, 200, 500)
 PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
 ENGINES, SIZES, SPEEDS = ("sglang", "vllm"), ("2b", "4b", "8b"), ("released", "fast")
@@ -57,17 +57,8 @@ def failed(row: dict) -> str:
 
 def sft(results: Results) -> str:
     head = (
-        "device",
-        "shape",
-        "state",
-        "tokens an update",
-        "configuration",
-        "GPU busy",
-        "samples/s",
-        "tokens/s",
-        "MFU",
-        "peak GiB",
-        "speed",
+        *("device", "shape", "state", "tokens an update", "configuration"),
+        *("GPU busy", "samples/s", "tokens/s", "MFU", "peak GiB", "speed"),
     )
     return table(head, (line for _, result in results for line in _sft_rows(result)))
 
@@ -86,16 +77,8 @@ def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
 
 def sft_scaling(results: Results) -> str:
     head = (
-        "device",
-        "shape",
-        "samples an update",
-        "GPUs",
-        "each holds",
-        "step s",
-        "tokens/s",
-        "GiB",
-        "speed",
-        "losses differ by",
+        *("device", "shape", "samples an update", "GPUs", "each holds"),
+        *("step s", "tokens/s", "GiB", "speed", "losses differ by"),
     )
     rows = (line for _, result in results for line in _scaling_rows(result))
     return table(head, iter(sorted(rows, key=lambda row: (row[0], row[2]))))
@@ -103,7 +86,7 @@ def sft_scaling(results: Results) -> str:
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
     for run in result["runs"]:
-        whole = run["gpus"] == 1 or "engine.no_shard=true" in run.get("set", result["set"])
+        whole = run["gpus"] == 1 or "model.override_config.no_shard=true" in run.get("set", result["set"])
         what = device(result), result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
@@ -113,16 +96,8 @@ def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
 
 def attention(results: Results) -> str:
     head = (
-        "device",
-        "shape",
-        "tokens",
-        "passes",
-        "configuration",
-        "ms",
-        "GPU ms",
-        "GiB beside weights",
-        "speed",
-        "outputs differ",
+        *("device", "shape", "tokens", "passes", "configuration"),
+        *("ms", "GPU ms", "GiB beside weights", "speed", "outputs differ"),
     )
     return table(head, (line for _, result in results for line in _attention_rows(result)))
 
@@ -163,15 +138,8 @@ def _latencies(result: dict) -> list[str]:
 
 def throughput(results: Results) -> str:
     head = (
-        "device",
-        "model",
-        "engine",
-        "requests in flight",
-        "answer tokens",
-        "requests/s",
-        "tokens/s",
-        "median s",
-        "95 % below s",
+        *("device", "model", "engine", "requests in flight"),
+        *("answer tokens", "requests/s", "tokens/s", "median s", "95 % below s"),
     )
     return table(head, (line for _, result in results for line in _throughput_rows(result)))
 
@@ -180,15 +148,8 @@ def _throughput_rows(result: dict) -> Iterator[Sequence[object]]:
     for row in result["throughput"]:
         rates = f"{row['requests_per_s']:.1f}", f"{row['answer_tokens_per_s']:.0f}"
         waits = f"{row['latency_s']['median']:.2f}", f"{row['latency_s']['p95']:.2f}"
-        yield [
-            device(result),
-            result["size"],
-            _engine(result),
-            row["concurrency"],
-            row["answer_tokens"],
-            *rates,
-            *waits,
-        ]
+        what = device(result), result["size"], _engine(result), row["concurrency"], row["answer_tokens"]
+        yield [*what, *rates, *waits]
 
 
 def grpo(results: Results) -> str:
@@ -235,22 +196,15 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
 
 def evaluation_client(results: Results) -> str:
     head = (
-        "file",
-        "device",
-        "requests",
-        "answer tokens",
-        "in flight",
-        "client",
-        "times as fast as a straightforward one",
+        *("file", "device", "requests"),
+        *("answer tokens", "in flight", "client", "times as fast as a straightforward one"),
     )
-    return table(
-        head,
-        (
-            [path.stem, r["device"], r["requests"], r["max_tokens"], r["concurrency"], client, between(found)]
-            for path, r in results
-            for client, found in r["ratio"].items()
-        ),
+    rows = (
+        [path.stem, r["device"], r["requests"], r["max_tokens"], r["concurrency"], client, between(found)]
+        for path, r in results
+        for client, found in r["ratio"].items()
     )
+    return table(head, rows)
 
 
 def reward(results: Results) -> str:
@@ -260,28 +214,75 @@ def reward(results: Results) -> str:
     return table(("answer", "words", "parser", "rewards/s on one core"), rows)
 
 
+def data(results: Results) -> str:
+    rows = ((what, *row.values()) for _, result in results for what, row in result["results"].items())
+    return table(("work", "rows", "rows/s", "rows per CPU second", "peak MiB"), rows)
+
+
+def learning(results: Results) -> str:
+    """Accuracy on held-out samples before GRPO and after it, with rollouts of either engine."""
+    head = ("trained on", "split", "SFT", *(f"RL, {engine}" for engine in ENGINES), *(f"{e} - SFT" for e in ENGINES))
+    return table(head, (line for _, result in results for line in _learning_rows(result)))
+
+
+def _learning_rows(result: dict) -> Iterator[Sequence[object]]:
+    found = result["held_out"]
+    models = [found["models"][name] for name in ("sft", *(f"rl_{engine}" for engine in ENGINES))]
+    gains = [found["rl_minus_sft_percentage_points"][engine] for engine in ENGINES]
+    for split in gains[0]:
+        accuracies = (100 * (model["splits"] | {"average": model["average"]})[split]["acc"] for model in models)
+        points = (_points(*(gain[split][key] for key in ("difference", "low", "high"))) for gain in gains)
+        yield [device(result), _split(split), *(f"{accuracy:.1f}" for accuracy in accuracies), *points]
+
+
+def engines(results: Results) -> str:
+    """Accuracy of one checkpoint, served by either engine."""
+    head = ("device", "split", *reversed(ENGINES), "sglang - vllm")
+    return table(head, (line for _, result in results for line in _engine_rows(result)))
+
+
+def _engine_rows(result: dict) -> Iterator[Sequence[object]]:
+    served = [result["engines"][engine] for engine in reversed(ENGINES)]
+    for split, gain in result["sglang_minus_vllm"].items():
+        accuracies = (100 * (found["splits"] | {"average": found["average"]})[split]["acc"] for found in served)
+        points = _points(*(100 * value for value in (gain["difference"], *gain["interval"])))
+        yield [device(result), _split(split), *(f"{accuracy:.1f}" for accuracy in accuracies), points]
+
+
+def _split(name: str) -> str:
+    return name.removeprefix("refshapes_").replace("_", " ")
+
+
+def _points(difference: float, low: float, high: float) -> str:
+    return f"{difference:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def origins(results: Results) -> str:
     """Device, commit, versions and command of every result, as far as it tells."""
+    head = ("file", "device", "commit", "versions", "command")
     rows = (
-        (
-            path.name,
-            result["device"],
-            result.get("commit") or _pairs(result.get("commits", {})),
-            _pairs(result.get("versions", {})),
-            _command(result),
-        )
+        (path.name, result["device"], _commit(result), _pairs(result.get("versions", {})), f"`{result['command']}`")
         for path, result in results
         if "command" in result
     )
-    return table(("file", "device", "commit", "versions", "command"), rows)
+    return table(head, rows)
+
+
+def _commit(result: dict) -> str:
+    """Of the whole, or of its parts; `unknown` where nothing tells."""
+    return ", ".join(dict.fromkeys(_commits(result))) or _pairs(result.get("commits", {})) or "unknown"
+
+
+def _commits(value: object) -> Iterator[str]:
+    if isinstance(value, dict) and "commit" in value:
+        yield value["commit"] + (" with changes" if value.get("dirty") else "")
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _commits(part)
 
 
 def _pairs(found: dict[str, str]) -> str:
     return " ".join(f"{name} {value}" for name, value in found.items())
-
-
-def _command(result: dict) -> str:
-    return f"`{result['command']}`"
 
 
 def predictions(_: Results) -> str:
@@ -344,7 +345,10 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "throughput": ("serving_*.json", throughput),
     "evaluation client": ("eval_client_*.json", evaluation_client),
     "grpo": ("grpo_*.json", grpo),
+    "learning": ("learning_*.json", learning),
+    "engines": ("engines_*.json", engines),
     "reward": ("reward_*.json", reward),
+    "data": ("data_*.json", data),
     "predictions": ("", predictions),
     "fewest": ("", fewest_gpus),
     "origins": ("*.json", origins),
@@ -363,13 +367,12 @@ def fill(readme: str, make: Callable[[str], str]) -> str:
 def of_folder(name: str, folder: Path) -> str:
     """The table `name` of the results in `folder`. Raises KeyError where it is not in `TABLES`."""
     pattern, make = TABLES[name]
-    results = [(path, json.loads(path.read_text())) for path in sorted(folder.glob(pattern))] if pattern else []
+    results = [(path, read_result(path)) for path in sorted(folder.glob(pattern))] if pattern else []
     return make(results) if results or not pattern else "*Not measured yet.*"
 
 
 def main() -> None:
-    readme = FOLDER / "README.md"
-    readme.write_text(fill(readme.read_text(), partial(of_folder, folder=FOLDER)))
+    README.write_text(fill(README.read_text(), partial(of_folder, folder=FOLDER)))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_every_word_changes_the_recipe(word):
 
 def test_fast_is_made_of_words_that_were_measured():
     """`speed=fast` on one GPU, which the words of its parts do not shard either."""
-    fast, words = (compose(variant) for variant in ("fast", "resident+chunked+on-policy+fused-adamw+compile+unsharded"))
+    fast, words = (compose(variant) for variant in ("fast", "resident+chunked+on-policy+fused-adamw+compile+no-shard"))
     for config in (fast, words):
         del config.hydra
     assert fast == words

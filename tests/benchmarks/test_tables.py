@@ -1,11 +1,13 @@
+import json
 from functools import partial
 from pathlib import Path
 
-from benchmarks.tables import FOLDER, fill, of_folder, origins
+from benchmarks.results import FOLDER, read_result
+from benchmarks.tables import README, fill, of_folder, origins
 
 
 def test_the_tables_are_those_of_the_files():
-    readme = (FOLDER / "README.md").read_text()
+    readme = README.read_text()
     assert fill(readme, partial(of_folder, folder=FOLDER)) == readme, "python -m benchmarks.tables"
 
 
@@ -19,7 +21,33 @@ def test_text_around_tables_stays(tmp_path):
 
 def test_origins_tell_the_commit_where_a_result_does():
     told = {"device": "CPU", "command": "python x"}
-    found = (told, told | {"commit": "4a258df"}, told | {"commits": {"vllm": "9ee0ee6", "sglang": "cbf604e"}})
-    lines = origins([(Path("x.json"), result) for result in found]).splitlines()
-    commits = [line.split(" | ")[2] for line in (lines[0], *lines[2:])]
-    assert commits == ["commit", "", "4a258df", "vllm 9ee0ee6 sglang cbf604e"]
+    commits = {"vllm": "9ee0ee6", "sglang": "cbf604e"}
+    parts = {"runs": [{"commit": "1082b95"}, {"commit": "4a258df", "dirty": True}, {"commit": "1082b95"}]}
+    more = (
+        {},
+        {"commit": "4a258df", "dirty": False},
+        {"commit": "4a258df", "dirty": True},
+        {"commits": commits},
+        parts,
+    )
+    lines = origins([(Path("x.json"), told | found) for found in more]).splitlines()
+    assert [line.split(" | ")[2] for line in (lines[0], *lines[2:])] == [
+        "commit",
+        "unknown",
+        "4a258df",
+        "4a258df with changes",
+        "vllm 9ee0ee6 sglang cbf604e",
+        "1082b95, 4a258df with changes",
+    ]
+
+
+def test_results_are_read_under_todays_names(tmp_path):
+    path = tmp_path / "x.json"
+    words = {"command": "--variant a+unsharded", "variants": [{"variant": "a+unsharded+sharded"}]}
+    path.write_text(json.dumps(words | {"set": ["model.override_config.unsharded=true"], "parser": "house"}))
+    assert read_result(path) == {
+        "command": "--variant a+unsharded",
+        "variants": [{"variant": "a+no-shard+sharded"}],
+        "set": ["model.override_config.no_shard=true"],
+        "parser": "strict",
+    }
