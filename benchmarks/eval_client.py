@@ -76,7 +76,7 @@ async def straightforward(target: Target, questions: Sequence[Question], concurr
             )
             seconds = time.perf_counter() - start
             tokens, choice = reply.usage.completion_tokens, reply.choices[0]
-            return score(question, choice.message.content, parser="house", tokens=tokens, latency_s=seconds)
+            return score(question, choice.message.content, parser="strict", tokens=tokens, latency_s=seconds)
 
     async with AsyncOpenAI(base_url=f"{target.url}/v1", api_key="none", timeout=target.timeout_s) as client:
         rows = await asyncio.gather(*(answer(question) for question in questions))
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
         for repeat in range(args.repeats):
             first = repeat % len(CLIENTS)
             for client in CLIENTS[first:] + CLIENTS[:first]:
-                server.forget()  # so that no client profits from the one before it
+                server.reset_caches()  # so that no client profits from the one before it
                 measured[client].append(timed(client, target, questions, args.concurrency, folder / "rows.jsonl"))
                 print(f"{client}: {measured[client][-1]}", flush=True)
     return measured

@@ -42,7 +42,7 @@ def main() -> None:
         "rewards_per_s": [
             {"answer": name, "words": len(text.split()), "parser": parser, "value": round(rewards_per_s(text, parser))}
             for name, text in texts.items()
-            for parser in ("house", "released_reward")
+            for parser in ("strict", "released_reward")
         ],
     }
     print(json.dumps(result, indent=2))

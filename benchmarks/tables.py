@@ -15,6 +15,7 @@ from statistics import fmean
 
 from benchmarks.results import FOLDER, read_result
 from qwen3vl_rl import plan
+from qwen3vl_rl.grounding import parser_name
 
 README = Path(__file__).parent / "README.md"
 TOKENS = (1, 15, 50, 100, 200, 500)
@@ -209,7 +210,9 @@ def evaluation_client(results: Results) -> str:
 
 def reward(results: Results) -> str:
     rows = (
-        (row["answer"], row["words"], row["parser"], row["value"]) for _, r in results for row in r["rewards_per_s"]
+        (row["answer"], row["words"], parser_name(row["parser"]), row["value"])
+        for _, r in results
+        for row in r["rewards_per_s"]
     )
     return table(("answer", "words", "parser", "rewards/s on one core"), rows)
 

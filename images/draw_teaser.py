@@ -2,8 +2,8 @@
 
     python images/draw_teaser.py
 
-Latency per request and average Acc@0.5 over the eight RefCOCO splits, from qwen3vl_rl/evaluation/published.yaml, which
-tells the source of each point.
+Latency per request and average Acc@0.5 over the eight RefCOCO splits, from
+qwen3vl_rl/evaluation/scoring/published.yaml, which cites the source of each point.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from qwen3vl_rl.evaluation.reporting.tradeoff import STYLES, plot_published
+from qwen3vl_rl.evaluation.reporting.figures import STYLES, plot_published
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def compute_score(
     reward_type: str,
     alpha: float,
     threshold: float,
-    parser: str = "house",
+    parser: str = "strict",
     budget_tokens: int = 100,
     **kwargs: Any,
 ) -> dict[str, float]:

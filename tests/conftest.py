@@ -144,7 +144,8 @@ def make_prediction() -> Callable[..., Prediction]:
         sample = Sample(f"s{number}", image or f"{number}.png", 1000, 1000, "the <b>star</b>", truth, modal)
         answered = truth if correct else (600.0, 600.0, 800.0, 800.0)
         text = target_text("There is one star.", px_to_1000(answered, 1000, 1000), sample.sent)
-        prediction = score(Question(f"{split}/{number:06d}", split, sample), text, parser="house", finish_reason="stop")
+        question = Question(f"{split}/{number:06d}", split, sample)
+        prediction = score(question, text, parser="strict", finish_reason="stop")
         return replace(prediction, tokens=20 + number, latency_s=0.1 * (number + 1))
 
     return make

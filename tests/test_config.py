@@ -94,11 +94,15 @@ def test_every_reward_reaches_its_function_with_all_that_it_asks_for(reward):
     assert config.reward.reward_model.enable is False  # verl's own fields are still there
 
 
+def test_the_strict_parser_may_have_its_earlier_name():
+    check_settings(**recipe(RL, "reward.parser=house").reward.custom_reward_function.reward_kwargs)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["reward=custom", "reward.function=/nowhere/mine.py:best"], "no such file: /nowhere/mine.py"),
-        (["reward.parser=released"], 'parser: expected one of house, released_reward, released_eval, got "released"'),
+        (["reward.parser=released"], 'parser: expected one of strict, released_reward, released_eval, got "released"'),
         (["reward.alpha=2"], r"reward\.alpha: expected a number in 0\.\.1, got 2"),
         (["reward.threshold=high"], r"reward\.threshold: expected a number in 0\.\.1, got 'high'"),
         (["reward.budget_tokens=0"], r"reward\.budget_tokens: expected a positive integer, got 0"),

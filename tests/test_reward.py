@@ -234,7 +234,7 @@ def test_sizes_may_be_numpy_integers():
     assert score(answer(TRUTH), info=info)["score"] == 1
 
 
-def test_house_parser_ignores_the_reasoning_and_the_released_one_reads_the_last_list():
+def test_strict_parser_ignores_the_reasoning_and_the_released_one_reads_the_last_list():
     text = f"{answer(TRUTH)} or [0, 0, 10, 10]"
     assert score(text)["score"] == 1
     assert score(text, parser="released_reward")["score"] == 0
@@ -274,7 +274,7 @@ def test_unknown_reward_lists_the_known_ones(split):
 
 
 def test_unknown_parser_lists_the_known_ones():
-    with pytest.raises(InputError, match='parser: expected one of house, released_reward, released_eval, got "mine"'):
+    with pytest.raises(InputError, match='parser: expected one of strict, released_reward, released_eval, got "mine"'):
         score(answer(TRUTH), parser="mine")
 
 
@@ -398,7 +398,7 @@ def test_verl_loads_and_calls_every_reward_from_its_config(name, tmp_path):
 
     (tmp_path / "mine.py").write_text(MINE)
     name = f"{tmp_path}/{name}" if ":" in name else name
-    kwargs = {"reward_type": name, "alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 20}
+    kwargs = {"reward_type": name, "alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 20}
     function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
     reward_fn = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": function}}))
     text, info = answer((100, 200, 500, 500)), {**INFO, "length_tokens": 40}
@@ -427,7 +427,7 @@ def test_verl_s_reward_manager_is_ours_and_counts_tokens():
 
     tokenizer = build_processor().tokenizer
     ids = tokenizer.encode(answer(TRUTH))
-    kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 2}
+    kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 2}
     manager = {"source": "importlib", "name": "GroundingRewardManager"}
     manager["module"] = {"path": "pkg://qwen3vl_rl.verl_ext.reward_manager"}
     function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
@@ -457,7 +457,7 @@ def test_verl_s_reward_manager_is_ours_and_counts_tokens():
 )
 def test_a_function_that_works_for_right_answers_alone_is_noticed_before_the_start(tmp_path, body, answer):
     (tmp_path / "mine.py").write_text(f"def mine(parts):\n    return {body}\n")
-    settings = {"alpha": 0.5, "threshold": 0.5, "parser": "house", "budget_tokens": 100}
+    settings = {"alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 100}
     with pytest.raises(InputError if answer else ZeroDivisionError, match=answer):
         check_settings(f"{tmp_path}/mine.py:mine", **settings)
 

@@ -19,9 +19,8 @@ from benchmarks.common import write_result
 from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.errors import InputError, cli
-from qwen3vl_rl.evaluation.run import Result, missing_part, read_result
-from qwen3vl_rl.evaluation.scaling import read_scaling
 from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
+from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, Result, missing_part, read_result, read_scaling
 from qwen3vl_rl.models.shapes import find_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
@@ -50,7 +49,7 @@ def collect(out: Path) -> dict:
         "latency": {
             name.removeprefix(LATENCY): latency(result.timing)
             for name, result in results.items()
-            if name.startswith(LATENCY) and "alone" in result.timing
+            if name.startswith(LATENCY) and SINGLE_REQUEST in result.timing
         },
         "differences": dict(differences(results, out, folders)),
         "sampled": dict(sampled(out / "runs")),
@@ -168,9 +167,9 @@ def latency(timing: dict) -> dict:
     """Medians and 95th percentiles, of a request alone and of one among many. A start that found all answered knows no
     rate."""
     return {
-        "alone_requests": timing["alone"]["requests"],
-        "alone_s": timing["alone"]["p50_s"],
-        "alone_p95_s": timing["alone"]["p95_s"],
+        "alone_requests": timing[SINGLE_REQUEST]["requests"],
+        "alone_s": timing[SINGLE_REQUEST]["p50_s"],
+        "alone_p95_s": timing[SINGLE_REQUEST]["p95_s"],
         "loaded_s": timing["latency"]["average"]["p50_s"],
         "loaded_p95_s": timing["latency"]["average"]["p95_s"],
         "in_flight": timing.get("concurrency"),

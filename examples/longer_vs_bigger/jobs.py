@@ -176,7 +176,7 @@ class Experiment:
 
     def evaluation(
         self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
-        needs: str = f"data-{FIRST}", limits: Sequence = ("--alone", 0),
+        needs: str = f"data-{FIRST}", limits: Sequence = ("--latency-samples", 0),
     ) -> Job:  # fmt: skip
         """All models of one shape, by one server; `models`: name -> job that makes it."""
         folder = folder or rung

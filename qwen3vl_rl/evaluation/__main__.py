@@ -3,8 +3,8 @@
     python -m qwen3vl_rl.evaluation --data DIR --images DIR --out DIR --model base=PATH --model sft=PATH --model rl=PATH
 
 writes OUT/NAME/{predictions.jsonl,summary.json,timing.json,config.yaml} for each model, and OUT/report.html. Every
-answer is written as it arrives; the same command goes on where a stopped run ended. What follows `--` goes to the
-server, such as `-- --tensor-parallel-size 2 --data-parallel-size 4`.
+answer is written as it arrives. Run the same command again to resume a stopped run. The server gets all arguments
+after `--`, such as `-- --tensor-parallel-size 2 --data-parallel-size 4`.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command
-from qwen3vl_rl.evaluation.report import read_curves, write_report
-from qwen3vl_rl.evaluation.run import Run, read_result
+from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
+from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, render
+from qwen3vl_rl.evaluation.run import Run
+from qwen3vl_rl.evaluation.scoring.results import read_result
 from qwen3vl_rl.evaluation.serving.questions import read_questions
-from qwen3vl_rl.evaluation.table import evaluation_tables, render
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,10 +14,11 @@ from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S
 from qwen3vl_rl.evaluation.serving.questions import readable_folder
 from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings, load_settings
+from qwen3vl_rl.grounding import parser_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What decides an evaluation."""
+    """The options of an evaluation."""
     add = parser.add_argument
     add("--model", action="append", required=True, metavar="NAME=PATH", help="name in the table = folder or hub name")
     add("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files, one a split, or folders of them")
@@ -27,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, metavar="N", help="only the first N samples of each split")
     add("--settings", type=Path, metavar="FILE", help="YAML with changes to qwen3vl_rl/evaluation/serving/recipe.yaml")
     add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
-    add("--parser", choices=PARSERS, help="how answers are read (default: house; released: as in the paper)")
+    add("--parser", choices=PARSERS, type=parser_name, help="how answers are read (default: strict; paper: released)")
     add("--concurrency", type=int, default=64, help="requests in flight (recipe: 64)")
-    add("--alone", type=int, default=20, metavar="N", help="questions asked again, one at a time, for their latency")
-    add("--retry-failed", action="store_true", help="ask again what an earlier start wrote down as failed")
-    add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds until one is sent again")
+    add("--latency-samples", type=int, default=20, metavar="N", help="questions repeated one at a time, for latency")
+    add("--retry-failed", action="store_true", help="ask questions again that failed earlier")
+    add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds until a retry")
     add("--engine", choices=ENGINES, default="vllm", help="the server to start")
-    add("--endpoint", metavar="URL", help="ask this running server instead; the PATH of --model is its model's name")
+    add("--endpoint", metavar="URL", help="use this running server; PATH of --model is the name of its model")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments of the server")
 
 
@@ -58,7 +59,7 @@ def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Que
 def load(args: argparse.Namespace) -> Load:
     if args.concurrency < 1:
         raise InputError(f"--concurrency: expected at least 1, got {args.concurrency}")
-    return Load(args.concurrency, args.alone, args.request_timeout, args.retry_failed)
+    return Load(args.concurrency, args.latency_samples, args.request_timeout, args.retry_failed)
 
 
 def named(items: Sequence[str], option: str) -> dict[str, str]:
@@ -73,11 +74,11 @@ def named(items: Sequence[str], option: str) -> dict[str, str]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command line: one line for bad input (exit code 2) or a failing server (1); Ctrl-C says how to go on."""
+    """Run a command line. Bad input (exit code 2), a failing server (1) and Ctrl-C (130) end it with one line."""
     try:
         cli(main)
     except EngineError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)

@@ -1,13 +1,13 @@
-"""One model's evaluation: what decides it, its folder of results, and how it starts, resumes and ends.
+"""One model's evaluation: how it starts, resumes and ends, and the files that it writes.
 
-A run folder holds `config.yaml` (what decides the predictions), `predictions.jsonl` (one row a sample, see
-data/predictions.py), `summary.json` (a pure function of the predictions) and `timing.json` (what the clock said).
+A run folder holds `config.yaml` (everything that affects the predictions), `predictions.jsonl` (one row per sample, see
+data/predictions.py), `summary.json` (a pure function of the predictions) and `timing.json` (latency and throughput).
 """
 
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -18,30 +18,36 @@ from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.predictions import Prediction, Question, append, drop_failed, read_predictions, resume, unanswered
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import latency_fields, summarize, summarize_latency
+from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, read_timing
 from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
 from qwen3vl_rl.evaluation.serving.questions import describe_questions
 from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.serving.settings import Settings
+from qwen3vl_rl.grounding import parser_name
 
 WARM_UP_REQUESTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How hard the server is asked; decides the clock, not the predictions.
+    """Client load settings. They affect timing, not predictions.
 
-    `alone`: so many questions are asked again afterwards, one at a time, for the latency of a request on its own.
-    `retry_failed`: ask again what an earlier session wrote down as failed.
+    `latency_samples`: the number of questions that are asked again at the end, one at a time, to measure the latency of
+    a single request. `retry_failed`: ask the questions again that an earlier start recorded as failed.
     """
 
     concurrency: int
-    alone: int = 0
+    latency_samples: int = 0
     timeout_s: float = REQUEST_TIMEOUT_S
     retry_failed: bool = False
 
 
 class Run:
-    """Raises InputError on creation where the model is none, or the folder holds predictions of something else."""
+    """One model's evaluation in one folder.
+
+    Raises InputError on creation if the model cannot be found, or if the folder's predictions come from another model,
+    server, settings or samples.
+    """
 
     def __init__(
         self, folder: Path, model: str, questions: Sequence[Question], settings: Settings, server: Server | Endpoint
@@ -60,16 +66,19 @@ class Run:
         self._done = resume(folder / "predictions.jsonl")
 
     def complete(self, images: Path, load: Load) -> None:
-        """Ask what no row answers yet, then write summary and timing. Raises EngineError where the server fails."""
+        """Ask the questions that have no row yet, then write summary and timing.
+
+        Raises EngineError if the server fails.
+        """
         if load.retry_failed:
             self._done = drop_failed(self.folder / "predictions.jsonl")
         todo = unanswered(self.questions, self._done)
-        if todo or (load.alone and "alone" not in self._timing()):
+        if todo or (load.latency_samples and SINGLE_REQUEST not in self._timing()):
             self._ask(todo, images, load)
         self._conclude({})
 
     def _conclude(self, measured: dict) -> None:
-        """Write the scores of all rows, and what the clock said: `measured` of it just now, the rest before."""
+        """Write the scores of all rows, and the timing: `measured` now, earlier values for the rest."""
         predictions = read_predictions(self.folder / "predictions.jsonl")
         summary = summarize(predictions)
         _write_json(self.folder / "summary.json", summary)
@@ -85,11 +94,10 @@ class Run:
         return self.server.describe() | {"device": self.server.device}
 
     def _timing(self) -> dict:
-        path = self.folder / "timing.json"
-        return json.loads(path.read_text("utf-8")) if path.exists() else {}
+        return read_timing(self.folder) if (self.folder / "timing.json").exists() else {}
 
     def write_config(self) -> None:
-        """Write what decides the predictions, before there are any."""
+        """Write config.yaml, before there are any predictions."""
         with replacing(self.folder / "config.yaml") as draft:
             draft.write_text(yaml.safe_dump(self._config, sort_keys=False), encoding="utf-8")
 
@@ -98,11 +106,11 @@ class Run:
         name = self.server.load(self.model)
         target = Target(self.server.url, name, images, self.server.by_path, self.settings, load.timeout_s)
         try:
-            # Spread over all questions, answered or not: what is left may well be the few that are always refused.
+            # All questions count, answered or not: those that are left may be the few that the server always refuses.
             warm_up(target, self._warming())
             if todo:
                 self._conclude(self._ask_all(target, todo, load))
-            self._conclude(self._ask_alone(target, load))
+            self._conclude(self._measure_latency(target, load))
         except EngineError as error:
             raise EngineError(self.server.describe_failure(str(error))) from error
 
@@ -129,18 +137,18 @@ class Run:
         session = {"server": self._served(), "resumed": bool(self._done), "concurrency": load.concurrency}
         return session | {"requests": len(todo), "wall_s": wall_s} | rates
 
-    def _ask_alone(self, target: Target, load: Load) -> dict:
-        """Latency of requests that have the server to themselves, over questions spread through all."""
-        if not load.alone:
+    def _measure_latency(self, target: Target, load: Load) -> dict:
+        """The latency of single requests, over questions at even distances."""
+        if not load.latency_samples:
             return {}
-        self.server.forget()  # of a question that was asked before, little would be left to compute
+        self.server.reset_caches()  # a cached prompt would make the repeated questions faster
         answers: list[Prediction] = []
-        predict(target, _spread(self.questions, load.alone), 1, answers.append)
+        predict(target, _spread(self.questions, load.latency_samples), 1, answers.append)
         latencies_s = [answer.latency_s for answer in answers if answer.error is None]
-        return {"alone": {"requests": len(latencies_s), **latency_fields(latencies_s)}} if latencies_s else {}
+        return {SINGLE_REQUEST: {"requests": len(latencies_s), **latency_fields(latencies_s)}} if latencies_s else {}
 
     def _warming(self) -> list[Question]:
-        """A few questions of every split: one whose images the server cannot open shall not pass for a bad score."""
+        """A few questions of every split, so that unreadable images fail early instead of counting as wrong."""
         splits = [list(members) for _, members in groupby(self.questions, key=lambda question: question.split)]
         each = max(2, WARM_UP_REQUESTS // len(splits))
         return [question for members in splits for question in _spread(members, each)]
@@ -149,7 +157,8 @@ class Run:
         path = self.folder / "config.yaml"
         earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         ours, theirs = dict(_flat(self._config)), dict(_flat(earlier))
-        for field in sorted((ours.keys() | theirs.keys()) - {"model"}):  # a folder may move, its weights decide
+        theirs["settings.parser"] = parser_name(theirs.get("settings.parser"))
+        for field in sorted((ours.keys() | theirs.keys()) - {"model"}):  # its path may change; the weights' hash counts
             if ours.get(field) != theirs.get(field):
                 raise InputError(
                     f'{path}: field "{field}": the predictions here were made with {theirs.get(field)}, expected '
@@ -157,67 +166,8 @@ class Run:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a finished run left behind; `name` is its folder's."""
-
-    name: str
-    predictions: list[Prediction]
-    summary: dict
-    timing: dict
-
-
-def missing_part(folder: Path) -> str | None:
-    """What the folder lacks to hold a finished run: a file, or rows. None where it lacks nothing.
-
-    Scores of an earlier end stay while failed samples are asked again, so that only the rows tell.
-    """
-    for name in ("predictions.jsonl", "config.yaml", "summary.json", "timing.json"):
-        if not (folder / name).is_file():
-            return f"no {name} in it"
-    asked = _sample_count(folder / "config.yaml")
-    rows = (folder / "predictions.jsonl").read_bytes().count(b"\n")
-    return None if rows == asked else f"{rows} rows for {asked} samples; the command that began it goes on"
-
-
-def read_result(folder: Path) -> Result:
-    """Raises InputError where the folder holds no finished run."""
-    if missing := missing_part(folder):
-        raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
-    try:
-        timing = json.loads((folder / "timing.json").read_text("utf-8"))
-        timing["latency"], timing["resumed"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / 'timing.json'}: expected what an evaluation writes there") from None
-    predictions = read_predictions(folder / "predictions.jsonl")
-    return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
-
-
-def read_results(folders: Sequence[Path]) -> list[Result]:
-    """Of several runs; those in folders of one name are told apart by the folder above. Raises InputError where a run
-    is given twice."""
-    resolved = [folder.resolve() for folder in folders]
-    if twice := [folder for folder in resolved if resolved.count(folder) > 1]:
-        raise InputError(f"{twice[0]}: expected every run once")
-    names = [folder.name for folder in resolved]
-    parts = 1
-    while len(set(names)) < len(names):
-        parts += 1
-        names = ["/".join(folder.parts[-parts:]) for folder in resolved]
-    return [replace(read_result(folder), name=name) for folder, name in zip(folders, names, strict=True)]
-
-
-def _sample_count(config: Path) -> int:
-    """How many samples the run asks about. Raises InputError where the file does not tell."""
-    try:
-        splits = yaml.safe_load(config.read_text(encoding="utf-8"))["samples"]
-        return sum(split["count"] for split in splits.values())
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f'{config}: field "samples": expected the count of each split') from None
-
-
 def _spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """So many of them at even distances, first and last among them."""
+    """`count` of the questions at even distances, from the first to the last."""
     last, steps = len(questions) - 1, max(count - 1, 1)
     return [questions[i] for i in dict.fromkeys(round(last * step / steps) for step in range(count))]
 

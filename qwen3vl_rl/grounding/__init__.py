@@ -13,7 +13,7 @@ from qwen3vl_rl.grounding.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000
+from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000, parser_name
 from qwen3vl_rl.grounding.prompts import PROMPTS, answer_text, render_prompt, target_text
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "iou",
     "order_corners",
     "parse_box_1000",
+    "parser_name",
     "px_to_1000",
     "render_prompt",
     "reward_iou",

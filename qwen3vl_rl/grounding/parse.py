@@ -9,8 +9,8 @@ from types import MappingProxyType
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import Box, clamp, order_corners
 
-# How far outside 0..1000 the house parser still takes a coordinate for a miss at the image's edge and clamps it.
-# Further out it is no relative coordinate, and the text holds no box. Our choice; the released code clamps all.
+# The strict parser clamps a coordinate that lies at most this far outside 0..1000: the model missed the image's edge.
+# A coordinate further out is not on the relative scale, so there is no box. Our choice; the released code clamps all.
 OVERSHOOT_1000 = 50.0
 
 # Linear time on any text: possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched, and no match
@@ -27,18 +27,24 @@ _BRACKETED = re.compile(rf"[(\[]\s*+{_FOUR}")
 _RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.+-])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
 
 
-def parse_box_1000(text: str, parser: str = "house") -> Box | None:
+def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
     """The box of an answer on the 0..1000 scale as `xyxy`, or None where there is none.
 
-    `parser`: `house` (default), or the released code's readings, exact: `released_reward`, `released_eval`.
+    `parser`: `strict` (default), or one of the released code's, reproduced exactly: `released_reward`, `released_eval`.
     Raises InputError for an unknown parser.
     """
+    parser = parser_name(parser)
     if parser not in PARSERS:
         raise InputError(f'parser: expected one of {", ".join(PARSERS)}, got "{parser}"')
     return PARSERS[parser](text)
 
 
-def _house(text: str) -> Box | None:
+def parser_name(name: str) -> str:
+    """The current name of a parser. Earlier recipes and settings call `strict` `house`."""
+    return "strict" if name == "house" else name
+
+
+def _strict(text: str) -> Box | None:
     """Reads what follows the last `</think>`. Where there is none, as when the token limit cut the reasoning off, it
     reads the whole text, so that a box of the reasoning may count.
 
@@ -49,11 +55,11 @@ def _house(text: str) -> Box | None:
     answer = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
     match = _BBOX_2D.search(answer)
     if match:
-        return _house_box(match.groups())
+        return _strict_box(match.groups())
     if _BBOX_2D_BEGIN.search(answer):
         return None
     places = (_inside_tag(answer, "answer"), _inside_tag(answer, "box"), answer)
-    boxes = (_house_box(_last_four(place)) for place in places if place)
+    boxes = (_strict_box(_last_four(place)) for place in places if place)
     return next((box for box in boxes if box), None)
 
 
@@ -69,7 +75,7 @@ def _last_four(text: str) -> Sequence[str]:
     return next(iter(deque((run for run in runs if len(run) == 4), maxlen=1)), ())
 
 
-def _house_box(numbers: Sequence[str]) -> Box | None:
+def _strict_box(numbers: Sequence[str]) -> Box | None:
     values = [float(number) for number in numbers]
     if len(values) != 4 or min(values) < -OVERSHOOT_1000 or max(values) > 1000 + OVERSHOOT_1000:
         return None
@@ -132,5 +138,5 @@ def _clamped(values: Sequence[float]) -> Box:
 
 
 PARSERS: Mapping[str, Callable[[str], Box | None]] = MappingProxyType(
-    {"house": _house, "released_reward": _released_reward, "released_eval": _released_eval}
+    {"strict": _strict, "released_reward": _released_reward, "released_eval": _released_eval}
 )

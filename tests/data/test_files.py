@@ -1,4 +1,4 @@
-"""Files are replaced whole, whoever else writes them."""
+"""Files are replaced whole, and a folder has one writer at a time."""
 
 import os
 import subprocess
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.files import alone_in, replacing
+from qwen3vl_rl.errors import InputError
 
 
 def test_two_writers_of_one_file_leave_one_of_both_whole(tmp_path):
@@ -30,3 +31,25 @@ def test_an_error_leaves_the_earlier_file(tmp_path):
         draft.write_text("half")
         1 / 0  # noqa: B018
     assert (tmp_path / "file").read_text() == "earlier" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_another_run_writes_is_refused(tmp_path):
+    held = tmp_path / "out"
+    holder = "import sys, time; from pathlib import Path; from qwen3vl_rl.data.files import alone_in\n"
+    holder += "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder, held], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="expected no other run that writes it"), alone_in(held):
+            pass
+        assert held.is_dir()  # though it is empty: it is the other's
+        other.kill()
+        other.wait()
+        with alone_in(held):  # what a killed run held is free
+            pass
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "out").write_text("earlier")
+    with pytest.raises(InputError, match="out: expected a folder that can be written"), alone_in(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "earlier"

@@ -71,7 +71,7 @@ def test_a_damaged_file_is_named_with_its_row(tmp_path, make_prediction, damage,
 
 def test_scores_compare_with_the_whole_and_with_the_visible_box():
     sample = Sample("a", "a.png", 1000, 1000, "the star", (0.0, 0.0, 400.0, 400.0), (0.0, 0.0, 400.0, 200.0))
-    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="house")
+    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="strict")
     assert prediction.pred_xyxy_px == (0, 0, 400, 200)
     assert (prediction.iou, prediction.modal_iou) == (0.5, 1.0)
 
@@ -79,18 +79,18 @@ def test_scores_compare_with_the_whole_and_with_the_visible_box():
 def test_an_answer_without_a_box_scores_zero(make_prediction):
     row = make_prediction(0, True)
     sample = Sample("a", "a.png", row.width, row.height, row.sent, row.xyxy_px, row.xyxy_px)
-    prediction = score(Question("s/1", "s", sample), "no idea", parser="house")
+    prediction = score(Question("s/1", "s", sample), "no idea", parser="strict")
     assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == (None, 0.0, 0.0)
 
 
 def test_an_expression_without_referent_has_no_iou():
     sample = Sample("a", "a.png", 1000, 1000, "the star", None)
-    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="house")
+    prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="strict")
     assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == ((0, 0, 400, 200), None, None)
 
 
 def test_the_medoid_of_several_answers_stands_for_all():
     answers = ["[0, 0, 100, 100]", "[600, 600, 900, 900]", "no idea", "[620, 600, 900, 900]", "[640, 600, 900, 900]"]
-    assert vote(answers, "house") == 3
-    assert vote(["no idea", "none"], "house") == 0
-    assert vote(["no idea", "[0, 0, 9, 9]"], "house") == 1
+    assert vote(answers, "strict") == 3
+    assert vote(["no idea", "none"], "strict") == 0
+    assert vote(["no idea", "[0, 0, 9, 9]"], "strict") == 1

@@ -17,7 +17,7 @@ def example(tmp_path):
 
 
 def test_boxes_are_drawn_over_the_image_in_relative_coordinates(example):
-    page = render_page("validation at step 3", [example], "house")
+    page = render_page("validation at step 3", [example], "strict")
     boxes = re.findall(r'<rect class="(\w+)" x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"/>', page)
     assert [(name, *map(float, box)) for name, *box in boxes] == [
         ("truth", 100, 200, 400, 500),
@@ -29,17 +29,17 @@ def test_boxes_are_drawn_over_the_image_in_relative_coordinates(example):
 
 
 def test_question_and_answer_are_text_not_markup(example):
-    page = render_page("<i>", [example], "house")
+    page = render_page("<i>", [example], "strict")
     assert "Locate a &lt;cup&gt;" in page and "left of &lt;the&gt; door" in page
     assert "<i>" not in page
 
 
 def test_an_answer_without_a_box_says_so(example):
-    page = render_page("step 3", [example._replace(answer="no idea")], "house")
+    page = render_page("step 3", [example._replace(answer="no idea")], "strict")
     assert "no box" in page
     assert 'class="predicted"' not in page
 
 
 def test_the_image_itself_does_as_well(example):
-    shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "house")
-    assert shown == render_page("step 3", [example], "house")
+    shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "strict")
+    assert shown == render_page("step 3", [example], "strict")

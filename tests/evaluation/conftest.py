@@ -1,6 +1,7 @@
 """What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,6 +14,7 @@ from aiohttp import web
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.predictions import Prediction, Question, append, score
 from qwen3vl_rl.evaluation.run import Load, Run
+from qwen3vl_rl.evaluation.scoring.results import Result, read_result
 from qwen3vl_rl.evaluation.serving.questions import read_questions
 from qwen3vl_rl.evaluation.serving.server import Endpoint
 from qwen3vl_rl.evaluation.serving.settings import load_settings
@@ -25,6 +27,28 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     refshapes.build(folder, train=2, val=6, seed=3)
     return folder
+
+
+@pytest.fixture
+def copied_world(world, tmp_path) -> Path:
+    """The evaluation files, free to be damaged."""
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    for file in (world / "eval").glob("*.jsonl"):
+        (folder / file.name).write_text(file.read_text())
+    return folder
+
+
+@pytest.fixture
+def change_row() -> Callable[..., None]:
+    """`change_row(file, number, field=value)` changes one row of a jsonl file."""
+
+    def change(file, number, **changes):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        rows[number - 1] |= changes
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return change
 
 
 @pytest.fixture
@@ -48,7 +72,23 @@ def _answer(question: Question, is_right: bool) -> Prediction:
     sample = question.sample
     xyxy_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height) if is_right else (0, 0, 20, 20)
     text = target_text(f"<i>{sample.sent}</i> & nothing else", xyxy_1000, sample.sent)
-    return score(question, text, parser="house", tokens=30, latency_s=0.25, finish_reason="stop")
+    return score(question, text, parser="strict", tokens=30, latency_s=0.25, finish_reason="stop")
+
+
+@pytest.fixture
+def results(finished_runs) -> list[Result]:
+    """What `finished_runs` wrote."""
+    return [read_result(folder) for folder in finished_runs]
+
+
+@pytest.fixture
+def scaled(finished_runs, tmp_path) -> Path:
+    """A folder of one model's finished variants."""
+    out = tmp_path / "scaling"
+    (out / "tiny").mkdir(parents=True)
+    for run, name in zip(finished_runs, ("answers-4", "budget-16", "free"), strict=True):
+        run.rename(out / "tiny" / name)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PARSERS, answer_text, order_corners, parse_box_1000
+from qwen3vl_rl.grounding import PARSERS, answer_text, order_corners, parse_box_1000, parser_name
 
 BOX = (10, 20, 300, 400)
 JSON_BOX = '{"bbox_2d": [10, 20, 300, 400], "label": "dog"}'
@@ -21,7 +21,7 @@ PIECES = st.sampled_from([*TAGS, *MARKS, *NUMBERS])
 TEXTS = st.lists(PIECES, max_size=60).map("".join)
 
 
-# House parser
+# Strict parser
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         "[[10, 20, 300, 400], 0.9]",
     ],
 )
-def test_house_reads_the_box(text):
+def test_strict_reads_the_box(text):
     assert parse_box_1000(text) == BOX
 
 
@@ -120,11 +120,11 @@ def test_house_reads_the_box(text):
         "<answer>[10, 20, 300]</answer>",
     ],
 )
-def test_house_reads_nothing_from_what_is_no_box(text):
+def test_strict_reads_nothing_from_what_is_no_box(text):
     assert parse_box_1000(text) is None
 
 
-def test_house_reads_the_whole_text_where_the_reasoning_was_never_closed():
+def test_strict_reads_the_whole_text_where_the_reasoning_was_never_closed():
     assert parse_box_1000("<think>It is at [10, 20, 300, 400]") == BOX
 
 
@@ -137,18 +137,18 @@ def test_house_reads_the_whole_text_where_the_reasoning_was_never_closed():
         ("[10.25, 20.5, .5, 400]", (0.5, 20.5, 10.25, 400)),
     ],
 )
-def test_house_clamps_a_slight_overshoot_and_keeps_fractions(written, read):
+def test_strict_clamps_a_slight_overshoot_and_keeps_fractions(written, read):
     assert parse_box_1000(f'{{"bbox_2d": {written}}}') == read
 
 
 @given(TEXTS, TEXTS)
-def test_house_never_looks_into_the_reasoning(reasoning, answer):
+def test_strict_never_looks_into_the_reasoning(reasoning, answer):
     answer = answer.replace("</think>", "")
     assert parse_box_1000(f"{reasoning}</think>{answer}") == parse_box_1000(f"</think>{answer}")
 
 
 @given(TEXTS)
-def test_house_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(text):
+def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(text):
     box = parse_box_1000(text)
     assert box is None or (0 <= box[0] < box[2] <= 1000 and 0 <= box[1] < box[3] <= 1000)
 
@@ -273,8 +273,14 @@ def test_no_parser_raises_and_each_gives_four_finite_numbers_or_nothing(text, pa
     assert box is None or (len(box) == 4 and all(isfinite(value) for value in box))
 
 
+def test_the_strict_parser_may_have_its_earlier_name():
+    assert parser_name("house") == "strict" and {parser_name(name) for name in PARSERS} == set(PARSERS)
+    text = "[1, 2, 3, 4] </think> [10, 20, 30, 40]"
+    assert parse_box_1000(text, "house") == parse_box_1000(text, "strict") == (10, 20, 30, 40)
+
+
 def test_unknown_parser_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"expected one of house, released_reward, released_eval, got \"mine\""):
+    with pytest.raises(InputError, match=r"expected one of strict, released_reward, released_eval, got \"mine\""):
         parse_box_1000("", "mine")
 
 

@@ -39,7 +39,7 @@ def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
     timing = {
         "resumed": False, "concurrency": 64, "requests_per_s": 100.0,
         "latency": {"average": {"p50_s": 0.4, "p95_s": 0.5}},
-        "alone": {"requests": 20, "p50_s": 0.05, "p95_s": 0.06}, "server": {"device": "1 x GPU"},
+        "single_request_latency": {"requests": 20, "p50_s": 0.05, "p95_s": 0.06}, "server": {"device": "1 x GPU"},
     }  # fmt: skip
     (folder / "timing.json").write_text(json.dumps(timing))
     config = {"model": str(out / "checkpoints" / checkpoint), "samples": {split: {"count": 4} for split in SPLITS}}

@@ -48,7 +48,7 @@ def evaluate(starter, world, tmp_path_factory):
                 "--model",
                 f"tiny={name}",
             ]
-            command += ["--data", world / "eval", "--images", world / "images", "--out", out, "--alone", "0"]
+            command += ["--data", world / "eval", "--images", world / "images", "--out", out, "--latency-samples", "0"]
             command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1]
             pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
             return subprocess.Popen(list(map(str, command)), cwd=ROOT, **pipes, **options)

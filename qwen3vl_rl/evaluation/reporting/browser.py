@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from qwen3vl_rl.data.predictions import Prediction
-from qwen3vl_rl.evaluation.run import Result
 from qwen3vl_rl.evaluation.scoring.groups import expression_types
 from qwen3vl_rl.evaluation.scoring.metrics import is_correct
+from qwen3vl_rl.evaluation.scoring.results import Result
 
 PICTURES_BYTES = 4_000_000  # of embedded pictures
 MAX_SAMPLES = 1500  # about one picture there may be many expressions

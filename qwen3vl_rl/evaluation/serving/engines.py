@@ -29,7 +29,7 @@ class Engine:
     # (checkpoint, longest sequence, the folder below which images lie, settings, replicas)
     command: Callable[[Path, int, Path, Settings, int], list[str]]
     load_weights: Callable[[httpx.Client, Path], None] | None  # None: other weights need another start
-    forget: Callable[[httpx.Client], None] | None  # empties the caches of prompts and images; None: not possible
+    reset_caches: Callable[[httpx.Client], None] | None  # of prompts and images; None: the engine cannot
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -96,13 +96,13 @@ def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: 
 
 
 def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
-    """vLLM's development endpoints: load in place, then forget all that the earlier weights computed."""
+    """Load the weights in place through vLLM's development endpoints, then drop what the earlier weights computed."""
     call = {"method": "reload_weights", "kwargs": {"weights_path": str(checkpoint)}}
     client.post("/collective_rpc", json=call).raise_for_status()
-    _vllm_forget(client)
+    _vllm_reset_caches(client)
 
 
-def _vllm_forget(client: httpx.Client) -> None:
+def _vllm_reset_caches(client: httpx.Client) -> None:
     for what in ("prefix", "mm", "encoder"):
         client.post(f"/reset_{what}_cache").raise_for_status()
 
@@ -111,7 +111,7 @@ VLLM = Engine(
     package="vllm",
     command=_vllm_command,
     load_weights=_vllm_load_weights,
-    forget=_vllm_forget,
+    reset_caches=_vllm_reset_caches,
     environment={
         "VLLM_SERVER_DEV_MODE": "1",  # the endpoints that swap weights; the server listens on this machine only
         # Two cores carry engine, API and client: engine threads that spin for each other fell from 49 samples/s to 2.
@@ -137,7 +137,7 @@ SGLANG = Engine(
     package="sglang",
     command=_sglang_command,
     load_weights=None,
-    forget=None,
+    reset_caches=None,
     # sglang 0.5.12 reserves --port + 10000 for a gRPC server that it does not start, and refuses ports above 55535.
     environment={"SGLANG_GRPC_PORT": "50051"},
 )

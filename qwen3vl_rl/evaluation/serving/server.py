@@ -1,8 +1,8 @@
 """The model servers that the evaluation asks: one that it starts, swaps weights in and stops, or one that runs already.
 
-Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `forget()`, which
-empties its caches; `url`; `by_path`, whether the server reads images from our disk; and what of them decides
-predictions: `fingerprint(model)` and `describe()`.
+Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `reset_caches()`;
+`url`; `by_path`, whether the server reads images from our disk; and what affects the predictions: `fingerprint(model)`
+and `describe()`.
 """
 
 import socket
@@ -63,10 +63,10 @@ class Server:
         self._checkpoint = path
         return SERVED_NAME
 
-    def forget(self) -> None:
-        """Empty the server's caches, where its engine can: what is asked again then costs what it did at first."""
-        if self._engine.forget:
-            self._tell("empty its caches", self._engine.forget)
+    def reset_caches(self) -> None:
+        """Reset the caches of prompts and images if the engine can, so that a repeated question takes its full time."""
+        if self._engine.reset_caches:
+            self._tell("reset its caches", self._engine.reset_caches)
 
     def fingerprint(self, checkpoint: str) -> dict[str, str]:
         """Hashes of what decides its answers. Raises InputError where it is no checkpoint."""
@@ -156,8 +156,8 @@ class Endpoint:
             raise InputError(f'{self.url}: expected a server of "{model}", it serves {", ".join(served) or "nothing"}')
         return model
 
-    def forget(self) -> None:
-        """Not ours to empty."""
+    def reset_caches(self) -> None:
+        """Do nothing: other clients may use the server's caches."""
 
     def fingerprint(self, model: str) -> dict[str, str]:
         """What we know of it."""

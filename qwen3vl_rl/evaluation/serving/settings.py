@@ -1,7 +1,7 @@
-"""What decides a prediction beside model and sample: prompt, image size, decoding, parser. Defaults: the recipe's."""
+"""Settings that affect a prediction: prompt, image size, decoding, parser. `recipe.yaml` has the defaults."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +10,11 @@ from zlib import crc32
 import yaml
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PROMPTS
+from qwen3vl_rl.grounding import PROMPTS, parser_name
 
-# Of the released readings, `released_eval` is the evaluation's; `released_reward` belongs to the RL.
-PARSERS = MappingProxyType({"house": "house", "released": "released_eval"})
+# `released` is the parser of the released evaluation. The released reward has another one.
+PARSERS = MappingProxyType({"strict": "strict", "released": "released_eval"})
+ROLLOUT_SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
@@ -78,10 +79,25 @@ def load_settings(file: Path | None = None, **changes) -> Settings:
     if file:
         recipe |= _read(file)
         try:
-            Settings(**recipe)
+            Settings(**_current(recipe))
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-    return Settings(**recipe | given)
+    return Settings(**_current(recipe | given))
+
+
+def variants(settings: Settings, budgets: Iterable[int], answers: Iterable[int]) -> dict[str, Settings]:
+    """Name -> settings of each way to run a model. If `settings` is greedy, answers are sampled like rollouts."""
+    sampling = {} if settings.temperature else ROLLOUT_SAMPLING
+    return {
+        "free": settings,
+        **{f"budget-{budget}": replace(settings, reasoning_tokens=budget) for budget in budgets},
+        **{f"answers-{count}": replace(settings, answers=count, **sampling) for count in answers},
+    }
+
+
+def _current(values: Mapping) -> dict:
+    """The values, with the current name of the parser."""
+    return {**values, "parser": parser_name(values["parser"])}
 
 
 def _read(file: Path) -> dict:

@@ -25,7 +25,7 @@ def world(tmp_path_factory):
     write_rows(folder / "sft.parquet", (sft_row(sample, traces[sample.id], images) for sample in samples), SFT_SCHEMA)
     with (folder / "predictions.jsonl").open("w") as file:
         for number, sample in enumerate(samples, start=1):
-            append(file, score(Question(f"s/{number:06d}", "s", sample), "no box", parser="house"))
+            append(file, score(Question(f"s/{number:06d}", "s", sample), "no box", parser="strict"))
     return folder
 
 

@@ -30,7 +30,7 @@ def predict(path, samples, ious, split="train", error=None):
             if iou is not None:
                 text = json.dumps([{"bbox_2d": ANSWERS[iou], "label": "x"}]) if ANSWERS[iou] else "none"
                 question = Question(f"{split}/{number:06d}", split, sample)
-                append(file, score(question, text, parser="house", error=error))
+                append(file, score(question, text, parser="strict", error=error))
     return path
 
 

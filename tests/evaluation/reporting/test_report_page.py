@@ -12,8 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from qwen3vl_rl.evaluation.report import write_report
-from qwen3vl_rl.evaluation.run import read_result
+from qwen3vl_rl.evaluation.reporting.report import write_report
+from qwen3vl_rl.evaluation.scoring.results import read_result
 
 START_TIMEOUT_S = 30
 

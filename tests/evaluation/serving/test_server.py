@@ -95,7 +95,7 @@ def test_log_probs_equal_transformers_for_every_checkpoint_that_is_swapped_in(se
 def _start_evaluation(server, world, out):
     command = [sys.executable, "-m", "qwen3vl_rl.evaluation", "--endpoint", server.url, "--model", "tiny=evaluated"]
     command += ["--data", world / "eval", "--images", world / "images", "--out", out]
-    command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1, "--alone", 2]
+    command += ["--max-tokens", MAX_TOKENS, "--concurrency", 1, "--latency-samples", 2]
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -212,8 +212,8 @@ def test_what_failed_is_asked_again_and_a_lost_clock_is_read_again(server, fault
         assert set(answered) < set(rows()) and not any(json.loads(row)["error"] for row in rows())
         (folder / "timing.json").unlink()  # as after a kill between the last answer and the clock's file
         whole = rows()
-        timing = complete(alone=2)
-    assert timing["alone"]["requests"] == 2 and timing["resumed"] and "requests_per_s" not in timing
+        timing = complete(latency_samples=2)
+    assert timing["single_request_latency"]["requests"] == 2 and timing["resumed"] and "requests_per_s" not in timing
     assert rows() == whole
 
 

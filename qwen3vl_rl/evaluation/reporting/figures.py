@@ -1,4 +1,4 @@
-"""Draw accuracy against latency, in the manner of the paper's figure, and against tokens: published points and ours."""
+"""Figures of accuracy against latency, like the paper's, and against tokens, with the published points and ours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ OUR_COLORS = ("#12804a", "#7a3e9d", "#c77700", "#00838f", "#5d4037")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One way to run one model: `curve` names the line it belongs to, `label` the point; `acc` is a fraction."""
+    """One variant of one model. `curve` names its line, `label` its point. `acc` is a fraction."""
 
     curve: str
     label: str
@@ -33,10 +33,10 @@ class Measured:
 
 
 def draw(path: Path, measured: Sequence[Measured], with_published: bool) -> None:
-    """Write the figure to `path`, as the kind of file that its ending names.
+    """Write the figure to `path`, in the format of its suffix.
 
-    `with_published`: the paper's points stand beside ours, which is fair for the eight RefCOCO splits alone.
-    Raises InputError for another ending than a figure's.
+    `with_published`: also draw the paper's points, which are comparable only to results on the eight RefCOCO splits.
+    Raises InputError for an unknown suffix.
     """
     import matplotlib  # takes a second to import
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def draw(path: Path, measured: Sequence[Measured], with_published: bool) -> None
 
 
 def plot_published(axes) -> None:
-    """The points of the paper's figure, latency in seconds, a line for each family."""
+    """Plot the points of the paper's figure, one line per family. Latency is in seconds."""
     for family, group in groupby(published.points(), key=lambda point: point.family):
         points = list(group)
         color, marker = STYLES[family]
@@ -91,7 +91,7 @@ def _ours(axes, measured: Sequence[Measured], x) -> None:
         points = sorted(group, key=x)
         xs, accs = [x(point) for point in points], [100 * point.acc for point in points]
         bounds = [point.interval or (point.acc, point.acc) for point in points]
-        # A percentile interval may, by a hair, leave its mean out.
+        # A percentile interval can miss its mean by a hair.
         below = [max(100 * (point.acc - low), 0) for point, (low, _) in zip(points, bounds, strict=True)]
         above = [max(100 * (high - point.acc), 0) for point, (_, high) in zip(points, bounds, strict=True)]
         axes.errorbar(xs, accs, yerr=[below, above], color=color, marker="o", capsize=3, linewidth=1.5, label=curve)

@@ -1,0 +1,153 @@
+"""The report: one HTML page with tables, curves, distributions, and a browser of samples with their images.
+
+The page embeds everything that it shows and loads nothing. The same results give the same file.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.reporting.browser import browser_data
+from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, group_table, notes
+from qwen3vl_rl.evaluation.scoring.results import Result
+from qwen3vl_rl.training.launch import read_metrics
+
+COLORS = ("#d9302c", "#2b5d9b", "#c77700", "#7a3e9d", "#00838f", "#8d6e63")  # of the models, in turn
+CURVES = {  # verl's metric -> title; which of them a run has depends on the stage
+    "train/loss": "training loss",
+    "critic/score/mean": "reward of a step",
+    "val-core/grounding/acc/mean@1": "validation accuracy",
+    "response_length/mean": "response length (tokens)",
+    "val/loss": "validation loss",
+}
+
+Metrics = Mapping[int, Mapping[str, float]]  # by step
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    title: str
+    svg: Markup
+
+
+def write_report(path: Path, results: Sequence[Result], images: Path, curves: Mapping[str, Metrics]) -> Path:
+    """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`."""
+    browser = browser_data(results, images)
+    data = json.dumps(browser, ensure_ascii=False, separators=(",", ":"))
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            names=[result.name for result in results],
+            colors=[*islice(cycle(COLORS), len(results))],
+            tables=evaluation_tables(results),
+            groups=group_table(results),
+            notes=notes(results),
+            distributions=draw_distributions(results),
+            curves=[curve for name, metrics in curves.items() for curve in draw_curves(name, metrics)],
+            splits=sorted({sample["split"] for sample in browser["samples"]}),
+            types=sorted({kind for sample in browser["samples"] for kind in sample["types"]}),
+            data=Markup(data.replace("<", "\\u003c")),  # no text of an answer ends the script element
+        )
+    )
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return path
+
+
+def read_curves(runs: Mapping[str, str]) -> dict[str, Metrics]:
+    """The metrics of training runs, each given by its folder or by a metrics file in it. All starts of a run count.
+
+    Raises InputError where there are none.
+    """
+    curves = {}
+    for name, given in runs.items():
+        path = Path(given)
+        if not path.exists():
+            raise InputError(f"{given}: expected a training run or a metrics file of it, found neither")
+        folder = path if path.is_dir() else path.parent
+        try:
+            curves[name] = read_metrics(folder)
+        except (ValueError, KeyError, TypeError):
+            curves[name] = {}
+        if not curves[name]:
+            raise InputError(f"{given}: expected a training run with metrics-*.jsonl")
+    return curves
+
+
+def draw_curves(name: str, metrics: Metrics) -> list[Drawing]:
+    """One drawing per metric of `CURVES` that the training run logged."""
+    drawn = []
+    for metric, title in CURVES.items():
+        points = [(step, row[metric]) for step, row in sorted(metrics.items()) if metric in row]
+        if len(points) > 1:
+            steps, values = zip(*points, strict=True)
+            svg = _svg(lambda axes: axes.plot(steps, values, color=COLORS[1], linewidth=1.3), "step")  # noqa: B023
+            drawn.append(Drawing(f"{name}: {title}", svg))
+    return drawn
+
+
+def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
+    """Accuracy against the IoU threshold, and the distributions of tokens and latency."""
+    ious = [[row.iou for row in result.predictions if row.iou is not None] for result in results]
+    tokens = [[row.tokens for row in result.predictions if row.error is None] for result in results]
+    latencies_s = [[row.latency_s for row in result.predictions if row.error is None] for result in results]
+    thresholds = np.linspace(0, 1, 101)
+
+    def accuracy(axes) -> None:
+        for values, color in zip(ious, cycle(COLORS)):
+            ordered = np.sort(values)
+            share = 1 - np.searchsorted(ordered, thresholds, side="right") / len(ordered)
+            axes.plot(thresholds, 100 * share, color=color, linewidth=1.3)
+        axes.set_ylim(0, 100)
+
+    def share_below(samples: Sequence[Sequence[float]]) -> Callable:
+        def draw(axes) -> None:
+            for values, color in zip(samples, cycle(COLORS)):
+                if values:
+                    axes.plot(np.sort(values), np.linspace(0, 100, len(values)), color=color, linewidth=1.3)
+            axes.set_ylim(0, 100)
+
+        return draw
+
+    return [
+        Drawing("accuracy (%) by the IoU an answer must exceed", _svg(accuracy, "IoU")),
+        Drawing("share of answers (%) with at most so many tokens", _svg(share_below(tokens), "tokens")),
+        Drawing("share of answers (%) within this latency", _svg(share_below(latencies_s), "seconds")),
+    ]
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("qwen3vl_rl.evaluation", "reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _svg(draw: Callable, xlabel: str) -> Markup:
+    import matplotlib  # takes a second to import
+    from matplotlib.figure import Figure
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": "egm", "font.size": 8, "axes.spines.top": False}
+    with matplotlib.rc_context(style | {"axes.spines.right": False, "font.family": "sans-serif"}):
+        figure = Figure(figsize=(3.6, 1.9), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="y", color="#e4e1da", linewidth=0.6)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    return Markup(svg[svg.index("<svg") :])

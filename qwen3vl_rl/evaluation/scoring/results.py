@@ -1,0 +1,102 @@
+"""The results of finished runs, read from their folders (`evaluation/run.py` lists the files)."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from qwen3vl_rl.data.predictions import Prediction, read_predictions
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.scoring.metrics import summarize
+
+SINGLE_REQUEST = "single_request_latency"  # key of timing.json: latency of requests that are sent one at a time
+_VARIANT = re.compile(r"free|(?:budget|answers)-\d+")  # names of `serving.settings.variants`
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished run wrote. `name` is the name of its folder."""
+
+    name: str
+    predictions: list[Prediction]
+    summary: dict
+    timing: dict
+
+
+def missing_part(folder: Path) -> str | None:
+    """What is missing in the folder of an unfinished run: a file, or rows. None if the run is finished.
+
+    While failed samples are asked again, the folder keeps its earlier scores, so only the number of rows shows it.
+    """
+    for name in ("predictions.jsonl", "config.yaml", "summary.json", "timing.json"):
+        if not (folder / name).is_file():
+            return f"no {name} in it"
+    asked = _sample_count(folder / "config.yaml")
+    rows = (folder / "predictions.jsonl").read_bytes().count(b"\n")
+    return None if rows == asked else f"{rows} rows for {asked} samples; run its command again to resume"
+
+
+def read_timing(folder: Path) -> dict:
+    """The content of timing.json. Earlier files call `single_request_latency` `alone`."""
+    timing = json.loads((folder / "timing.json").read_text("utf-8"))
+    if "alone" in timing:
+        timing[SINGLE_REQUEST] = timing.pop("alone")
+    return timing
+
+
+def read_result(folder: Path) -> Result:
+    """Raises InputError where the folder holds no finished run."""
+    if missing := missing_part(folder):
+        raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
+    try:
+        timing = read_timing(folder)
+        timing["latency"], timing["resumed"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / 'timing.json'}: expected what an evaluation writes there") from None
+    predictions = read_predictions(folder / "predictions.jsonl")
+    return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
+
+
+def read_results(folders: Sequence[Path]) -> list[Result]:
+    """The results of several runs. Runs in folders of one name also get the name of the folder above.
+
+    Raises InputError where a run is given twice.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    if twice := [folder for folder in resolved if resolved.count(folder) > 1]:
+        raise InputError(f"{twice[0]}: expected every run once")
+    names = [folder.name for folder in resolved]
+    parts = 1
+    while len(set(names)) < len(names):
+        parts += 1
+        names = ["/".join(folder.parts[-parts:]) for folder in resolved]
+    return [replace(read_result(folder), name=name) for folder, name in zip(folders, names, strict=True)]
+
+
+def read_scaling(out: Path) -> dict[str, list[Result]]:
+    """Model -> results of its finished variants in OUT/MODEL/VARIANT. Raises InputError where there are none."""
+    found: dict[str, list[Result]] = {}
+    folders = sorted((folder for folder in out.glob("*/*") if _VARIANT.fullmatch(folder.name)), key=_order)
+    for folder in (folder for folder in folders if not missing_part(folder)):
+        found.setdefault(folder.parent.name, []).append(read_result(folder))
+    if not found:
+        raise InputError(f"{out}: expected results of `scaling run`, found none")
+    return found
+
+
+def _order(folder: Path) -> tuple[str, bool, str, int]:
+    """By model; `free` first, then numbers of answers and budgets, each from few to many."""
+    kind, _, number = folder.name.partition("-")
+    return folder.parent.name, bool(number), kind, int(number or 0)
+
+
+def _sample_count(config: Path) -> int:
+    """How many samples the run asks about. Raises InputError where the file does not say."""
+    try:
+        splits = yaml.safe_load(config.read_text(encoding="utf-8"))["samples"]
+        return sum(split["count"] for split in splits.values())
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f'{config}: field "samples": expected the count of each split') from None

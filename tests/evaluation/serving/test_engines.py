@@ -1,0 +1,21 @@
+"""How engines are started."""
+
+import pytest
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.serving import engines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], 8), (["--tensor-parallel-size", "2"], 4), (["-tp=4"], 2), (["--tp-size", "2", "--pp-size=2", "--x"], 2)],
+    ids=str,
+)
+def test_replicas_are_as_many_as_the_gpus_hold(monkeypatch, arguments, expected):
+    monkeypatch.setattr(engines, "on_cpu", lambda: False)
+    monkeypatch.setattr(engines, "_gpu_count", lambda: 8)
+    assert engines.replicas(arguments) == expected
+    with pytest.raises(InputError, match="a replica of 16 GPUs, this machine has 8"):
+        engines.replicas(["-tp", "16"])
+    with pytest.raises(InputError, match="server arguments"):
+        engines.replicas(["-tp", "many"])

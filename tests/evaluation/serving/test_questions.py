@@ -1,0 +1,82 @@
+"""Which questions are read, and which files are refused."""
+
+import json
+import shutil
+
+import pytest
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image": "absent.png"}, "image"),
+        ({"image": "../eval/refshapes_val.jsonl"}, "image"),
+        ({"width": 161}, "width"),
+        ({"width": "160"}, "width"),
+        ({"sent": ""}, "sent"),
+        ({"bbox": [1]}, "bbox"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_bad_rows_name_file_row_and_field(world, copied_world, change_row, changes, field):
+    change_row(copied_world / "refshapes_val.jsonl", 2, **changes)
+    with pytest.raises(InputError, match=rf'refshapes_val\.jsonl: row 2: field "{field}"'):
+        read_questions([copied_world], world / "images")
+
+
+def test_a_split_in_which_nothing_has_a_box_is_refused_before_anything_is_asked(world, copied_world, change_row):
+    file = copied_world / "refshapes_val.jsonl"
+    for number in range(1, 7):
+        change_row(file, number, bbox=None)
+    with pytest.raises(InputError, match=r"refshapes_val\.jsonl: expected at least one sample with a box, .* 6"):
+        read_questions([copied_world], world / "images")
+
+
+def test_an_image_that_stops_short_is_named(world, copied_world, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(world / "images", images)
+    first = json.loads((copied_world / "refshapes_val.jsonl").read_text().splitlines()[0])["image"]
+    (images / first).write_bytes((images / first).read_bytes()[:200])
+    with pytest.raises(InputError, match=r'refshapes_val\.jsonl: row 1: field "image".*decoded in full'):
+        read_questions([copied_world / "refshapes_val.jsonl"], images)
+
+
+def test_links_below_the_images_widen_what_a_server_may_read(world, tmp_path):
+    questions = read_questions([world / "eval"], world / "images")
+    assert readable_folder(questions, world / "images") == (world / "images").resolve()
+    linked = tmp_path / "images"
+    linked.mkdir()
+    for folder in (world / "images").iterdir():
+        (linked / folder.name).symlink_to(folder)
+    shared = readable_folder(questions, linked)
+    assert all((linked / question.sample.image).resolve().is_relative_to(shared) for question in questions)
+
+
+def test_unknown_splits_are_told_which_there_are(world):
+    with pytest.raises(InputError, match=r'refshapes_testA, .*got "refcoco_val"'):
+        read_questions([world / "eval"], world / "images", splits=["refcoco_val"])
+
+
+def test_a_split_may_be_given_once(world, copied_world):
+    file = "refshapes_val.jsonl"
+    with pytest.raises(InputError, match="one file per split"):
+        read_questions([world / "eval" / file, copied_world / file], world / "images")
+
+
+def test_limit_takes_the_first_samples_of_each_chosen_split(world):
+    questions = read_questions([world / "eval"], world / "images", ["refshapes_val", "refshapes_testB"], limit=2)
+    assert [question.key for question in questions] == [
+        "refshapes_testB/000001",
+        "refshapes_testB/000002",
+        "refshapes_val/000001",
+        "refshapes_val/000002",
+    ]
+
+
+def test_a_split_that_is_called_average_is_refused(world, copied_world):
+    (copied_world / "refshapes_val.jsonl").rename(copied_world / "average.jsonl")
+    with pytest.raises(InputError, match=r'average\.jsonl: expected another name for a split than "average"'):
+        read_questions([copied_world], world / "images", splits=["refshapes_testA"])
