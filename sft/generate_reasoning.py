@@ -28,11 +28,12 @@ import aiohttp
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, select_samples
-from qwen3vl_rl.data.samples import Sample, write_jsonl
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import px_to_1000
-from sft.traces import RowFile, objection, sample_hash
+from sft.traces import RowFile, failed_check, hash_in, sample_hash
 
 PROMPTS = Path(__file__).parent / "prompts"
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint names a time
@@ -189,8 +190,8 @@ class Run:
         self.input_tokens += reply.input_tokens
         self.output_tokens += reply.output_tokens
         cost = {"model": self.endpoint.model, "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
-        name = {"id": sample.id, "of": sample_hash(sample)}
-        if check := objection(reply.text, sample, reply.finish_reason):
+        name = {"id": sample.id, "sample_hash": sample_hash(sample)}
+        if check := failed_check(reply.text, sample, reply.finish_reason):
             self.checks[check] += 1
             self.rejected.append({**name, "check": check, "text": reply.text, **cost})
         else:
@@ -242,7 +243,7 @@ def unique(samples: Iterable[Sample]) -> list[Sample]:
 
 def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
     """Raises InputError where an accepted trace speaks of another sample than the one that has its id now."""
-    of = {row["id"]: row.get("of") for row in accepted.rows}
+    of = {row["id"]: hash_in(row) for row in accepted.rows}
     for sample in samples:
         if (earlier := of.get(sample.id)) is not None and earlier != sample_hash(sample):
             raise InputError(
@@ -253,7 +254,7 @@ def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
 def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
     """Ids whose sample, as it is now, has had a rejected trace."""
     of = {sample.id: sample_hash(sample) for sample in samples}
-    return {row["id"] for row in rejected.rows if row.get("of") in (None, of.get(row["id"]))}
+    return {row["id"] for row in rejected.rows if hash_in(row) in (None, of.get(row["id"]))}
 
 
 def parse() -> argparse.Namespace:
