@@ -110,7 +110,7 @@ def test_a_greedy_answer_is_continued_without_a_seed(recorder):
 def test_a_server_behind_a_path_is_asked_there(recorder, monkeypatch):
     _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")
     assert [path for path, _ in recorder.requests] == ["/gateway/v1/chat/completions"] and rows[0].text == "a star"
-    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.001)
     recorder.failing = True
     _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError: it is there
     assert rows[0].error.startswith("HTTP 503")
