@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.layouts import referit
 from qwen3vl_rl.data.parquet import user_turn
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
-from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, parse_sample, write_jsonl
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, parse_sample
 from qwen3vl_rl.data.tools.check import Expectations, check_file
 from qwen3vl_rl.data.tools.convert import write_splits
 from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror

@@ -24,20 +24,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
-from qwen3vl_rl.data.samples import (
-    ImageCheck,
-    Sample,
-    conversation_turn,
-    iter_lines,
-    parse_line,
-    parse_sample,
-    write_jsonl,
-)
+from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding import parse_box_1000, px_to_1000, target_text
 from sft.token_check import TokenCheck
-from sft.traces import objection, read_traces
+from sft.traces import failed_check, read_traces
 
 SFT_SCHEMA = pa.schema(
     {
@@ -128,7 +121,7 @@ class Selection:
     def _row(self, sample: Sample, reasoning: str | None) -> dict | None:
         if reasoning is None:
             return self._leave_out(sample, "no trace")
-        if self.judge and (name := objection(reasoning, sample)):
+        if self.judge and (name := failed_check(reasoning, sample)):
             return self._leave_out(sample, f"reasoning: {name}")
         row = sft_row(sample, reasoning, self.images)
         if self.check and (length := self.check.length(row, sample.width, sample.height)) > self.check.max_length:

@@ -5,159 +5,41 @@
 
 The model sees the image with the target outlined in green, the expression and the box in 0..1000, under
 `prompts/vanilla.txt` or, for samples with `modal_bbox`, `prompts/amodal.txt`. Temperature, length and concurrency are
-the released recipe's. A trace that a check of `sft.traces` objects to goes to OUT's neighbour `NAME.rejected.jsonl`
-with the check's name; `--retry-rejected` asks for these again.
+the released recipe's. A trace that fails a check of `sft.traces` goes to `NAME.rejected.jsonl` next to OUT, with the
+check's name; `--retry-rejected` asks for these again.
 
-Rows are written as they come. Killed at any moment, the same command goes on with what is missing. Where the endpoint
-failed in every attempt, the sample stays open: it is listed in `NAME.failed.jsonl`, the exit code is 1, and the same
-command asks again. Where the endpoint itself fails again and again, the run gives up early.
+Rows are written as they come. The same command resumes a run that was killed. A sample stays open where every attempt
+of its request failed: it is listed in `NAME.failed.jsonl`, the exit code is 1, and the same command asks again. The run
+gives up early where the endpoint itself fails again and again.
 """
 
 import argparse
 import asyncio
-import base64
-import io
 import os
-import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-import aiohttp
-from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from qwen3vl_rl.data.jsonl import write_jsonl
+from qwen3vl_rl.data.openai_client import Completion, EndpointFailed, OpenAIClient, RequestFailed, for_each
 from qwen3vl_rl.data.parquet import add_arguments, select_samples
-from qwen3vl_rl.data.samples import Sample, write_jsonl
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, cli
-from qwen3vl_rl.grounding import px_to_1000
-from sft.traces import RowFile, objection, sample_hash
+from sft.trace_request import Teacher, request_body
+from sft.traces import RowFile, failed_check, hash_in, sample_hash
 
-PROMPTS = Path(__file__).parent / "prompts"
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint names a time
-OUTLINE = (0, 255, 0)
-JPEG_QUALITY = 90
 GIVE_UP = 20  # failures of the endpoint in a row
-PASSING = {408, 409, 425, 429}  # HTTP codes that pass with time; besides all from 500 on
-OF_THE_ENDPOINT = {401, 402, 403, 404}  # a key, an account, an address or a model, whatever the sample
-
-
-class RequestFailed(Exception):
-    """The endpoint failed in every attempt, or refused the request for good. `of_endpoint`: whatever the sample is."""
-
-    def __init__(self, failure: str, of_endpoint: bool):
-        super().__init__(failure)
-        self.of_endpoint = of_endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An OpenAI-compatible chat endpoint; prices in dollars per million tokens."""
-
-    base_url: str
-    model: str
-    api_key: str | None
-    temperature: float
-    max_tokens: int
-    attempts: int
-    timeout_s: float
-    input_price: float
-    output_price: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    text: str
-    finish_reason: str
-    input_tokens: int
-    output_tokens: int
-
-
-# --- the request ----------------------------------------------------------------------------------------------------
-
-
-def draw_target(sample: Sample, images: Path) -> bytes:
-    """The image with the sample's box outlined, as JPEG; the line runs outside of the box where there is room."""
-    with Image.open(images / sample.image) as opened:
-        image = opened.convert("RGB")
-    width_px = max(2, round(min(image.size) / 150))
-    x1, y1, x2, y2 = sample.xyxy_px
-    left, top = max(0, x1 - width_px), max(0, y1 - width_px)
-    right, bottom = min(image.width, x2 + width_px) - 1, min(image.height, y2 + width_px) - 1
-    ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline=OUTLINE, width=width_px)
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=JPEG_QUALITY)
-    return encoded.getvalue()
-
-
-def render_request(sample: Sample) -> str:
-    """The text that asks for a trace of `sample`."""
-    template = (PROMPTS / ("vanilla.txt" if sample.modal_xyxy_px is None else "amodal.txt")).read_text()
-    box = list(px_to_1000(sample.xyxy_px, sample.width, sample.height))
-    return template.replace("{box}", str(box)).replace("{sent}", sample.sent)
-
-
-def request_body(endpoint: Endpoint, sample: Sample, images: Path) -> dict:
-    picture = base64.b64encode(draw_target(sample, images)).decode()
-    content = [
-        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{picture}"}},
-        {"type": "text", "text": render_request(sample)},
-    ]
-    return {
-        "model": endpoint.model,
-        "messages": [{"role": "user", "content": content}],
-        "temperature": endpoint.temperature,
-        "max_tokens": endpoint.max_tokens,
-    }
-
-
-async def ask(http: aiohttp.ClientSession, endpoint: Endpoint, body: dict) -> Reply:
-    """One reply. Waits and tries again where that may help; raises RequestFailed where it does not, or not in time."""
-    for attempt in range(1, endpoint.attempts + 1):
-        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-        try:
-            async with http.post("chat/completions", json=body) as response:
-                if response.status == 200:
-                    return read_reply(await response.json(content_type=None))
-                failure = f"HTTP {response.status}: {(await response.text())[:200]}"
-                if response.status < 500 and response.status not in PASSING:
-                    raise RequestFailed(failure, response.status in OF_THE_ENDPOINT)
-                wait_s = retry_after_s(response.headers.get("Retry-After")) or wait_s
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            failure = f"{type(error).__name__}: {error}"[:200]
-        if attempt < endpoint.attempts:
-            await asyncio.sleep(wait_s)
-    raise RequestFailed(f"{failure} (attempt {endpoint.attempts} of {endpoint.attempts})", True)
-
-
-def read_reply(reply: object) -> Reply:
-    """Raises ValueError for what is no reply of a chat endpoint."""
-    try:
-        choice, usage = reply["choices"][0], reply.get("usage") or {}
-        text = choice["message"].get("content") or ""
-        tokens = (int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0)))
-        return Reply(text.strip(), str(choice.get("finish_reason")), *tokens)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion ({type(error).__name__}: {error})") from None
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, at most LONGEST_WAIT_S; a date in it is not read."""
-    try:
-        return min(LONGEST_WAIT_S, max(0.0, float(header)))
-    except (TypeError, ValueError):
-        return None
-
-
-# --- the run --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Run:
     """What a run writes to, and what it has counted."""
 
-    endpoint: Endpoint
+    teacher: Teacher
     images: Path
     accepted: RowFile
     rejected: RowFile
@@ -174,56 +56,53 @@ class Run:
             self.input_tokens += row.get("input_tokens", 0)
             self.output_tokens += row.get("output_tokens", 0)
 
-    async def trace(self, http: aiohttp.ClientSession, sample: Sample) -> None:
+    async def trace(self, client: OpenAIClient, sample: Sample) -> None:
         """Ask for one trace and write down what came of it."""
         try:
-            body = await asyncio.to_thread(request_body, self.endpoint, sample, self.images)
-            reply = await ask(http, self.endpoint, body)
+            body = await asyncio.to_thread(request_body, self.teacher, sample, self.images)
+            completion = await client.complete(body)
         except (RequestFailed, OSError) as failure:  # OSError: an image that breaks off behind its header
             self.failed.append({"id": sample.id, "failure": str(failure)})
-            self.in_vain += getattr(failure, "of_endpoint", False)
+            self.in_vain += isinstance(failure, EndpointFailed)
             if self.in_vain >= GIVE_UP:
                 self.gave_up = self.gave_up or str(failure)
-            return
-        self.in_vain = 0
-        self.input_tokens += reply.input_tokens
-        self.output_tokens += reply.output_tokens
-        cost = {"model": self.endpoint.model, "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
-        name = {"id": sample.id, "of": sample_hash(sample)}
-        if check := objection(reply.text, sample, reply.finish_reason):
+        else:
+            self.in_vain = 0
+            self._write(sample, completion)
+
+    def _write(self, sample: Sample, completion: Completion) -> None:
+        reply = completion.choices[0]
+        text = reply.text.strip()
+        cost = {"input_tokens": completion.input_tokens or 0, "output_tokens": completion.output_tokens or 0}
+        self.input_tokens += cost["input_tokens"]
+        self.output_tokens += cost["output_tokens"]
+        name, made_by = {"id": sample.id, "sample_hash": sample_hash(sample)}, {"model": self.teacher.model, **cost}
+        if check := failed_check(text, sample, reply.finish_reason):
             self.checks[check] += 1
-            self.rejected.append({**name, "check": check, "text": reply.text, **cost})
+            self.rejected.append({**name, "check": check, "text": text, **made_by})
         else:
             self.checks["accepted"] += 1
-            self.accepted.append({**name, "reasoning": reply.text, **cost})
+            self.accepted.append({**name, "reasoning": text, **made_by})
 
     def spent(self) -> str:
         tokens = f"{self.input_tokens:,} + {self.output_tokens:,} tokens"
-        dollars = self.input_tokens * self.endpoint.input_price + self.output_tokens * self.endpoint.output_price
+        dollars = self.input_tokens * self.teacher.input_price + self.output_tokens * self.teacher.output_price
         return f"{tokens}, ${dollars / 1e6:.2f}" if dollars else tokens
 
 
-async def trace_all(run: Run, samples: list[Sample], concurrency: int) -> None:
+async def trace_all(run: Run, client: OpenAIClient, samples: list[Sample], concurrency: int) -> None:
     """At most `concurrency` requests at a time."""
-    timeout = aiohttp.ClientTimeout(total=run.endpoint.timeout_s)
-    headers = {"Authorization": f"Bearer {run.endpoint.api_key}"} if run.endpoint.api_key else {}
-    url = run.endpoint.base_url.rstrip("/") + "/"
     bar = tqdm(total=len(samples), desc="traces", unit="sample", mininterval=1)
 
-    async def worker(http: aiohttp.ClientSession, mine: Iterator[Sample]) -> None:
-        while not run.gave_up and (sample := next(mine, None)) is not None:
-            await run.trace(http, sample)
-            bar.update()
-            failing = f", {run.in_vain} in a row: {run.failed[-1]['failure'][:40]}" if run.in_vain else ""
-            bar.set_postfix_str(f"{len(run.failed)} failed{failing}, {run.spent()}")
+    async def trace(sample: Sample) -> None:
+        await run.trace(client, sample)
+        bar.update()
+        failing = f", {run.in_vain} in a row: {run.failed[-1]['failure'][:40]}" if run.in_vain else ""
+        bar.set_postfix_str(f"{len(run.failed)} failed{failing}, {run.spent()}")
 
-    connector = aiohttp.TCPConnector(limit=0)  # the number of workers is the limit
     with bar:
-        async with aiohttp.ClientSession(url, connector=connector, timeout=timeout, headers=headers) as http:
-            queue = iter(samples)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(samples))):
-                    group.create_task(worker(http, queue))
+        async with client:
+            await for_each(takewhile(lambda _: not run.gave_up, samples), trace, min(concurrency, len(samples)))
 
 
 def beside(out: Path, word: str) -> Path:
@@ -242,9 +121,9 @@ def unique(samples: Iterable[Sample]) -> list[Sample]:
 
 def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
     """Raises InputError where an accepted trace speaks of another sample than the one that has its id now."""
-    of = {row["id"]: row.get("of") for row in accepted.rows}
+    hashes = {row["id"]: hash_in(row) for row in accepted.rows}
     for sample in samples:
-        if (earlier := of.get(sample.id)) is not None and earlier != sample_hash(sample):
+        if hashes.get(sample.id) not in (None, sample_hash(sample)):
             raise InputError(
                 f'--samples: the trace of "{sample.id}" in --out is of another sample; choose another --out'
             )
@@ -252,8 +131,8 @@ def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
 
 def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
     """Ids whose sample, as it is now, has had a rejected trace."""
-    of = {sample.id: sample_hash(sample) for sample in samples}
-    return {row["id"] for row in rejected.rows if row.get("of") in (None, of.get(row["id"]))}
+    hashes = {sample.id: sample_hash(sample) for sample in samples}
+    return {row["id"] for row in rejected.rows if hash_in(row) in (None, hashes.get(row["id"]))}
 
 
 def parse() -> argparse.Namespace:
@@ -288,21 +167,18 @@ def read_key(variable: str | None) -> str | None:
 
 def generate(args: argparse.Namespace) -> int:
     """Returns the number of samples that stay open because the endpoint failed."""
-    names = ("base_url", "model", "temperature", "max_tokens", "attempts", "input_price", "output_price")
-    endpoint = Endpoint(
-        **{name: getattr(args, name) for name in names}, api_key=read_key(args.api_key_variable), timeout_s=args.timeout
-    )
+    key = read_key(args.api_key_variable)
+    client = OpenAIClient(args.base_url, attempts=args.attempts, timeout_s=args.timeout, api_key=key)
+    teacher = Teacher(args.model, args.temperature, args.max_tokens, args.input_price, args.output_price)
     samples = unique(sample for _, _, sample in select_samples(args))
-    run = Run(endpoint, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))
+    run = Run(teacher, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))
     check_same_samples(run.accepted, samples)
     done = run.accepted.ids if args.retry_rejected else run.accepted.ids | rejected_ids(run.rejected, samples)
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{args.out}: {len(samples) - len(missing)} of {len(samples)} samples done before, {len(missing)} to ask for")
     try:
-        asyncio.run(trace_all(run, missing, args.concurrency))
-    except ExceptionGroup as group:  # of the workers; the first failure stopped the others
-        if not isinstance(error := group.exceptions[0], OSError):
-            raise
+        asyncio.run(trace_all(run, client, missing, args.concurrency))
+    except OSError as error:  # a full disk, for one
         raise InputError(f"{args.out}: {error.strerror}; the same command goes on from here") from None
     unasked = missing[len(run.failed) + run.checks.total() :] if run.gave_up else []
     write_jsonl(beside(args.out, "failed"), run.failed)

@@ -1,14 +1,12 @@
 """Reasoning traces: what makes one acceptable, and the files that keep them.
 
-Accepted traces are jsonl rows `id`, `of`, `reasoning` and what they cost; rejected ones stand beside them, in
-`NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row. A sample is accepted once; it is
-rejected as often as it was asked for in vain. `of` tells which sample the id meant: a trace of another one under the
-same id is refused.
+Accepted traces are jsonl rows `id`, `sample_hash`, `reasoning` and what they cost; rejected ones stand next to them,
+in `NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row. A sample is accepted once; it is
+rejected as often as it was asked for in vain. `sample_hash` tells which sample the id meant: a trace of another one
+under the same id is refused.
 """
 
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from qwen3vl_rl.data.files import lock
-from qwen3vl_rl.data.samples import Sample, read_jsonl
+from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000
 
@@ -57,38 +56,38 @@ _REFUSAL = re.compile(
 )
 
 
-def _truncated(text: str, sample: Sample, finish_reason: str) -> bool:
+def _truncated(text: str, sample: Sample, finish_reason: str | None) -> bool:
     return finish_reason == "length"
 
 
-def _empty(text: str, sample: Sample, finish_reason: str) -> bool:
+def _empty(text: str, sample: Sample, finish_reason: str | None) -> bool:
     return not _NO_WORD.sub("", text)
 
 
-def _tags(text: str, sample: Sample, finish_reason: str) -> bool:
+def _tags(text: str, sample: Sample, finish_reason: str | None) -> bool:
     return any(mark in text for mark in MARKS)
 
 
-def _refusal(text: str, sample: Sample, finish_reason: str) -> bool:
+def _refusal(text: str, sample: Sample, finish_reason: str | None) -> bool:
     return bool(_REFUSAL.search(text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")))
 
 
-def _length(text: str, sample: Sample, finish_reason: str) -> bool:
+def _length(text: str, sample: Sample, finish_reason: str | None) -> bool:
     return not WORDS[0] <= len(text.split()) <= WORDS[1]
 
 
-def _leak(text: str, sample: Sample, finish_reason: str) -> bool:
+def _leak(text: str, sample: Sample, finish_reason: str | None) -> bool:
     """The expression itself may speak of a green box."""
     return bool(_LEAK.search(re.sub(re.escape(sample.sent), " ", text, flags=re.IGNORECASE)))
 
 
-def _box(text: str, sample: Sample, finish_reason: str) -> bool:
+def _box(text: str, sample: Sample, finish_reason: str | None) -> bool:
     box = parse_box_1000(text)
     return box is not None and iou(box, px_to_1000(sample.xyxy_px, sample.width, sample.height)) < MIN_BOX_IOU
 
 
-# In the order in which they are asked; the first that objects names the rejection.
-CHECKS: Mapping[str, Callable[[str, Sample, str], bool]] = MappingProxyType(
+# In the order in which they run. The first that a trace fails names its rejection.
+CHECKS: Mapping[str, Callable[[str, Sample, str | None], bool]] = MappingProxyType(
     {
         "truncated": _truncated,
         "empty": _empty,
@@ -101,9 +100,9 @@ CHECKS: Mapping[str, Callable[[str, Sample, str], bool]] = MappingProxyType(
 )
 
 
-def objection(text: str, sample: Sample, finish_reason: str = "stop") -> str | None:
-    """The name of the first check that objects to a trace, None where all accept it."""
-    return next((name for name, objects in CHECKS.items() if objects(text, sample, finish_reason)), None)
+def failed_check(text: str, sample: Sample, finish_reason: str | None = "stop") -> str | None:
+    """The name of the first check that a trace fails, None where it passes all."""
+    return next((name for name, fails in CHECKS.items() if fails(text, sample, finish_reason)), None)
 
 
 def sample_hash(sample: Sample) -> str:
@@ -111,13 +110,18 @@ def sample_hash(sample: Sample) -> str:
     return hashlib.sha256(repr((sample.sent, sample.image, sample.xyxy_px)).encode()).hexdigest()[:16]
 
 
+def hash_in(row: dict) -> str | None:
+    """The `sample_hash` of a trace's row, None where it has none. Files of earlier versions call the field `of`."""
+    return row.get("sample_hash", row.get("of"))
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     reasoning: str
-    of: str | None  # `sample_hash` of its sample, where the row says so
+    sample_hash: str | None  # None: the row does not tell its sample
 
     def fits(self, sample: Sample) -> bool:
-        return self.of is None or self.of == sample_hash(sample)
+        return self.sample_hash in (None, sample_hash(sample))
 
 
 def read_traces(path: Path) -> dict[str, Trace]:
@@ -130,7 +134,7 @@ def read_traces(path: Path) -> dict[str, Trace]:
         if not isinstance(reasoning, str) or not reasoning.strip() or any(mark in reasoning for mark in MARKS):
             expected = f"a text without {', '.join(MARKS)}"
             raise row_error(path, number, "reasoning", expected, reasoning)
-        traces[row["id"]] = Trace(reasoning.strip(), row.get("of"))
+        traces[row["id"]] = Trace(reasoning.strip(), hash_in(row))
     return traces
 
 
@@ -144,20 +148,17 @@ class RowFile:
     def __init__(self, path: Path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            lock(self._file, path)
+            self._file = path.open("a", encoding="utf-8")
+            lock(self._file.fileno(), path)
         except OSError as error:
             raise InputError(f"{path}: expected a file that can be written ({error.strerror})") from None
-        content = path.read_bytes()
-        os.ftruncate(self._file, content.rfind(b"\n") + 1)
+        cut_torn_row(path)
         self.rows = read_jsonl(path)
         self.ids = {row.get("id") for row in self.rows}
 
     def append(self, row: dict) -> None:
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        while line:
-            line = line[os.write(self._file, line) :]
+        append_row(self._file, row)
         self.ids.add(row["id"])
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()

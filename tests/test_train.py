@@ -1,6 +1,7 @@
 """What stage 2 adds to a recipe before it starts, what its run reports, and the trend of its step rewards."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ def test_a_validation_leaves_its_answers_and_a_page_of_pictures(rl_run):
     assert sorted(path.name for path in (rl_run / "validation").iterdir()) == ["3.html", "3.jsonl"]
     answers = [json.loads(line) for line in (rl_run / "validation" / "3.jsonl").open()]
     page = (rl_run / "validation" / "3.html").read_text()
-    assert page.count("<svg") == page.count("data:image/jpeg") == page.count('class="truth"') == len(answers) == 4
+    drawn = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert len(drawn) == len(answers) == 4
+    assert all(sample["picture"].startswith("data:image/") and len(sample["truth"]) == 4 for sample in drawn)
 
 
 def test_a_run_logs_for_tensorboard(rl_run):

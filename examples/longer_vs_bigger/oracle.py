@@ -12,8 +12,8 @@ import argparse
 import itertools
 from pathlib import Path
 
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.refshapes import WORLDS, Category, Referral, evaluation_row, referrals
-from qwen3vl_rl.data.samples import write_jsonl
 from qwen3vl_rl.errors import cli
 
 SPLIT = "refshapes_testB"  # relations, ordinals and what is made of both

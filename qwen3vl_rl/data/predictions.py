@@ -4,14 +4,13 @@ A process killed at any moment leaves at most one torn last line, which `resume`
 newline stays as it is and its sample is never asked again.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TextIO
 
-from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.samples import Sample, read_jsonl
+from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, write_jsonl
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000
 
@@ -110,9 +109,8 @@ def vote(texts: Sequence[str], parser: str) -> int:
 
 
 def append(file: TextIO, prediction: Prediction) -> None:
-    """Write one row and hand it to the operating system at once, so that killing this process loses nothing."""
-    file.write(json.dumps(asdict(prediction), ensure_ascii=False) + "\n")
-    file.flush()
+    """Write one row, which is then safe from this process being killed."""
+    append_row(file, asdict(prediction))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -137,10 +135,7 @@ def resume(path: Path) -> list[Prediction]:
     """The rows of an earlier, perhaps killed, run sorted by key; a torn last line is cut off the file."""
     if not path.exists():
         return []
-    with path.open("rb+") as file:
-        complete = file.read().rfind(b"\n") + 1
-        if complete != file.tell():
-            file.truncate(complete)
+    cut_torn_row(path)
     return read_predictions(path)
 
 
@@ -148,9 +143,7 @@ def drop_failed(path: Path) -> list[Prediction]:
     """Take the rows of failed requests out of the file, all at once; returns the others sorted by key."""
     kept = [row for row in resume(path) if row.error is None]
     if path.exists():
-        with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
-            for row in kept:
-                append(file, row)
+        write_jsonl(path, map(asdict, kept))
     return kept
 
 

@@ -1,22 +1,42 @@
-"""A page of answers, for the eye: each image with the true box (green) and the answered one (red), and the reasoning.
+"""Sample cards in HTML: a picture with the true and the answered boxes, what was asked, the reasoning and the answer.
 
-One HTML file that holds its images. Pure but for reading the images.
+`sample_card.js` and `sample_card.css` draw a card from JSON. Two pages embed them: the evaluation's report, and the
+pages of validation answers that stage 2 writes (`render_page`). Each is one HTML file that holds its pictures.
 """
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from qwen3vl_rl.data.pictures import open_picture, thumbnail_url, to_rgb
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU
 from qwen3vl_rl.grounding import Box, parse_box_1000, reward_iou
 
-MAX_SIDE_PX = 480  # larger images are embedded smaller
+
+@dataclass(frozen=True, slots=True)
+class CardAnswer:
+    """What a card shows of one answer; `box` is xyxy in pixels.
+
+    `iou` None: the expression has no referent. Tokens and latency are None where they are not known.
+    """
+
+    box: Box | None
+    iou: float | None
+    right: bool
+    reasoning: str
+    answer: str
+    tokens: int | None = None
+    latency_s: float | None = None
+    cut: bool = False
+    error: str | None = None
 
 
 class Example(NamedTuple):
+    """One validation answer; `question` is the whole prompt."""
+
     image: str | Image.Image  # path, or the image itself where the parquet holds it
     question: str
     answer: str
@@ -25,44 +45,42 @@ class Example(NamedTuple):
     height: int
 
 
-class Shown(NamedTuple):
-    """An example as the template takes it; boxes are xyxy on the 0..1000 scale."""
-
-    question: str
-    answer: str
-    image_url: str
-    width: int
-    height: int
-    truth: Box
-    predicted: Box | None
-    iou: float
+def reasoning_and_answer(text: str) -> tuple[str, str]:
+    """The text up to the last `</think>`, and what follows it; without one, all of it counts as the answer."""
+    reasoning, _, answer = text.rpartition("</think>")
+    return reasoning.strip(), answer.strip()
 
 
 def render_page(title: str, examples: Sequence[Example], parser: str) -> str:
-    """The page as HTML. `parser`: a name of `grounding.PARSERS`."""
+    """The page as HTML: true boxes green, answered ones red. `parser`: a name of `grounding.PARSERS`."""
     environment = Environment(loader=PackageLoader("qwen3vl_rl", "data"), autoescape=True)
-    shown = [_shown(example, parser) for example in examples]
-    return environment.get_template("sample_card.html.j2").render(title=title, examples=shown)
+    samples = [_sample_fields(example, parser) for example in examples]
+    return environment.get_template("sample_card.html.j2").render(title=title, samples=samples)
 
 
-def _shown(example: Example, parser: str) -> Shown:
-    predicted = parse_box_1000(example.answer, parser)
-    overlap = reward_iou(predicted, example.truth_1000, example.width, example.height) if predicted else 0.0
-    return Shown(
-        question=example.question,
-        answer=example.answer,
-        image_url=_image_url(example.image),
-        width=example.width,
-        height=example.height,
-        truth=example.truth_1000,
-        predicted=predicted,
-        iou=overlap,
-    )
+def _sample_fields(example: Example, parser: str) -> dict:
+    """Plain numbers throughout: what verl keeps with an answer may be numpy's."""
+    picture = open_picture(example.image) if isinstance(example.image, str) else to_rgb(example.image)
+    return {
+        "question": example.question,
+        "picture": thumbnail_url(picture),
+        "width": int(example.width),
+        "height": int(example.height),
+        "truth": _to_px(example.truth_1000, example),
+        "answer": asdict(_card_answer(example, parser)),
+    }
 
 
-def _image_url(image: str | Image.Image) -> str:
-    buffer = BytesIO()
-    picture = (Image.open(image) if isinstance(image, str) else image).convert("RGB")
-    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    picture.save(buffer, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def _card_answer(example: Example, parser: str) -> CardAnswer:
+    box_1000 = parse_box_1000(example.answer, parser)
+    iou = float(reward_iou(box_1000, example.truth_1000, example.width, example.height)) if box_1000 else 0.0
+    reasoning, answer = reasoning_and_answer(example.answer)
+    box = _to_px(box_1000, example) if box_1000 else None
+    return CardAnswer(box=box, iou=iou, right=iou > THRESHOLD_IOU, reasoning=reasoning, answer=answer)
+
+
+def _to_px(xyxy_1000: Box, example: Example) -> Box:
+    """Unrounded, for drawing."""
+    sides = (int(example.width), int(example.height)) * 2
+    x1, y1, x2, y2 = (float(v) * side / 1000 for v, side in zip(xyxy_1000, sides, strict=True))
+    return x1, y1, x2, y2

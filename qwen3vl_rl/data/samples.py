@@ -7,7 +7,6 @@ object's. Other columns are allowed and left alone. `bbox` null says that nothin
 only the evaluation reads such rows.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 from PIL import Image
 
-from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box
 
@@ -61,39 +59,6 @@ def sample_row(sample: Sample) -> dict[str, Any]:
         "bbox": sample.xyxy_px,
     }
     return row if sample.modal_xyxy_px is None else row | {"modal_bbox": sample.modal_xyxy_px}
-
-
-def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """Write all rows or leave the earlier file as it was."""
-    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines of a jsonl file with their 1-based number. Raises InputError for a missing file.
-
-    A line ends at a newline alone: JSON strings may hold U+0085 or U+2028, which `str.splitlines` takes for one.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: expected a jsonl file, found none")
-    with path.open("rb") as file:
-        yield from enumerate(file, start=1)
-
-
-def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object of one line. Raises InputError for anything else."""
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        row = _parse_unusual(path, number, line)
-    if type(row) is not dict:
-        raise row_error(path, number, "(line)", "one JSON object", _shown(line))
-    return row
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is no object."""
-    return [parse_line(path, number, line) for number, line in iter_lines(path)]
 
 
 def iter_samples(path: Path, allow_no_referent: bool = False) -> Iterator[Sample]:
@@ -236,28 +201,6 @@ def check_images(located: Iterable[tuple[Path, int, Sample]], folder: Path) -> N
     images = ImageCheck(folder)
     for path, number, sample in located:
         images.check(path, number, sample)
-
-
-def _parse_unusual(path: Path, number: int, line: bytes) -> Any:
-    """What orjson refuses: NaN and huge integers pass, so that the check of their field can name them."""
-    try:
-        row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
-    except json.JSONDecodeError as error:
-        raise row_error(path, number, "(line)", f"one JSON object ({error.msg})", _shown(line)) from None
-    except UnicodeEncodeError:
-        raise row_error(path, number, "(line)", "text without lone surrogates", _shown(line)) from None
-    except UnicodeDecodeError as error:
-        reason = f"{error.reason} at byte {error.start}"
-        raise row_error(path, number, "(line)", f"UTF-8 text ({reason})", _shown(line)) from None
-    except (ValueError, RecursionError) as error:  # ValueError: an integer of thousands of digits
-        reason = str(error).partition(";")[0]
-        raise row_error(path, number, "(line)", f"one JSON object ({reason})", _shown(line)) from None
-    return row
-
-
-def _shown(line: bytes) -> str:
-    return line[:80].decode(errors="replace").rstrip("\n")
 
 
 def _check_id(path: Path, number: int, row: dict[str, Any]) -> str:

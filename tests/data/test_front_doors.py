@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS
-from qwen3vl_rl.data.samples import write_jsonl
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "data_preprocess"
 

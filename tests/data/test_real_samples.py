@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.layouts.cocoa import read_scenes
 from qwen3vl_rl.data.refcoco import split_name
-from qwen3vl_rl.data.samples import check_images, iter_samples, read_samples, write_jsonl
+from qwen3vl_rl.data.samples import check_images, iter_samples, read_samples
 from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.grounding import eval_iou, px_to_1000
 

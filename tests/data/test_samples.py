@@ -3,7 +3,8 @@ import json
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.data.samples import check_images, read_samples, write_jsonl
+from qwen3vl_rl.data.jsonl import write_jsonl
+from qwen3vl_rl.data.samples import check_images, read_samples
 from qwen3vl_rl.errors import InputError
 
 EVALUATION = {"image": "a.png", "sent": "the cat", "bbox": [10, 20, 60, 80], "width": 200, "height": 100}

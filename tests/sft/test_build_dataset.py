@@ -75,7 +75,7 @@ def test_samples_without_a_trace_are_left_out_and_listed(build, world, tmp_path)
 def test_a_trace_of_another_sample_under_the_same_id_is_refused(build, world, tmp_path):
     rows = [json.loads(line) for line in (world / "refshapes_train_traces.jsonl").open()]
     traces = tmp_path / "traces.jsonl"
-    traces.write_text("".join(json.dumps(row | {"of": "0" * 16}) + "\n" for row in rows))
+    traces.write_text("".join(json.dumps(row | {"sample_hash": "0" * 16}) + "\n" for row in rows))
     code, screen, _, _ = build("--traces", traces)
     assert code == 2 and 'row 1: field "id": expected the sample that its trace' in screen
 

@@ -11,7 +11,7 @@ import pytest
 
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError
-from sft.traces import RowFile, Trace, objection, read_traces, sample_hash
+from sft.traces import RowFile, Trace, failed_check, read_traces, sample_hash
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = Sample("7", "a.jpg", 640, 480, "the man in the green box truck", (64.0, 48.0, 320.0, 240.0))
@@ -32,7 +32,7 @@ GOOD = "A man sits behind the wheel of the truck on the left, while the other pe
     ],
 )
 def test_honest_reasoning_is_accepted(text):
-    assert objection(text, SAMPLE) is None
+    assert failed_check(text, SAMPLE) is None
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_honest_reasoning_is_accepted(text):
         ("The man is on the right, at [600, 600, 900, 900], behind the wheel.", "box"),
     ],
 )
-def test_each_check_objects_by_name(text, check):
-    assert objection(text, SAMPLE) == check
+def test_each_check_names_what_fails_it(text, check):
+    assert failed_check(text, SAMPLE) == check
 
 
 def test_a_trace_that_was_cut_off_is_no_trace():
-    assert objection(GOOD, SAMPLE, finish_reason="length") == "truncated"
+    assert failed_check(GOOD, SAMPLE, finish_reason="length") == "truncated"
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,10 @@ def test_a_place_that_cannot_be_written_ends_in_one_line(tmp_path):
 def test_a_trace_fits_its_sample_alone():
     mine, other = sample_hash(SAMPLE), sample_hash(replace(SAMPLE, sent="another"))
     assert Trace(GOOD, None).fits(SAMPLE) and Trace(GOOD, mine).fits(SAMPLE) and not Trace(GOOD, other).fits(SAMPLE)
+
+
+@pytest.mark.parametrize("field", ["sample_hash", "of"])  # `of`: files of earlier versions
+def test_a_trace_tells_its_sample(field, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    path.write_text(json.dumps({"id": "7", "reasoning": GOOD, field: sample_hash(SAMPLE)}) + "\n")
+    assert read_traces(path) == {"7": Trace(GOOD, sample_hash(SAMPLE))}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.predictions import read_predictions
-from qwen3vl_rl.data.samples import write_jsonl
 from qwen3vl_rl.evaluation.serving.engines import VLLM
 from qwen3vl_rl.evaluation.serving.server import Server
 from qwen3vl_rl.evaluation.serving.settings import load_settings

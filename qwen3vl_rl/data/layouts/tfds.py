@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.layouts.record import Record, field, json_list, read_json, refcoco_record, sentence_texts
-from qwen3vl_rl.data.samples import iter_lines, parse_line
 from qwen3vl_rl.errors import row_error
 
 _NAMES = {"partition": "split_by", "bbox": "bbox_xywh", "sents": "sentences"}

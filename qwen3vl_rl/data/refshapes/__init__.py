@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from qwen3vl_rl.data.samples import write_jsonl
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import Box, iou, px_to_1000, render_prompt
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.entries import Entry, read_entries
 from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.samples import ImageCheck, undecodable
 from qwen3vl_rl.errors import InputError, cli
 
@@ -98,8 +99,7 @@ def draw_sheet(located: list[tuple[Path, int, Entry]], folder: Path) -> Image.Im
 
 def _tile(image_path: Path, entry: Entry) -> Image.Image:
     tile = Image.new("RGB", (TILE_PX, TILE_PX + CAPTION_PX), "white")
-    with Image.open(image_path) as opened:
-        image = opened.convert("RGB")
+    image = open_picture(image_path)
     image = image.resize([max(1, round(side * (TILE_PX - 8) / max(image.size))) for side in image.size])
     draw = ImageDraw.Draw(image)
     if entry.xyxy_1000:

@@ -1,22 +1,20 @@
 """Which samples a report shows, and what it embeds of them: as many as fit into a few megabytes, of every kind."""
 
-import base64
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from PIL import Image
-
+from qwen3vl_rl.data.pictures import open_picture, thumbnail_url
 from qwen3vl_rl.data.predictions import Prediction
+from qwen3vl_rl.data.sample_card import CardAnswer, reasoning_and_answer
 from qwen3vl_rl.evaluation.scoring.groups import expression_types
 from qwen3vl_rl.evaluation.scoring.metrics import is_correct
 from qwen3vl_rl.evaluation.scoring.results import Result
 
 PICTURES_BYTES = 4_000_000  # of embedded pictures
 MAX_SAMPLES = 1500  # about one picture there may be many expressions
-MAX_SIDE_PX = 512  # larger pictures are embedded smaller; the boxes are drawn over them in full precision
 
 Answered = Mapping[str, Prediction]  # one sample: name of the run -> its prediction
 
@@ -63,12 +61,6 @@ def first(sample: Answered) -> Prediction:
     return next(iter(sample.values()))
 
 
-def reasoning_and_answer(text: str) -> tuple[str, str]:
-    """The text up to the last `</think>`, and what follows it; without one, all of it counts as the answer."""
-    reasoning, _, answer = text.rpartition("</think>")
-    return reasoning.strip(), answer.strip()
-
-
 def _sample_fields(sample: Answered, names: Sequence[str]) -> dict:
     shared = first(sample)
     return {
@@ -81,23 +73,23 @@ def _sample_fields(sample: Answered, names: Sequence[str]) -> dict:
         "types": expression_types(shared.sent),
         "truth": shared.xyxy_px,
         "visible": shared.modal_xyxy_px,
-        "answers": [_answer_fields(sample[name]) if name in sample else None for name in names],
+        "answers": [asdict(_card_answer(sample[name])) if name in sample else None for name in names],
     }
 
 
-def _answer_fields(row: Prediction) -> dict:
+def _card_answer(row: Prediction) -> CardAnswer:
     reasoning, answer = reasoning_and_answer(row.text)
-    return {
-        "box": row.pred_xyxy_px,
-        "iou": row.iou,
-        "right": is_correct(row),
-        "reasoning": reasoning,
-        "answer": answer,
-        "tokens": row.tokens,
-        "latency_s": row.latency_s,
-        "cut": row.finish_reason == "length",
-        "error": row.error,
-    }
+    return CardAnswer(
+        box=row.pred_xyxy_px,
+        iou=row.iou,
+        right=is_correct(row),
+        reasoning=reasoning,
+        answer=answer,
+        tokens=row.tokens,
+        latency_s=row.latency_s,
+        cut=row.finish_reason == "length",
+        error=row.error,
+    )
 
 
 class _Pictures:
@@ -112,19 +104,8 @@ class _Pictures:
         """Whether the picture is in: it was before, or there was room."""
         if name not in self.urls and name not in self._broken and self._bytes < PICTURES_BYTES:
             try:
-                self.urls[name] = _data_url(self._folder / name)
+                self.urls[name] = thumbnail_url(open_picture(self._folder / name))
                 self._bytes += len(self.urls[name])
             except OSError:  # the answer to it stands among the failed
                 self._broken.add(name)
         return name in self.urls
-
-
-def _data_url(path: Path) -> str:
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
-        is_photo = image.format == "JPEG" or max(image.size) > MAX_SIDE_PX  # as PNG ten times the bytes
-    picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
-    kind, options = ("jpeg", {"quality": 80}) if is_photo else ("png", {"optimize": True})
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -4,7 +4,6 @@
 const { models, total, samples, pictures } = JSON.parse(document.getElementById("data").textContent);
 const colors = JSON.parse(document.getElementById("colors").textContent);
 const PAGE = 24; // cards added at a time
-const PIXELATED_BELOW_PX = 320; // smaller pictures are shown enlarged, with their pixels crisp
 
 const byId = (id) => document.getElementById(id);
 const place = new Map(samples.map((sample, index) => [sample.key, index]));
@@ -13,62 +12,22 @@ const dialog = byId("sample");
 let found = samples; // what passes the filters, sorted
 let shown = 0; // how many cards of it stand on the page
 
-function element(name, attributes = {}, ...children) {
-  const svg = ["svg", "image", "rect"].includes(name);
-  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children);
-  return node;
-}
-
-function rectangle([x1, y1, x2, y2], kind, color) {
-  const position = { x: x1, y: y1, width: Math.max(x2 - x1, 0), height: Math.max(y2 - y1, 0) };
-  const line = element("rect", { ...position, class: kind });
-  if (color) line.setAttribute("stroke", color);
-  return [element("rect", { ...position, class: "halo" }), line];
-}
-
-function picture(sample, chosen, label) {
-  const { width, height } = sample;
-  const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, class: "picture", role: "img", "aria-label": label });
-  if (width < PIXELATED_BELOW_PX) svg.classList.add("pixelated");
-  svg.append(element("image", { width, height, preserveAspectRatio: "none", href: pictures[sample.image] }));
-  if (sample.visible) svg.append(...rectangle(sample.visible, "visible"));
-  if (sample.truth) svg.append(...rectangle(sample.truth, "truth"));
-  for (const model of chosen) {
-    const box = sample.answers[model]?.box;
-    if (box) svg.append(...rectangle(box, "prediction", colors[model]));
-  }
-  return svg;
-}
-
-function verdict(answer) {
-  const text = answer.iou === null
-    ? (answer.box ? "boxed, though nothing is meant" : "declined")
-    : (answer.box ? `IoU ${answer.iou.toFixed(2)}` : "no box");
-  return element("span", { class: answer.right ? "right" : "wrong" }, `${answer.right ? "✓" : "✗"} ${text}`);
-}
-
 function card(sample) {
   const chosen = chosenModels();
   const scores = chosen.filter((model) => sample.answers[model]).map((model) =>
-    element("span", {}, models.length > 1 ? `${models[model]} ` : "", verdict(sample.answers[model])));
+    element("span", {}, models.length > 1 ? `${models[model]} ` : "", drawVerdict(sample.answers[model])));
+  const answers = chosen.map((model) => [sample.answers[model], colors[model]]);
   return element("li", {}, element("a", { class: "card", href: `#${sample.key}` },
-    picture(sample, chosen, `boxes for: ${sample.sent}`),
+    drawPicture(sample, pictures[sample.image], answers, `boxes for: ${sample.sent}`),
     element("q", {}, sample.sent),
     element("div", { class: "facts" }, ...scores)));
 }
 
 function column(sample, model) {
-  const answer = sample.answers[model];
-  const facts = [`${answer.tokens} tokens`, `${answer.latency_s.toFixed(2)} s`, ...(answer.cut ? ["cut off at the limit"] : [])];
-  const reasoning = answer.error ? `request failed: ${answer.error}` : answer.reasoning || "(answers without reasoning)";
+  const label = `${models[model]}: ${sample.sent}`;
   return element("div", {},
     element("h3", {}, models[model]),
-    picture(sample, [model], `${models[model]}: ${sample.sent}`),
-    element("div", { class: "facts" }, verdict(answer), ...facts.map((fact) => element("span", {}, fact))),
-    element("p", { class: "reasoning" }, reasoning),
-    element("p", { class: "answer" }, answer.answer));
+    ...drawAnswer(sample, pictures[sample.image], sample.answers[model], colors[model], label));
 }
 
 function chosenModels() {

@@ -11,7 +11,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qwen3vl_rl.data.files import replacing
@@ -128,7 +128,7 @@ def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
 
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("qwen3vl_rl.evaluation", "reporting"),
+        loader=ChoiceLoader([PackageLoader("qwen3vl_rl.evaluation", "reporting"), PackageLoader("qwen3vl_rl", "data")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,32 +1,24 @@
-"""The client: asks a server every question once, with bounded concurrency, and hands over answers as they finish."""
+"""Asks a server every question once, with bounded concurrency, and hands over predictions as they finish."""
 
 import asyncio
-import base64
-import mimetypes
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import aiohttp
-
+from qwen3vl_rl.data.openai_client import Choice, Completion, NoReply, OpenAIClient, RequestFailed, for_each
+from qwen3vl_rl.data.pictures import file_url
 from qwen3vl_rl.data.predictions import Prediction, Question, score, vote
 from qwen3vl_rl.evaluation.serving.server import EngineError
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings
 from qwen3vl_rl.grounding import render_prompt, target_text
 
 ATTEMPTS = 6
-FIRST_WAIT_S = 0.5  # doubled after each attempt
 REQUEST_TIMEOUT_S = 900  # one whole answer of the recipe's 4,096 tokens under load
 ENCODED_IMAGES = 256  # kept, since rows about one image follow one another
 
 # What a reasoning that reached its budget is continued with: the end of the reasoning and the answer up to its numbers.
 FORCED_ANSWER = target_text("", (0, 0, 0, 0), "").partition("0")[0]
-
-
-class RequestFailed(Exception):
-    """The server refused this request, or failed on it in every attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +54,22 @@ def predict(
     A request that fails for good becomes a prediction with an `error`. Raises EngineError where the server no longer
     answers at all: what is unfinished then stays open for the next run.
     """
-    try:
-        asyncio.run(_predict(target, questions, concurrency, finished))
-    except ExceptionGroup as group:  # of the workers; the first failure stopped the others
-        raise group.exceptions[0] from None
+    asyncio.run(_predict(target, questions, concurrency, finished))
 
 
 async def _predict(target: Target, questions: Sequence[Question], concurrency: int, finished) -> None:
-    # The number of workers bounds the connections. aiohttp: at 64 requests in flight httpx takes 40 times the CPU.
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=target.timeout_s)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
-        client = _Client(target, http)
+    async with OpenAIClient(f"{target.url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s) as client:
+        predictor = _Predictor(target, client)
 
         async def answer(question: Question) -> None:
-            finished(await client.answer(question))
+            finished(await predictor.answer(question))
 
-        await _each(iter(questions), answer, min(concurrency, len(questions)))
-
-
-async def _each(items: Iterator, work, workers: int) -> None:
-    """Run `work` on every item with so many workers; the first exception stops them all."""
-
-    async def worker() -> None:
-        for item in items:
-            await work(item)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(workers):
-            group.create_task(worker())
+        await for_each(questions, answer, min(concurrency, len(questions)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    finish_reason: str | None
-
-
-class _Client:
-    def __init__(self, target: Target, http: aiohttp.ClientSession):
-        self.target, self.settings, self.http = target, target.settings, http
+class _Predictor:
+    def __init__(self, target: Target, client: OpenAIClient):
+        self.target, self.settings, self.client = target, target.settings, client
         self._images = target.images.resolve()
         self._encoded = lru_cache(ENCODED_IMAGES)(self._encode)
 
@@ -109,45 +77,66 @@ class _Client:
         """Ask one question. Of several answers, the one whose box overlaps the others most counts."""
         parser = PARSERS[self.settings.parser]
         try:
-            answers, tokens, latency_s = await self._ask(question)
+            completion = await self._ask(question)
         except RequestFailed as failure:
             return score(question, "", parser=parser, error=str(failure))
-        chosen = answers[vote([answer.text for answer in answers], parser)]
+        chosen = completion.choices[vote([choice.text for choice in completion.choices], parser)]
         return score(
             question,
             chosen.text,
             parser=parser,
-            tokens=tokens,
-            latency_s=round(latency_s, 6),
+            tokens=completion.output_tokens,
+            latency_s=round(completion.latency_s, 6),
             finish_reason=chosen.finish_reason,
         )
 
-    async def _ask(self, question: Question) -> tuple[list[_Answer], int, float]:
-        """(answers, tokens generated for all of them, seconds)."""
+    async def _ask(self, question: Question) -> Completion:
+        """All answers to one question, with the tokens of all and the seconds that they took together."""
         budget, count = self.settings.reasoning_tokens, self.settings.answers
         request = await self._request(question)
         if budget == 0:
-            answers, tokens, latency_s = [_Answer("", "length")] * count, 0, 0.0
+            begun = Completion((Choice("", "length"),) * count, 0, 0, 0.0)
         else:
-            limit = budget or self.settings.max_tokens
-            answers, tokens, latency_s = await self._post(request | {"n": count, "max_tokens": limit})
+            begun = await self._complete(request | {"n": count, "max_tokens": budget or self.settings.max_tokens})
         if budget is None:
-            return answers, tokens, latency_s
-        parts = (self._finish(_of_answer(request, number), answer, budget) for number, answer in enumerate(answers))
+            return begun
+        parts = (
+            self._finish(_of_answer(request, number), choice, budget) for number, choice in enumerate(begun.choices)
+        )
         finished = await asyncio.gather(*parts)
-        answers = [answer for answer, _, _ in finished]
-        return answers, tokens + sum(more for _, more, _ in finished), latency_s + max(s for _, _, s in finished)
+        return Completion(
+            choices=tuple(part.choices[0] for part in finished),
+            input_tokens=begun.input_tokens,
+            output_tokens=begun.output_tokens + sum(part.output_tokens for part in finished),
+            latency_s=begun.latency_s + max(part.latency_s for part in finished),
+        )
 
-    async def _finish(self, request: dict, answer: _Answer, budget: int) -> tuple[_Answer, int, float]:
-        """The answer, if the budget cut it off with the rest that the model writes when told to answer now."""
-        if answer.finish_reason != "length":
-            return answer, 0, 0.0
-        begun = answer_now(answer.text)
+    async def _finish(self, request: dict, choice: Choice, budget: int) -> Completion:
+        """The answer. One that the budget cut off is continued by the model, which is told to answer now."""
+        if choice.finish_reason != "length":
+            return Completion((choice,), 0, 0, 0.0)
+        begun = answer_now(choice.text)
         turns = [*request["messages"], {"role": "assistant", "content": begun}]
         limit = self.settings.max_tokens - budget
         more = {"messages": turns, "max_tokens": limit, "add_generation_prompt": False, "continue_final_message": True}
-        (rest,), tokens, latency_s = await self._post(request | more)
-        return _Answer(begun + rest.text, rest.finish_reason), tokens, latency_s
+        rest = await self._complete(request | more)
+        (end,) = rest.choices
+        return replace(rest, choices=(Choice(begun + end.text, end.finish_reason),))
+
+    async def _complete(self, request: dict) -> Completion:
+        """A completion that counts its tokens. Raises EngineError where the server is gone.
+
+        No reasoning parser runs on the server, so a choice holds reasoning, `</think>` and answer.
+        """
+        try:
+            completion = await self.client.complete(request)
+        except NoReply as failure:
+            if await self.client.is_there():
+                raise
+            raise EngineError(f"the server stopped answering ({failure})") from failure
+        if completion.output_tokens is None:
+            raise RequestFailed("expected usage.completion_tokens in the server's reply, found none")
+        return completion
 
     async def _request(self, question: Question) -> dict:
         sample, settings = question.sample, self.settings
@@ -169,35 +158,7 @@ class _Client:
 
     def _encode(self, image: str) -> "asyncio.Task[str]":
         """One encoding, off the event loop, that all questions about the image wait for."""
-        return asyncio.create_task(asyncio.to_thread(_data_url, self._images / image))
-
-    async def _post(self, request: dict) -> tuple[list[_Answer], int, float]:
-        """(answers, tokens generated for all of them, seconds of the attempt that brought them)."""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await asyncio.sleep(FIRST_WAIT_S * 2 ** (attempt - 1))
-            start = time.perf_counter()
-            try:
-                async with self.http.post(f"{self.target.url}/v1/chat/completions", json=request) as response:
-                    if response.ok:
-                        answers, tokens = _read_reply(await response.json(content_type=None))
-                        return answers, tokens, time.perf_counter() - start
-                    failure = f"HTTP {response.status}: {(await response.text(errors='replace'))[:300]}"
-                    if response.status < 500 and response.status not in (408, 429):
-                        raise RequestFailed(failure)  # asking again cannot help
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                failure = repr(error)
-        if not await self._server_is_there():
-            raise EngineError(f"the server stopped answering ({failure})")
-        raise RequestFailed(f"{failure}, {ATTEMPTS} attempts")
-
-    async def _server_is_there(self) -> bool:
-        try:
-            timeout = aiohttp.ClientTimeout(total=30)
-            async with self.http.get(f"{self.target.url}/v1/models", timeout=timeout) as response:
-                return response.ok
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        return asyncio.create_task(asyncio.to_thread(file_url, self._images / image))
 
 
 def _of_answer(request: dict, number: int) -> dict:
@@ -217,21 +178,3 @@ def answer_now(text: str) -> str:
     if len(parts) == 1 or not parts[-1]:
         return parts[0] + FORCED_ANSWER
     return f"{parts[0]}\n</think>\n\n{parts[-1]}"
-
-
-def _data_url(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "image/jpeg"
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
-
-
-def _read_reply(reply: object) -> tuple[list[_Answer], int]:
-    """(answers, generated tokens of all). Raises ValueError for a reply of another shape."""
-    try:
-        # No reasoning parser runs on the server, so the content holds reasoning, `</think>` and answer.
-        answers = [_Answer(one["message"]["content"] or "", one["finish_reason"]) for one in reply["choices"]]
-        tokens = reply["usage"]["completion_tokens"]
-        if not (answers and isinstance(tokens, int) and all(isinstance(answer.text, str) for answer in answers)):
-            raise TypeError
-        return answers, tokens
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"expected a chat completion, got {str(reply)[:300]}") from error

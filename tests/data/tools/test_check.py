@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.predictions import Question, append, score
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
-from qwen3vl_rl.data.samples import read_samples, write_jsonl
+from qwen3vl_rl.data.samples import read_samples
 from sft.build_dataset import SFT_SCHEMA, read_traces, sft_row
 
 

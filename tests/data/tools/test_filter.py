@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.predictions import Question, append, score
-from qwen3vl_rl.data.samples import read_samples, write_jsonl
+from qwen3vl_rl.data.samples import read_samples
 
 # Boxes in 0..1000 of the answers to a truth of 0, 0, 100, 100 with IoU 1, 0.6, 0.25 and 0
 ANSWERS = {1.0: [0, 0, 1000, 1000], 0.6: [0, 0, 1000, 600], 0.25: [0, 0, 500, 500], 0.0: None}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qwen3vl_rl.data.entries import image_key
-from qwen3vl_rl.data.samples import Sample, read_samples, write_jsonl
+from qwen3vl_rl.data.jsonl import write_jsonl
+from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.data.tools.flip import flip_box, flip_sample
 
 hundredths = st.integers(0, 200_000).map(lambda v: v / 100)

@@ -16,10 +16,11 @@ from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample, write_rl_parquet
-from qwen3vl_rl.data.samples import Sample, write_jsonl
+from qwen3vl_rl.data.samples import Sample
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
 SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2

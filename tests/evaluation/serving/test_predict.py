@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.evaluation.serving.predict import FORCED_ANSWER, Target, answer_now, predict
-from qwen3vl_rl.evaluation.serving.server import Endpoint
+from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError
 from qwen3vl_rl.evaluation.serving.settings import Settings, load_settings
 from qwen3vl_rl.grounding import parse_box_1000
 
@@ -46,7 +46,7 @@ def test_an_answer_that_had_begun_goes_on():
 
 class _Recorder(BaseHTTPRequestHandler):
     """Answers every request with as many cut off answers as are asked for, and keeps (path, request). Fails them where
-    `failing`, and tells below `/gateway/v1/models` alone that it is there."""
+    `failing`, leaves tokens out unless it `counts`, and tells below `/gateway/v1/models` alone that it is there."""
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -54,7 +54,7 @@ class _Recorder(BaseHTTPRequestHandler):
         if self.server.failing:
             return self.send_error(503)
         choices = [{"message": {"content": "a star"}, "finish_reason": "length"}] * request.get("n", 1)
-        self._reply({"choices": choices, "usage": {"completion_tokens": len(choices)}})
+        self._reply({"choices": choices, "usage": {"completion_tokens": len(choices)} if self.server.counts else None})
 
     def do_GET(self) -> None:
         self._reply({}) if self.path == "/gateway/v1/models" else self.send_error(404)
@@ -73,7 +73,7 @@ class _Recorder(BaseHTTPRequestHandler):
 @pytest.fixture
 def recorder():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Recorder) as server:
-        server.requests, server.failing = [], False
+        server.requests, server.failing, server.counts = [], False, True
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -110,7 +110,21 @@ def test_a_greedy_answer_is_continued_without_a_seed(recorder):
 def test_a_server_behind_a_path_is_asked_there(recorder, monkeypatch):
     _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")
     assert [path for path, _ in recorder.requests] == ["/gateway/v1/chat/completions"] and rows[0].text == "a star"
-    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.001)
     recorder.failing = True
     _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError: it is there
     assert rows[0].error.startswith("HTTP 503")
+
+
+def test_a_server_that_is_gone_ends_the_evaluation(recorder, monkeypatch):
+    monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.001)
+    recorder.failing = True
+    with pytest.raises(EngineError, match="the server stopped answering \\(HTTP 503"):
+        _ask(recorder, load_settings(max_tokens=9))
+    assert len(recorder.requests) == 6
+
+
+def test_an_answer_whose_tokens_are_not_counted_is_an_error(recorder):
+    recorder.counts = False
+    _, rows = _ask(recorder, load_settings(max_tokens=9))
+    assert len(recorder.requests) == 1 and "usage.completion_tokens" in rows[0].error

@@ -166,7 +166,7 @@ def _complete_through(proxy, world, questions, folder):
 
 
 def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.02)
     with fault_proxy(server.url, lambda n, _: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as proxy:
         summary = _complete_through(proxy, world, questions, tmp_path)
     assert set(proxy.outcomes) == {None, *FAULTS}
@@ -179,7 +179,7 @@ def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions,
 def test_requests_that_never_succeed_are_listed_and_counted(
     server, fault_proxy, world, questions, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("qwen3vl_rl.evaluation.serving.predict.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.01)
     bad = questions[7].sample.sent
     with fault_proxy(server.url, lambda _, request: "500" if f"Locate {bad}" in request else None) as proxy:
         summary = _complete_through(proxy, world, questions, tmp_path)

@@ -1,0 +1,34 @@
+"""Rows that were torn by a kill are told from whole ones, and cut off."""
+
+import pytest
+
+from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, whole_lines
+
+
+def test_a_file_is_followed_line_by_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    assert list(whole_lines(path)) == []  # not there yet
+    path.write_bytes(b'{"a": 1}\n{"a": "\xe2\x80\xa8"}\n{"a"')  # U+2028 ends no line
+    lines = list(whole_lines(path))
+    assert lines == [b'{"a": 1}\n', b'{"a": "\xe2\x80\xa8"}\n']
+    with path.open("ab") as file:
+        file.write(b": 3}\n")
+    assert list(whole_lines(path, sum(map(len, lines)))) == [b'{"a": 3}\n']
+
+
+@pytest.mark.parametrize("torn", ["", '{"id": "torn', '{"id": 2}'])
+def test_what_is_appended_follows_the_last_whole_row(torn, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 0}\n' + torn)
+    cut_torn_row(path)
+    with path.open("a", encoding="utf-8") as file:
+        append_row(file, {"id": "é"})
+        assert read_jsonl(path) == [{"id": 0}, {"id": "é"}]  # on disk before the file is closed
+    assert path.read_text(encoding="utf-8") == '{"id": 0}\n{"id": "é"}\n'
+
+
+def test_a_file_of_one_torn_row_becomes_empty(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "torn')
+    cut_torn_row(path)
+    assert path.read_bytes() == b""
