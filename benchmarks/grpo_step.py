@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
 from benchmarks.results import current
-from qwen3vl_rl.training import launch
 from qwen3vl_rl.training import processes as process
+from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.run_folder import LOG
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 WORDS = "actor_rollout_ref.model.override_config"
@@ -146,11 +147,11 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
     overrides = recipe(args, checkpoint, parquet, variant, folder)
     command = [sys.executable, "-m", "qwen3vl_rl.train", *overrides]
     error, wall_s, peaks = run_trainer(command, folder.with_suffix(".screen"), args.timeout_s)
-    rows = sorted(launch.read_metrics(folder).items())
+    rows = sorted(read_metrics(folder).items())
     steps = [row for number, row in rows if number > 1 and "timing_s/step" in row]
     result = {"variant": variant, "wall_s": round(wall_s, 1), "error": error}
     if error:
-        log = folder / launch.LOG
+        log = folder / LOG
         result["log"] = log.read_text(errors="replace").splitlines()[-ERROR_LINES:] if log.exists() else []
     if not steps:
         return result | {"error": error or "no step after the first"}

@@ -53,7 +53,7 @@ def measure(overrides: list[str], folder: Path, timeout_s: float) -> dict:
     return found | {
         "steps": seconds,
         "step_s": spread(seconds),
-        "loading_s": spread(row["perf/loading_s"] for row in rows[UNTIMED:]),
+        "loading_s": spread(row["timing_s/data"] for row in rows[UNTIMED:]),
         "tokens_per_s": spread(row["perf/tokens_per_s"] for row in rows[UNTIMED:]),
         "gpu_peak_gib": [round(mib / 1024, 1) for mib in peaks],
     }

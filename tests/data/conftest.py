@@ -30,7 +30,7 @@ def run(monkeypatch, capsys) -> Callable[..., Done]:
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
         capsys.readouterr()
         try:
-            cli(importlib.import_module(f"qwen3vl_rl.data.{module}").main)
+            cli(importlib.import_module(f"qwen3vl_rl.data.tools.{module}").main)
             code = 0
         except SystemExit as end:
             code = end.code or 0

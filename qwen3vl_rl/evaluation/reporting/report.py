@@ -19,7 +19,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.browser import browser_data
 from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, group_table, notes
 from qwen3vl_rl.evaluation.scoring.results import Result
-from qwen3vl_rl.training.launch import read_metrics
+from qwen3vl_rl.training.metrics import read_metrics
 
 COLORS = ("#d9302c", "#2b5d9b", "#c77700", "#7a3e9d", "#00838f", "#8d6e63")  # of the models, in turn
 CURVES = {  # verl's metric -> title; which of them a run has depends on the stage
