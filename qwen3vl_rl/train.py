@@ -3,7 +3,7 @@
     python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path=SFT_CHECKPOINT \
         data.train_files=rl_train.parquet data.val_files=rl_val.parquet
 
-`--cfg job` prints the composed recipe. `training/launch.py` tells what a run leaves in `trainer.default_local_dir`.
+`--cfg job` prints the composed recipe. `training/run_folder.py` lists what a run leaves in `trainer.default_local_dir`.
 """
 
 import json
@@ -17,6 +17,7 @@ from huggingface_hub import hf_hub_download
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, repair_checkpoint_record
 from qwen3vl_rl.training.metrics import read_metrics
@@ -52,6 +53,7 @@ def train(config: DictConfig) -> None:
 def make_paths_absolute(config: DictConfig) -> None:
     """Ray's workers may run in another folder. What is no path here, a model on a hub or a known reward, stays."""
     kwargs = config.reward.custom_reward_function.reward_kwargs
+    kwargs.parser = parser_name(kwargs.parser)
     if kwargs.reward_type is None:
         raise InputError("reward.function: expected FILE.py:NAME, got nothing")
     file, colon, name = kwargs.reward_type.rpartition(":")

@@ -2,8 +2,8 @@
 
     python -m sft.train hardware=cpu size=tiny model.path=CHECKPOINT data.train_files=sft_train.parquet
 
-`--cfg job` prints the composed recipe. `training/launch.py` tells what a run leaves in `trainer.default_local_dir`. The
-same command goes on after an interruption.
+`--cfg job` prints the composed recipe. `training/run_folder.py` lists what a run leaves in
+`trainer.default_local_dir`. Rerun the command to resume after an interruption.
 """
 
 import sys

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
+from qwen3vl_rl.data.jsonl import whole_lines
+
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     """The metrics of a run by step. Of a metric that was logged twice, after a resume, the later value counts."""
-    lines = (line for path in sorted(folder.glob("metrics-*.jsonl")) for line in path.open())
+    lines = (line for path in sorted(folder.glob("metrics-*.jsonl")) for line in whole_lines(path))
     steps: dict[int, dict[str, float]] = {}
-    for row in (json.loads(line) for line in lines if line.endswith("\n")):  # a kill may leave a torn row
+    for row in map(json.loads, lines):
         steps.setdefault(row["step"], {}).update(row["data"])  # a resumed run validates its last step once more
     return steps
 
@@ -21,16 +23,10 @@ def print_new_steps(metrics: Path, position: int, columns: Mapping[str, str]) ->
 
     `columns` maps labels to names of metrics, in which `*` stands for anything: the line shows the mean of all matches.
     """
-    if not metrics.exists():
-        return position
-    with metrics.open("rb") as file:
-        file.seek(position)
-        for line in file:
-            if not line.endswith(b"\n"):  # still being written
-                break
-            row = json.loads(line)
-            found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
-            values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
-            print("  ".join([f"step {row['step']}", *values]), flush=True)
-            position += len(line)
+    for line in whole_lines(metrics, position):
+        row = json.loads(line)
+        found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
+        values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
+        print("  ".join([f"step {row['step']}", *values]), flush=True)
+        position += len(line)
     return position

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import parser_name
 
 RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
@@ -47,7 +48,7 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
     folder = Path(config.trainer.default_local_dir)
     if not _resumes(config) or not (folder / RECIPE).exists():
         return
-    earlier = OmegaConf.load(folder / RECIPE)
+    earlier = _load_recipe(folder)
     for key in keys:
         old, new = _recorded(earlier, key), OmegaConf.select(config, key)
         if old != new:
@@ -79,6 +80,15 @@ def is_first_node() -> bool:
 
 def _resumes(config: DictConfig) -> bool:
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
+
+
+def _load_recipe(folder: Path) -> DictConfig:
+    """The recipe of the run in `folder`, with the current name of its parser."""
+    recipe = OmegaConf.load(folder / RECIPE)
+    key = "reward.custom_reward_function.reward_kwargs.parser"
+    if OmegaConf.select(recipe, key):
+        OmegaConf.update(recipe, key, parser_name(OmegaConf.select(recipe, key)))
+    return recipe
 
 
 def _recorded(recipe: DictConfig, key: str) -> object:
