@@ -216,7 +216,7 @@ def test_bad_choices_end_in_one_line(module, arguments, message):
 def test_bad_rl_values_end_in_one_line(overrides, message, tmp_path):
     files = [f"{key}={tmp_path}" for key in ("actor_rollout_ref.model.path", "data.train_files", "data.val_files")]
     command = [sys.executable, "-m", "qwen3vl_rl.train", "size=tiny", "hardware=cpu", *files, *overrides]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert message in run.stderr
 
@@ -225,7 +225,7 @@ def test_bad_rl_values_end_in_one_line(overrides, message, tmp_path):
 def test_a_recipe_prints_without_importing_verl(module):
     code = f"import sys, runpy; sys.argv = ['x', '--cfg', 'job']; runpy.run_module('{module}', run_name='__main__')"
     check = f"try:\n {code}\nfinally:\n assert 'verl' not in sys.modules and 'torch' not in sys.modules"
-    run = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "total_epochs" in run.stdout
 
