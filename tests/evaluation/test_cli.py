@@ -193,12 +193,6 @@ def test_a_settings_file_changes_what_it_names(tmp_path):
             load_settings(file)
 
 
-def test_the_recipe_is_the_default():
-    settings = load_settings(max_tokens=None)
-    assert settings.sampling("a") == {"temperature": 0.0, "top_p": 1.0, "top_k": 20, "repetition_penalty": 1.0}
-    assert (settings.max_tokens, settings.answers, settings.prompt) == (4096, 1, "qwen3")
-
-
 def test_sampled_answers_have_a_seed_of_their_own():
     seeds = [load_settings(temperature=0.7, seed=seed).sampling(key)["seed"] for seed in (0, 1) for key in ("a", "b")]
     assert len(set(seeds)) == 4
