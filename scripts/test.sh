@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# All tests: bash scripts/test.sh [--soak [tests/soak/FILE…]] [pytest arguments]
-# --soak runs the long ones instead (kills, resumes, ranks), all or some; results in tests/soak/results.json.
+# bash scripts/test.sh [--fast | --soak [tests/soak/FILE…]] [pytest arguments]
+#   (nothing)  style and all ordinary tests: 15 minutes on two cores
+#   --fast     style and the tests that start no engine, server or training: less than two minutes
+#   --soak     the long tests of tests/soak, all or some: kills, resumes, ranks; outcomes in tests/soak/results.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh cpu
@@ -9,6 +11,11 @@ if [[ ${1:-} == --soak ]]; then
   [[ ${2:-} == tests/soak/* ]] && some=() || some=(tests/soak)
   exec .venv/bin/python -m pytest --soak "${some[@]}" "${@:2}"
 fi
+some=()
+if [[ ${1:-} == --fast ]]; then
+  some=(-m "not engine")
+  shift
+fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest "${some[@]}" "$@"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from examples.starter.build import build_checkpoint
 from qwen3vl_rl.data import refshapes
@@ -33,6 +34,11 @@ SMALL_RL = [
     "actor_rollout_ref.rollout.top_k=-1",
     "trainer.val_before_train=false",
 ]
+STARTS_AN_ENGINE = {"train", "server"}  # fixtures
+
+# A slow machine is no failure.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser):
@@ -41,6 +47,27 @@ def pytest_addoption(parser):
 
 def pytest_ignore_collect(collection_path, config):
     return True if collection_path.name == "soak" and not config.getoption("--soak") else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if STARTS_AN_ENGINE.intersection(item.fixturenames):
+            item.add_marker("engine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    """Report the failure of a shared fixture once. pytest would raise it again in every test that uses the fixture."""
+    try:
+        return (yield)
+    except pytest.skip.Exception:
+        raise
+    except BaseException:
+        _, key, _ = fixturedef.cached_result
+        again = pytest.skip.Exception(f"the fixture {fixturedef.argname} has failed")
+        fixturedef.cached_result = (None, key, (again, None))
+        raise
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +96,11 @@ def rl_command(sft_checkpoint, training_data) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
-def train() -> Callable[[list[str], int], str]:
-    """`train(command, timeout_s)`: run a stage as a user does, return its screen; failing or hanging fails the test."""
+def train() -> Callable[[list[str]], str]:
+    """`train(command)`: run a stage as a user does, and return what it prints. A failure of the run fails the test."""
 
-    def run(command: list[str], timeout_s: int) -> str:
-        stage = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
+    def run(command: list[str]) -> str:
+        stage = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert stage.returncode == 0, stage.stdout + stage.stderr
         return stage.stdout
 
@@ -105,7 +132,7 @@ def training_data(tmp_path_factory) -> Path:
 def sft_run(train, sft_command, tmp_path_factory) -> Path:
     """A finished run of stage 1."""
     folder = tmp_path_factory.mktemp("sft") / "run"
-    train(sft_command(folder), 300)
+    train(sft_command(folder))
     return folder
 
 
@@ -121,7 +148,7 @@ def sft_checkpoint(sft_run, tmp_path_factory) -> Path:
 def rl_run(train, rl_command, tmp_path_factory) -> Path:
     """A finished run of stage 2: 3 steps, then validation."""
     folder = tmp_path_factory.mktemp("rl") / "run"
-    train(rl_command(folder, "trainer.total_training_steps=3"), 600)
+    train(rl_command(folder, "trainer.total_training_steps=3"))
     return folder
 
 

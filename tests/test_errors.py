@@ -25,7 +25,7 @@ def test_input_error_survives_pickling():  # it crosses Ray's process borders
 
 def test_cli_prints_one_line_and_exits_with_2():
     program = "from qwen3vl_rl.grounding import InputError, cli\ndef main(): raise InputError('bad row')\ncli(main)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: bad row\n")
 
 

@@ -14,7 +14,7 @@ PLAIN = {name: value for name, value in os.environ.items() if not name.startswit
 def composed(environment: dict[str, str], *overrides: str) -> dict:
     """The recipe that the launch script composes."""
     command = [*SCRIPT, *overrides, "--cfg", "job"]
-    printed = subprocess.run(command, cwd=ROOT, env=PLAIN | environment, capture_output=True, text=True, timeout=60)
+    printed = subprocess.run(command, cwd=ROOT, env=PLAIN | environment, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     return yaml.safe_load(printed.stdout)
 
@@ -36,7 +36,7 @@ def test_the_launch_script_has_defaults_for_all_but_the_data():
     assert recipe["actor_rollout_ref"]["model"]["path"] == "JamesZGQ/EGM-8B-SFT"
     assert recipe["trainer"]["default_local_dir"] == "outputs/rl"
     assert recipe["trainer"]["logger"] == ["console", "file", "tensorboard"]
-    refused = subprocess.run(SCRIPT, cwd=ROOT, env=PLAIN, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(SCRIPT, cwd=ROOT, env=PLAIN, capture_output=True, text=True)
     assert refused.returncode != 0 and "DATA_DIR: must name" in refused.stderr
 
 
@@ -44,7 +44,7 @@ def test_the_sft_script_names_the_folder_itself_and_looks_without_exporting(tmp_
     """What it exports in the end is what it has trained."""
     script = ["bash", "scripts/sft_qwen3_2b_grounding.sh"]
     environment = PLAIN | {"TRAIN_FILE": "x=1,(2)/T", "OUTPUT_DIR": str(tmp_path), "TASK_NAME": "run"}
-    run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    run = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
     refused = subprocess.run([*script, "trainer.default_local_dir=elsewhere"], **run)
     assert refused.returncode == 2 and "expected OUTPUT_DIR and TASK_NAME" in refused.stderr
     (tmp_path / "run").mkdir()

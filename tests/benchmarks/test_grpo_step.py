@@ -37,18 +37,6 @@ def test_all_words_together_are_accepted_by_verl(engine, gpus):
     assert config.actor_rollout_ref.rollout.name == engine
 
 
-@pytest.fixture(scope="module")
-def released():
-    return compose("released")
-
-
-def test_released_is_the_released_recipe_in_all_that_costs_time(released):
-    actor, rollout = released.actor_rollout_ref.actor, released.actor_rollout_ref.rollout
-    assert actor.fsdp_config.param_offload and actor.fsdp_config.optimizer_offload
-    assert not rollout.enable_chunked_prefill and rollout.enable_prefix_caching
-    assert (rollout.gpu_memory_utilization, actor.ppo_max_token_len_per_gpu) == (0.8, 25600)
-
-
 @pytest.mark.parametrize("word", sorted(grpo_step.CHANGES.keys() - {"released", "shipped"}))
 def test_every_word_changes_the_recipe(word):
     other = "chunked" if word == "awake" else "awake"

@@ -111,7 +111,7 @@ class FaultProxy:
         started = Future()
         self._thread = Thread(target=lambda: asyncio.run(self._serve(started)))
         self._thread.start()
-        self.url, self._loop, self._end = started.result(10)
+        self.url, self._loop, self._end = started.result()
         return self
 
     def __exit__(self, *_) -> None:
@@ -141,7 +141,7 @@ class FaultProxy:
         if fault == "reset":
             request.transport.abort()
         if fault == "stall":
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         replies = {"garbage": '{"choices": [{"mess', "shape": '{"object": "error"}'}
         return web.Response(text=replies.get(fault), status=int(fault) if fault.isdigit() else 200)
 

@@ -1,5 +1,6 @@
 import re
 import time
+from itertools import pairwise
 from math import isfinite
 
 import pytest
@@ -341,27 +342,34 @@ BAIT = [
 ]
 
 
-def seconds(parser, begin, unit, end, length, repeats=1):
+def seconds(parser, begin, unit, end, length):
     text = begin + unit * (length // len(unit)) + end
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        parse_box_1000(text, parser)
-        times.append(time.process_time() - start)
-    return min(times)
+    start = time.process_time()
+    parse_box_1000(text, parser)
+    return time.process_time() - start
 
 
-@pytest.mark.timeout(120)
+def assert_linear(parser, bait, *lengths):
+    """From each length to the next, processor time grows at most three times as much as the length does.
+
+    Other work on the machine only ever adds time, so the fastest of many tries counts.
+    """
+    fastest = [float("inf")] * len(lengths)
+    for _ in range(30):
+        fastest = [min(best, seconds(parser, *bait, length)) for best, length in zip(fastest, lengths, strict=True)]
+        pairs = pairwise(zip(lengths, fastest, strict=True))
+        if all(longer_s <= 3 * longer / short * short_s + 0.02 for (short, short_s), (longer, longer_s) in pairs):
+            return
+    pytest.fail(f"lengths {lengths} take {fastest} seconds")
+
+
 @pytest.mark.parametrize("parser", sorted(PARSERS))
 @pytest.mark.parametrize("bait", BAIT, ids=lambda bait: "".join(bait)[:24].replace(" ", "_"))
 def test_time_is_linear_on_bait_of_a_megabyte(parser, bait):
-    short = seconds(parser, *bait, length=8_000, repeats=3)
-    longer = seconds(parser, *bait, length=64_000, repeats=3)
-    assert longer <= 24 * short + 0.02
-    assert seconds(parser, *bait, length=1_000_000) <= 48 * longer + 0.1
+    assert_linear(parser, bait, 8_000, 64_000, 1_000_000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PIECES, st.lists(PIECES, min_size=1, max_size=5).map("".join), PIECES, st.sampled_from(sorted(PARSERS)))
 def test_no_repeated_piece_makes_a_parser_slow(begin, unit, end, parser):
-    assert seconds(parser, begin, unit, end, length=100_000) < 1  # milliseconds; quadratic time takes minutes
+    assert_linear(parser, (begin, unit, end), 10_000, 100_000)

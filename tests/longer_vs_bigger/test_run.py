@@ -12,7 +12,8 @@ from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus, with
 from qwen3vl_rl.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-SLEEPER = (sys.executable, "-c", "import time; time.sleep(60)")
+NO_LIMIT = float("inf")
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(3600)")
 
 
 def note(path: Path, text: str, code: int = 0) -> tuple[str, ...]:
@@ -28,25 +29,25 @@ def test_jobs_wait_for_what_they_need_and_are_not_repeated(tmp_path):
         Job("a", (note(said, "a1-"), note(said, "a2-")), share=1.0),
         Job("c", (note(said, "c"),), ("b",)),
     ]
-    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    assert Queue(jobs, tmp_path, ["0"], NO_LIMIT).run()
     assert said.read_text() == "a1-0 a2-0 b0 c0 "
-    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    assert Queue(jobs, tmp_path, ["0"], NO_LIMIT).run()
     assert said.read_text() == "a1-0 a2-0 b0 c0 "
 
 
 def test_a_job_that_needs_more_than_when_it_was_done_is_done_again(tmp_path):
     said = tmp_path / "said"
     jobs = [Job("a", (note(said, "a"),)), Job("b", (note(said, "b"),)), Job("look", (note(said, "look"),), ("a",))]
-    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    assert Queue(jobs, tmp_path, ["0"], NO_LIMIT).run()
     said.unlink()
-    assert Queue([*jobs[:2], Job("look", (note(said, "look"),), ("a", "b"))], tmp_path, ["0"], 60).run()
+    assert Queue([*jobs[:2], Job("look", (note(said, "look"),), ("a", "b"))], tmp_path, ["0"], NO_LIMIT).run()
     assert said.read_text() == "look0 "
 
 
 def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
     said = tmp_path / "said"
     jobs = [Job(str(n), (note(said, "x"),), share=1.0) for n in range(2)]
-    queue = Queue(jobs, tmp_path, ["4", "6"], 60)
+    queue = Queue(jobs, tmp_path, ["4", "6"], NO_LIMIT)
     queue.start_ready()
     assert sorted(running.gpu for running in queue.running) == [0, 1] and queue.free == [0.0, 0.0]
     assert queue.run() and sorted(said.read_text().split()) == ["x4", "x6"]
@@ -55,10 +56,11 @@ def test_two_gpus_share_the_work_and_a_full_one_takes_no_more(tmp_path):
 def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
     said = tmp_path / "said"
     jobs = [Job("first", (note(said, "a"),)), Job("second", (SLEEPER,), ("first",))]
-    queue = Queue(jobs, tmp_path, ["0"], 3)
+    assert Queue(jobs[:1], tmp_path, ["0"], NO_LIMIT).run()
+    queue = Queue(jobs, tmp_path, ["0"], limit_s=1)
     assert not queue.run() and queue.done == {"first"}
     assert all(running.child.poll() is not None for running in queue.running)
-    assert Queue([jobs[0], Job("second", (note(said, "b"),), ("first",))], tmp_path, ["0"], 60).run()
+    assert Queue([jobs[0], Job("second", (note(said, "b"),), ("first",))], tmp_path, ["0"], NO_LIMIT).run()
     assert said.read_text() == "a0 b0 "
 
 
@@ -68,14 +70,14 @@ def test_a_limit_stops_what_runs_and_the_next_call_goes_on(tmp_path):
 )
 def test_a_job_that_can_never_run_is_refused(tmp_path, job, message):
     with pytest.raises(InputError, match=message):
-        Queue([job], tmp_path, ["0"], 60)
+        Queue([job], tmp_path, ["0"], NO_LIMIT)
 
 
 @pytest.mark.parametrize("changes", [["ablated=16m"], ["longer=[1m]"]])
 def test_a_config_that_leaves_models_out_is_refused(tmp_path, changes):
     jobs = Experiment(read_config(changes), tmp_path, "gpu1").jobs()
     with pytest.raises(InputError, match=r"needs sft-.*, which this config does not train"):
-        Queue(jobs, tmp_path, ["0"], 60)
+        Queue(jobs, tmp_path, ["0"], NO_LIMIT)
 
 
 def test_some_jobs_are_run_with_what_they_need(tmp_path):
@@ -98,20 +100,20 @@ def test_a_failure_names_the_job_shows_its_log_and_stops_only_what_needs_it(tmp_
         Job("other", (note(tmp_path / "other", "x"),), share=1.0),
     ]
     with pytest.raises(InputError, match=r"bad failed, the last lines of .*bad.log:\n.*said oops"):
-        Queue(jobs, tmp_path, ["0"], 60).run()
+        Queue(jobs, tmp_path, ["0"], NO_LIMIT).run()
     assert (tmp_path / "said").read_text() == "oops0 oops0 " and (tmp_path / "other").read_text() == "x0 "
 
 
 def test_bad_input_is_not_tried_again(tmp_path):
     with pytest.raises(InputError, match="bad failed"):
-        Queue([Job("bad", (note(tmp_path / "said", "oops", code=2),))], tmp_path, ["0"], 60).run()
+        Queue([Job("bad", (note(tmp_path / "said", "oops", code=2),))], tmp_path, ["0"], NO_LIMIT).run()
     assert (tmp_path / "said").read_text() == "oops0 "
 
 
 def test_what_fails_once_is_tried_again(tmp_path):
     once = ("bash", "-c", f"[ -e {tmp_path}/tried ] || {{ touch {tmp_path}/tried; exit 3; }}")
     jobs = [Job("shaky", (once,)), Job("after", (note(tmp_path / "x", "x"),), ("shaky",))]
-    assert Queue(jobs, tmp_path, ["0"], 60).run()
+    assert Queue(jobs, tmp_path, ["0"], NO_LIMIT).run()
     assert (tmp_path / "x").read_text() == "x0 "
 
 
@@ -135,8 +137,14 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch, count):
 
 
 def test_a_failure_is_told_at_the_limit_too(tmp_path):
-    jobs = [Job("bad", (note(tmp_path / "said", "oops", code=3),)), Job("long", (SLEEPER,))]
-    queue = Queue(jobs, tmp_path, ["0"], 4)
+    class UntilFailure(Queue):
+        def look(self) -> None:
+            super().look()
+            if self.failures:
+                self.limit_s = 0
+
+    jobs = [Job("bad", (note(tmp_path / "said", "oops", code=2),)), Job("long", (SLEEPER,))]
+    queue = UntilFailure(jobs, tmp_path, ["0"], NO_LIMIT)
     with pytest.raises(InputError, match="bad failed"):
         queue.run()
     assert queue.unfinished() == 1
@@ -163,15 +171,15 @@ def test_last_jobs_wait_for_all_that_can_run_and_run_though_others_failed(tmp_pa
         Job("slow", (pause, note(said, "slow")), ("model",)),
     ]
     with pytest.raises(InputError, match="bad failed"):
-        Queue(jobs, tmp_path, ["0", "1"], 60).run()
+        Queue(jobs, tmp_path, ["0", "1"], NO_LIMIT).run()
     *words, last = said.read_text().split()
     assert last == "last0" and sorted(words) == ["bad0", "bad0", "model0", "slow0"]
 
 
 def test_each_start_notes_what_it_took_of_the_gpus(tmp_path):
-    queue = Queue([Job("a", (note(tmp_path / "said", "a"),))], tmp_path / "jobs", ["0", "1"], 60)
+    queue = Queue([Job("a", (note(tmp_path / "said", "a"),))], tmp_path / "jobs", ["0", "1"], NO_LIMIT)
     queue.folder.mkdir()
-    assert queue.run() and Queue([], tmp_path / "jobs", ["0"], 60, gpu_count=0).run()
+    assert queue.run() and Queue([], tmp_path / "jobs", ["0"], NO_LIMIT, gpu_count=0).run()
     slices = [json.loads(path.read_text()) for path in sorted((tmp_path / "jobs" / "slices").iterdir())]
     assert [part["gpus"] for part in slices] == [2, 0] and slices[0]["seconds"] > 0
 

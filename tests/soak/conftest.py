@@ -10,6 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
+LIMIT_S = 3 * 3600  # of one test, several runs of a slow machine; only what hangs meets it
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess:
@@ -41,6 +42,9 @@ def pytest_collection_modifyitems(config, items):
     again = [item for item in items if item.path.parent == HERE and item.nodeid in done]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
+    for item in items:
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,7 +1,7 @@
 """A proxy that fails on purpose: `python fault_proxy.py UPSTREAM_URL PORT SEED`.
 
 Of the requests, it refuses a tenth with 429 and a tenth with 500, cuts a tenth's connection, and leaves a twentieth
-without an answer for 30 seconds; the others pass.
+without an answer for minutes; the others pass.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import sys
 import aiohttp
 from aiohttp import web
 
-STALL_S = 30
+STALL_S = 300
 
 
 def main(upstream: str, port: int, seed: int) -> None:

@@ -15,7 +15,6 @@ def quickstart(out: Path, *overrides: str) -> subprocess.CompletedProcess:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=1500,
     )
 
 

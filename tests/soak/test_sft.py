@@ -15,14 +15,11 @@ ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH = 8
 
 
-def wait_for_checkpoint(run: subprocess.Popen, folder: Path, step: int, timeout_s: int = 300) -> None:
+def wait_for_checkpoint(run: subprocess.Popen, folder: Path, step: int) -> None:
     latest = folder / "latest_checkpointed_iteration.txt"
-    for _ in range(timeout_s * 50):
-        if latest.exists() and latest.read_text() == str(step):
-            return
+    while not (latest.exists() and latest.read_text() == str(step)):
         assert run.poll() is None, "the run ended before it was to be killed"
         time.sleep(0.02)
-    pytest.fail(f"no checkpoint {step} after {timeout_s} s")
 
 
 def killed_at(command: list[str], folder: Path, step: int) -> None:
@@ -34,14 +31,13 @@ def killed_at(command: list[str], folder: Path, step: int) -> None:
     time.sleep(5)  # its trainer ends with it, but not at once
 
 
-@pytest.mark.timeout(900)
 def test_a_run_killed_within_and_at_the_end_of_an_epoch_equals_an_uninterrupted_one(train, sft_command, tmp_path):
     settings = ["trainer.total_epochs=2", f"trainer.save_freq={STEPS_PER_EPOCH // 2}"]
-    train(sft_command(tmp_path / "whole", *settings), 300)
+    train(sft_command(tmp_path / "whole", *settings))
     command = sft_command(tmp_path / "killed", *settings)
     killed_at(command, tmp_path / "killed", STEPS_PER_EPOCH // 2)
     killed_at(command, tmp_path / "killed", STEPS_PER_EPOCH)
-    train(command, 300)
+    train(command)
     whole, killed = read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "killed")
     assert sorted(whole) == sorted(killed) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
     for step, metrics in whole.items():
@@ -53,10 +49,9 @@ def test_a_run_killed_within_and_at_the_end_of_an_epoch_equals_an_uninterrupted_
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.timeout(600)
 def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_path):
-    train(sft_command(tmp_path, "trainer.total_epochs=1"), 300)
-    train(sft_command(tmp_path, "trainer.total_epochs=2"), 300)
+    train(sft_command(tmp_path, "trainer.total_epochs=1"))
+    train(sft_command(tmp_path, "trainer.total_epochs=2"))
     assert sorted(read_metrics(tmp_path)) == list(range(1, 2 * STEPS_PER_EPOCH + 1))
     assert (tmp_path / f"global_step_{2 * STEPS_PER_EPOCH}").exists()
 
@@ -71,7 +66,7 @@ def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_p
     ids=["padded with all logits", "unsharded", "checkpointed"],
 )
 def test_what_makes_it_fast_changes_no_number(train, sft_command, sft_run, tmp_path, other):
-    train(sft_command(tmp_path, *other), 300)
+    train(sft_command(tmp_path, *other))
     ours, others = read_metrics(sft_run), read_metrics(tmp_path)
     assert sorted(ours) == sorted(others)
     for step, metrics in ours.items():
@@ -80,7 +75,7 @@ def test_what_makes_it_fast_changes_no_number(train, sft_command, sft_run, tmp_p
 
 
 def test_adapters_train_and_are_folded_into_a_plain_checkpoint(train, sft_command, starter, tmp_path):
-    train(sft_command(tmp_path / "run", "tuning=lora"), 300)
+    train(sft_command(tmp_path / "run", "tuning=lora"))
     losses = [row["train/loss"] for row in read_metrics(tmp_path / "run").values()]
     assert losses[-1] < losses[0]
     export(tmp_path / "run", tmp_path / "hf")

@@ -66,13 +66,12 @@ def command(endpoint, world, tmp_path):
         "--concurrency",
         "8",
         "--timeout",
-        "10",
+        "60",
     ]
     out = ["--out", str(tmp_path / "traces.jsonl")]
     return [sys.executable, "-m", "sft.generate_reasoning", *samples, *asked, *out]
 
 
-@pytest.mark.timeout(900)
 def test_killed_three_times_among_failures_every_sample_is_there_once(command, world, tmp_path):
     accepted, rejected = tmp_path / "traces.jsonl", tmp_path / "traces.rejected.jsonl"
     rng, kept = random.Random(1), []
@@ -104,7 +103,6 @@ def test_killed_three_times_among_failures_every_sample_is_there_once(command, w
     assert len(rows(rejected)) > SAMPLES, "what was rejected before is still there"
 
 
-@pytest.mark.timeout(300)
 def test_what_fails_in_every_attempt_is_listed_and_asked_for_again(command, world, tmp_path):
     once = subprocess.run([*command, "--attempts", "1"], cwd=ROOT, capture_output=True, text=True)
     assert once.returncode == 1, once.stderr

@@ -96,6 +96,7 @@ def test_orthogonalize_keeps_directions_and_evens_sizes():
     torch.testing.assert_close(orthogonalize(matrices.mT), orthogonalize(matrices).mT)
 
 
+@pytest.mark.engine
 def test_a_few_steps_reduce_the_loss(starter):
     model, processor = load(starter, "cpu")
     examples = list(itertools.islice(starter_examples("few", ramp=10**9), 8))
@@ -106,6 +107,7 @@ def test_a_few_steps_reduce_the_loss(starter):
     assert train(model, processor, endless, steps=1, **settings)["loss"] < 0.7 * first
 
 
+@pytest.mark.engine
 def test_a_batch_in_parts_is_the_same_step(starter):
     examples = list(itertools.islice(starter_examples("few", ramp=0), 8))
     endless = lambda seed: itertools.cycle(examples)  # noqa: E731
@@ -153,6 +155,7 @@ def run_main(monkeypatch, out: Path, *arguments: str) -> None:
     starter_train.main()
 
 
+@pytest.mark.engine
 def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
     """Two steps, a kill after their progress is written, then the other three, on samples that were not seen."""
     seeds, write = [], starter_train.write_progress
@@ -195,6 +198,7 @@ def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
         run_main(monkeypatch, tmp_path)
 
 
+@pytest.mark.engine
 def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
     run_main(monkeypatch, tmp_path, "--start", str(starter))
     run_main(monkeypatch, tmp_path, "--start", str(starter))
@@ -208,6 +212,7 @@ def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
         run_main(monkeypatch, tmp_path, "--start", str(CHECKPOINT))
 
 
+@pytest.mark.engine
 def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
     model, processor = load(CHECKPOINT, "cpu")
     scores = score(model, processor, 24, PLAIN, max_new_tokens=60)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
@@ -90,7 +90,7 @@ for count in (1, 2, 3, 1, 2, 3):
         print(error)
 """
     command = [sys.executable, "-c", code, tmp_path / "a.parquet"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)  # a process of its own: it may crash
+    done = subprocess.run(command, capture_output=True, text=True)  # a process of its own: it may crash
     assert (done.returncode, done.stdout) == (0, "a bad row\n" * 6), done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -112,7 +112,6 @@ def samples(draw):
 
 
 @given(st.lists(samples(), min_size=1, max_size=4))
-@settings(deadline=None)
 def test_samples_come_back_within_rounding(tmp_path_factory, written):
     path = tmp_path_factory.mktemp("rl") / "rl.parquet"
     assert write_rl_parquet(path, written, "train", path.parent) == len(written)

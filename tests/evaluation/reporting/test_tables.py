@@ -142,7 +142,7 @@ def test_no_referent_is_a_line_of_its_own(make_result):
 
 def test_the_command_line_prints_the_papers_layout(finished_runs):
     command = [sys.executable, "-m", "qwen3vl_rl.evaluation.table", *map(str, finished_runs)]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(command, capture_output=True, text=True)
     assert shown.returncode == 0 and shown.stdout.startswith("Acc@0.5 in percent"), shown.stderr
-    wrong = subprocess.run([*command, "absent"], capture_output=True, text=True, timeout=60)
+    wrong = subprocess.run([*command, "absent"], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)

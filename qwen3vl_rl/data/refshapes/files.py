@@ -1,0 +1,127 @@
+"""Samples drawn from a seed, and their files."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from qwen3vl_rl.data.jsonl import write_jsonl
+from qwen3vl_rl.data.refshapes.expressions import Query, sample_query
+from qwen3vl_rl.data.refshapes.scenes import HEIGHT, PLAIN, WIDTH, Scene, Shape, World, is_occluded, sample_scene
+from qwen3vl_rl.data.refshapes.traces import amodal_reasoning, visible_reasoning
+from qwen3vl_rl.grounding import Box, px_to_1000, render_prompt
+
+WISHES = 6  # kinds of samples that a scene is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Referral:
+    """One sample before it is written: a scene, the object that is meant, and whether its amodal box is asked for."""
+
+    scene_index: int
+    scene: Scene
+    query: Query
+    amodal: bool
+
+    @property
+    def target(self) -> Shape:
+        return self.scene.shapes[self.query.target]
+
+    @property
+    def xyxy_px(self) -> Box:
+        return self.target.amodal_px if self.amodal else self.target.visible_px
+
+    @property
+    def reasoning(self) -> str:
+        return (amodal_reasoning if self.amodal else visible_reasoning)(self.scene, self.query)
+
+
+def referrals(
+    seed: str, kinds: tuple[str, ...], amodal_rate: float, world: World = PLAIN, per_scene: int = 2
+) -> Iterator[Referral]:
+    """Yield samples without end: kinds in equal parts, at most `per_scene` different referents per scene.
+
+    What a scene cannot offer is asked of the next one, so that rare kinds keep their share. The target of an amodal
+    sample is partly hidden.
+    """
+    rng, scene_index = random.Random(seed), 0
+    wanted = [(rng.choice(kinds), rng.random() < amodal_rate) for _ in range(WISHES)]
+    while True:
+        scene, used = sample_scene(rng, world.objects), set()
+        occluded = {i for i, shape in enumerate(scene.shapes) if is_occluded(shape)}
+        for slot, (kind, amodal) in enumerate(wanted):
+            if len(used) == per_scene:
+                break
+            if amodal and not occluded:
+                continue
+            query = sample_query(scene, kind, rng)
+            if query is None or query.target in used or (amodal and query.target not in occluded):
+                continue
+            used.add(query.target)
+            yield Referral(scene_index, scene, query, amodal)
+            wanted[slot] = (rng.choice(kinds), rng.random() < amodal_rate)
+        scene_index += bool(used)
+
+
+def training_row(referral: Referral, sample_id: str, image: str) -> dict:
+    """A row of the released raw training format: the prompt, and an answer with `<ref>` and a `<box>` in 0..1000."""
+    xyxy_1000 = list(px_to_1000(referral.xyxy_px, WIDTH, HEIGHT))
+    prompt = render_prompt("amodal" if referral.amodal else "grounding", referral.query.sent)
+    row = {
+        "id": sample_id,
+        "image": image,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "sent": referral.query.sent,
+        "kind": referral.query.kind,
+        "conversations": [
+            {"from": "human", "value": f"<image>\n{prompt}"},
+            {"from": "gpt", "value": f"<ref>{referral.query.sent}</ref><box>{xyxy_1000}</box>"},
+        ],
+    }
+    return row | ({"modal_bbox": list(referral.target.visible_px)} if referral.amodal else {})
+
+
+def evaluation_row(referral: Referral, image: str) -> dict:
+    """A row of an evaluation file: the expression and the box in pixels."""
+    row = {
+        "image": image,
+        "sent": referral.query.sent,
+        "bbox": list(referral.xyxy_px),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "kind": referral.query.kind,
+    }
+    return row | ({"modal_bbox": list(referral.target.visible_px)} if referral.amodal else {})
+
+
+def _draw(
+    split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate: float, world: World, out: Path
+) -> Iterator[tuple[Referral, str]]:
+    """Yield `count` referrals of a split with their image paths, and write the images."""
+    folder = out / "images" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    stream = referrals(f"{split}-{seed}", kinds, amodal_rate, world)
+    last = None
+    for referral in tqdm((next(stream) for _ in range(count)), total=count, desc=split, unit="sample", disable=None):
+        path = folder / f"{referral.scene_index:06d}.png"
+        if referral.scene_index != last:
+            Image.fromarray(referral.scene.render()).save(path)
+            last = referral.scene_index
+        yield referral, str(path.relative_to(out / "images"))
+
+
+def build(out: Path, train: int, val: int, seed: int, world: World = PLAIN) -> None:
+    """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split."""
+    rows, traces = [], []
+    for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):
+        rows.append(training_row(referral, f"refshapes_train_{i:06d}", image))
+        traces.append({"id": rows[-1]["id"], "reasoning": referral.reasoning})
+    write_jsonl(out / "refshapes_train.jsonl", rows)
+    write_jsonl(out / "refshapes_train_traces.jsonl", traces)
+    for split, kinds in world.splits.items():
+        drawn = _draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out)
+        write_jsonl(out / "eval" / f"{split}.jsonl", [evaluation_row(*item) for item in drawn])

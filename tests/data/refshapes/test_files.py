@@ -1,0 +1,70 @@
+"""Files are deterministic by seed and valid, and splits hold what they promise."""
+
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from qwen3vl_rl.data.refshapes import PLAIN, WORLDS, build, referrals
+from qwen3vl_rl.data.refshapes.scenes import is_occluded
+from qwen3vl_rl.data.samples import check_images, read_samples
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_kinds_come_in_equal_parts_and_a_fifth_is_amodal(drawn, world):
+    for kind in world.kinds:
+        assert 0.8 < sum(r.query.kind == kind for r in drawn) / 2000 * len(world.kinds) < 1.2
+    assert {len(r.scene.shapes) for r in drawn} == set(range(world.objects[0], world.objects[1] + 1))
+    assert 300 < sum(r.amodal for r in drawn) < 500
+    assert all(is_occluded(r.target) for r in drawn if r.amodal)
+
+
+def test_samples_stay_those_of_published_results():
+    drawn = itertools.islice(referrals("refshapes_val-0", PLAIN.kinds, 0.2), 500)
+    asked = repr([(r.query.sent, r.xyxy_px, r.amodal) for r in drawn])
+    assert (
+        hashlib.sha256(asked.encode()).hexdigest() == "72954412b884bdda180e492664063ac490ae576571bee6b573ed115506aa6742"
+    )
+
+
+def test_files_are_deterministic_and_valid(tmp_path):
+    for name in ("a", "b"):
+        build(tmp_path / name, train=40, val=10, seed=3)
+    build(tmp_path / "c", train=40, val=10, seed=4)
+    files = [
+        "refshapes_train.jsonl",
+        "refshapes_train_traces.jsonl",
+        *(f"eval/{split}.jsonl" for split in PLAIN.splits),
+    ]
+    for file in files:
+        first, second, other = ((tmp_path / name / file).read_text() for name in ("a", "b", "c"))
+        assert first == second != other
+    for file in [files[0], *files[2:]]:
+        samples = read_samples(tmp_path / "a" / file)
+        assert len(samples) == (40 if file == files[0] else 10)
+        check_images(((tmp_path, n, s) for n, s in enumerate(samples, start=1)), tmp_path / "a" / "images")
+    assert all(s.modal_xyxy_px for s in read_samples(tmp_path / "a/eval/refshapes_amodal_val.jsonl"))
+
+
+def test_splits_hold_their_kinds(tmp_path, world):
+    build(tmp_path, train=4, val=40, seed=0, world=world)
+    for split, kinds in world.splits.items():
+        rows = [json.loads(line) for line in (tmp_path / f"eval/{split}.jsonl").open()]
+        assert {row["kind"] for row in rows} == set(kinds)
+
+
+def test_the_command_line_writes_what_build_writes(tmp_path):
+    sizes = ["--train", "6", "--val", "4", "--seed", "2", "--world", "crowded"]
+    command = [sys.executable, "-m", "qwen3vl_rl.data.refshapes", "--out", str(tmp_path / "command"), *sizes]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"]["train"] == 6
+    build(tmp_path / "here", train=6, val=4, seed=2, world=WORLDS["crowded"])
+    first, second = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (tmp_path / "command", tmp_path / "here")
+    )
+    assert first == second and len(first) > 6
