@@ -35,6 +35,8 @@ COLUMNS = {
 
 def train(config: DictConfig) -> None:
     make_paths_absolute(config)
+    reward = config.reward.custom_reward_function.reward_kwargs
+    reward.parser = parser_name(reward.parser)
     steps = preflight.check(config)
     folder = Path(config.trainer.default_local_dir)
     if is_trained(config, steps) and not config.trainer.val_only:
@@ -53,7 +55,6 @@ def train(config: DictConfig) -> None:
 def make_paths_absolute(config: DictConfig) -> None:
     """Ray's workers may run in another folder. What is no path here, a model on a hub or a known reward, stays."""
     kwargs = config.reward.custom_reward_function.reward_kwargs
-    kwargs.parser = parser_name(kwargs.parser)
     if kwargs.reward_type is None:
         raise InputError("reward.function: expected FILE.py:NAME, got nothing")
     file, colon, name = kwargs.reward_type.rpartition(":")

@@ -131,9 +131,7 @@ def test_every_training_reward_has_a_recipe():
     ],
 )
 def test_bad_choices_end_in_one_line(module, arguments, message):
-    run = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    run = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: ")
     assert run.stderr.endswith(message)

@@ -19,9 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "examples" / "data_preprocess"
 def bash(script, *arguments, **variables):
     environment = {name: value for name, value in os.environ.items() if name not in ("TRAIN_JSON", "VAL_DIR")}
     environment |= {name: str(value) for name, value in variables.items()}
-    return subprocess.run(
-        ["bash", SCRIPTS / script, *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(["bash", SCRIPTS / script, *arguments], env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training import launch
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run, set_earlier_run_aside
+from qwen3vl_rl.training.run_folder import LATEST, set_earlier_run_aside
 
 ROOT = Path(__file__).parents[2]
 STEPS = """
@@ -147,29 +147,18 @@ def test_a_run_that_is_begun_anew_is_never_gone_on_with(config, trainer, tmp_pat
     )
 
 
+def test_verl_imports_the_platform_then_our_hooks_then_the_user_s_modules(monkeypatch):
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "mine")
+    assert launch.external_modules() == "qwen3vl_rl.verl_ext.register,mine"
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "qwen3vl_rl.verl_ext.cpu_platform")
+    assert launch.external_modules() == "qwen3vl_rl.verl_ext.cpu_platform,qwen3vl_rl.verl_ext.register"
+
+
 def test_a_step_line_has_the_mean_of_several_sources(config, trainer, capsys):
     row = '{"step": 1, "data": {"val-core/a/acc/mean@1": 0.9, "val-core/b/acc/mean@1": 0.4}}'
     code = f"import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'w').write('{row}' + chr(10))"
     launch.run(config, trainer(code), {"validation": "val-core/*/acc/mean@*", "absent": "x"})
     assert "step 1  validation 0.65\n" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("saved", [True, False])
-def test_another_run_is_not_continued(config, tmp_path, saved):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    config.trainer.resume_mode, config.reward = "auto", {"alpha": 0.5, "threshold": 0.5}
-    OmegaConf.save(config, folder / RECIPE)
-    config.reward.threshold = 0.7
-    if saved:
-        (folder / LATEST).write_text("2")
-        with pytest.raises(
-            InputError, match=r"holds a run with another reward; .*reward\.threshold: 0\.5 there, 0\.7 here"
-        ):
-            check_same_run(config, ["reward"])
-    check_same_run(config, ["trainer.device"])
-    config.trainer.resume_mode = "disable"
-    check_same_run(config, ["reward"])
 
 
 SLOW_TO_END = """

@@ -1,0 +1,50 @@
+"""A folder is resumed by the run that it holds, and by no other."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
+
+
+@pytest.fixture
+def config(tmp_path):
+    trainer = {"resume_mode": "auto", "default_local_dir": str(tmp_path / "run")}
+    return OmegaConf.create({"trainer": trainer})
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_another_run_is_not_continued(config, tmp_path, saved):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config.reward = {"alpha": 0.5, "threshold": 0.5}
+    OmegaConf.save(config, folder / RECIPE)
+    config.reward.threshold = 0.7
+    if saved:
+        (folder / LATEST).write_text("2")
+        with pytest.raises(
+            InputError, match=r"holds a run with another reward; .*reward\.threshold: 0\.5 there, 0\.7 here"
+        ):
+            check_same_run(config, ["reward"])
+    check_same_run(config, ["trainer.total_epochs"])
+    config.trainer.resume_mode = "disable"
+    check_same_run(config, ["reward"])
+
+
+FREEZE = "actor_rollout_ref.actor.fsdp_config.freeze_vision"
+REWARD = "reward.custom_reward_function"
+
+
+def test_a_run_whose_recipe_has_former_names_is_resumed(config, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / LATEST).write_text("2")
+    former = OmegaConf.merge(config, {"actor_rollout_ref": {"model": {"override_config": {"freeze_vision": True}}}})
+    OmegaConf.update(former, f"{REWARD}.reward_kwargs.parser", "house", force_add=True)
+    OmegaConf.save(former, folder / RECIPE)
+    OmegaConf.update(config, FREEZE, True, force_add=True)
+    OmegaConf.update(config, f"{REWARD}.reward_kwargs.parser", "strict", force_add=True)
+    check_same_run(config, [FREEZE, REWARD])
+    OmegaConf.update(config, FREEZE, False)
+    with pytest.raises(InputError, match=r"freeze_vision: True there, False here"):
+        check_same_run(config, [FREEZE, REWARD])
