@@ -1,9 +1,11 @@
 """The rows of the training and validation files: columns, images, what the reward reads, and how many there are."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,18 +23,40 @@ def check_rows(config: DictConfig, key: str, columns: Sequence[str] = COLUMNS, m
 
 
 def check_file(path: Path, columns: Sequence[str] = COLUMNS, maker: str = MAKER) -> int:
+    """One file of `check_rows`."""
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: expected parquet of {maker} ({error})") from None
     if missing := [name for name in columns if name not in file.schema_arrow.names]:
         raise InputError(f"{path}: expected parquet of {maker}, found no column {missing[0]}")
-    number = 0
-    for number, images in enumerate(_images(file), start=1):
-        for image in images or []:
-            if isinstance(image, str) and not os.path.exists(image):
-                raise row_error(path, number, "images", "an image that exists", image)
-    return number
+    check_images(path, file)
+    return file.metadata.num_rows
+
+
+def check_images(path: Path, file: pq.ParquetFile) -> None:
+    """Every image that a path names is there. Each is looked for once; images that stand in the rows are left alone."""
+    first, there = 1, set()
+    for batch in file.iter_batches(BATCH_ROWS, columns=["images"]):
+        rows = batch.column(0)
+        named = named_images(rows) - there
+        if missing := {image for image in named if not os.path.exists(image)}:
+            raise missing_image(path, first, rows.to_pylist(), missing)
+        there |= named
+        first += len(batch)
+
+
+def named_images(rows: pa.Array) -> set[str]:
+    if pa.types.is_list(rows.type) and pa.types.is_string(rows.type.value_type):  # as we write them: by columns
+        return set(pc.unique(pc.list_flatten(rows)).drop_null().to_pylist())
+    return {image for images in rows.to_pylist() for image in images or [] if isinstance(image, str)}
+
+
+def missing_image(path: Path, first: int, rows: list[list[str] | None], missing: set[str]) -> InputError:
+    """For the first of these rows that names one of the missing images; `first`: the number of the first row."""
+    named = ((number, image) for number, images in enumerate(rows, first) for image in images or [])
+    number, image = next(found for found in named if isinstance(found[1], str) and found[1] in missing)
+    return row_error(path, number, "images", "an image that exists", image)
 
 
 def check_reward_columns(config: DictConfig, key: str) -> None:
@@ -69,8 +93,3 @@ def check_steps(config: DictConfig, rows: int) -> int:
             f"trainer.total_epochs={needed} gives enough"
         )
     return steps or most
-
-
-def _images(file: pq.ParquetFile) -> Iterator[list | None]:
-    for batch in file.iter_batches(BATCH_ROWS, columns=["images"]):
-        yield from batch.column(0).to_pylist()
