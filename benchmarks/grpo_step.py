@@ -25,7 +25,7 @@ from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LOG
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-WORDS = "actor_rollout_ref.model.override_config"
+ENGINE = f"{ACTOR}.fsdp_config"
 
 
 def gathering(wrapped: str, again: bool) -> list[str]:
@@ -44,8 +44,8 @@ CHANGES = {
         f"{ACTOR}.fsdp_config.optimizer_offload=true",
         "actor_rollout_ref.ref.fsdp_config.param_offload=true",
         f"{ROLLOUT}.free_cache_engine=true",
-        f"{WORDS}.samples_per_image=1",
-        f"{WORDS}.unsharded=false",
+        f"{ENGINE}.samples_per_image=1",
+        f"{ENGINE}.no_shard=false",
         *BY_LAYER,
     ],
     "shipped": [],  # the recipe as it stands
@@ -61,22 +61,21 @@ CHANGES = {
     "on-policy": [  # one update per batch: the ratio is 1, and its denominator need not be computed
         "algorithm.rollout_correction.bypass_mode=true",
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
-        "actor_rollout_ref.model.external_lib=qwen3vl_rl.verl_ext.policy_loss",
     ],
-    "encode-each": [f"{WORDS}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
+    "encode-each": [f"{ENGINE}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
-    "no-shard": [f"{WORDS}.unsharded=true"],
-    "sharded": [f"{WORDS}.unsharded=false"],  # one GPU, as several are
+    "no-shard": [f"{ENGINE}.no_shard=true"],
+    "sharded": [f"{ENGINE}.no_shard=false"],  # one GPU, as several are
     # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.
     "at-once": gathering("[Qwen3VLVisionModel]", again=False),
     "by-layer": BY_LAYER,
-    "compile": [f"{WORDS}.compile_blocks=true"],
+    "compile": [f"{ENGINE}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"++{ACTOR}.optim.override_optimizer_config.fused=true"],
     "bfloat16": [f"{ROLLOUT}.dtype=bfloat16"],
     "awake": [f"{ROLLOUT}.free_cache_engine=false"],
-    "padded": ["actor_rollout_ref.model.use_remove_padding=false", f"{WORDS}.loss_tokens_only=false"],
-    "all-logits": [f"{WORDS}.loss_tokens_only=false"],
+    "padded": ["actor_rollout_ref.model.use_remove_padding=false", f"{ENGINE}.response_logits_only=false"],
+    "all-logits": [f"{ENGINE}.response_logits_only=false"],
 }
 SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
 ENGINES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "results"
 RENAMED = {  # a name in results: what it is called now
-    "override_config.unsharded": "override_config.no_shard",  # a config key
+    "model.override_config.unsharded": "engine.no_shard",  # a config key of stage 1
     "unsharded": "no-shard",  # a variant of `grpo_step`
     "house": "strict",  # a parser of answers
 }

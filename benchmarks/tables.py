@@ -4,7 +4,6 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLE
 its pattern; without a file it says so. Results of a CPU on which a script was only tried out are not kept.
 """
 
-import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,8 +13,14 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.results import FOLDER, read_result
-from qwen3vl_rl import plan
 from qwen3vl_rl.grounding import parser_name
+from qwen3vl_rl.training.gpus import GPUS, Gpu
+from qwen3vl_rl.training.memory import problems, rollout_memory_gib, update_memory_gib
+from qwen3vl_rl.training.planner.constants import read_constants
+from qwen3vl_rl.training.planner.remedies import GPU_COUNTS as PLANNED_COUNTS
+from qwen3vl_rl.training.planner.remedies import hardware, less_for_rollouts
+from qwen3vl_rl.training.planner.timing import step_seconds
+from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Run, compose_recipe, read_run
 
 README = Path(__file__).parent / "README.md"
 TOKENS = (1, 15, 50, 100, 200, 500)
@@ -87,7 +92,7 @@ def sft_scaling(results: Results) -> str:
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
     for run in result["runs"]:
-        whole = run["gpus"] == 1 or "model.override_config.no_shard=true" in run.get("set", result["set"])
+        whole = run["gpus"] == 1 or "engine.no_shard=true" in run.get("set", result["set"])
         what = device(result), result["size"], result["samples"], run["gpus"], "the model" if whole else "a shard"
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
@@ -290,19 +295,19 @@ def _pairs(found: dict[str, str]) -> str:
 
 def predictions(_: Results) -> str:
     """The planner's, of the recipe as it stands with either engine."""
-    constants, gpu = plan.read_constants()[0], plan.GPUS["h200"]
+    constants, gpu = read_constants()[0], GPUS["h200"]
     rows = []
     for speed, size, gpus in product(SPEEDS, SIZES, GPU_COUNTS):
-        words = [f"speed={speed}", f"size={size}", *plan.hardware(gpus).split()]
+        words = [f"speed={speed}", f"size={size}", *hardware(gpus).split()]
         planned = _planned(*words)
         runs = [replace(planned, rollout_engine=name) for name in ENGINES]
-        update = sum(plan.update_memory_gib(planned, constants).values())
-        generation = sum(plan.rollout_memory_gib(planned, gpu, constants).values())
+        update = sum(update_memory_gib(planned, gpu.memory_gib, constants).values())
+        generation = sum(rollout_memory_gib(planned, gpu.memory_gib, constants).values())
         row = [speed, size, gpus, f"{update:.0f}, {generation:.0f}"]
-        if plan.problems(planned, gpu, constants):
+        if problems(planned, gpu.memory_gib, constants):
             rows.append((*row, "no", "", ""))
             continue
-        steps_s = [sum(plan.step_seconds(run, gpu, constants).values()) for run in runs]
+        steps_s = [sum(step_seconds(run, gpu, constants).values()) for run in runs]
         hours = [run.train_samples // run.prompts * step_s / 3600 for run, step_s in zip(runs, steps_s, strict=True)]
         step, epoch = (
             ", ".join(f"{value:.{digits}f}" for value in found) for found, digits in ((steps_s, 0), (hours, 1))
@@ -316,17 +321,17 @@ def fewest_gpus(_: Results) -> str:
     """On which the planner lets the recipe run, as it stands or with a smaller share for the rollout engine."""
     rows = (
         [f"{gpu.name}, `speed={speed}`", *(_fewest(gpu, f"speed={speed}", f"size={size}") for size in SIZES)]
-        for gpu, speed in product((plan.GPUS["h100"], plan.GPUS["h200"]), SPEEDS)
+        for gpu, speed in product((GPUS["h100"], GPUS["h200"]), SPEEDS)
     )
     return table(("", *SIZES), rows)
 
 
-def _fewest(gpu: plan.Gpu, *words: str) -> str:
-    constants, found = plan.read_constants()[0], []
-    for gpus in plan.GPU_COUNTS:
-        run = _planned(*words, *plan.hardware(gpus).split())
-        shares = [run, *(less for _, less in plan.less_for_rollouts(run))]
-        fits = next((less for less in shares if not plan.problems(less, gpu, constants)), None)
+def _fewest(gpu: Gpu, *words: str) -> str:
+    constants, found = read_constants()[0], []
+    for gpus in PLANNED_COUNTS:
+        run = _planned(*words, *hardware(gpus).split())
+        shares = [run, *(less for _, less in less_for_rollouts(run))]
+        fits = next((less for less in shares if not problems(less, gpu.memory_gib, constants)), None)
         if fits is run:
             return ", ".join([*found, str(gpus)])
         if fits and not found:
@@ -334,10 +339,9 @@ def _fewest(gpu: plan.Gpu, *words: str) -> str:
     raise ValueError(f"{' '.join(words)}: too large for {gpus} GPUs")
 
 
-def _planned(*words: str) -> plan.Run:
+def _planned(*words: str) -> Run:
     """With images of 640x480, and the paper's answers and number of samples."""
-    workload = argparse.Namespace(image=(640, 480), answer_tokens=plan.ANSWER_TOKENS, samples=plan.RL_SAMPLES)
-    return plan.read_run(plan.compose_recipe(words), workload)
+    return read_run(compose_recipe(words), PAPER_WORKLOAD)
 
 
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {

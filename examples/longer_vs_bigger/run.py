@@ -22,7 +22,7 @@ from examples.longer_vs_bigger.jobs import Experiment, Job
 from qwen3vl_rl.data.files import alone_in, replacing
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import processes as process
-from qwen3vl_rl.training.preflight import gpu_memories_mib
+from qwen3vl_rl.training.gpus import gpu_memories_mib
 
 CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S, NOTE_S = 0.5, 15.0

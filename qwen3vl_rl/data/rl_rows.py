@@ -1,13 +1,15 @@
-"""Rows of the RL parquet that verl reads, in the released schema; images stay paths."""
+"""Rows of the RL parquet that verl reads, in the released schema, and the check of them; images stay paths."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from qwen3vl_rl.data.parquet import BATCH_ROWS, read_user_turn, user_turn, write_parquet
+from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, read_user_turn, user_turn, write_parquet
 from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, px_to_1000
@@ -31,6 +33,9 @@ RL_SCHEMA = pa.schema(
         ),
     }
 )
+COLUMNS = tuple(name for name in RL_SCHEMA.names if name != "ability")  # which verl reads
+CHECK_ROWS = 4096  # that are looked at together
+TRUTH = "reward_model.ground_truth"
 SPLITS = ("train", "test")  # test: the reward is plain accuracy
 
 
@@ -48,11 +53,8 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
     The schema has no place for an amodal sample's visible box, so the sample never has one.
     Raises InputError naming file, row and field.
     """
-    info, images = _object(path, number, row, "extra_info"), row["images"]
-    width, height, sample_id = info.get("width"), info.get("height"), info.get("id")
-    for name, size in (("width", width), ("height", height)):
-        if type(size) is not int or size <= 0:
-            raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
+    width, height, truth_1000 = read_size_and_truth(path, number, row)
+    info, images, sample_id = row["extra_info"], row["images"], row["extra_info"].get("id")
     if not isinstance(images, list) or len(images) != 1 or type(images[0]) is not str or not images[0]:
         raise row_error(path, number, "images", "one path", images)
     if info.get("split") not in SPLITS:
@@ -61,15 +63,72 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
     if not isinstance(turns, list) or [isinstance(turn, dict) and turn.get("role") for turn in turns] != ["user"]:
         raise row_error(path, number, "prompt", "one user turn", turns)
     prompt_name, sent = read_user_turn(path, number, "prompt", turns[0].get("content"))
+    truth_px = [v * side / 1000 for v, side in zip(truth_1000, (width, height) * 2, strict=True)]
     sample = Sample(
         id=f"{path.stem}_{number}" if sample_id is None else str(sample_id),
         image=images[0],
         width=width,
         height=height,
         sent=sent,
-        xyxy_px=_truth_px(path, number, _object(path, number, row, "reward_model"), width, height),
+        xyxy_px=check_box_px(path, number, TRUTH, truth_px, width, height),
     )
     return sample, prompt_name
+
+
+def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[int, int, Box]:
+    """Width and height of a row's image in px, and its true box, xyxy in 0..1000: what our reward reads.
+
+    The corners may meet or be swapped, as the reward takes care of both. Raises InputError naming file, row and field.
+    """
+    info, truth = (
+        _object(path, number, row, "extra_info"),
+        _object(path, number, row, "reward_model").get("ground_truth"),
+    )
+    for name in ("width", "height"):
+        if type(size := info.get(name)) is not int or size <= 0:
+            raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
+    if not isinstance(truth, list) or len(truth) != 4 or not all(is_number(v) and 0 <= v <= 1000 for v in truth):
+        raise row_error(path, number, TRUTH, "four numbers in 0..1000", truth)
+    return info["width"], info["height"], tuple(truth)
+
+
+def check_size_and_truth(path: Path) -> None:
+    """`read_size_and_truth` of every row, by columns: it is called for rows alone that look wrong."""
+    with open_parquet(path) as file:
+        first = 1
+        for batch in file.iter_batches(CHECK_ROWS, columns=["extra_info", "reward_model"]):
+            for index in np.flatnonzero(~_has_size_and_truth(batch)):
+                read_size_and_truth(path, first + int(index), batch.slice(index, 1).to_pylist()[0])
+            first += len(batch)
+
+
+def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
+    """Of each row, whether it surely passes `read_size_and_truth`."""
+    info, model = batch.column("extra_info"), batch.column("reward_model")
+    sizes = [_field(info, name) for name in ("width", "height")]
+    truths = _field(model, "ground_truth")
+    if not all(pa.types.is_integer(size.type) for size in sizes) or not _holds_numbers(truths.type):
+        return np.zeros(len(batch), bool)
+    good = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
+    for size in sizes:
+        good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
+    values, rows = pc.list_flatten(truths), pc.list_parent_indices(truths).to_numpy(zero_copy_only=False)
+    inside = pc.fill_null(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1000)), False)
+    good[rows[~inside.to_numpy(zero_copy_only=False)]] = False
+    return good
+
+
+def _field(column: pa.Array, name: str) -> pa.Array:
+    """Of a struct column, null where the struct is; all null where there is no such field."""
+    if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+        return pa.nulls(len(column))
+    return pc.struct_field(column, name)
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
 
 
 def _rl_batches(samples: Iterator[Sample], split: str, images: Path) -> Iterator[pa.RecordBatch]:
@@ -123,11 +182,3 @@ def _object(path: Path, number: int, row: dict[str, Any], name: str) -> dict[str
     if not isinstance(row[name], dict):
         raise row_error(path, number, name, "an object", row[name])
     return row[name]
-
-
-def _truth_px(path: Path, number: int, reward_model: dict[str, Any], width: int, height: int) -> Box:
-    field, truth = "reward_model.ground_truth", reward_model.get("ground_truth")
-    if not isinstance(truth, list) or len(truth) != 4 or not all(map(is_number, truth)):
-        raise row_error(path, number, field, "four numbers in 0..1000", truth)
-    xyxy_px = [v * side / 1000 for v, side in zip(truth, (width, height, width, height), strict=True)]
-    return check_box_px(path, number, field, xyxy_px, width, height)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from benchmarks import grpo_step
-from qwen3vl_rl import plan
+from qwen3vl_rl.training.workload import compose_recipe
 
 
 def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b"):
@@ -23,7 +23,7 @@ def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b")
         steps=3,
         set=[],
     )
-    return plan.compose_recipe(grpo_step.recipe(settings, Path("model"), Path("rows"), variant, Path("out")))
+    return compose_recipe(grpo_step.recipe(settings, Path("model"), Path("rows"), variant, Path("out")))
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])

@@ -33,4 +33,4 @@ def test_only_the_sharding_differs_with_the_number_of_gpus(gpus, monkeypatch):
     with initialize_config_dir(str(CONFIG), version_base=None):
         config = compose("sft", recipe("2b", gpus, 32, 25, Path("model"), Path("rows"), Path("out")))
     assert config.trainer.n_gpus_per_node == gpus and config.data.train_batch_size == 32
-    assert config.model.override_config.get("unsharded", False) == (gpus == 1)
+    assert config.engine.no_shard == (gpus == 1)

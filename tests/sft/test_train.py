@@ -76,7 +76,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
     ids=lambda value: str(value)[:40],
 )
 def test_settings_that_would_fail_later_are_refused(recipe, overrides, message, monkeypatch):
-    monkeypatch.setattr("qwen3vl_rl.training.preflight.gpu_memories_mib", lambda: [])
+    monkeypatch.setattr("qwen3vl_rl.training.preflight.machine.gpu_memories_mib", lambda: [])
     with pytest.raises(InputError, match=message):
         train(recipe(*overrides))
 

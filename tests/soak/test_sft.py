@@ -63,7 +63,7 @@ def test_an_epoch_more_is_trained_after_a_finished_run(train, sft_command, tmp_p
         ["engine.no_shard=true", "engine.skip_dp_sync=true"],
         ["model.enable_gradient_checkpointing=true"],
     ],
-    ids=["padded with all logits", "unsharded", "checkpointed"],
+    ids=["padded with all logits", "no shards", "checkpointed"],
 )
 def test_what_makes_it_fast_changes_no_number(train, sft_command, sft_run, tmp_path, other):
     train(sft_command(tmp_path, *other))

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 from qwen3vl_rl.training.recipe import is_hub_name
 
 # Everything that turns text and images into model input. Two checkpoints that share it can share a server.
@@ -62,7 +62,7 @@ def _weights_fingerprint(checkpoint: Path) -> str:
     digest = hashlib.sha256()
     for path in _weight_files(checkpoint):
         size = path.stat().st_size
-        digest.update(f"{path.name} {size} {sorted(_tensor_shapes(path).items())}".encode())
+        digest.update(f"{path.name} {size} {sorted(read_tensor_shapes(path).items())}".encode())
         with path.open("rb") as file:
             for block in range(_BLOCKS):
                 file.seek(max(size - _BLOCK_BYTES, 0) * block // (_BLOCKS - 1))
@@ -90,7 +90,7 @@ def _config(checkpoint: Path) -> dict:
 
 
 def _structure(checkpoint: Path) -> dict:
-    tensors = {name: shape for path in _weight_files(checkpoint) for name, shape in _tensor_shapes(path).items()}
+    tensors = {name: shape for path in _weight_files(checkpoint) for name, shape in read_tensor_shapes(path).items()}
     files = [path for name in (*_INPUT_FILES, _EARLIER_TEMPLATE) if (path := checkpoint / name).is_file()]
     texts = {path.name: path.read_bytes() for path in files} | {"template": _tokenizer_template(checkpoint)}
     return {"config": _config(checkpoint), "tensors": tensors, "texts": texts}
@@ -119,17 +119,3 @@ def _without_dtype(part):
 
 def _weight_files(checkpoint: Path) -> list[Path]:
     return sorted(checkpoint.glob("*.safetensors"))
-
-
-def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes out of a safetensors header: its length as a little-endian uint64, then JSON.
-
-    Raises InputError where there is none, as in the pointer that git leaves of a file without git-lfs.
-    """
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-    except (struct.error, ValueError):
-        raise InputError(f"{path}: expected a safetensors file, found something else or a part of one") from None
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}

@@ -1,6 +1,6 @@
 """Fit the planner's constants on measurements, and show how well the planner then foretells them.
 
-    python -m benchmarks.fit_plan FILE... [--out qwen3vl_rl/training/planner/constants.yaml]
+    python -m benchmarks.planner.fit FILE... [--out qwen3vl_rl/training/planner/constants.yaml]
 
 Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, each of any GPU that the planner knows: constants are
 shares of its data sheet. A constant is the median of what each measurement gives for it, by width of the model where
@@ -21,9 +21,13 @@ import yaml
 
 from benchmarks import grpo_step
 from benchmarks.common import IMAGE_PX
-from qwen3vl_rl import plan
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED
+from qwen3vl_rl.training.gpus import GPUS, Gpu
+from qwen3vl_rl.training.memory import GIB, rollout_memory_gib, update_memory_gib
+from qwen3vl_rl.training.planner import timing
+from qwen3vl_rl.training.planner.constants import Constants, read_constants
+from qwen3vl_rl.training.workload import Run, Workload, compose_recipe, read_run
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Measured:
 
     file: str
     variant: str
-    gpu: plan.Gpu
-    run: plan.Run
+    gpu: Gpu
+    run: Run
     step_s: float
     phases_s: dict[str, float]
     actor_peak_gib: float  # that torch had allocated
@@ -53,12 +57,12 @@ Value = float | dict[int, float]  # by width of the model
 Found = Iterator[tuple[str, Value, str]]  # a constant, what a measurement gives for it, and the file or files of that
 
 
-def read_gpu(path: Path, device: str) -> plan.Gpu:
+def read_gpu(path: Path, device: str) -> Gpu:
     """The one that a result of this `device` was measured on. Raises InputError for one that the planner lacks."""
-    for kind, gpu in plan.GPUS.items():
+    for kind, gpu in GPUS.items():
         if kind.upper() in device:
             return gpu
-    raise InputError(f'{path}: "device": expected one of {", ".join(plan.GPUS)}, got {device}')
+    raise InputError(f'{path}: "device": expected one of {", ".join(GPUS)}, got {device}')
 
 
 def read_steps(path: Path) -> Iterator[Measured]:
@@ -68,13 +72,13 @@ def read_steps(path: Path) -> Iterator[Measured]:
         if "steps" not in found:
             continue
         overrides = grpo_step.recipe(settings, Path("none"), Path("none"), found["variant"], Path("none"))
-        config = plan.compose_recipe(overrides)
+        config = compose_recipe(overrides)
         # Left out: phases of other steps among those of a step, prompts that are prepared for each answer.
         one_by_one = config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
         if config.trainer.v1.trainer_mode != "sync" or one_by_one:
             continue
-        workload = argparse.Namespace(image=IMAGE_PX, answer_tokens=settings.answer_tokens, samples=settings.prompts)
-        run = plan.read_run(config, workload)
+        workload = Workload(IMAGE_PX, settings.answer_tokens, settings.prompts)
+        run = read_run(config, workload)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
         phases = {name: values["median"] for name, values in found["phases_s"].items()}
         yield Measured(
@@ -89,7 +93,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
         )
 
 
-def fit_offload(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_offload(steps: Sequence[Measured], constants: Constants) -> Found:
     """The pass of the old policy is the reference's, but that the actor's weights come from the host before it, and go
     back. The reference's come beside its computing, which is taken to be what is waited for: one run cannot tell."""
     for step in steps:
@@ -99,14 +103,14 @@ def fit_offload(steps: Sequence[Measured], constants: plan.Constants) -> Found:
                 yield "host_bytes_per_s", 2 * step.run.weight_bytes / moving, step.file
 
 
-def fit_utilisation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_utilisation(steps: Sequence[Measured], constants: Constants) -> Found:
     """Of passes that are not compiled, without the time that moving weights to and from the host takes. Between GPUs
     they move beside the computing; what is waited for counts as computing. Raises InputError where nothing is left."""
     for step in (step for step in steps if not step.run.compiled):
         run, phases = step.run, step.phases_s
         work = run.forward_flops / (run.gpus * step.gpu.flops)
-        loading = plan.offload_s(run, constants, params=run.param_offload)
-        moving = plan.offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
+        loading = timing.offload_s(run, constants, params=run.param_offload)
+        moving = timing.offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
         passes = 4 if run.checkpointing else 3
         for name, phase, amount, beside in (
             ("forward_utilisation", "ref", work, None if run.ref_offload else 0.0),
@@ -122,18 +126,18 @@ def fit_utilisation(steps: Sequence[Measured], constants: plan.Constants) -> Fou
             yield name, {step.width: amount / (phases[phase] - beside)}, step.file
 
 
-def fit_compiled(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_compiled(steps: Sequence[Measured], constants: Constants) -> Found:
     """How many times faster than foretold without compiled blocks the passes are that have them."""
     plain = replace(constants, compiled_speed={0: 1.0})
     for step in (step for step in steps if step.run.compiled):
-        phases = {"update_actor": plan.update_s(step.run, step.gpu, plain)}
+        phases = {"update_actor": timing.update_s(step.run, step.gpu, plain)}
         if step.run.reference and not step.run.ref_offload:
-            phases["ref"] = plan.pass_s(step.run, step.gpu, plain)
+            phases["ref"] = timing.pass_s(step.run, step.gpu, plain)
         for phase, foretold in phases.items():
             yield "compiled_speed", {step.width: foretold / step.phases_s[phase]}, step.file
 
 
-def fit_steps(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
     """On one GPU, where nothing is communicated: what neither work nor moving weights explain, what vLLM waits for
     new weights, and what logits take of the memory."""
     for step in (step for step in steps if step.run.gpus == 1):
@@ -145,22 +149,23 @@ def fit_steps(steps: Sequence[Measured], constants: plan.Constants) -> Found:
             bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
             yield "sync_bytes_per_s", bytes_per_s, step.file
         tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
-        counted = replace(run, tokens_per_micro_batch=tokens), replace(constants, logit_bytes=0, reserved_gib=0)
-        logits_gib = step.actor_peak_gib - sum(plan.update_memory_gib(*counted).values())
-        yield "logit_bytes", logits_gib * plan.GIB / (tokens * run.logit_share * run.shape.vocab_size), step.file
+        counted = replace(run, tokens_per_micro_batch=tokens)
+        without = replace(constants, logit_bytes=0, reserved_gib=0)
+        logits_gib = step.actor_peak_gib - sum(update_memory_gib(counted, step.gpu.memory_gib, without).values())
+        yield "logit_bytes", logits_gib * GIB / (tokens * run.logit_share * run.shape.vocab_size), step.file
 
 
-def fit_reserved(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_reserved(steps: Sequence[Measured], constants: Constants) -> Found:
     """What a GPU holds at its worst, beside what can be counted: the most of all, as no run should end there."""
     counted, found = replace(constants, reserved_gib=0), []
     for step in steps:
-        parts = plan.update_memory_gib(step.run, counted), plan.rollout_memory_gib(step.run, step.gpu, counted)
+        parts = (memory(step.run, step.gpu.memory_gib, counted) for memory in (update_memory_gib, rollout_memory_gib))
         found.append(step.gpu_peak_gib - max(sum(part.values()) for part in parts))
     if found:
         yield "reserved_gib", max(0.0, *found), names(steps)
 
 
-def fit_decoding(paths: Sequence[Path], constants: plan.Constants) -> Found:
+def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
     """From latencies of single requests: a token costs a step and the reading of all weights. Takes two sizes."""
     points = []
     for path in paths:
@@ -180,7 +185,7 @@ def fit_decoding(paths: Sequence[Path], constants: plan.Constants) -> Found:
         yield "decode_step_s", max(step_s, 0.0), files
 
 
-def fit_generation(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
     """With vLLM: what an answer costs an engine and its node, and what each sequence of a batch adds to a token's time,
     given all else. Takes two lengths of answers and two numbers of GPUs."""
     steps = [step for step in steps if step.run.rollout_engine == "vllm"]
@@ -189,9 +194,9 @@ def fit_generation(steps: Sequence[Measured], constants: plan.Constants) -> Foun
         return
     unknown = ("request_s", "node_request_s", "sequence_step_s")
     without = replace(constants, **dict.fromkeys(unknown, 0.0))
-    engine, node = plan.engine_samples, plan.node_samples
+    engine, node = timing.engine_samples, timing.node_samples
     shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
-    rest = [step.phases_s["gen"] - plan.generation_s(step.run, step.gpu, without) for step in steps]
+    rest = [step.phases_s["gen"] - timing.generation_s(step.run, step.gpu, without) for step in steps]
     found = np.zeros(len(unknown))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
     found[kept] = np.linalg.lstsq(shares[:, kept], rest)[0]
@@ -199,10 +204,10 @@ def fit_generation(steps: Sequence[Measured], constants: plan.Constants) -> Foun
         yield name, value, names(steps)
 
 
-def fit_sglang(steps: Sequence[Measured], constants: plan.Constants) -> Found:
+def fit_sglang(steps: Sequence[Measured], constants: Constants) -> Found:
     as_vllm = replace(constants, sglang_generation=1.0)
     for step in (step for step in steps if step.run.rollout_engine == "sglang"):
-        foretold = plan.generation_s(step.run, step.gpu, as_vllm)
+        foretold = timing.generation_s(step.run, step.gpu, as_vllm)
         yield "sglang_generation", step.phases_s["gen"] / foretold, step.file
 
 
@@ -230,7 +235,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    constants, sources = plan.read_constants()
+    constants, sources = read_constants()
     serving = [path for path in args.results if "latency" in json.loads(path.read_text())]
     steps = [step for path in args.results if path not in serving for step in read_steps(path)]
     for fit, measured in (
@@ -255,7 +260,7 @@ def main() -> None:
             sources[name] = f"measured: {', '.join(sorted(set(files)))}"
             print(f"{name}: {rounded(value)}, from {', '.join(map(str, map(rounded, values)))}")
     for step in steps:
-        foretold = plan.step_seconds(step.run, step.gpu, constants)
+        foretold = timing.step_seconds(step.run, step.gpu, constants)
         print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, foretold {sum(foretold.values()):.1f}")
         for name, seconds in foretold.items():
             print(f"  {name}: {(step.phases_s | {'other': step.other_s})[name]:.2f}, foretold {seconds:.2f}")

@@ -1,0 +1,66 @@
+"""What to change in a recipe that does not fit in memory."""
+
+from dataclasses import replace
+
+from qwen3vl_rl.training.memory import MemoryConstants, problems
+from qwen3vl_rl.training.workload import ENGINE, RECIPE, Run
+
+GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+NODE_GPUS = 8
+ROLLOUT_SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+OFFLOADING = " ".join(
+    f"{RECIPE}.{part}_offload=true"
+    for part in ("actor.fsdp_config.param", "actor.fsdp_config.optimizer", "ref.fsdp_config.param")
+)
+
+
+def remedies(run: Run, memory_gib: float, constants: MemoryConstants) -> list[str]:
+    """Overrides, of which each line makes everything fit, the mildest of its kind; the last kinds are more GPUs."""
+    limit, stays = run.tokens_per_micro_batch, not run.param_offload
+    kinds: list[list[tuple[str, Run]]] = [
+        [(f"{RECIPE}.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
+        [(f"{RECIPE}.rollout.free_cache_engine=true", replace(run, rollout_sleeps=True))],
+        less_for_rollouts(run),
+        [
+            (f"{RECIPE}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
+            for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
+            if less >= run.longest_sequence_tokens  # verl does not split one
+        ],
+        [(OFFLOADING, offloaded(run))] if stays else [],
+        more_gpus(run),
+        [(f"{words} {OFFLOADING}", more) for words, more in more_gpus(offloaded(run))] if stays else [],
+    ]
+    first = (
+        next((words for words, changed in kind if not problems(changed, memory_gib, constants)), None) for kind in kinds
+    )
+    return [words for words in first if words]
+
+
+def offloaded(run: Run) -> Run:
+    return replace(run, param_offload=True, optimizer_offload=True, ref_offload=True)
+
+
+def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
+    """With smaller shares of the memory for the rollout engine, the largest first."""
+    return [
+        (f"{RECIPE}.rollout.gpu_memory_utilization={share}", replace(run, rollout_memory_share=share))
+        for share in ROLLOUT_SHARES
+        if share < run.rollout_memory_share
+    ]
+
+
+def more_gpus(run: Run) -> list[tuple[str, Run]]:
+    """With more GPUs, the fewest first; of each number with the rollout engine's share as it is, then smaller ones."""
+    found = []
+    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_samples % gpus == 0):
+        more = replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), no_shard=False)
+        words = hardware(gpus) + (f" {ENGINE}.no_shard=false" if run.no_shard else "")
+        found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
+    return found
+
+
+def hardware(gpus: int) -> str:
+    """The overrides for so many GPUs, one of GPU_COUNTS; with their number, as another may have been set beside it."""
+    nodes, each = max(1, gpus // NODE_GPUS), min(gpus, NODE_GPUS)
+    name = f"gpu{gpus}" if gpus <= 2 else "node8" if nodes == 1 else "multinode"
+    return f"hardware={name} trainer.nnodes={nodes} trainer.n_gpus_per_node={each}"

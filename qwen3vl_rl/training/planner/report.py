@@ -1,0 +1,69 @@
+"""A plan in words: memory, what to change where it does not fit, and time."""
+
+from collections.abc import Mapping
+
+from qwen3vl_rl.training.gpus import Gpu
+from qwen3vl_rl.training.memory import (
+    checkpoint_gib,
+    host_memory_gib,
+    problems,
+    rollout_memory_gib,
+    update_memory_gib,
+)
+from qwen3vl_rl.training.planner.constants import Constants
+from qwen3vl_rl.training.planner.remedies import remedies
+from qwen3vl_rl.training.planner.timing import step_seconds
+from qwen3vl_rl.training.workload import Run
+
+PHASES = {  # verl's names
+    "gen": "answers and their rewards",
+    "old_log_prob": "a pass of the policy before the update",
+    "ref": "a pass of the reference",
+    "update_actor": "forward, backward and the optimizer",
+    "update_weights": "the new weights to the rollout engine",
+    "other": "all else",
+}
+FITTED_ON = "2B and 8B, one to four H100s and H200s, 8 to 64 prompts a step (benchmarks/README.md)"
+
+
+def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str]) -> str:
+    gpus = f"{run.gpus} x {gpu.name} of {gpu.memory_gib:.0f} GiB"
+    lines = [f"{run.shape.parameters / 1e9:.2f} billion parameters; GPUs: {gpus}"]
+    for title, parts in (
+        ("update", update_memory_gib(run, gpu.memory_gib, constants)),
+        ("generation", rollout_memory_gib(run, gpu.memory_gib, constants)),
+    ):
+        lines.append(f"\nmemory of each GPU, {title}: {sum(parts.values()):.0f} GiB")
+        lines += [f"  {size:7.1f}  {name}" for name, size in parts.items() if size]
+    if host_gib := host_memory_gib(run):
+        lines.append(f"\nmemory of a node's host: {host_gib:.0f} GiB for what is offloaded, beside all else")
+    disk = (
+        f"{checkpoint_gib(run):.0f} GiB a checkpoint; the latest and the best are kept, and lie there beside the next"
+    )
+    lines.append(f"\ndisk: {disk}")
+    found = problems(run, gpu.memory_gib, constants)
+    lines.append("\nit fits" if not found else f"\nit does not fit: {'; '.join(found)}")
+    if found and (changes := remedies(run, gpu.memory_gib, constants)):
+        lines += ["any of these lines would do, in the place of what it changes:", *(f"  {words}" for words in changes)]
+    elif found:
+        lines.append("no single change that was tried makes it fit")
+    phases = step_seconds(run, gpu, constants)
+    step_s, steps = sum(phases.values()), run.train_samples // run.prompts
+    lines.append(
+        f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.samples_per_prompt} answers of "
+        f"{run.answer_tokens}: {step_s:.0f} s"
+    )
+    lines += [f"  {seconds:7.1f}  {name:15} {PHASES[name]}" for name, seconds in phases.items()]
+    lines.append(
+        f"\nan epoch of {run.train_samples} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
+        f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
+    )
+    assumed = [name for name, source in sources.items() if source.startswith("assumed")]
+    lines.append(f"assumed: {', '.join(assumed)}; the other constants are measured on {FITTED_ON}")
+    if run.rollout_engine == "sglang":
+        lines.append(
+            f"sglang's answers take {constants.sglang_generation:.1f} times as long as vLLM's: measured on 2B alone"
+        )
+    if run.shape.hidden_size not in constants.update_utilisation:
+        lines.append("how much of a GPU a model of this width reaches is interpolated")
+    return "\n".join(lines)

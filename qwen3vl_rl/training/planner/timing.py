@@ -1,0 +1,107 @@
+"""The time of a step of stage 2, phase by phase: operations and bytes over what a GPU reaches."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from qwen3vl_rl.models.shapes import BF16_BYTES
+from qwen3vl_rl.training.gpus import Gpu
+from qwen3vl_rl.training.memory import cache_tokens
+from qwen3vl_rl.training.planner.constants import Constants
+from qwen3vl_rl.training.workload import Run
+
+
+def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
+    """Of the phases of one step, under verl's names."""
+    phases = {"gen": generation_s(run, gpu, constants)}
+    if run.old_log_probs:
+        phases["old_log_prob"] = pass_s(run, gpu, constants) + offload_s(run, constants, params=run.param_offload)
+    if run.reference:  # offloaded, its weights come from the host for every micro-batch, beside the computation
+        streamed = run.ref_offload * run.micro_batches * run.weight_bytes / constants.host_bytes_per_s
+        phases["ref"] = max(pass_s(run, gpu, constants), streamed)
+    phases["update_actor"] = update_s(run, gpu, constants)
+    weights = BF16_BYTES * run.shape.parameters
+    phases["update_weights"] = weights / constants.sync_bytes_per_s + offload_s(
+        run, constants, params=run.param_offload
+    )
+    return phases | {"other": constants.fixed_step_s}
+
+
+def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """A forward pass over all samples; weights are gathered once per micro-batch, beside the computation."""
+    rate = forward_rate(run, gpu, constants) * compiled_factor(run, constants)
+    return max(run.forward_flops / (run.gpus * rate), communication_s(run, constants, copies=1))
+
+
+def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
+    passes = 4 if run.checkpointing else 3
+    utilisation = at_width(constants.update_utilisation, run.shape.hidden_size)
+    rate = gpu.flops * utilisation * compiled_factor(run, constants)
+    compute = passes * run.forward_flops / (run.gpus * rate)
+    # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
+    moved = communication_s(run, constants, copies=4)
+    return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
+
+
+def compiled_factor(run: Run, constants: Constants) -> float:
+    """By which a GPU computes faster in the blocks of this run."""
+    return at_width(constants.compiled_speed, run.shape.hidden_size) if run.compiled else 1.0
+
+
+def forward_rate(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Operations a second of a forward pass that is not compiled."""
+    return gpu.flops * at_width(constants.forward_utilisation, run.shape.hidden_size)
+
+
+def at_width(values: Mapping[int, float], width: int) -> float:
+    """On straight lines between the widths that have a value; beyond them, that of the nearest."""
+    widths = sorted(values)
+    return float(np.interp(width, widths, [values[known] for known in widths]))
+
+
+def communication_s(run: Run, constants: Constants, copies: int) -> float:
+    """Moving `copies` 16-bit copies of all weights through every GPU, for each micro-batch."""
+    if run.gpus == 1:
+        return 0.0
+    across_nodes = run.gpus > run.gpus_per_node
+    rate = constants.network_bytes_per_s if across_nodes else constants.node_bytes_per_s
+    return run.micro_batches * copies * BF16_BYTES * run.shape.parameters * (1 - 1 / run.gpus) / rate
+
+
+def offload_s(run: Run, constants: Constants, params: bool, moments: bool = False) -> float:
+    """To the GPU and back, this GPU's share."""
+    return 2 * run.weight_bytes * (params + 2 * moments) / constants.host_bytes_per_s
+
+
+def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Prompts are encoded once for all samples (prefix caching); then each wave of sequences, token by token. What the
+    host does for an answer adds to that."""
+    prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
+    prefill = run.prompts * prompt / (run.gpus * forward_rate(run, gpu, constants))
+    sequences = engine_samples(run)
+    slots = min(run.rollout_slots, cache_tokens(run, gpu.memory_gib, constants) // run.sequence_tokens)
+    waves = math.ceil(sequences / max(slots, 1))
+    batch = sequences / waves
+    on_host = constants.request_s * sequences + constants.node_request_s * node_samples(run)
+    with_vllm = on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
+    return with_vllm * (constants.sglang_generation if run.rollout_engine == "sglang" else 1.0)
+
+
+def engine_samples(run: Run) -> float:
+    """Answers that one rollout engine makes in a step."""
+    return run.samples * run.rollout_tp / run.gpus
+
+
+def node_samples(run: Run) -> float:
+    """Answers that one node makes in a step."""
+    return run.samples * min(run.gpus, run.gpus_per_node) / run.gpus
+
+
+def token_s(run: Run, gpu: Gpu, constants: Constants, batch: float) -> float:
+    """One more token of each of `batch` sequences: all weights and their caches are read once."""
+    cache = run.shape.cache_bytes(batch * (run.prompt_tokens + run.answer_tokens / 2))
+    read = (BF16_BYTES * run.shape.language_parameters + cache) / run.rollout_tp
+    reading = read / (gpu.memory_bytes_per_s * constants.decode_bandwidth_share)
+    return constants.decode_step_s + batch * constants.sequence_step_s + reading

@@ -1,0 +1,64 @@
+"""What can be known before a GPU is touched: whether data, model, settings and machine let stage 2 run at all. Stage 1
+asks some of it, too (`sft/train.py`).
+
+Every check raises InputError with one line that says what to change. Nothing here imports torch or verl.
+"""
+
+from omegaconf import DictConfig
+
+from qwen3vl_rl.reward import check_settings
+from qwen3vl_rl.training.preflight.machine import check_engine, check_gpus, check_gpus_here, check_memory
+from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_ranks
+from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps
+from qwen3vl_rl.training.preflight.settings import (
+    check_agent_loop,
+    check_engine_flags,
+    check_fsdp_wrapping,
+    check_lengths,
+    check_liger,
+    check_numbers,
+    check_on_policy,
+    check_one_gpu,
+    check_sampler,
+    check_trainer,
+)
+from qwen3vl_rl.training.recipe import check_paths
+from qwen3vl_rl.training.run_folder import check_same_run, record_data_hash
+
+__all__ = [  # beside `check`: what stage 1 and the planner ask
+    "check",
+    "check_engine_flags",
+    "check_gpus_here",
+    "check_lengths",
+    "check_liger",
+    "check_numbers",
+    "check_on_policy",
+    "check_one_gpu",
+    "check_rows",
+    "check_steps",
+]
+
+
+def check(config: DictConfig) -> int:
+    """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
+    check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
+    check_settings(**config.reward.custom_reward_function.reward_kwargs)
+    check_numbers(config)
+    check_lengths(config)
+    check_ranks(config)
+    check_engine_flags(config)
+    check_fsdp_wrapping(config)
+    check_trainer(config)
+    check_agent_loop(config)
+    check_on_policy(config)
+    check_sampler(config)
+    check_engine(config)
+    check_gpus(config)
+    check_memory(config)
+    rows = check_rows(config, "data.train_files")
+    check_rows(config, "data.val_files")
+    for key in ("data.train_files", "data.val_files"):
+        check_reward_columns(config, key)
+        record_data_hash(config, key)
+    check_same_run(config, SAME_RUN)
+    return check_steps(config, rows)

@@ -1,0 +1,49 @@
+"""What a run must share with the one that its folder holds."""
+
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.checkpoints import latest_step
+from qwen3vl_rl.training.recipe import LORA
+from qwen3vl_rl.training.run_folder import LATEST
+from qwen3vl_rl.training.workload import ENGINE
+
+# Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
+# (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
+SAME_RUN = (
+    "reward.custom_reward_function",
+    "algorithm",
+    *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
+    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length")),
+    *(f"trainer.{name}" for name in ("train_files_sha256", "val_files_sha256", "v1.trainer_mode")),
+    *(f"actor_rollout_ref.model.{name}" for name in ("path", *LORA)),
+    f"{ENGINE}.freeze_vision",
+    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "temperature", "top_p", "top_k")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "entropy_coeff", "grad_clip")),
+    *(f"actor_rollout_ref.actor.clip_ratio{end}" for end in ("", "_low", "_high", "_c")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("use_kl_loss", "kl_loss_coef", "kl_loss_type")),
+    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "optim")),
+)
+
+
+def check_ranks(config: DictConfig) -> None:
+    """A checkpoint is resumed on as many GPUs as wrote it, by whose number verl names its shards, and with shards where
+    it has shards."""
+    folder = Path(config.trainer.default_local_dir)
+    if config.trainer.resume_mode != "auto" or (step := latest_step(folder)) is None:
+        return
+    try:
+        saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())
+        ranks, plain = saved["world_size"], saved["FSDP_version"] == 0
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
+    wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if ranks != wanted:
+        raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot go on from it")
+    if plain != config.actor_rollout_ref.actor.fsdp_config.no_shard:
+        key = f"{ENGINE}.no_shard"
+        how = "without shards" if plain else "with shards"
+        raise InputError(f"{folder}: its checkpoint was written {how}; {key}={str(plain).lower()} goes on from it")

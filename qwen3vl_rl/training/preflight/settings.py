@@ -1,0 +1,157 @@
+"""Settings that go with each other, with verl and with our training engine."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.shapes import read_folder
+from qwen3vl_rl.training.workload import ENGINE, SEQUENCE_RANKS, sequence_ranks
+
+COUNTS = (
+    *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_epochs")),
+    "data.train_batch_size",
+    *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_max_token_len_per_gpu")),
+    *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
+    f"actor_rollout_ref.{SEQUENCE_RANKS}",
+)
+ON_POLICY_LOSS = "gspo_on_policy"
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Counts are counts, the rollout engine's share is one, and GPUs divide what they share."""
+    for key in COUNTS:
+        value = OmegaConf.select(config, key, default=1)
+        if type(value) is not int or value < 1:
+            raise InputError(f"{key}={value}: expected an integer of at least 1")
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    key, share = "actor_rollout_ref.rollout.gpu_memory_utilization", rollout.gpu_memory_utilization
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"{key}={share}: expected a share of the GPU's memory, above 0 and at most 1")
+    gpus = rollout_gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
+    if OmegaConf.select(config, "trainer.v1.trainer_mode") == "separate_async":
+        rollout_gpus = rollout.n_gpus_per_node * rollout.nnodes
+    for name, value, shared in (
+        ("rollout.tensor_model_parallel_size", rollout.get("tensor_model_parallel_size", 1), rollout_gpus),
+        (SEQUENCE_RANKS, sequence_ranks(actor), gpus),
+    ):
+        if shared % value:
+            raise InputError(f"actor_rollout_ref.{name}={value}: expected a divisor of the {shared} GPUs")
+    if (batch := config.data.train_batch_size) < actor.ppo_mini_batch_size:
+        raise InputError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: expected at most "
+            f"data.train_batch_size={batch}"
+        )
+    answers, ranks = actor.ppo_mini_batch_size * rollout.n, gpus // sequence_ranks(actor)
+    if answers % ranks:
+        raise InputError(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}, rollout.n={rollout.n}: expected "
+            f"{ranks} GPUs to get equally many of the {answers} answers of an update"
+        )
+
+
+def check_lengths(config: DictConfig) -> None:
+    """The engine's context takes the longest prompt with the longest answer; verl cuts answers there, silently."""
+    context = config.actor_rollout_ref.rollout.max_model_len
+    needed = config.data.max_prompt_length + config.data.max_response_length
+    if context and context < needed:
+        raise InputError(
+            f"actor_rollout_ref.rollout.max_model_len={context}: expected at least {needed}, "
+            "data.max_prompt_length and data.max_response_length together"
+        )
+
+
+def check_engine_flags(config: DictConfig) -> None:
+    """The flags of our training engine fit verl's settings."""
+    model, engine = config.actor_rollout_ref.model, config.actor_rollout_ref.actor.fsdp_config
+    if engine.get("skip_dp_sync"):
+        raise InputError(f"{ENGINE}.skip_dp_sync=true: it is for stage 1")
+    check_one_gpu(config, f"{ENGINE}.no_shard")
+    check_liger(config, "actor_rollout_ref.model", ENGINE)
+    if engine.response_logits_only and (model.use_fused_kernels or not model.use_remove_padding):
+        raise InputError(
+            f"{ENGINE}.response_logits_only=true: expected use_remove_padding=true and use_fused_kernels=false"
+        )
+
+
+def check_fsdp_wrapping(config: DictConfig) -> None:
+    """Where embeddings are not tied verl gathers each by itself, the vision tower's among them, and FSDP then fails at
+    the tower as a unit: its embeddings would come after it."""
+    recipe, path = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser() / "config.json"
+    key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
+    units = OmegaConf.select(config, key) or []
+    if "Qwen3VLVisionModel" not in units or recipe.actor.fsdp_config.no_shard or not path.is_file():
+        return
+    if not read_folder(path.parent).tie_word_embeddings:
+        raise InputError(
+            f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as size=8b has it"
+        )
+
+
+def check_one_gpu(config: DictConfig, key: str) -> None:
+    """A flag that means one GPU goes with one GPU. Both stages; `key`: of the flag."""
+    trainer = config.trainer
+    if OmegaConf.select(config, key) and trainer.n_gpus_per_node * trainer.nnodes > 1:
+        raise InputError(
+            f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, nnodes={trainer.nnodes}: expected one GPU with "
+            f"{key}=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
+        )
+
+
+def check_liger(config: DictConfig, model: str, engine: str) -> None:
+    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `model`, `engine`: keys of the recipe."""
+    if OmegaConf.select(config, f"{model}.use_liger") and OmegaConf.select(config, f"{engine}.compile_blocks"):
+        raise InputError(f"{model}.use_liger=true: expected {engine}.compile_blocks=false")
+
+
+def check_trainer(config: DictConfig) -> None:
+    """What we add to verl's trainer is added to its present one; verl calls the other deprecated."""
+    if not config.trainer.use_v1:
+        raise InputError("trainer.use_v1=false: expected true")
+
+
+def check_agent_loop(config: DictConfig) -> None:
+    """Our agent loop sends images as our training engine reads them, and as verl's others do not."""
+    loop, key = config.actor_rollout_ref.rollout.agent.default_agent_loop, "rollout.agent.default_agent_loop"
+    if loop == "image_once":
+        other = f"actor_rollout_ref.{key}=single_turn_agent is for others"
+        if (strategy := config.actor_rollout_ref.actor.strategy) != "fsdp2":
+            raise InputError(f"actor_rollout_ref.actor.strategy={strategy}: expected fsdp2; {other}")
+        if config.algorithm.adv_estimator == "gae":
+            raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
+    limits = {"min_pixels", "max_pixels"} & set(config.data.mm_processor_kwargs or {})
+    if len(limits) == 1:  # the trainer's processor takes no notice of one alone, vLLM's does
+        raise InputError(f"data.mm_processor_kwargs: expected min_pixels and max_pixels, got {limits.pop()} alone")
+
+
+def check_on_policy(config: DictConfig) -> None:
+    """The loss of `speed=fast` takes the old policy for the current one: they must be the same.
+
+    Bypass mode passes the rollout's log-probabilities as the old policy's. Another loss would compute a ratio from them.
+    """
+    actor, key = config.actor_rollout_ref.actor, "actor_rollout_ref"
+    loss, bypass = actor.policy_loss.loss_mode, config.algorithm.rollout_correction.bypass_mode
+    if loss != ON_POLICY_LOSS and not bypass:
+        return
+    for name, value, needed in (
+        (f"{key}.actor.policy_loss.loss_mode", loss, ON_POLICY_LOSS),
+        (f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, config.data.train_batch_size),
+        (f"{key}.actor.ppo_epochs", actor.ppo_epochs, 1),
+        ("algorithm.rollout_correction.bypass_mode", bypass, True),
+    ):
+        if value != needed:
+            raise InputError(
+                f"{name}={value}: expected {needed}, as speed=fast is for GSPO with one update per batch; "
+                "speed=released is for others"
+            )
+
+
+def check_sampler(config: DictConfig) -> None:
+    """verl leaves out the filter of groups where a sampler is named, and its separate trainer asks more of one."""
+    sampler, other = config.trainer.v1.sampler.custom_sampler, "trainer.v1.sampler.custom_sampler=null"
+    if not sampler or not sampler.path:
+        return
+    if config.algorithm.filter_groups.enable:
+        raise InputError(f"algorithm.filter_groups.enable=true: expected {other} beside it")
+    if config.trainer.v1.trainer_mode == "separate_async":
+        raise InputError(f"trainer.v1.trainer_mode=separate_async: expected {other} beside it")

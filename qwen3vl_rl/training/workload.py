@@ -1,0 +1,191 @@
+"""What of a recipe of stage 2 decides memory and time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.shapes import PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.training.recipe import check_choices
+
+RECIPE = "actor_rollout_ref"
+CONFIG = Path(__file__).parents[1] / "config"
+ENGINE = f"{RECIPE}.actor.fsdp_config"  # verl_ext/engine_config.py documents its switches
+SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
+FP32_BYTES = 4
+PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
+LAYER = "Qwen3VLTextDecoderLayer"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a recipe leaves open. The defaults are the paper's 8B run, with images of COCO's usual size."""
+
+    image_px: tuple[int, int] = (640, 480)  # width, height
+    answer_tokens: int = 101  # mean of EGM-8B's answers
+    samples: int = 83_989  # of the training set
+
+
+PAPER_WORKLOAD = Workload()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What of a recipe decides memory and time."""
+
+    shape: Shape
+    gpus: int
+    gpus_per_node: int
+    prompts: int
+    samples_per_prompt: int
+    image_tokens: int
+    samples_per_image: int  # that are trained on together, and share its encoding
+    prompt_text_tokens: int
+    answer_tokens: int
+    longest_sequence_tokens: int
+    update_samples: int
+    train_samples: int
+    epochs: int
+    tokens_per_micro_batch: int
+    response_logits_only: bool
+    compiled: bool
+    checkpointing: bool
+    no_shard: bool
+    gathered_at_once: bool
+    param_offload: bool
+    optimizer_offload: bool
+    ref_offload: bool
+    reference: bool
+    old_log_probs: bool
+    rollout_engine: str
+    rollout_memory_share: float
+    rollout_tp: int
+    rollout_slots: int
+    rollout_sleeps: bool
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.image_tokens + self.prompt_text_tokens
+
+    @property
+    def sequence_tokens(self) -> int:
+        return self.prompt_tokens + self.answer_tokens
+
+    @property
+    def samples(self) -> int:
+        return self.prompts * self.samples_per_prompt
+
+    @property
+    def logit_share(self) -> float:
+        """Of the tokens, those whose logits are computed."""
+        return self.answer_tokens / self.sequence_tokens if self.response_logits_only else 1.0
+
+    @property
+    def micro_batches(self) -> int:
+        """Of one GPU in a step."""
+        return math.ceil(self.samples * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
+
+    @property
+    def weight_bytes(self) -> float:
+        """One 32-bit copy of the model, this GPU's share."""
+        return FP32_BYTES * self.shape.parameters / self.gpus
+
+    @property
+    def forward_flops(self) -> float:
+        """One pass over all samples of a step, on all GPUs."""
+        tokens = self.sequence_tokens
+        image = self.shape.vision_flops(self.image_tokens) / self.samples_per_image
+        return self.samples * (self.shape.language_flops(tokens, tokens * self.logit_share) + image)
+
+
+def compose_recipe(overrides: Sequence[str]) -> DictConfig:
+    """The recipe of stage 2; sizes may be called `qwen3vl_8b`. Raises InputError for what does not compose."""
+    plain = [override.replace("size=qwen3vl_", "size=") for override in overrides]
+    check_choices(CONFIG, plain)
+    try:
+        with initialize_config_dir(str(CONFIG), version_base=None):
+            return compose("grounding_grpo", plain, return_hydra_config=True)
+    except HydraException as error:
+        raise InputError(f"recipe: {' '.join(str(error).split())}") from None
+
+
+def check_modelled(config: DictConfig) -> None:
+    """Raises InputError for settings that change what a GPU holds, and that the model of memory does not know."""
+    recipe, engine = config.actor_rollout_ref, config.actor_rollout_ref.actor.fsdp_config
+    for name, value, known in (
+        ("trainer.device", config.trainer.device, "cuda"),
+        (f"{RECIPE}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        (f"{RECIPE}.{SEQUENCE_RANKS}", sequence_ranks(recipe.actor), 1),
+        (f"{ENGINE}.offload_policy", engine.offload_policy, False),
+        (f"{ENGINE}.model_dtype", engine.model_dtype, "fp32"),
+        (f"{RECIPE}.actor.use_dynamic_bsz", recipe.actor.use_dynamic_bsz, True),
+        (f"{RECIPE}.actor.optim.optimizer", recipe.actor.optim.optimizer, "AdamW"),
+        (f"{ENGINE}.freeze_vision", engine.freeze_vision, False),
+    ):
+        if value != known:
+            raise InputError(f"{name}={value}: expected {known}, which is all that the planner knows")
+    if (mode := config.trainer.v1.trainer_mode) == "separate_async":
+        raise InputError(f"trainer.v1.trainer_mode={mode}: the planner knows only modes that share the GPUs")
+
+
+def sequence_ranks(actor: DictConfig) -> int:
+    """GPUs that share one sequence."""
+    return actor.fsdp_config.get("ulysses_sequence_parallel_size", 1)
+
+
+def recipe_shape(config: DictConfig) -> Shape:
+    """Of the checkpoint in the folder `model.path`, else the published one of the chosen size.
+
+    The config of a `hydra.main` does not say which size was chosen. Raises InputError where neither is known.
+    """
+    size = OmegaConf.select(config, "hydra.runtime.choices.size")
+    try:
+        return find_shape(size, config.actor_rollout_ref.model.path)
+    except KeyError:
+        raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
+
+
+def read_run(config: DictConfig, workload: Workload) -> Run:
+    """Raises InputError for settings and models that are not modelled."""
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    shape = recipe_shape(config)
+    fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
+    check_modelled(config)
+    layers = fsdp.wrap_policy.get("transformer_layer_cls_to_wrap")  # none: each layer by itself
+    whole_prompts = actor.ppo_mini_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
+    return Run(
+        shape=shape,
+        gpus=gpus,
+        gpus_per_node=config.trainer.n_gpus_per_node,
+        prompts=config.data.train_batch_size,
+        samples_per_prompt=rollout.n,
+        image_tokens=image_tokens(*workload.image_px),
+        samples_per_image=fsdp.samples_per_image if whole_prompts else 1,
+        prompt_text_tokens=PROMPT_TEXT_TOKENS,
+        answer_tokens=workload.answer_tokens,
+        longest_sequence_tokens=config.data.max_prompt_length + config.data.max_response_length,
+        update_samples=actor.ppo_mini_batch_size * rollout.n,
+        train_samples=workload.samples,
+        epochs=config.trainer.total_epochs,
+        tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
+        response_logits_only=fsdp.response_logits_only,
+        compiled=fsdp.compile_blocks,
+        checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
+        no_shard=fsdp.no_shard,
+        gathered_at_once=bool(layers) and LAYER not in layers,
+        param_offload=fsdp.param_offload,
+        optimizer_offload=fsdp.optimizer_offload,
+        ref_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload,
+        reference=actor.use_kl_loss,
+        old_log_probs=not config.algorithm.rollout_correction.bypass_mode,
+        rollout_engine=rollout.name,
+        rollout_memory_share=rollout.gpu_memory_utilization,
+        rollout_tp=rollout.tensor_model_parallel_size,
+        rollout_slots=rollout.max_num_seqs,
+        rollout_sleeps=rollout.free_cache_engine,
+    )

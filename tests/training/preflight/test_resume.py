@@ -1,0 +1,67 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.preflight import resume
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "actor_rollout_ref.model.lora_alpha=7", "actor_rollout_ref.actor.optim.weight_decay=0.5",
+        "actor_rollout_ref.actor.grad_clip=9", "actor_rollout_ref.actor.clip_ratio_low=0.1",
+        "trainer.v1.trainer_mode=colocate_async", "+trainer.val_files_sha256=other",
+    ],
+)  # fmt: skip
+def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
+    place = f"trainer.default_local_dir={tmp_path}"
+    OmegaConf.save(recipe(place), tmp_path / RECIPE)
+    (tmp_path / LATEST).write_text("2")
+    check_same_run(recipe(place, "trainer.total_training_steps=9", "trainer.save_freq=3"), resume.SAME_RUN)
+    with pytest.raises(InputError, match=rf"\({change.partition('=')[0].removeprefix('+')}: .* there, .* here\)"):
+        check_same_run(recipe(place, change), resume.SAME_RUN)
+
+
+def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
+    shards = tmp_path / "run" / "global_step_5" / "actor"
+    shards.mkdir(parents=True)
+    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 2}))
+    resume.check_ranks(config)  # not yet whole
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
+    with pytest.raises(InputError, match="written by 1 GPUs, and 2 cannot go on from it"):
+        resume.check_ranks(config)
+    config.trainer.n_gpus_per_node = 1
+    resume.check_ranks(config)
+    config.actor_rollout_ref.actor.fsdp_config.no_shard = True
+    with pytest.raises(InputError, match=r"written with shards; .*\.no_shard=false goes on from it"):
+        resume.check_ranks(config)
+    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 0}))
+    resume.check_ranks(config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "actor_rollout_ref.actor.kl_loss_coef=0.1",
+        "actor_rollout_ref.rollout.temperature=1",
+        "data.seed=7",
+        "data.val_files=other",
+        "actor_rollout_ref.actor.fsdp_config.freeze_vision=true",
+    ],
+)
+def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
+    folder = f"trainer.default_local_dir={tmp_path}"
+    OmegaConf.save(recipe(folder), tmp_path / RECIPE)
+    (tmp_path / LATEST).write_text("2")
+    check_same_run(recipe(folder, "trainer.total_training_steps=99"), resume.SAME_RUN)
+    with pytest.raises(InputError, match="holds a run with another"):
+        check_same_run(recipe(folder, override), resume.SAME_RUN)
+
+
+def test_a_record_without_its_checkpoint_is_named(recipe, tmp_path):
+    (tmp_path / LATEST).write_text("2")
+    with pytest.raises(InputError, match="expected a whole checkpoint in global_step_2"):
+        resume.check_ranks(recipe(f"trainer.default_local_dir={tmp_path}"))

@@ -1,0 +1,140 @@
+import pytest
+
+from examples.starter.build import build_config, build_tokenizer
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.preflight import settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.nnodes=0"], r"trainer\.nnodes=0: expected an integer of at least 1"),
+        (["trainer.n_gpus_per_node=two"], r"trainer\.n_gpus_per_node=two: expected an integer"),
+        (["data.train_batch_size=1.5"], r"data\.train_batch_size=1\.5: expected an integer"),
+        (["actor_rollout_ref.rollout.gpu_memory_utilization=1.5"], "=1.5: expected a share of the GPU's memory"),
+        (["actor_rollout_ref.rollout.gpu_memory_utilization=0"], "=0: expected a share"),
+        (["actor_rollout_ref.rollout.tensor_model_parallel_size=3"], "=3: expected a divisor of the 8 GPUs"),
+        (
+            ["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=3"],
+            "ulysses_sequence_parallel_size=3: expected a divisor of the 8 GPUs",
+        ),
+        (["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=0"], "=0: expected an integer"),
+        (["data.train_batch_size=16"], r"ppo_mini_batch_size=256: expected at most data\.train_batch_size=16"),
+        (
+            ["trainer.n_gpus_per_node=3"],
+            r"ppo_mini_batch_size=256, rollout\.n=16: expected 3 GPUs to get equally many of the 4096 answers",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(recipe, overrides, message):
+    node = [
+        "trainer.n_gpus_per_node=8",
+        "data.train_batch_size=256",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=256",
+        "actor_rollout_ref.rollout.n=16",
+    ]
+    settings.check_numbers(recipe(*node))
+    with pytest.raises(InputError, match=message):
+        settings.check_numbers(recipe(*{word.partition("=")[0]: word for word in [*node, *overrides]}.values()))
+
+
+def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
+    units = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"
+    several = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.actor.fsdp_config.no_shard=false"]
+    config = build_config(build_tokenizer(), {"tie_word_embeddings": False})
+    config.save_pretrained(tmp_path)
+    settings.check_fsdp_wrapping(recipe(*several))
+    with pytest.raises(InputError, match=r"expected \[Qwen3VLTextDecoderLayer\] for .*, as size=8b has it"):
+        settings.check_fsdp_wrapping(recipe(*several, units))
+    build_config(build_tokenizer(), {}).save_pretrained(tmp_path)
+    settings.check_fsdp_wrapping(recipe(*several, units))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(InputError, match=r"config\.json: expected the configuration of a Qwen3-VL model"):
+        settings.check_fsdp_wrapping(recipe(*several, units))
+
+
+def test_rollouts_on_gpus_of_their_own_divide_those(recipe):
+    rollout = "actor_rollout_ref.rollout"
+    apart = ["trainer.v1.trainer_mode=separate_async", f"{rollout}.nnodes=1", f"{rollout}.tensor_model_parallel_size=2"]
+    settings.check_numbers(recipe(*apart, f"{rollout}.n_gpus_per_node=2"))
+    with pytest.raises(InputError, match="expected a divisor of the 3 GPUs"):
+        settings.check_numbers(recipe(*apart, f"{rollout}.n_gpus_per_node=3"))
+
+
+def test_answers_are_not_cut_at_the_engine_s_context(config):
+    config.data.update(max_prompt_length=128, max_response_length=192)
+    config.actor_rollout_ref.rollout.max_model_len = 320
+    settings.check_lengths(config)
+    config.data.max_response_length = 512
+    with pytest.raises(InputError, match=r"rollout\.max_model_len=320: expected at least 640, data\.max_prompt_length"):
+        settings.check_lengths(config)
+    config.actor_rollout_ref.rollout.max_model_len = None  # the model's own
+    settings.check_lengths(config)
+
+
+def test_what_our_sampler_would_leave_out_is_refused(recipe):
+    own = "trainer.v1.sampler.custom_sampler=null"
+    for override in ("algorithm.filter_groups.enable=true", "trainer.v1.trainer_mode=separate_async"):
+        with pytest.raises(InputError, match=rf"{override}: expected {own} beside it"):
+            settings.check_sampler(recipe(override))
+        settings.check_sampler(recipe(override, own))
+    settings.check_sampler(recipe("trainer.v1.trainer_mode=colocate_async"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "complaint"),
+    [
+        ({"skip_dp_sync": True}, {}, "skip_dp_sync=true: it is for stage 1"),
+        ({"no_shard": True}, {}, r"n_gpus_per_node=2, nnodes=1: expected one GPU with .*\.no_shard=true"),
+        ({"compile_blocks": True}, {"use_liger": True}, r"model\.use_liger=true: expected .*compile_blocks=false"),
+        ({"response_logits_only": True}, {"use_fused_kernels": True}, "response_logits_only=true: expected"),
+        ({"response_logits_only": True}, {"use_remove_padding": False}, "response_logits_only=true: expected"),
+    ],
+)
+def test_flags_of_the_engine_go_with_verls_settings(config, flags, changes, complaint):
+    config.actor_rollout_ref.model = {
+        "use_fused_kernels": False,
+        "use_remove_padding": True,
+        "use_liger": False,
+    } | changes
+    switches = {"no_shard": False, "compile_blocks": False, "response_logits_only": False}
+    OmegaConf.update(config, "actor_rollout_ref.actor.fsdp_config", switches | flags, force_add=True)
+    with pytest.raises(InputError, match=complaint):
+        settings.check_engine_flags(config)
+
+
+def test_verls_former_trainer_is_refused(recipe):
+    settings.check_trainer(recipe())
+    with pytest.raises(InputError, match=r"trainer\.use_v1=false: expected true"):
+        settings.check_trainer(recipe("trainer.use_v1=false"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["actor_rollout_ref.actor.strategy=fsdp"], "strategy=fsdp: expected fsdp2"),
+        (["algorithm.adv_estimator=gae"], "expected an estimator without a critic"),
+        (["+data.mm_processor_kwargs.max_pixels=20480"], "got max_pixels alone"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_our_agent_loop_cannot_feed_is_refused(recipe, overrides, message):
+    settings.check_agent_loop(recipe())
+    with pytest.raises(InputError, match=message):
+        settings.check_agent_loop(recipe(*overrides))
+
+
+def test_the_loss_for_one_update_per_batch_is_refused_for_several(recipe):
+    one = ["actor_rollout_ref.actor.policy_loss.loss_mode=gspo_on_policy"]
+    fast = ["speed=fast"]
+    settings.check_on_policy(recipe(*fast))
+    bypass = "algorithm.rollout_correction.bypass_mode"
+    for overrides, message in (
+        (one, "bypass_mode=False: expected True"),
+        ([f"{bypass}=true"], "loss_mode=gspo: expected gspo_on_policy"),
+        ([*fast, f"{bypass}=false"], "bypass_mode=False: expected True"),
+        ([*fast, "actor_rollout_ref.actor.ppo_mini_batch_size=4"], "ppo_mini_batch_size=4: expected 16"),
+        ([*fast, "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: expected gspo_on_policy"),
+    ):
+        with pytest.raises(InputError, match=f"{message}, as speed=fast is for GSPO with one update per batch"):
+            settings.check_on_policy(recipe(*overrides))

@@ -1,0 +1,49 @@
+import pytest
+
+from benchmarks import grpo_step
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.shapes import PUBLISHED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.lora_rank=32",
+        "engine.freeze_vision=true",
+        "actor.fsdp_config.offload_policy=true",
+        "actor.fsdp_config.model_dtype=bf16",
+        "actor.use_dynamic_bsz=false",
+        "actor.optim.optimizer=AdamW8bit",
+    ],
+)
+def test_what_the_planner_does_not_know_is_refused(read, change):
+    with pytest.raises(InputError, match=rf"actor_rollout_ref\.{change.partition('=')[0]}=.*: expected .* knows"):
+        read("size=2b", f"actor_rollout_ref.{change}")
+
+
+def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert read("size=2b").shape == PUBLISHED["2b"]
+
+
+def test_a_plan_reads_the_recipe(read, run_8b):
+    run = run_8b
+    assert (run.gpus, run.prompts, run.samples_per_prompt, run.tokens_per_micro_batch) == (8, 256, 16, 25600)
+    assert run.shape == PUBLISHED["8b"]
+    assert run.param_offload and run.optimizer_offload and run.ref_offload and run.reference and run.old_log_probs
+    changed = read("size=2b", "hardware=gpu1", "speed=fast")
+    assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
+    assert changed.compiled and changed.gathered_at_once and not (run_8b.compiled or run_8b.gathered_at_once)
+    assert changed.rollout_memory_share == 0.6
+    each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["encode-each"])
+    apart = read("size=2b", "hardware=node8", "actor_rollout_ref.actor.ppo_mini_batch_size=252")
+    runs = run_8b, changed, each, apart
+    assert [run.samples_per_image for run in runs] == [16, 16, 1, 1]
+    assert changed.forward_flops < 0.8 * each.forward_flops
+
+
+@pytest.mark.parametrize("overrides", [["size=9b"], ["size=tiny"], ["size=8b", "trainer.nods=2"]])
+def test_what_does_not_compose_is_bad_input(read, overrides):
+    with pytest.raises(InputError):
+        read(*overrides)
