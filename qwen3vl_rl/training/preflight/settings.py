@@ -127,7 +127,7 @@ def check_agent_loop(config: DictConfig) -> None:
 def check_on_policy(config: DictConfig) -> None:
     """The loss of `speed=fast` takes the old policy for the current one: they must be the same.
 
-    Bypass mode passes the rollout's log-probabilities as the old policy's. Another loss would compute a ratio from them.
+    Bypass mode passes the rollout's log-probabilities as the old policy's, from which another loss computes its ratio.
     """
     actor, key = config.actor_rollout_ref.actor, "actor_rollout_ref"
     loss, bypass = actor.policy_loss.loss_mode, config.algorithm.rollout_correction.bypass_mode

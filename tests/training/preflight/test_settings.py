@@ -1,4 +1,5 @@
 import pytest
+from omegaconf import OmegaConf
 
 from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.errors import InputError
