@@ -33,7 +33,7 @@ RL_SCHEMA = pa.schema(
         ),
     }
 )
-COLUMNS = tuple(name for name in RL_SCHEMA.names if name != "ability")  # which verl reads
+COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")  # which verl reads
 CHECK_ROWS = 4096  # that are looked at together
 TRUTH = "reward_model.ground_truth"
 SPLITS = ("train", "test")  # test: the reward is plain accuracy
