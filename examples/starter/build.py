@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -105,7 +106,9 @@ def corpus(count: int = 4_000):
     yield from ["user\n", "assistant\n", "system\n"] * 1000
 
 
+@cache
 def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Train the tokenizer, which takes seconds, once per process."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [  # a digit, a word with its space, or a run of anything else: JSON punctuation becomes few tokens

@@ -1,6 +1,7 @@
 """Every variant composes into a recipe that verl accepts, so that no GPU waits for a misspelt key."""
 
 import argparse
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks import grpo_step
 from qwen3vl_rl.training.workload import compose_recipe
 
 
+@cache
 def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b"):
     settings = argparse.Namespace(
         size=size,

@@ -196,8 +196,10 @@ def test_the_experiment_is_made_of_commands_that_the_project_has(tmp_path, hardw
     assert len(set(names)) == len(names)
     assert {need for job in jobs for need in job.needs} <= set(names)
     recipes = {"sft.train": "sft", "qwen3vl_rl.train": "grounding_grpo"}
-    for module, *overrides in (command[2:] for job in jobs for command in job.commands):
-        if module in recipes:
-            with initialize_config_dir(str(ROOT / module.split(".")[0] / "config"), version_base=None):
-                config = compose(recipes[module], overrides)
-            assert config.trainer.default_local_dir.startswith(str(tmp_path))
+    commands = [command[2:] for job in jobs for command in job.commands if command[2] in recipes]
+    # Rungs and seeds change values alone. Of the commands with the same keys one is composed.
+    distinct = {(module, *(word.partition("=")[0] for word in words)): (module, words) for module, *words in commands}
+    for module, overrides in distinct.values():
+        with initialize_config_dir(str(ROOT / module.split(".")[0] / "config"), version_base=None):
+            config = compose(recipes[module], overrides)
+        assert config.trainer.default_local_dir.startswith(str(tmp_path))
