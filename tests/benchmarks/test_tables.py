@@ -44,7 +44,7 @@ def test_origins_tell_the_commit_where_a_result_does():
 def test_results_are_read_under_todays_names(tmp_path):
     path = tmp_path / "x.json"
     words = {"command": "--variant a+unsharded", "variants": [{"variant": "a+unsharded+sharded"}]}
-    path.write_text(json.dumps(words | {"set": ["engine.no_shard=true"], "parser": "house"}))
+    path.write_text(json.dumps(words | {"set": ["model.override_config.unsharded=true"], "parser": "house"}))
     assert read_result(path) == {
         "command": "--variant a+unsharded",
         "variants": [{"variant": "a+no-shard+sharded"}],
