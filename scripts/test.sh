@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash scripts/test.sh [--fast | --soak [tests/soak/FILE…]] [pytest arguments]
-#   (nothing)  style and all ordinary tests: 15 minutes on two cores
-#   --fast     style and the tests that start no engine, server or training: less than two minutes
+#   (nothing)  style and all ordinary tests
+#   --fast     style and the tests that start no engine, server or training
 #   --soak     the long tests of tests/soak, all or some: kills, resumes, ranks; outcomes in tests/soak/results.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

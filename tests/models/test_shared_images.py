@@ -121,6 +121,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.engine
 def test_two_ranks_agree_on_groups_and_micro_batches(tmp_path):
     cases = [
         ([[10] * 32, [10] * 32], 16, 160),

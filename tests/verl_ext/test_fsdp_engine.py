@@ -42,6 +42,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize(("role", "size"), [("actor", "2b"), ("actor", "4b"), ("actor", "8b"), ("ref", "8b")])
 def test_angles_of_images_keep_their_precision(role, size, tmp_path):
     command = [sys.executable, "-c", IN_UNITS, str(tmp_path), role, size]

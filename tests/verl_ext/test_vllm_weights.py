@@ -65,6 +65,7 @@ def temporary():
         yield folder
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(not on_cpu(), reason="weights pass through shared memory here, on a GPU through CUDA")
 def test_two_runs_at_once_get_their_own_weights(temporary):
     folders = [Path(temporary, f"{TEMPORARY}{name}") for name in "ab"]  # as `launch.run` names them
@@ -77,6 +78,7 @@ def test_two_runs_at_once_get_their_own_weights(temporary):
     assert "worker_extension_cls: expected a qwen3vl_rl.verl_ext.vllm_weights one" in seen[0]["refused"]
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(not on_cpu(), reason="as above")
 def test_a_cluster_that_was_started_by_hand_keeps_verl_s_socket(temporary):
     (seen,) = finish([start("1", "7", Path(temporary, "nodes"))])
