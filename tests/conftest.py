@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, settings
 
 from examples.starter.build import build_checkpoint
@@ -35,6 +36,9 @@ SMALL_RL = [
     "trainer.val_before_train=false",
 ]
 STARTS_AN_ENGINE = {"train", "server"}  # fixtures
+
+# Hydra parses verl's 34 YAML files for every recipe that is composed. libyaml takes an eighth of the time.
+yaml.SafeLoader = yaml.CSafeLoader
 
 # A slow machine is no failure.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

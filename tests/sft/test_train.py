@@ -70,7 +70,10 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["trainer.test_freq=2"], "expected data.val_files beside it"),
         (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
         (["hardware=gpu1"], "found 0 GPUs here"),
-        (["model.use_liger=true", "engine.compile_blocks=true"], r"use_liger=true: expected model\.o"),
+        (
+            ["model.use_liger=true", "engine.compile_blocks=true"],
+            r"use_liger=true: expected engine\.compile_blocks=false",
+        ),
         (["hardware=gpu1", "trainer.n_gpus_per_node=2"], r"n_gpus_per_node=2, nnodes=1: expected one GPU with"),
     ],
     ids=lambda value: str(value)[:40],

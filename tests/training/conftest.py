@@ -33,7 +33,7 @@ def config(tmp_path) -> DictConfig:
     (tmp_path / "image.png").touch()
     _write_rows(tmp_path / "train.parquet", [str(tmp_path / "image.png")] * 8)
     rollout = {"name": "vllm", "gpu_memory_utilization": 0.8}
-    offloaded = {"param_offload": True, "optimizer_offload": True}
+    offloaded = {"param_offload": True, "optimizer_offload": True, "no_shard": False}
     return OmegaConf.create(
         {
             "trainer": {

@@ -62,25 +62,25 @@ def test_stop_ends_the_whole_group(tmp_path):
     wait_for_end(grandchild)
 
 
-def test_a_family_takes_daemons_and_their_shared_memory_with_it(tmp_path):
+def test_a_tree_takes_daemons_and_their_shared_memory_with_it(tmp_path):
     child = process.start([sys.executable, "-c", DAEMON], tmp_path / "log", {})
     daemon = read_pid(tmp_path / "log")
-    family = process.Family(child.pid)
+    tree = process.ProcessTree(child.pid)
     segment = Path(f"/dev/shm/egm_test_{daemon}")
     while not segment.exists():
         time.sleep(0.1)
-    family.look()
+    tree.snapshot()
     process.stop(child)
     assert is_alive(daemon) and segment.exists()  # in a group of its own, and now an orphan
-    family.end()
+    tree.kill()
     assert not is_alive(daemon)
     assert not segment.exists()
 
 
-def test_a_family_leaves_others_alone(tmp_path):
+def test_a_tree_leaves_others_alone(tmp_path):
     ours, other = (process.start(["sleep", "3600"], tmp_path / "log", {}) for _ in range(2))
-    family = process.Family(ours.pid)
-    family.end()
+    tree = process.ProcessTree(ours.pid)
+    tree.kill()
     assert ours.wait() == -signal.SIGKILL
     assert is_alive(other.pid)
     process.stop(other)
@@ -122,12 +122,12 @@ def test_a_sync_of_weights_that_was_killed_leaves_nothing(tmp_path):
     try:
         older.write_bytes(b"x")
         os.utime(older, (1, 1))
-        family = process.Family(os.getpid() + 10**7)  # nobody
+        tree = process.ProcessTree(os.getpid() + 10**7)  # nobody
         for path in (left, used, other):
             path.write_bytes(b"x")
             os.utime(path, (time.time() + 1,) * 2)
         with used.open("r+b") as file, mmap.mmap(file.fileno(), 1):
-            family.end()
+            tree.kill()
         assert [path.exists() for path in (older, left, used, other)] == [True, False, True, True]
     finally:
         for path in (older, left, used, other):

@@ -9,7 +9,7 @@ from qwen3vl_rl.models.shapes import PUBLISHED
     "change",
     [
         "model.lora_rank=32",
-        "engine.freeze_vision=true",
+        "actor.fsdp_config.freeze_vision=true",
         "actor.fsdp_config.offload_policy=true",
         "actor.fsdp_config.model_dtype=bf16",
         "actor.use_dynamic_bsz=false",

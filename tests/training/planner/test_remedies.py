@@ -34,7 +34,7 @@ def test_remedies_name_the_mildest_change_that_fits(run_8b, constants, change, e
         ["size=8b", "hardware=node8", "trainer.n_gpus_per_node=4", "speed=fast"],
         ["size=4b", "hardware=node8", "trainer.n_gpus_per_node=1", "speed=fast"],
         ["size=8b", "hardware=gpu1", "data.train_batch_size=10", f"{RECIPE}.actor.ppo_mini_batch_size=10"],
-        ["size=8b", "hardware=gpu1", f"{RECIPE}.engine.no_shard=true"],
+        ["size=8b", "hardware=gpu1", f"{RECIPE}.actor.fsdp_config.no_shard=true"],
         ["size=4b", "hardware=gpu1", "speed=fast"],
         ["size=2b", "hardware=gpu1", f"{RECIPE}.rollout.free_cache_engine=false"],
         ["size=8b", "hardware=node8", f"{RECIPE}.actor.ppo_max_token_len_per_gpu=200000"],

@@ -108,7 +108,7 @@ def test_what_the_model_of_memory_does_not_know_is_not_refused(gpus, recipe, che
     assert refused(config)
     for key, value in (
         ("model.lora_rank", 8),
-        ("engine.freeze_vision", True),
+        ("actor.fsdp_config.freeze_vision", True),
         ("actor.fsdp_config.offload_policy", True),
         ("actor.fsdp_config.ulysses_sequence_parallel_size", 2),
         ("actor.use_dynamic_bsz", False),
