@@ -2,7 +2,7 @@
 
 GRPO trains on many answers to one prompt, and verl hands each of them its own copy of the image. Here the copies are
 found by their content, so that nothing depends on the order of samples; only how many meet in a micro-batch does, which
-`group_size` and, over several ranks, `whole_prompts.py` decide. They are found on the host: what is left out is not
+`group_size` and, over several ranks, `verl_ext/whole_prompts.py` decide. They are found on the host: what is left out is not
 sent to the device, and nothing waits for it. Gradients of the copies add up at the one image, which is what they would
 do at the weights.
 """
@@ -19,7 +19,7 @@ SLACK = 1.25
 
 
 def drop_copies(pixel_values: torch.Tensor, image_sizes: Sequence[tuple[int, int, int]]) -> dict[str, object]:
-    """Inputs of `placed_images` that hold each image once, beside `image_sources`: per image of the batch, its number
+    """Inputs of `image_embeds` that hold each image once, beside `image_sources`: per image of the batch, its number
     among those that are left. pixel_values: (patches of all images, any), on the host."""
     images = pixel_values.split([t * h * w for t, h, w in image_sizes])
     firsts, sources = find_copies(images)
