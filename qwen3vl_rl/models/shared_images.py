@@ -2,9 +2,9 @@
 
 GRPO trains on many answers to one prompt, and verl hands each of them its own copy of the image. Here the copies are
 found by their content, so that nothing depends on the order of samples; only how many meet in a micro-batch does, which
-`group_size` and, over several ranks, `verl_ext/whole_prompts.py` decide. They are found on the host: what is left out is not
-sent to the device, and nothing waits for it. Gradients of the copies add up at the one image, which is what they would
-do at the weights.
+`group_size` and, over several ranks, `verl_ext/whole_prompts.py` decide. They are found on the host: what is left out
+is not sent to the device, and nothing waits for it. Gradients of the copies add up at the one image, which is what they
+would do at the weights.
 """
 
 import math

@@ -2,8 +2,8 @@
 
 Actor and worker meet at a socket that verl names in /tmp by the number of the job in its Ray cluster. A run that starts
 its own cluster is job 1 there: of two such runs on one machine, one removed the other's socket, and hung, or answered
-with the other's weights (`benchmarks/results/runs_at_once_h100.json`). Here the socket of such a run is in its own temporary
-folder. `rollout_adapter.py` registers the actor's side; the recipe names the worker's side through
+with the other's weights (`benchmarks/results/runs_at_once_h100.json`). Here the socket of such a run is in its own
+temporary folder. `rollout_adapter.py` registers the actor's side; the recipe names the worker's side through
 `rollout.engine_kwargs.vllm.worker_extension_cls`.
 """
 
