@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash scripts/test.sh [--fast | --soak [tests/soak/FILE…]] [pytest arguments]
 #   (nothing)  style and all ordinary tests
-#   --fast     style and the tests that start no engine, server or training
+#   --fast     style and the quick tests, which start no engine, server or training
 #   --soak     the long tests of tests/soak, all or some: kills, resumes, ranks; outcomes in tests/soak/results.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,7 +13,7 @@ if [[ ${1:-} == --soak ]]; then
 fi
 some=()
 if [[ ${1:-} == --fast ]]; then
-  some=(-m "not engine")
+  some=(-m "not engine and not slow")
   shift
 fi
 .venv/bin/ruff check .

@@ -12,6 +12,8 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.reward import REWARDS, check_settings
 from qwen3vl_rl.training.metrics import read_metrics
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"
 PATHS = ["actor_rollout_ref.model.path=checkpoint", "data.train_files=train.parquet", "data.val_files=val.parquet"]

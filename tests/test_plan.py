@@ -5,6 +5,8 @@ import pytest
 from qwen3vl_rl import plan
 from qwen3vl_rl.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),

@@ -7,6 +7,8 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from benchmarks.attention import compare, differences, image_passes, text_passes
 from benchmarks.sft_throughput import read_batches, recipe
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def batch(starter, training_data):

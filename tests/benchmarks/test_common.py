@@ -1,11 +1,14 @@
 import subprocess
 
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
 from benchmarks.common import IMAGE_PX, portable, revision, rl_parquet, see_whole_images, shapes_samples
 from qwen3vl_rl.models.shapes import image_tokens
+
+pytestmark = pytest.mark.slow
 
 
 def test_benchmark_checkpoints_see_whole_images(tmp_path, starter):

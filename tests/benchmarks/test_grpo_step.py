@@ -11,6 +11,8 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from benchmarks import grpo_step
 from qwen3vl_rl.training.workload import compose_recipe
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b"):

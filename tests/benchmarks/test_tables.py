@@ -2,8 +2,12 @@ import json
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from benchmarks.results import FOLDER, read_result
 from benchmarks.tables import README, fill, of_folder, origins
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_tables_are_those_of_the_files():

@@ -13,6 +13,8 @@ from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[2] / "examples" / "data_preprocess"
 
 

@@ -15,7 +15,10 @@ from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.grounding import eval_iou, px_to_1000
 
 DATA = Path(os.environ.get("EGM_REAL_DATA", ""))
-pytestmark = pytest.mark.skipif("EGM_REAL_DATA" not in os.environ, reason="EGM_REAL_DATA is not set")
+pytestmark = [
+    pytest.mark.skipif("EGM_REAL_DATA" not in os.environ, reason="EGM_REAL_DATA is not set"),
+    pytest.mark.slow,
+]
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -11,6 +11,8 @@ from examples.longer_vs_bigger.jobs import Experiment, Job
 from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus, with_needs
 from qwen3vl_rl.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NO_LIMIT = float("inf")
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(3600)")

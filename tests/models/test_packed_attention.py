@@ -13,6 +13,8 @@ from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.packed_attention import pack_images, pack_text, packing
 
+pytestmark = pytest.mark.slow
+
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 GRIDS = {"one size": [(8, 10)] * 3, "many sizes": [(8, 10), (2, 2), (12, 4), (8, 10), (14, 14)], "one image": [(4, 6)]}
 GROUPED_HEADS = {"text_config.num_attention_heads": 4, "text_config.num_key_value_heads": 2}

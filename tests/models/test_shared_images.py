@@ -19,6 +19,8 @@ from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.packed_attention import pack_images, pack_text, packing
 from qwen3vl_rl.models.shared_images import drop_copies, find_copies, group_size
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GRIDS = [(8, 10), (4, 6), (8, 10)]  # the third has the first one's size and is another image
 

@@ -8,6 +8,8 @@ from examples.starter.build import build_checkpoint, build_config, build_tokeniz
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import render_prompt, target_text
 
+pytestmark = pytest.mark.slow
+
 PROMPT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": render_prompt("qwen3", "the cat")}]}]
 
 

@@ -21,6 +21,8 @@ from qwen3vl_rl.data.refshapes import ORDERS, PLAIN
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parse_box_1000
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
 
 

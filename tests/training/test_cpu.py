@@ -12,7 +12,7 @@ import pytest
 from qwen3vl_rl.evaluation.serving.engines import on_cpu
 from qwen3vl_rl.training import cpu
 
-pytestmark = pytest.mark.skipif(not on_cpu(), reason="the GPU's packages are installed")
+pytestmark = [pytest.mark.skipif(not on_cpu(), reason="the GPU's packages are installed"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 REPORT = """

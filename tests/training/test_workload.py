@@ -4,6 +4,8 @@ from benchmarks import grpo_step
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.shapes import PUBLISHED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "change",

@@ -13,6 +13,8 @@ from examples.starter.build import build_processor
 from qwen3vl_rl import plan
 from qwen3vl_rl.verl_ext.agent_loop import ImageOnceAgentLoop
 
+pytestmark = pytest.mark.slow
+
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -12,6 +12,8 @@ import pytest
 
 from qwen3vl_rl.verl_ext import register
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOOKS = (*register.AFTER_IMPORT, *register.NAMED_IN_RECIPE)
 NO_HOOKS = {"__init__", "register"}

@@ -18,6 +18,8 @@ from qwen3vl_rl.training.planner.constants import Constants, read_constants
 from qwen3vl_rl.training.planner.timing import step_seconds
 from qwen3vl_rl.training.workload import Workload, compose_recipe, read_run
 
+pytestmark = pytest.mark.slow
+
 DEVICE = "1 x NVIDIA H200"
 GPU = GPUS["h200"]
 CONSTANTS = replace(read_constants()[0], node_bytes_per_s=2e11, network_bytes_per_s=2e10, engine_gib=4.0)

@@ -9,6 +9,8 @@ from qwen3vl_rl.training.planner.constants import read_constants
 from qwen3vl_rl.training.planner.remedies import remedies
 from qwen3vl_rl.training.workload import RECIPE, compose_recipe
 
+pytestmark = pytest.mark.slow
+
 MEMORY_GIB = 140.0
 
 

@@ -13,6 +13,8 @@ from qwen3vl_rl.training.planner.constants import read_constants
 from qwen3vl_rl.training.preflight import machine
 from qwen3vl_rl.training.workload import PAPER_WORKLOAD, compose_recipe, read_run
 
+pytestmark = pytest.mark.slow
+
 MIB = {"a100": 81_920, "h100": 81_559, "h200": 143_771}  # as nvidia-smi counts
 
 

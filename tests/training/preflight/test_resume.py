@@ -7,6 +7,8 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.preflight import resume
 from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "change",

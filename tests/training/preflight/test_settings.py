@@ -5,6 +5,8 @@ from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.preflight import settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
