@@ -84,7 +84,9 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
+    preflight.check_strategy(config, "engine.strategy")
     preflight.check_liger(config, "model", "engine")
+    preflight.check_response_logits(config, "model", "engine")
     for switch in ("no_shard", "skip_dp_sync"):
         preflight.check_one_gpu(config, f"engine.{switch}")
     if trainer.test_freq != -1 and not data.val_files:

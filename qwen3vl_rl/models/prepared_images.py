@@ -51,6 +51,8 @@ class PreparedImages:
         self._prepared = Recent()
 
     def __getattr__(self, name: str):
+        if name.startswith("_"):  # not yet there while this object is copied or unpickled
+            raise AttributeError(name)
         return getattr(self._processor, name)
 
     def __call__(self, images: Sequence[Image], **options) -> BatchFeature:

@@ -27,7 +27,11 @@ def end_when_one_dies() -> None:
 def _watch() -> None:
     known: set[str] = set()
     while True:
-        alive = {name for name in ray.util.list_named_actors() if name.startswith(WATCHED)}
+        try:
+            alive = {name for name in ray.util.list_named_actors() if name.startswith(WATCHED)}
+        except Exception as error:  # Ray did not answer: ask again, as an ended thread would notice nothing
+            print(f"rollout watch: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            alive = known
         if lost := known - alive:
             print(f"{FATAL} {', '.join(sorted(lost))} has died", file=sys.stderr, flush=True)
             time.sleep(FORWARD_S)

@@ -1,6 +1,6 @@
 """The CPU as a verl 0.9.1 platform. verl ships cuda, npu and rocm only.
 
-verl imports this module on a CPU run alone, through `VERL_USE_EXTERNAL_MODULES` (see `cpu.py`).
+verl imports this module on a CPU run alone, through `VERL_USE_EXTERNAL_MODULES` (see `training/cpu.py`).
 """
 
 from contextlib import nullcontext

@@ -1,65 +1,78 @@
-"""Every place where we extend verl 0.9.1, vLLM 0.24.0 or torch 2.11, with the reason and the test.
+"""Every place where we extend verl 0.9.1, or overwrite a private name of a library, with the reason and the test.
 
 verl imports this module in each process of a run, because the launcher names it in `VERL_USE_EXTERNAL_MODULES`. The
 hooks of `AFTER_IMPORT` are then loaded as soon as verl has imported the module that they extend, and not before: a
 worker that never needs a trainer does not spend seconds on importing one. The hooks of `NAMED_IN_RECIPE` are loaded by
-verl itself, from a key of the recipe.
+verl itself, from a key of the recipe. Those of `ON_THE_MODEL` are called by our engine on a loaded model.
 
-To add a hook, write its module in this folder, list it here, and name the test that fails once verl makes it
-unnecessary or moves what it overwrites.
+To add a hook, write its module, list it here, and name the test that fails once the library makes it unnecessary or
+moves what it overwrites.
 """
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import NamedTuple
 
+OURS = "qwen3vl_rl.verl_ext"
+
 
 class Hook(NamedTuple):
-    module: str  # ours, below `qwen3vl_rl.verl_ext`
+    module: str  # ours
     extends: str  # the library's module, or the key of the recipe that names ours
-    overwrites: str | None  # the private name that it replaces; None: it uses a public registry or key
+    overwrites: tuple[str, ...]  # private names, as FILE:NAME in site-packages; none: a public registry or key suffices
     reason: str
     test: str  # below tests/
 
 
 AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
-        module="fsdp_engine",
+        module=f"{OURS}.fsdp_engine",
         extends="verl.workers.engine",
-        overwrites=None,
+        overwrites=tuple(
+            f"verl/workers/engine/fsdp/transformer_impl.py:{name}"
+            for name in (
+                "FSDPEngine._build_module",
+                "FSDPEngine._build_fsdp_module",
+                "FSDPEngine._gather_and_unpad_packed",
+            )
+        ),
         reason="packed attention, compiled blocks, frozen vision tower, logits of responses only, no shards on one GPU",
         test="verl_ext/test_fsdp_engine.py",
     ),
     Hook(
-        module="policy_loss",
+        module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
-        overwrites=None,
+        overwrites=(),
         reason="GSPO without a pass for old log-probabilities, where the old policy is the current one",
         test="verl_ext/test_policy_loss.py",
     ),
     Hook(
-        module="agent_loop",
+        module=f"{OURS}.agent_loop",
         extends="verl.experimental.agent_loop.agent_loop",
-        overwrites=None,
+        overwrites=(),
         reason="prompts and pictures are prepared once for all answers; verl does it for every answer",
         test="verl_ext/test_agent_loop.py",
     ),
     Hook(
-        module="whole_prompts",
+        module=f"{OURS}.whole_prompts",
         extends="verl.trainer.ppo.v1",
-        overwrites="TRAINER_REGISTRY['sync'], TRAINER_REGISTRY['colocate_async'], PPOTrainer._balance_batch",
+        overwrites=(
+            "verl/trainer/ppo/v1/trainer_base.py:TRAINER_REGISTRY",
+            "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._balance_batch",
+        ),
         reason="all answers to a prompt go to one rank; register_trainer refuses names that are taken",
         test="verl_ext/test_whole_prompts.py",
     ),
     Hook(
-        module="rollout_adapter",
+        module=f"{OURS}.rollout_adapter",
         extends="verl.workers.rollout.base",
-        overwrites="_ROLLOUT_REGISTRY['vllm', 'async']",
+        overwrites=("verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",),
         reason="each run hands weights to vLLM at its own socket; verl has one name for all runs of a machine",
         test="verl_ext/test_vllm_weights.py",
     ),
@@ -67,72 +80,123 @@ AFTER_IMPORT: tuple[Hook, ...] = (
 
 NAMED_IN_RECIPE: tuple[Hook, ...] = (
     Hook(
-        module="engine_config",
+        module=f"{OURS}.engine_config",
         extends="actor_rollout_ref.{actor,ref}.fsdp_config._target_, engine._target_",
-        overwrites=None,
+        overwrites=(),
         reason="our engine's switches have one validated schema",
         test="verl_ext/test_engine_config.py",
     ),
     Hook(
-        module="replay_buffer",
+        module=f"{OURS}.replay_buffer",
         extends="trainer.v1.sampler.custom_sampler",
-        overwrites=None,
+        overwrites=(),
         reason="reward parts of every training step, pages of validation answers, dead engines, missing answers",
         test="verl_ext/test_replay_buffer.py",
     ),
     Hook(
-        module="reward_manager",
+        module=f"{OURS}.reward_manager",
         extends="reward.reward_manager",
-        overwrites=None,
+        overwrites=(),
         reason="the reward learns how many tokens an answer has",
-        test="test_pipeline.py",
+        test="test_reward.py",
     ),
     Hook(
-        module="checkpoint_callback",
+        module=f"{OURS}.checkpoint_callback",
         extends="trainer.checkpoint_callback_class",
-        overwrites=None,
+        overwrites=(),
         reason="the latest and the best checkpoint are kept; verl knows no best",
         test="training/test_checkpoints.py",
     ),
     Hook(
-        module="vllm_weights",
+        module=f"{OURS}.vllm_weights",
         extends="actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls",
-        overwrites="vLLMColocateWorkerExtension._get_zmq_handle, .update_weights_from_ipc (on a CPU)",
+        overwrites=(
+            "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension._get_zmq_handle",
+            "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension.update_weights_from_ipc",
+        ),
         reason="the worker's side of the socket; vLLM on a CPU drops the linear weights that verl would load into",
         test="verl_ext/test_vllm_weights.py",
     ),
     Hook(
-        module="cpu_platform",
+        module=f"{OURS}.cpu_platform",
         extends="VERL_USE_EXTERNAL_MODULES, on a CPU",
-        overwrites="torch.distributed.init_process_group",
+        overwrites=("torch/distributed/distributed_c10d.py:init_process_group",),
         reason="verl has no CPU platform, and asks torch for the process group `cpu:gloo,cpu:gloo`",
         test="training/test_cpu.py",
+    ),
+    Hook(
+        module="sft.dataset",
+        extends="data.custom_cls (stage 1)",
+        overwrites=tuple(
+            f"verl/utils/dataset/multiturn_sft_dataset.py:MultiTurnSFTDataset.{name}"
+            for name in ("_build_messages", "_process_single_message")
+        ),
+        reason="the target continues the open <think> block, as generation does",
+        test="sft/test_dataset.py",
+    ),
+    Hook(
+        module="sft.trainer",
+        extends="torchrun -m sft.trainer (stage 1)",
+        overwrites=("verl/trainer/sft_trainer.py:SFTTrainer._build_dataloader",),
+        reason="verl skips an epoch after a resume at an epoch's end, and does not time its steps",
+        test="soak/test_sft.py",
+    ),
+)
+
+ON_THE_MODEL: tuple[Hook, ...] = (
+    Hook(
+        module="qwen3vl_rl.models.packed_attention",
+        extends="transformers' AttentionInterface",
+        overwrites=(),
+        reason="one attention call per layer for all images or samples of a batch, without the flash-attn package",
+        test="models/test_packed_attention.py",
+    ),
+    Hook(
+        module="qwen3vl_rl.models.image_embeds",
+        extends="Qwen3VLModel.forward",
+        overwrites=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
+        reason="image features are placed by positions known on the host; masks on the device make the host wait",
+        test="models/test_shared_images.py",
     ),
 )
 
 
-class _LoadAfter(MetaPathFinder, Loader):
-    """Imports our module right after the library's module that it extends."""
+class _LoadAfter(MetaPathFinder):
+    """Makes the import of a library's module load our hooks on it."""
 
-    def __init__(self, hooks: Sequence[Hook]):
-        self._hooks = {hook.extends: f"{__package__}.{hook.module}" for hook in hooks}
-        self._loaders: dict[str, Loader] = {}
+    def __init__(self, hooks: Iterable[Hook]):
+        self._hooks: dict[str, list[str]] = defaultdict(list)
+        for hook in hooks:
+            self._hooks[hook.extends].append(hook.module)
+        self._looking: set[str] = set()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name not in self._hooks or name in self._loaders:
+        if name not in self._hooks or name in self._looking:
             return None
-        self._loaders[name] = None  # the lookup below asks us again
-        spec = find_spec(name)
-        self._loaders[name], spec.loader = spec.loader, self
+        self._looking.add(name)  # the lookup below asks us again
+        try:
+            spec = find_spec(name)
+        finally:
+            self._looking.remove(name)
+        if spec is not None:
+            spec.loader = _Loader(spec.loader, self._hooks[name])
         return spec
 
+
+class _Loader(Loader):
+    """Executes the library's module, then imports ours."""
+
+    def __init__(self, loader: Loader, modules: Sequence[str]):
+        self._loader, self._modules = loader, modules
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loaders[spec.name].create_module(spec)
+        return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__.loader = module.__loader__ = self._loaders[module.__name__]  # as if we had not been there
-        module.__loader__.exec_module(module)
-        importlib.import_module(self._hooks[module.__name__])
+        module.__spec__.loader = module.__loader__ = self._loader  # as if we had not been there
+        self._loader.exec_module(module)
+        for name in self._modules:
+            importlib.import_module(name)
 
 
 def load(hooks: Sequence[Hook] = AFTER_IMPORT) -> None:
@@ -140,7 +204,7 @@ def load(hooks: Sequence[Hook] = AFTER_IMPORT) -> None:
     sys.meta_path.insert(0, _LoadAfter(hooks))
     for hook in hooks:
         if hook.extends in sys.modules:
-            importlib.import_module(f"{__package__}.{hook.module}")
+            importlib.import_module(hook.module)
 
 
 load()

@@ -1,4 +1,4 @@
-"""All answers to a prompt go to one rank, where their image is encoded once (see `shared_images.py`).
+"""All answers to a prompt go to one rank, where their image is encoded once (see `models/shared_images.py`).
 
 verl 0.9.1 deals out single answers by length: of 256 prompts with 16 answers each on 8 GPUs, hardly two answers with
 one image would meet in a micro-batch. It still does so where an answer is missing, or ranks do not divide the prompts;

@@ -70,6 +70,8 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["trainer.test_freq=2"], "expected data.val_files beside it"),
         (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
         (["hardware=gpu1"], "found 0 GPUs here"),
+        (["engine.strategy=fsdp"], r"engine\.strategy=fsdp: expected fsdp2"),
+        (["model.use_remove_padding=false"], r"engine\.response_logits_only=true: expected model"),
         (
             ["model.use_liger=true", "engine.compile_blocks=true"],
             r"use_liger=true: expected engine\.compile_blocks=false",

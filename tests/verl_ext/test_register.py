@@ -15,31 +15,24 @@ from qwen3vl_rl.verl_ext import register
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-HOOKS = (*register.AFTER_IMPORT, *register.NAMED_IN_RECIPE)
+HOOKS = (*register.AFTER_IMPORT, *register.NAMED_IN_RECIPE, *register.ON_THE_MODEL)
 NO_HOOKS = {"__init__", "register"}
 
 
 def test_every_module_is_listed_once_with_a_test_that_exists():
-    modules = {path.stem for path in (ROOT / "qwen3vl_rl" / "verl_ext").glob("*.py")} - NO_HOOKS
-    assert sorted(hook.module for hook in HOOKS) == sorted(modules)
+    listed = sorted(hook.module.removeprefix(f"{register.OURS}.") for hook in HOOKS if register.OURS in hook.module)
+    assert listed == sorted({path.stem for path in (ROOT / "qwen3vl_rl" / "verl_ext").glob("*.py")} - NO_HOOKS)
+    assert [hook.module for hook in HOOKS if not (ROOT / f"{hook.module.replace('.', '/')}.py").is_file()] == []
     assert [hook.test for hook in HOOKS if not (ROOT / "tests" / hook.test).is_file()] == []
 
 
-OVERWRITTEN = {  # file below verl -> what we overwrite in it
-    "trainer/ppo/v1/trainer_base.py": ("TRAINER_REGISTRY", "PPOTrainer._balance_batch"),
-    "workers/rollout/base.py": ("_ROLLOUT_REGISTRY",),
-    "workers/rollout/vllm_rollout/utils.py": (
-        "vLLMColocateWorkerExtension._get_zmq_handle",
-        "vLLMColocateWorkerExtension.update_weights_from_ipc",
-    ),
-}
-
-
-@pytest.mark.parametrize("file", OVERWRITTEN)
-def test_private_names_that_we_overwrite_are_still_there(file):
-    """Read as text, as importing the last would need vLLM."""
-    tree = ast.parse((Path(find_spec("verl").origin).parent / file).read_text())
-    assert set(OVERWRITTEN[file]) <= set(defined(tree.body))
+@pytest.mark.parametrize("name", [name for hook in HOOKS for name in hook.overwrites])
+def test_private_names_that_we_overwrite_are_still_there(name):
+    """Read as text, as importing some of them would need vLLM."""
+    file, _, private = name.partition(":")
+    package, _, inner = file.partition("/")
+    tree = ast.parse((Path(find_spec(package).origin).parent / inner).read_text())
+    assert private in set(defined(tree.body))
 
 
 def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
@@ -62,6 +55,8 @@ os.environ["VERL_USE_EXTERNAL_MODULES"] = launch.external_modules()
 import verl
 def ours(): return sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("qwen3vl_rl.verl_ext."))
 loaded = [ours()]
+import importlib.util
+importlib.util.find_spec("verl.trainer.ppo.core_algos")  # looking for a module must not lose its hook
 import verl.trainer.ppo.core_algos
 loaded.append(ours())
 import verl.workers.engine, inspect

@@ -18,8 +18,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.checkpoints import context_length, fingerprint, interchangeable, resolve_checkpoint
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu, replicas
 from qwen3vl_rl.evaluation.serving.settings import Settings
-from qwen3vl_rl.training import cpu
-from qwen3vl_rl.training import processes as process
+from qwen3vl_rl.training import cpu, processes
 
 START_TIMEOUT_S = 1800  # an 8B model with torch.compile and CUDA graphs on cold disks
 SWAP_TIMEOUT_S = 600
@@ -80,7 +79,7 @@ class Server:
         """Stop the process group that `load` started, if any."""
         child, self._process, self._checkpoint = self._process, None, None
         if child is not None:
-            process.stop(child)
+            processes.stop(child)
 
     def describe_failure(self, what: str) -> str:
         """`what`, with the last lines of the server's log."""
@@ -107,7 +106,7 @@ class Server:
         command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
-        self._process = process.start(command, self._log, self._engine.environment)
+        self._process = processes.start(command, self._log, self._engine.environment)
         self.url = f"http://127.0.0.1:{port}"
         _say(f"starting a server on {checkpoint}, log in {self._log}")
         self._wait_until_healthy()

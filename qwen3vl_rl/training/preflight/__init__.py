@@ -19,7 +19,9 @@ from qwen3vl_rl.training.preflight.settings import (
     check_numbers,
     check_on_policy,
     check_one_gpu,
+    check_response_logits,
     check_sampler,
+    check_strategy,
     check_trainer,
 )
 from qwen3vl_rl.training.recipe import check_paths
@@ -34,8 +36,10 @@ __all__ = [  # beside `check`: what stage 1 and the planner ask
     "check_numbers",
     "check_on_policy",
     "check_one_gpu",
+    "check_response_logits",
     "check_rows",
     "check_steps",
+    "check_strategy",
 ]
 
 

@@ -63,15 +63,12 @@ def check_lengths(config: DictConfig) -> None:
 
 def check_engine_flags(config: DictConfig) -> None:
     """The flags of our training engine fit verl's settings."""
-    model, engine = config.actor_rollout_ref.model, config.actor_rollout_ref.actor.fsdp_config
-    if engine.get("skip_dp_sync"):
+    check_strategy(config, "actor_rollout_ref.actor.strategy")
+    if OmegaConf.select(config, f"{ENGINE}.skip_dp_sync"):
         raise InputError(f"{ENGINE}.skip_dp_sync=true: it is for stage 1")
     check_one_gpu(config, f"{ENGINE}.no_shard")
     check_liger(config, "actor_rollout_ref.model", ENGINE)
-    if engine.response_logits_only and (model.use_fused_kernels or not model.use_remove_padding):
-        raise InputError(
-            f"{ENGINE}.response_logits_only=true: expected use_remove_padding=true and use_fused_kernels=false"
-        )
+    check_response_logits(config, "actor_rollout_ref.model", ENGINE)
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:
@@ -86,6 +83,12 @@ def check_fsdp_wrapping(config: DictConfig) -> None:
         raise InputError(
             f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as size=8b has it"
         )
+
+
+def check_strategy(config: DictConfig, key: str) -> None:
+    """Our engine is registered for FSDP2. verl's own would ignore its switches. Both stages; `key`: of the strategy."""
+    if (strategy := OmegaConf.select(config, key)) != "fsdp2":
+        raise InputError(f"{key}={strategy}: expected fsdp2, for which our training engine is registered")
 
 
 def check_one_gpu(config: DictConfig, key: str) -> None:
@@ -104,6 +107,17 @@ def check_liger(config: DictConfig, model: str, engine: str) -> None:
         raise InputError(f"{model}.use_liger=true: expected {engine}.compile_blocks=false")
 
 
+def check_response_logits(config: DictConfig, model: str, engine: str) -> None:
+    """Logits of responses only need packed batches, and no fused kernels. Both stages; `model`, `engine`: keys."""
+    fused, packed = (
+        OmegaConf.select(config, f"{model}.{name}") for name in ("use_fused_kernels", "use_remove_padding")
+    )
+    if OmegaConf.select(config, f"{engine}.response_logits_only") and (fused or not packed):
+        raise InputError(
+            f"{engine}.response_logits_only=true: expected {model}.use_remove_padding=true and use_fused_kernels=false"
+        )
+
+
 def check_trainer(config: DictConfig) -> None:
     """What we add to verl's trainer is added to its present one; verl calls the other deprecated."""
     if not config.trainer.use_v1:
@@ -115,8 +129,6 @@ def check_agent_loop(config: DictConfig) -> None:
     loop, key = config.actor_rollout_ref.rollout.agent.default_agent_loop, "rollout.agent.default_agent_loop"
     if loop == "image_once":
         other = f"actor_rollout_ref.{key}=single_turn_agent is for others"
-        if (strategy := config.actor_rollout_ref.actor.strategy) != "fsdp2":
-            raise InputError(f"actor_rollout_ref.actor.strategy={strategy}: expected fsdp2; {other}")
         if config.algorithm.adv_estimator == "gae":
             raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
     limits = {"min_pixels", "max_pixels"} & set(config.data.mm_processor_kwargs or {})

@@ -94,16 +94,22 @@ def test_what_our_sampler_would_leave_out_is_refused(recipe):
         ({"response_logits_only": True}, {"use_remove_padding": False}, "response_logits_only=true: expected"),
     ],
 )
-def test_flags_of_the_engine_go_with_verls_settings(config, flags, changes, complaint):
+def test_flags_of_the_engine_fit_verls_settings(config, flags, changes, complaint):
     config.actor_rollout_ref.model = {
         "use_fused_kernels": False,
         "use_remove_padding": True,
         "use_liger": False,
     } | changes
+    config.actor_rollout_ref.actor.strategy = "fsdp2"
     switches = {"no_shard": False, "compile_blocks": False, "response_logits_only": False}
     OmegaConf.update(config, "actor_rollout_ref.actor.fsdp_config", switches | flags, force_add=True)
     with pytest.raises(InputError, match=complaint):
         settings.check_engine_flags(config)
+
+
+def test_verls_own_engine_is_refused(recipe):
+    with pytest.raises(InputError, match=r"actor_rollout_ref\.actor\.strategy=fsdp: expected fsdp2"):
+        settings.check_engine_flags(recipe("actor_rollout_ref.actor.strategy=fsdp"))
 
 
 def test_verls_former_trainer_is_refused(recipe):
@@ -115,7 +121,6 @@ def test_verls_former_trainer_is_refused(recipe):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["actor_rollout_ref.actor.strategy=fsdp"], "strategy=fsdp: expected fsdp2"),
         (["algorithm.adv_estimator=gae"], "expected an estimator without a critic"),
         (["+data.mm_processor_kwargs.max_pixels=20480"], "got max_pixels alone"),
     ],
