@@ -6,7 +6,8 @@
 
 A row of the parquet holds `messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and
 `images` (one absolute path). Traces are jsonl rows `id`, `reasoning`. A released conversation's gpt turn is taken apart
-at `</think>`: the box and its label are read from the answer, and the checks of `sft.traces` apply to the reasoning.
+at `</think>`: the box is read from the answer, and the checks of `sft.traces` apply to the reasoning. The expression
+comes from the human turn, since quotation marks in the released labels are not escaped; the label must agree.
 
 With `--processor`, rows are checked with the real chat template: the assistant's turn starts where generation starts,
 in the open `<think>` block, and it alone carries loss (token by token, for the first --check-rows); no row is longer
@@ -15,8 +16,6 @@ ever cut.
 """
 
 import argparse
-import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from qwen3vl_rl.data.expressions import check_label, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
@@ -38,7 +38,6 @@ SFT_SCHEMA = pa.schema(
         "images": pa.list_(pa.string()),
     }
 )
-_LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")')
 
 Reasoned = tuple[Sample, str | None]  # None: no trace
 
@@ -88,19 +87,20 @@ def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
 
 def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:
     """Sample and reasoning of one released conversation. Raises InputError naming file, row and field."""
-    text = conversation_turn(path, number, row, "gpt")
+    text, asked = (conversation_turn(path, number, row, speaker) for speaker in ("gpt", "human"))
     reasoning, separator, answer = text.partition("</think>")
-    box, label = parse_box_1000(answer), _LABEL.search(answer)
-    if not separator or box is None or label is None:
+    box = parse_box_1000(answer)
+    if not separator or box is None:
         expected = "a gpt turn of reasoning, </think> and an answer with bbox_2d and label"
         raise row_error(path, number, "conversations", expected, text)
+    prompt_name, sent = read_prompt(path, number, "conversations", asked)
+    check_label(path, number, "conversations", answer, sent)
     sides = (row.get("width"), row.get("height")) * 2
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
     known = {name: row[name] for name in ("id", "image", "width", "height", "modal_bbox") if name in row}
-    if ("amodal" in conversation_turn(path, number, row, "human").lower()) != ("modal_bbox" in known):
+    if ("amodal" in prompt_name) != ("modal_bbox" in known):
         expected = "modal_bbox beside a human turn that asks for the amodal box, and beside no other"
         raise row_error(path, number, "conversations", expected, row.get("modal_bbox"))
-    sent = row.get("sent", json.loads(label[1], strict=False))
     sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
     return sample, reasoning.removeprefix("<think>").strip()
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3vl_rl.data.expressions import check_label, read_user_turn
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
-from qwen3vl_rl.data.parquet import iter_parquet, open_parquet, read_user_turn
+from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
 from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
 from qwen3vl_rl.data.samples import Sample, check_box_px, is_number, parse_sample
@@ -130,6 +131,7 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     answer = messages[1].get("content")
     if not isinstance(answer, str) or "</think>" not in answer or not (xyxy_1000 := parse_box_1000(answer)):
         raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box", answer)
+    check_label(path, number, "messages", answer, sent)
     return Entry(None, images[0], None, sent, xyxy_1000)
 
 

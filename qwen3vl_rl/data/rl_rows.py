@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, read_user_turn, user_turn, write_parquet
+from qwen3vl_rl.data.expressions import read_user_turn
+from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet
 from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, px_to_1000

@@ -16,13 +16,13 @@ from typing import Any
 
 from PIL import Image
 
+from qwen3vl_rl.data.expressions import check_sent, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box
 
-_REF = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
+_REF = re.compile(r"<ref>(.*)</ref>", re.DOTALL)
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
-_MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
 
 
 # COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
@@ -101,15 +101,6 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         else check_box_px(path, number, "conversations" if is_training else "bbox", box, width, height),
         modal_xyxy_px=None if modal is None else check_box_px(path, number, "modal_bbox", modal, width, height),
     )
-
-
-def check_sent(path: Path, number: int, name: str, value: Any) -> str:
-    """`value` where it can be an expression, else an InputError that names the field `name`."""
-    if type(value) is not str or not value or value.isspace():
-        raise row_error(path, number, name, "the expression", value)
-    if "<" in value and _MEDIA.search(value):
-        raise row_error(path, number, name, "an expression without <image>, <video> or <audio>", value)
-    return value
 
 
 def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
@@ -227,9 +218,8 @@ def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str
 
 def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> str:
     text = conversation_turn(path, number, row, "human")
-    if (found := _REF.search(text)) is None:
-        raise row_error(path, number, "conversations", "the expression inside <ref>…</ref>", text)
-    return found[1]
+    found = _REF.search(text)
+    return found[1] if found else read_prompt(path, number, "conversations", text)[1]
 
 
 def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> list[float]:
