@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
 from qwen3vl_rl.data.expressions import check_label, read_user_turn
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
 from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
-from qwen3vl_rl.data.samples import Sample, check_box_px, is_number, parse_sample
+from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, parse_box_1000
 

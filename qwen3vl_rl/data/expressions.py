@@ -48,7 +48,7 @@ def read_user_turn(path: Path, number: int, name: str, content: Any) -> tuple[st
 
 
 def check_label(path: Path, number: int, name: str, answer: str, sent: str) -> None:
-    """Raise InputError unless the answer's `label` is the expression, JSON-escaped or, as in the released files, not."""
+    """Raise InputError unless the answer's `label` is the expression, JSON-escaped or, as the release has it, not."""
     begin = _LABEL.search(answer)
     rest = answer[begin.end() :] if begin else ""
     labels = [rest[: end.start()] for end in _LABEL_END.finditer(rest)]

@@ -74,7 +74,20 @@ LINES = {
     "conversation with two answers": (line(conversations=TURNS + TURNS[1:]), 'field "conversations"'),
     "conversation with a broken box": (
         line(conversations=[TURNS[0], {"from": "gpt", "value": "<box>[1,2,,4]</box>"}]),
-        'field "conversations": expected <box>',
+        'field "conversations": expected one <box>',
+    ),
+    "conversation with two boxes": (
+        line(conversations=[TURNS[0], {"from": "gpt", "value": TURNS[1]["value"] * 2}]),
+        'field "conversations": expected one <box>.* not 2 of them',
+    ),
+    "conversation with a box in 0..1": (
+        line(conversations=[TURNS[0], {"from": "gpt", "value": "<box>[0.05, 0.033, 0.3, 0.2]</box>"}]),
+        'field "conversations": expected xyxy in 0..1000; this looks normalised to 0..1',
+    ),
+    "box in 0..1": (line(bbox=[0.05, 0.033, 0.3, 0.2]), 'field "bbox": expected xyxy in px; this looks normalised'),
+    "box that rounds to nothing": (
+        line(bbox=[5, 0, 5.001, 5]),
+        'field "bbox": expected a box that has an area after rounding',
     ),
 }
 

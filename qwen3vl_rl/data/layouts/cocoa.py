@@ -14,6 +14,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
 from qwen3vl_rl.data.jsonl import read_jsonl
 from qwen3vl_rl.data.layouts.record import (
     EDGE_PX,
@@ -26,7 +27,6 @@ from qwen3vl_rl.data.layouts.record import (
     read_json,
     text,
 )
-from qwen3vl_rl.data.samples import check_box_px, is_number
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 

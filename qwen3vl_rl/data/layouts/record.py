@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
 from qwen3vl_rl.data.expressions import check_sent
 from qwen3vl_rl.data.refcoco import split_name
-from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
 from qwen3vl_rl.data.layouts.record import Record, check_sents, positive, read_json
-from qwen3vl_rl.data.samples import check_box_px, is_number
 from qwen3vl_rl.errors import InputError, row_error
 
 _IMAGE_FOLDER = "saiapr_tc-12"
