@@ -17,13 +17,13 @@ ever cut.
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
-from qwen3vl_rl.data.expressions import check_label, read_prompt
+from qwen3vl_rl.data.expressions import check_label, check_tokens, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
@@ -49,15 +49,23 @@ def sft_row(sample: Sample, reasoning: str, images: Path) -> dict:
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 
 
-def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
-    """The chosen samples with their reasoning. Raises InputError for bad rows and images."""
+def reasoned_samples(args: argparse.Namespace, own_tokens: Sequence[str] = ()) -> Iterator[Reasoned]:
+    """The chosen samples with their reasoning. Raises InputError for bad rows and images, and for `own_tokens` of the
+    tokenizer in a text."""
+    for path, number, sample, reasoning in _located(args):
+        check_tokens(path, number, "sent", sample.sent, own_tokens)
+        check_tokens(path, number, "reasoning", reasoning or "", own_tokens)
+        yield sample, reasoning
+
+
+def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str | None]]:
     if args.reasoning == "cot":
         yield from read_conversations(args)
         return
     if args.reasoning == "traces" and args.traces is None:
         raise InputError("--traces: expected a file, or --reasoning none or cot")
     if args.reasoning == "none":
-        yield from ((sample, "") for _, _, sample in select_samples(args))
+        yield from ((*located, "") for located in select_samples(args))
         return
     traces = read_traces(args.traces)
     unused = dict.fromkeys(traces)
@@ -68,12 +76,12 @@ def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
         if trace and not trace.fits(sample):
             raise row_error(path, number, "id", f"the sample that its trace in {args.traces} speaks of", sample.id)
         unused.pop(sample.id, None)
-        yield sample, trace and trace.reasoning
+        yield path, number, sample, trace and trace.reasoning
     if unused:
         print(f"{args.traces}: {len(unused)} traces of samples that were not chosen, such as {next(iter(unused))}")
 
 
-def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
+def read_conversations(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str]]:
     """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the target itself."""
     start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
@@ -82,7 +90,7 @@ def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
             sample, reasoning = parse_conversation(path, number, parse_line(path, number, line))
             if images:
                 images.check(path, number, sample)
-            yield sample, reasoning
+            yield path, number, sample, reasoning
 
 
 def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:
@@ -90,8 +98,8 @@ def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]
     text, asked = (conversation_turn(path, number, row, speaker) for speaker in ("gpt", "human"))
     reasoning, separator, answer = text.partition("</think>")
     box = parse_box_1000(answer)
-    if not separator or box is None:
-        expected = "a gpt turn of reasoning, </think> and an answer with bbox_2d and label"
+    if not separator or box is None or answer.count("bbox_2d") > 1:
+        expected = "a gpt turn of reasoning, </think> and an answer with one bbox_2d and label"
         raise row_error(path, number, "conversations", expected, text)
     prompt_name, sent = read_prompt(path, number, "conversations", asked)
     check_label(path, number, "conversations", answer, sent)
@@ -141,7 +149,7 @@ def build(args: argparse.Namespace) -> None:
     if args.check_rows < 0:
         raise InputError(f"--check-rows: expected at least 0, got {args.check_rows}")
     selection = Selection(args.images, check, judge=args.reasoning == "cot")
-    rows = selection.rows(reasoned_samples(args))
+    rows = selection.rows(reasoned_samples(args, check.own_tokens if check else ()))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
     left_out = args.out.with_name(f"{args.out.stem}.left_out.jsonl")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl_rl.data.boxes import check_box_px, is_number
-from qwen3vl_rl.data.expressions import check_label, read_user_turn
+from qwen3vl_rl.data.expressions import ALL_MARKS, THINK_MARKS, check_label, check_tokens, read_user_turn
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
 from qwen3vl_rl.data.predictions import Prediction
@@ -133,6 +133,7 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     if not isinstance(answer, str) or "</think>" not in answer or not (xyxy_1000 := parse_box_1000(answer)):
         raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box", answer)
     check_label(path, number, "messages", answer, sent)
+    check_tokens(path, number, "messages", answer.replace(THINK_MARKS[1], "", 1), ALL_MARKS)
     return Entry(None, images[0], None, sent, xyxy_1000)
 
 

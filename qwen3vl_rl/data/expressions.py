@@ -2,16 +2,31 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_rl.errors import row_error
+import orjson
+
+from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import PROMPTS
 
 IMAGE_MARK = "<image>"
-_MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
+# verl puts an image wherever a prompt has such a mark.
+MEDIA_MARKS = (IMAGE_MARK, "<video>", "<audio>")
+THINK_MARKS = ("<think>", "</think>")
+# The added tokens 151643 to 151666 of Qwen/Qwen3-VL-8B-Thinking, as its tokenizer.json lists them; 151667 and 151668
+# are the marks of thinking. A tokenizer reads them as one token wherever they stand in a text.
+SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+)
+ALL_MARKS = (*MEDIA_MARKS, *THINK_MARKS, *SPECIAL_TOKENS)
+_REFUSED = re.compile("|".join(map(re.escape, ALL_MARKS)))
 _LABEL, _LABEL_END = re.compile(r'"label"\s*+:\s*+"'), re.compile(r'"\s*+[,}]')
 # Of several prompts that fit, the longest counts: what fits `qwen3_amodal` also fits `qwen3`.
 _PARTS = {name: PROMPTS[name].split("{sent}") for name in sorted(PROMPTS, key=lambda name: -len(PROMPTS[name]))}
@@ -21,9 +36,32 @@ def check_sent(path: Path, number: int, name: str, value: Any) -> str:
     """`value` where it can be an expression, else an InputError that names the field `name`."""
     if type(value) is not str or not value or value.isspace():
         raise row_error(path, number, name, "the expression", value)
-    if "<" in value and _MEDIA.search(value):
-        raise row_error(path, number, name, "an expression without <image>, <video> or <audio>", value)
+    if "<" in value and (found := _REFUSED.search(value)):
+        raise row_error(path, number, name, f"an expression without {found[0]}, which is read as a token", value)
     return value
+
+
+def check_tokens(path: Path, number: int, name: str, text: str, tokens: Iterable[str]) -> None:
+    """Raise InputError that names the field `name` where a text holds one of these tokens."""
+    if found := next((token for token in tokens if token in text), None):
+        raise row_error(path, number, name, f"a text without {found}, which is read as a token", text)
+
+
+def added_tokens(folder: Path) -> tuple[str, ...]:
+    """The tokens that a checkpoint's own tokenizer adds, as `own_tokens` has them; none without the file."""
+    path = folder / "tokenizer.json"
+    try:
+        added = orjson.loads(path.read_bytes())["added_tokens"] if path.is_file() else []
+        texts = {token["content"] for token in added}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        raise InputError(f"{path}: expected a tokenizer with added_tokens") from None
+    return own_tokens(texts)
+
+
+def own_tokens(added: Iterable[str]) -> tuple[str, ...]:
+    """Of a tokenizer's added tokens those that Qwen3-VL's does not add, and that our prompts do not need."""
+    prompts = "\n".join(PROMPTS.values())
+    return tuple(sorted(text for text in added if text.strip() and text not in ALL_MARKS and text not in prompts))
 
 
 def read_prompt(path: Path, number: int, name: str, content: Any) -> tuple[str, str]:

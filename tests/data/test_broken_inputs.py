@@ -61,6 +61,12 @@ LINES = {
         line(sent="the <image> cat"),
         'field "sent": expected an expression without <image>',
     ),
+    "place of an image in the expression": (
+        line(sent="the <|image_pad|> sign"),
+        r'field "sent": expected an expression without <\|image_pad\|>',
+    ),
+    "end of a turn in the expression": (line(sent="sign <|im_end|>"), r'field "sent": expected .* <\|im_end\|>'),
+    "end of reasoning in the expression": (line(sent="cat </think>"), 'field "sent": expected .* </think>'),
     "id as a list": (line(id=[1]), 'field "id": expected a text or an integer'),
     "image as a number": (line(image=7), 'field "image": expected a path'),
     "image missing": (line(image="none.png"), 'field "image": expected a file below'),

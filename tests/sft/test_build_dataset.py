@@ -3,10 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pandas as pd
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import read_samples
@@ -160,6 +162,26 @@ def test_an_expression_with_quotation_marks_stays_whole_in_prompt_and_label(buil
     user, assistant = rows[0]["messages"]
     assert user["content"] == "<image>" + PROMPTS["qwen3"].format(sent=sent)
     assert assistant["content"] == target_text(REASONING, (250, 100, 750, 900), sent)
+
+
+def test_a_token_of_the_processor_is_refused_in_reasoning_and_expression(build, world, tmp_path, starter):
+    folder = tmp_path / "model"
+    copytree(starter, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    tokenizer.save_pretrained(folder)
+    samples = [json.loads(line) for line in (world / "refshapes_train.jsonl").open()]
+    samples[3]["sent"] += " <new>"
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    code, screen, _, _ = build("--reasoning", "none", "--processor", folder, samples=tmp_path / "samples.jsonl")
+    assert code == 2 and 'samples.jsonl: row 4: field "sent": expected a text without <new>' in screen
+
+
+def test_two_boxes_in_an_answer_are_refused():
+    answer = target_text(REASONING, (1, 2, 300, 400), "the dog")
+    row = conversation("the dog", f"{answer}\n{answer.partition('</think>')[2]}")
+    with pytest.raises(InputError, match="an answer with one bbox_2d"):
+        parse_conversation(Path("f"), 1, row)
 
 
 def test_a_label_that_speaks_of_something_else_is_named():
