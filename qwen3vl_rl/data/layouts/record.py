@@ -1,6 +1,9 @@
 """What every layout is read into, and the checks that all layouts share."""
 
+import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 COCO_TRAIN_FOLDER = "coco/train2014"  # where the released archive unpacks the images of the RefCOCO family
 # COCO rounds to hundredths, so a box may end a little outside its image; further out it is wrong. Ours.
 EDGE_PX = 1.0
+BAD = "bad records (--skip-bad)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,19 @@ class Record:
         """One sample per expression, with ids `{id}_0`, `{id}_1`, …"""
         for k, sent in enumerate(self.sents):
             yield Sample(f"{self.id}_{k}", self.image, self.width, self.height, sent, self.xyxy_px, self.modal_xyxy_px)
+
+
+@contextmanager
+def skipping_bad(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[None]:
+    """With `--skip-bad`, count a record that is wrong instead of raising its InputError."""
+    try:
+        yield
+    except InputError as error:
+        if not args.skip_bad:
+            raise
+        if not left_out[BAD]:
+            print(f"left out, as others may be: {error}")
+        left_out[BAD] += 1
 
 
 def refcoco_record(path: Path, number: int, ref: Mapping[str, Any]) -> Record:
