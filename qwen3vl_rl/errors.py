@@ -1,5 +1,6 @@
 """The one error type for bad input, and how command lines report it."""
 
+import codecs
 import os
 import sys
 from collections.abc import Callable
@@ -18,8 +19,25 @@ def row_error(file: object, row: int, field: str, expected: str, got: object) ->
     return InputError(f'{file}: row {row}: field "{field}": expected {expected}, got {shown}')
 
 
+_SPELLED = {"…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "→": "->", "±": "+/-", "“": '"', "”": '"', "’": "'"}  # noqa: RUF001
+
+
+def spell_out(error: UnicodeEncodeError) -> tuple[str, int]:
+    """An error handler of codecs: what a terminal's encoding lacks, in ASCII."""
+    missing = error.object[error.start : error.end]
+    spelled = (_SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing)
+    return "".join(spelled), error.end
+
+
 def cli(main: Callable[[], object]) -> None:
-    """Run a command line's `main`; on `InputError` print `error: …` to stderr and exit with code 2."""
+    """Run a command line's `main`; on `InputError` print `error: …` to stderr and exit with code 2.
+
+    What is printed can be read in any terminal: letters that its encoding lacks are spelled out.
+    """
+    codecs.register_error("spell_out", spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not so where a test or a notebook has put something else there
+            stream.reconfigure(errors="spell_out")
     try:
         main()
         sys.stdout.flush()

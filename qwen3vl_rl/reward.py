@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from qwen3vl_rl.errors import FATAL, InputError
 from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
 
+SHOWN_CHARACTERS = 500  # of the end of an answer in a message
+
 
 class Parts(NamedTuple):
     """What a reward may depend on, for an answer that holds a box."""
@@ -132,7 +134,7 @@ def compute_score(
     if extra_info.get("split") == "test":
         reward = accuracy
     width, height = _size_px(extra_info, "width"), _size_px(extra_info, "height")
-    predicted, truth = parse_box_1000(solution_str, parser), _truth_1000(ground_truth)
+    predicted, truth = parse_box_1000(solution_str, parser), _truth_1000(ground_truth, parser)
     words = solution_str.split()
     repeats = longest_run(words)
     score = acc = overlap = 0.0
@@ -152,7 +154,7 @@ def compute_score(
             threshold=threshold,
             budget_tokens=budget_tokens,
         )
-        score, acc = _apply(reward, reward_type, parts), accuracy(parts)
+        score, acc = _apply(reward, parts, f"reward {reward_type}", solution_str, extra_info), accuracy(parts)
     result = {
         "score": score,
         "acc": acc,
@@ -195,13 +197,19 @@ def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Pa
     }
 
 
-def _apply(reward: Reward, name: str, parts: Parts) -> float:
-    """The score. Where the function raises, the log's last word is about it: verl would train on without the answer."""
+def _apply(reward: Reward, parts: Parts, name: str, answer: str, extra_info: Mapping[str, Any]) -> float:
+    """The score. Where the function raises or returns no finite number, the log's last word is about it: verl would train
+    on without the answer, or with advantages of NaN."""
     try:
-        return float(reward(parts))
+        score = float(value := reward(parts))
+        if not isfinite(score):
+            raise InputError(f"expected a finite number, got {value!r}")
     except Exception as error:
-        print(f"{FATAL} reward {name} raised {type(error).__name__}: {error} for {parts}", file=sys.stderr, flush=True)
+        sample = next((extra_info[key] for key in ("id", "index") if extra_info.get(key) is not None), None)
+        where = f"sample {sample}, answer {answer[-SHOWN_CHARACTERS:]!r}, {parts}"
+        print(f"{FATAL} {name} raised {type(error).__name__}: {error} for {where}", file=sys.stderr, flush=True)
         raise
+    return score
 
 
 def find_reward(name: str) -> Reward:
@@ -249,18 +257,21 @@ def _modal_iou(text: str, parser: str, extra_info: Mapping[str, Any], width: int
     answer = text[max(0, text.rfind("</think>")) :]
     begin = answer.find("bbox_2d", answer.find("bbox_2d") + 1)
     second = parse_box_1000(answer[begin:], parser) if begin > 0 else None
-    truth = _truth_1000(extra_info["modal_xyxy_1000"])
+    truth = _truth_1000(extra_info["modal_xyxy_1000"], parser)
     return reward_iou(second, truth, width, height) if second and truth else 0.0
 
 
-def _truth_1000(ground_truth: Iterable[float]) -> Box | None:
+def _truth_1000(ground_truth: Iterable[float], parser: str) -> Box | None:
+    """The corners are put in order but for `released_reward`, under which swapped ones score 0."""
     if isinstance(ground_truth, str | bytes):  # their characters could pass for four numbers
         return None
     try:
         x1, y1, x2, y2 = map(float, ground_truth)
     except (TypeError, ValueError, OverflowError):
         return None
-    return order_corners((x1, y1, x2, y2)) if all(map(isfinite, (x1, y1, x2, y2))) else None
+    if not all(map(isfinite, (x1, y1, x2, y2))):
+        return None
+    return (x1, y1, x2, y2) if parser == "released_reward" else order_corners((x1, y1, x2, y2))
 
 
 def _size_px(extra_info: Mapping[str, Any], field: str) -> int:

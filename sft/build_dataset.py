@@ -6,7 +6,8 @@
 
 A row of the parquet holds `messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and
 `images` (one absolute path). Traces are jsonl rows `id`, `reasoning`. A released conversation's gpt turn is taken apart
-at `</think>`: the box and its label are read from the answer, and the checks of `sft.traces` apply to the reasoning.
+at `</think>`: the box is read from the answer, and the checks of `sft.traces` apply to the reasoning. The expression
+comes from the human turn, since quotation marks in the released labels are not escaped; the label must agree.
 
 With `--processor`, rows are checked with the real chat template: the assistant's turn starts where generation starts,
 in the open `<think>` block, and it alone carries loss (token by token, for the first --check-rows); no row is longer
@@ -15,15 +16,14 @@ ever cut.
 """
 
 import argparse
-import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
+from qwen3vl_rl.data.expressions import check_label, check_tokens, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
@@ -38,7 +38,6 @@ SFT_SCHEMA = pa.schema(
         "images": pa.list_(pa.string()),
     }
 )
-_LABEL = re.compile(r'"label"\s*:\s*("(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*+")')
 
 Reasoned = tuple[Sample, str | None]  # None: no trace
 
@@ -50,15 +49,23 @@ def sft_row(sample: Sample, reasoning: str, images: Path) -> dict:
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 
 
-def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
-    """The chosen samples with their reasoning. Raises InputError for bad rows and images."""
+def reasoned_samples(args: argparse.Namespace, own_tokens: Sequence[str] = ()) -> Iterator[Reasoned]:
+    """The chosen samples with their reasoning. Raises InputError for bad rows and images, and for `own_tokens` of the
+    tokenizer in a text."""
+    for path, number, sample, reasoning in _located(args):
+        check_tokens(path, number, "sent", sample.sent, own_tokens)
+        check_tokens(path, number, "reasoning", reasoning or "", own_tokens)
+        yield sample, reasoning
+
+
+def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str | None]]:
     if args.reasoning == "cot":
         yield from read_conversations(args)
         return
     if args.reasoning == "traces" and args.traces is None:
         raise InputError("--traces: expected a file, or --reasoning none or cot")
     if args.reasoning == "none":
-        yield from ((sample, "") for _, _, sample in select_samples(args))
+        yield from ((*located, "") for located in select_samples(args))
         return
     traces = read_traces(args.traces)
     unused = dict.fromkeys(traces)
@@ -69,12 +76,12 @@ def reasoned_samples(args: argparse.Namespace) -> Iterator[Reasoned]:
         if trace and not trace.fits(sample):
             raise row_error(path, number, "id", f"the sample that its trace in {args.traces} speaks of", sample.id)
         unused.pop(sample.id, None)
-        yield sample, trace and trace.reasoning
+        yield path, number, sample, trace and trace.reasoning
     if unused:
         print(f"{args.traces}: {len(unused)} traces of samples that were not chosen, such as {next(iter(unused))}")
 
 
-def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
+def read_conversations(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str]]:
     """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the target itself."""
     start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
@@ -83,24 +90,25 @@ def read_conversations(args: argparse.Namespace) -> Iterator[Reasoned]:
             sample, reasoning = parse_conversation(path, number, parse_line(path, number, line))
             if images:
                 images.check(path, number, sample)
-            yield sample, reasoning
+            yield path, number, sample, reasoning
 
 
 def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:
     """Sample and reasoning of one released conversation. Raises InputError naming file, row and field."""
-    text = conversation_turn(path, number, row, "gpt")
+    text, asked = (conversation_turn(path, number, row, speaker) for speaker in ("gpt", "human"))
     reasoning, separator, answer = text.partition("</think>")
-    box, label = parse_box_1000(answer), _LABEL.search(answer)
-    if not separator or box is None or label is None:
-        expected = "a gpt turn of reasoning, </think> and an answer with bbox_2d and label"
+    box = parse_box_1000(answer)
+    if not separator or box is None or answer.count("bbox_2d") > 1:
+        expected = "a gpt turn of reasoning, </think> and an answer with one bbox_2d and label"
         raise row_error(path, number, "conversations", expected, text)
+    prompt_name, sent = read_prompt(path, number, "conversations", asked)
+    check_label(path, number, "conversations", answer, sent)
     sides = (row.get("width"), row.get("height")) * 2
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
     known = {name: row[name] for name in ("id", "image", "width", "height", "modal_bbox") if name in row}
-    if ("amodal" in conversation_turn(path, number, row, "human").lower()) != ("modal_bbox" in known):
+    if ("amodal" in prompt_name) != ("modal_bbox" in known):
         expected = "modal_bbox beside a human turn that asks for the amodal box, and beside no other"
         raise row_error(path, number, "conversations", expected, row.get("modal_bbox"))
-    sent = row.get("sent", json.loads(label[1], strict=False))
     sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
     return sample, reasoning.removeprefix("<think>").strip()
 
@@ -141,7 +149,7 @@ def build(args: argparse.Namespace) -> None:
     if args.check_rows < 0:
         raise InputError(f"--check-rows: expected at least 0, got {args.check_rows}")
     selection = Selection(args.images, check, judge=args.reasoning == "cot")
-    rows = selection.rows(reasoned_samples(args))
+    rows = selection.rows(reasoned_samples(args, check.own_tokens if check else ()))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)
     left_out = args.out.with_name(f"{args.out.stem}.left_out.jsonl")

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from transformers import AutoProcessor
 
+from qwen3vl_rl.data.expressions import own_tokens
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.errors import InputError
 
@@ -27,6 +28,7 @@ class TokenCheck:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"--processor: expected a checkpoint with a processor, got {model} ({reason})") from None
+        self.own_tokens = own_tokens(self.processor.tokenizer.get_added_vocab())
         self.max_length = max_length
         self.pixels = yaml.safe_load(PIXELS.read_text())["sft"]
         if not self._render("x").endswith("<think>\n"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from qwen3vl_rl.data.expressions import MEDIA_MARKS, SPECIAL_TOKENS
 from qwen3vl_rl.data.files import lock
 from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl
 from qwen3vl_rl.data.samples import Sample
@@ -24,7 +25,7 @@ MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper
 
 # What would break the answer or the row: the end of the reasoning, special tokens, the fence around the box, and what
 # verl takes for the place of a picture.
-MARKS = ("think>", "<|", "```", "<image>", "<video>", "<audio>")
+MARKS = ("think>", "<|", "```", *MEDIA_MARKS, *(token for token in SPECIAL_TOKENS if "|" not in token))
 
 _NO_WORD = re.compile(r"\W+")
 # That something was drawn, or that the answer was known.

@@ -63,6 +63,8 @@ def check(config: DictConfig) -> int:
     files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
     check_paths(config, "model.path", *files)
     rows = {key: preflight.check_rows(config, key, COLUMNS_OF_FILE, "sft.build_dataset") for key in files}
+    for key in files:
+        preflight.check_texts(config, key, "messages", "model.path")
     record_data_hash(config, "data.train_files")
     check_same_run(config, SAME_RUN)
     steps = preflight.check_steps(config, rows["data.train_files"])

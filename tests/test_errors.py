@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -42,3 +43,13 @@ def test_cli_ends_quietly_where_nobody_reads_on():
         writer.stdout.readline()
         writer.stdout.close()
         assert (writer.wait(60), writer.stderr.read()) == (1, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_output_can_be_read_in_any_encoding(encoding):
+    code = "from qwen3vl_rl.errors import cli\ncli(lambda: print('5.9\u00d7 \u2192 caf\u00e9 \u732b \u2026'))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    spelled = "5.9x -> caf\\xe9 \\u732b ..." if encoding == "ascii" else "5.9\u00d7"
+    assert done.stdout.decode(encoding).startswith(spelled)

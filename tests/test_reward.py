@@ -468,3 +468,24 @@ def test_a_function_that_raises_is_the_last_word_of_the_log(tmp_path, capsys):
             reward_type=f"{tmp_path}/mine.py:mine", alpha=0.5, threshold=0.5,
         )  # fmt: skip
     assert "FatalError: reward" in (said := capsys.readouterr().err) and "KeyError: 'x'" in said
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "-float('inf')"])
+def test_a_score_that_is_not_finite_ends_the_run_and_is_named(tmp_path, capsys, value):
+    (tmp_path / "mine.py").write_text(f"def mine(parts):\n    return {value}\n")
+    answer = 'It is here.</think>"bbox_2d": [1, 2, 3, 4]'
+    with pytest.raises(InputError, match="expected a finite number, got"):
+        compute_score(
+            "grounding", answer, [1, 2, 3, 4], {"width": 9, "height": 9, "id": None, "index": 17},
+            reward_type=f"{tmp_path}/mine.py:mine", alpha=0.5, threshold=0.5,
+        )  # fmt: skip
+    said = capsys.readouterr().err
+    assert said.startswith(f"FatalError: reward {tmp_path}/mine.py:mine raised InputError")
+    assert "sample 17, answer 'It is here." in said and said.count("\n") == 1
+
+
+def test_a_swapped_truth_scores_nothing_under_the_released_reading_alone():
+    answer, info = "[100, 200, 300, 400]", {"width": 1000, "height": 1000}
+    settings = {"reward_type": "mix", "alpha": 0.5, "threshold": 0.5}
+    for parser, score in (("strict", 1.0), ("released_reward", 0.0)):
+        assert compute_score("x", answer, [300, 400, 100, 200], info, parser=parser, **settings)["score"] == score

@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
+from qwen3vl_rl.data.expressions import ALL_MARKS, THINK_MARKS, check_label, check_tokens, read_user_turn
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
-from qwen3vl_rl.data.parquet import iter_parquet, open_parquet, read_user_turn
+from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
 from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
-from qwen3vl_rl.data.samples import Sample, check_box_px, is_number, parse_sample
+from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, parse_box_1000
 
@@ -21,7 +23,8 @@ _COCO_ID = re.compile(r"(?<!\d)(\d{12})\.\w+$")
 class Entry:
     """What every format says of one sample. `size`: (width, height) in px, None where the format leaves it out.
 
-    `xyxy_1000` is not rounded; None: no referent. `id` None: the row has none of its own.
+    `xyxy_1000` is not rounded; None: no referent. `in_px`: the row gives it in px. `id` None: the row has none of its
+    own.
     """
 
     id: str | None
@@ -29,6 +32,7 @@ class Entry:
     size: tuple[int, int] | None
     sent: str
     xyxy_1000: Box | None
+    in_px: bool = False
 
 
 def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
@@ -95,7 +99,7 @@ def _holds_predictions(path: Path) -> bool:
 
 def _sample_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     sample = parse_sample(path, number, row, allow_no_referent=True)
-    return _entry(sample, sample.id if "id" in row else None)
+    return _entry(sample, sample.id if "id" in row else None, in_px="conversations" not in row)
 
 
 def _prediction_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
@@ -110,12 +114,12 @@ def _prediction_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     if row["xyxy_px"] is not None:
         truth = check_box_px(path, number, "xyxy_px", row["xyxy_px"], sample.width, sample.height)
         sample = replace(sample, xyxy_px=truth)
-    return _entry(sample, sample.id)
+    return _entry(sample, sample.id, in_px=True)
 
 
 def _rl_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     sample, _ = rl_sample(path, number, row)
-    return _entry(sample, sample.id)
+    return _entry(sample, sample.id, in_px=False)
 
 
 def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
@@ -130,10 +134,12 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     answer = messages[1].get("content")
     if not isinstance(answer, str) or "</think>" not in answer or not (xyxy_1000 := parse_box_1000(answer)):
         raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box", answer)
+    check_label(path, number, "messages", answer, sent)
+    check_tokens(path, number, "messages", answer.replace(THINK_MARKS[1], "", 1), ALL_MARKS)
     return Entry(None, images[0], None, sent, xyxy_1000)
 
 
-def _entry(sample: Sample, sample_id: str | None) -> Entry:
+def _entry(sample: Sample, sample_id: str | None, *, in_px: bool) -> Entry:
     size, box = (sample.width, sample.height), sample.xyxy_px
     xyxy_1000 = box and tuple(v * 1000 / side for v, side in zip(box, size * 2, strict=True))
-    return Entry(sample_id, sample.image, size, sample.sent, xyxy_1000)
+    return Entry(sample_id, sample.image, size, sample.sent, xyxy_1000, in_px)

@@ -24,12 +24,20 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
 def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Lines of a jsonl file with their 1-based number. Raises InputError for a missing file.
 
-    A line ends at a newline alone: JSON strings may hold U+0085 or U+2028, which `str.splitlines` takes for one.
+    A line ends at a newline alone: JSON strings may hold U+0085 or U+2028, which `str.splitlines` takes for one. Blank
+    lines at the end are none.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a jsonl file, found none")
     with path.open("rb") as file:
-        yield from enumerate(file, start=1)
+        blank: list[tuple[int, bytes]] = []
+        for number, line in enumerate(file, start=1):
+            if line.isspace():
+                blank.append((number, line))
+                continue
+            yield from blank
+            blank.clear()
+            yield number, line
 
 
 def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -4,8 +4,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
+from socket import gethostname
 from typing import TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -58,6 +63,7 @@ class OpenAIClient:
 
     def __init__(self, base_url: str, *, attempts: int, timeout_s: float, api_key: str | None = None):
         self._url, self._attempts = base_url.rstrip("/") + "/", attempts
+        self._proxy = proxy_for(base_url)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
@@ -67,7 +73,7 @@ class OpenAIClient:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=self._timeout,
             headers=self._headers,
-            trust_env=False,
+            trust_env=False,  # it would also read ~/.netrc, whose password would take the key's place
         )
         return self
 
@@ -81,7 +87,7 @@ class OpenAIClient:
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
             start = time.perf_counter()
             try:
-                async with self._http.post("chat/completions", json=request) as response:
+                async with self._http.post("chat/completions", json=request, proxy=self._proxy) as response:
                     if response.ok:
                         reply = await response.json(content_type=None)
                         return read_completion(reply, time.perf_counter() - start)
@@ -100,10 +106,30 @@ class OpenAIClient:
         """Whether the endpoint lists its models."""
         try:
             timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-            async with self._http.get("models", timeout=timeout) as response:
+            async with self._http.get("models", timeout=timeout, proxy=self._proxy) as response:
                 return response.ok
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+
+def proxy_for(url: str) -> str | None:
+    """The environment's proxy for `url`, as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` name it.
+
+    None for this machine, where a proxy would look for the server on its own.
+    """
+    parts, proxies = urlsplit(url), getproxies()
+    host = parts.hostname or ""
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or _is_here(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_here(host: str) -> bool:
+    with suppress(ValueError):
+        address = ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return host == "localhost" or host.endswith(".localhost") or host == gethostname()
 
 
 def read_completion(reply: object, latency_s: float = 0.0) -> Completion:

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.samples import ImageCheck, Sample, check_sent, iter_samples
+from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import PROMPTS, render_prompt
+from qwen3vl_rl.grounding import render_prompt
 
 BATCH_ROWS = 8192  # of a parquet row group
 READ_ROWS = 256  # at a time: rows may hold whole images
@@ -60,21 +60,6 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
 def user_turn(sample: Sample) -> dict[str, str]:
     """`<image>` and the prompt, the same text in SFT and RL."""
     return {"role": "user", "content": "<image>" + render_prompt(sample.prompt_name, sample.sent)}
-
-
-def read_user_turn(path: Path, number: int, name: str, content: Any) -> tuple[str, str]:
-    """Name of the prompt and expression of a user turn's text. Raises InputError that names the field `name`.
-
-    Of several fitting prompts the longest counts: what fits `qwen3_amodal` also fits `qwen3`.
-    """
-    text = content.removeprefix("<image>").strip() if isinstance(content, str) else ""
-    parts = {prompt: PROMPTS[prompt].split("{sent}") for prompt in sorted(PROMPTS, key=lambda key: -len(PROMPTS[key]))}
-    fitting = (prompt for prompt, (head, tail) in parts.items() if text.startswith(head) and text.endswith(tail))
-    prompt = next(fitting, None)
-    if prompt is None or not content.startswith("<image>"):
-        raise row_error(path, number, name, "<image> and one of the known prompts", content)
-    head, tail = parts[prompt]
-    return prompt, check_sent(path, number, name, text[len(head) : len(text) - len(tail)])
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:

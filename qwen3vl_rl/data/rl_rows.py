@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, read_user_turn, user_turn, write_parquet
-from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
+from qwen3vl_rl.data.boxes import are_boxes_1000, check_box_1000, scale_to_px
+from qwen3vl_rl.data.expressions import read_user_turn
+from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, px_to_1000
 
@@ -63,14 +65,13 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
     if not isinstance(turns, list) or [isinstance(turn, dict) and turn.get("role") for turn in turns] != ["user"]:
         raise row_error(path, number, "prompt", "one user turn", turns)
     prompt_name, sent = read_user_turn(path, number, "prompt", turns[0].get("content"))
-    truth_px = [v * side / 1000 for v, side in zip(truth_1000, (width, height) * 2, strict=True)]
     sample = Sample(
         id=f"{path.stem}_{number}" if sample_id is None else str(sample_id),
         image=images[0],
         width=width,
         height=height,
         sent=sent,
-        xyxy_px=check_box_px(path, number, TRUTH, truth_px, width, height),
+        xyxy_px=scale_to_px(truth_1000, width, height),
     )
     return sample, prompt_name
 
@@ -78,7 +79,7 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
 def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[int, int, Box]:
     """Width and height of a row's image in px, and its true box, xyxy in 0..1000: what our reward reads.
 
-    The corners may meet or be swapped, as the reward takes care of both. Raises InputError naming file, row and field.
+    Raises InputError naming file, row and field.
     """
     info, truth = (
         _object(path, number, row, "extra_info"),
@@ -87,9 +88,7 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
     for name in ("width", "height"):
         if type(size := info.get(name)) is not int or size <= 0:
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
-    if not isinstance(truth, list) or len(truth) != 4 or not all(is_number(v) and 0 <= v <= 1000 for v in truth):
-        raise row_error(path, number, TRUTH, "four numbers in 0..1000", truth)
-    return info["width"], info["height"], tuple(truth)
+    return info["width"], info["height"], check_box_1000(path, number, TRUTH, truth, info["width"], info["height"])
 
 
 def check_size_and_truth(path: Path) -> None:
@@ -112,9 +111,9 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     good = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
-    values, rows = pc.list_flatten(truths), pc.list_parent_indices(truths).to_numpy(zero_copy_only=False)
-    inside = pc.fill_null(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1000)), False)
-    good[rows[~inside.to_numpy(zero_copy_only=False)]] = False
+    whole = pa.array(good)  # with a size and four values
+    values = pc.list_flatten(truths.filter(whole)).cast(pa.float64(), safe=False).fill_null(np.nan)
+    good[good] = are_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4))
     return good
 
 

@@ -7,27 +7,22 @@ object's. Other columns are allowed and left alone. `bbox` null says that nothin
 only the evaluation reads such rows.
 """
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from qwen3vl_rl.data.boxes import check_box_1000, check_box_px, scale_to_px
+from qwen3vl_rl.data.expressions import check_sent, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box
 
-_REF = re.compile(r"<ref>(.*?)</ref>", re.DOTALL)
+_REF = re.compile(r"<ref>(.*)</ref>", re.DOTALL)
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
-_MEDIA = re.compile(r"<(?:image|video|audio)>")  # verl puts an image wherever a prompt has such a mark
-
-
-# COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
-ROUNDING_PX = 0.011
-_NUMBERS = frozenset({int, float})  # and not bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,45 +96,6 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         else check_box_px(path, number, "conversations" if is_training else "bbox", box, width, height),
         modal_xyxy_px=None if modal is None else check_box_px(path, number, "modal_bbox", modal, width, height),
     )
-
-
-def check_sent(path: Path, number: int, name: str, value: Any) -> str:
-    """`value` where it can be an expression, else an InputError that names the field `name`."""
-    if type(value) is not str or not value or value.isspace():
-        raise row_error(path, number, name, "the expression", value)
-    if "<" in value and _MEDIA.search(value):
-        raise row_error(path, number, name, "an expression without <image>, <video> or <audio>", value)
-    return value
-
-
-def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
-    """`value` where it is an xyxy box in px inside the image, else an InputError that names the field `name`.
-
-    What passes an edge by no more than `ROUNDING_PX` is cut off there.
-    """
-    is_box = type(value) in (list, tuple) and len(value) == 4 and _NUMBERS.issuperset(map(type, value))
-    if is_box and not _is_inside(value, width, height):
-        value = [_cut(v, side) for v, side in zip(value, (width, height) * 2, strict=True)]
-    if not is_box or not _is_inside(value, width, height):
-        raise row_error(path, number, name, f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2", value)
-    x1, y1, x2, y2 = value
-    return float(x1), float(y1), float(x2), float(y2)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number; True and False are none."""
-    return type(value) in _NUMBERS and abs(value) < math.inf  # also for integers too large for a float
-
-
-def _is_inside(box: Sequence[float], width: int, height: int) -> bool:
-    x1, y1, x2, y2 = box
-    return 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height  # not so for NaN
-
-
-def _cut(value: float, side: int) -> float:
-    if -ROUNDING_PX <= value < 0:
-        return 0
-    return side if side < value <= side + ROUNDING_PX else value
 
 
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # what the last bytes of a whole file hold
@@ -227,18 +183,17 @@ def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str
 
 def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> str:
     text = conversation_turn(path, number, row, "human")
-    if (found := _REF.search(text)) is None:
-        raise row_error(path, number, "conversations", "the expression inside <ref>…</ref>", text)
-    return found[1]
+    found = _REF.search(text)
+    return found[1] if found else read_prompt(path, number, "conversations", text)[1]
 
 
-def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> list[float]:
+def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> Box:
     text = conversation_turn(path, number, row, "gpt")
-    found = _BOX.search(text)
+    found = _BOX.findall(text)
     try:
-        xyxy_1000 = [float(v) for v in found[1].split(",")] if found else []
+        (numbers,) = found
+        xyxy_1000 = [float(v) for v in numbers.split(",")]
     except ValueError:
-        xyxy_1000 = []
-    if len(xyxy_1000) != 4:
-        raise row_error(path, number, "conversations", "<box>[x1,y1,x2,y2]</box> in 0..1000", text)
-    return [v * side / 1000 for v, side in zip(xyxy_1000, (width, height, width, height), strict=True)]
+        expected = "one <box>[x1,y1,x2,y2]</box> in 0..1000" + (f", not {len(found)} of them" if len(found) > 1 else "")
+        raise row_error(path, number, "conversations", expected, text) from None
+    return scale_to_px(check_box_1000(path, number, "conversations", xyxy_1000, width, height), width, height)

@@ -42,8 +42,8 @@ def main() -> None:
         for run in runs:
             run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
-    print(f"\n{render(evaluation_tables(results), results)}\n", flush=True)
-    print(f"report: {write_report(args.report or args.out / 'report.html', results, args.images, curves)}")
+    report = write_report(args.report or args.out / "report.html", results, args.images, curves)
+    print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ OVERSHOOT_1000 = 50.0
 # begins within a number (`_RUN`'s look-behind) or elsewhere than at a bracket or a key.
 # A number is ASCII, may have an exponent, and is not glued to a word: `x1`, `2nd` and `1_000` are none.
 _NUMBER = r"[-+]?+(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+(?!\w)"
-_GAP = r"[\s,;]++"
+_GAP = r"[\s,;\uff0c\uff1b\u3001]++"  # with the commas of Chinese text
 _CORNER_GAP = rf"(?:{_GAP}|\s*+[)\]]\s*+,?+\s*+[(\[]\s*+)"  # also between the points of `(x1, y1), (x2, y2)`
-_FOUR = rf"({_NUMBER}){_GAP}({_NUMBER}){_CORNER_GAP}({_NUMBER}){_GAP}({_NUMBER})\s*+[)\]]"
-_BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+:["'\\\s]*+[(\[]"""
+_ITEM = rf"""["']?+({_NUMBER})["']?+"""  # numbers may stand in quotation marks
+_FOUR = rf"{_ITEM}{_GAP}{_ITEM}{_CORNER_GAP}{_ITEM}{_GAP}{_ITEM}\s*+\\?+[)\]]"  # also in LaTeX's `\[ … \]`
+_BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+[:\uff1a]["'\\\s]*+[(\[]"""
 _BBOX_2D_BEGIN = re.compile(_BBOX_2D_LIST)
 _BBOX_2D = re.compile(rf"{_BBOX_2D_LIST}[(\[\s]*+{_FOUR}")
 _BRACKETED = re.compile(rf"[(\[]\s*+{_FOUR}")
@@ -85,6 +86,7 @@ def _strict_box(numbers: Sequence[str]) -> Box | None:
 
 # The released pattern is `[-+]?\d*\.?\d+`; this one matches the same text without backtracking.
 _RELEASED_NUMBER = r"[-+]?+(?:\d++(?:\.\d++)?+|\.\d++)"
+_REWARD_GROUP = re.compile(r"\[([^\[\]]++)\]")
 _REWARD_NUMBER = re.compile(_RELEASED_NUMBER)
 _EVAL_NUMBER = re.compile(rf"{_RELEASED_NUMBER}(?:[eE][-+]?+\d++)?+")
 _EVAL_LIST = re.compile(r"\[\s*+" + r"\s*+,\s*+".join([f"({_EVAL_NUMBER.pattern})"] * 4) + r"\s*+\]")
@@ -93,17 +95,15 @@ _EVAL_BBOX_2D = re.compile(r'"bbox_2d"\s*+:\s*+' + _EVAL_LIST.pattern)
 
 def _released_reward(text: str) -> Box | None:
     """The released reward's reading: the first `<answer>` if it holds a box, else the whole text with its reasoning."""
-    inside = _inside_tag(text, "answer")
+    inside = _inside_tag(text, "answer", re.IGNORECASE)
     return (_last_innermost_list(inside) if inside else None) or _last_innermost_list(text)
 
 
 def _last_innermost_list(text: str) -> Box | None:
-    """The first four numbers of the last `[…]` without brackets inside; without any `[…]`, the text's last four."""
-    start = text.rfind("[", 0, max(text.rfind("]"), 0))
-    if start >= 0:
-        numbers = _REWARD_NUMBER.findall(text, start, text.find("]", start))[:4]
-    else:
-        numbers = _last_numbers(_REWARD_NUMBER, text)
+    """The first four numbers of the last `[…]` that holds something but no brackets; without any such `[…]`, the text's
+    last four."""
+    groups = deque(_REWARD_GROUP.finditer(text), maxlen=1)
+    numbers = _REWARD_NUMBER.findall(groups[0][1])[:4] if groups else _last_numbers(_REWARD_NUMBER, text)
     values = [float(number) for number in numbers]
     if len(values) != 4 or not all(map(isfinite, values)):
         return None
@@ -114,22 +114,23 @@ def _last_innermost_list(text: str) -> Box | None:
 def _released_eval(text: str) -> Box | None:
     """The released evaluation's reading: the first `"bbox_2d"` list, else the first list of four, else the last four.
 
-    Clamps to 0..1000 and does not order the corners.
+    What is not finite becomes 0. Then all is clamped to 0..1000; the corners are not put in order.
     """
     match = _EVAL_BBOX_2D.search(text) or _EVAL_LIST.search(text)
     numbers = match.groups() if match else _last_numbers(_EVAL_NUMBER, text)
-    return _clamped([float(number) for number in numbers]) if len(numbers) == 4 else None
+    values = [value if isfinite(value := float(number)) else 0.0 for number in numbers]
+    return _clamped(values) if len(values) == 4 else None
 
 
 def _last_numbers(number: re.Pattern[str], text: str) -> Sequence[str]:
     return [match[0] for match in deque(number.finditer(text), maxlen=4)]
 
 
-def _inside_tag(text: str, tag: str) -> str | None:
+def _inside_tag(text: str, tag: str, flags: int = 0) -> str | None:
     """What the first `<tag>` encloses, None where there is none or it is never closed."""
-    start = text.find(f"<{tag}>")
-    end = text.find(f"</{tag}>", start) if start >= 0 else -1
-    return text[start + len(f"<{tag}>") : end] if end >= 0 else None
+    start = re.search(f"<{tag}>", text, flags)
+    end = start and re.compile(f"</{tag}>", flags).search(text, start.end())
+    return text[start.end() : end.start()] if end else None
 
 
 def _clamped(values: Sequence[float]) -> Box:

@@ -61,6 +61,12 @@ LINES = {
         line(sent="the <image> cat"),
         'field "sent": expected an expression without <image>',
     ),
+    "place of an image in the expression": (
+        line(sent="the <|image_pad|> sign"),
+        r'field "sent": expected an expression without <\|image_pad\|>',
+    ),
+    "end of a turn in the expression": (line(sent="sign <|im_end|>"), r'field "sent": expected .* <\|im_end\|>'),
+    "end of reasoning in the expression": (line(sent="cat </think>"), 'field "sent": expected .* </think>'),
     "id as a list": (line(id=[1]), 'field "id": expected a text or an integer'),
     "image as a number": (line(image=7), 'field "image": expected a path'),
     "image missing": (line(image="none.png"), 'field "image": expected a file below'),
@@ -74,7 +80,20 @@ LINES = {
     "conversation with two answers": (line(conversations=TURNS + TURNS[1:]), 'field "conversations"'),
     "conversation with a broken box": (
         line(conversations=[TURNS[0], {"from": "gpt", "value": "<box>[1,2,,4]</box>"}]),
-        'field "conversations": expected <box>',
+        'field "conversations": expected one <box>',
+    ),
+    "conversation with two boxes": (
+        line(conversations=[TURNS[0], {"from": "gpt", "value": TURNS[1]["value"] * 2}]),
+        'field "conversations": expected one <box>.* not 2 of them',
+    ),
+    "conversation with a box in 0..1": (
+        line(conversations=[TURNS[0], {"from": "gpt", "value": "<box>[0.05, 0.033, 0.3, 0.2]</box>"}]),
+        'field "conversations": expected xyxy in 0..1000; this looks normalised to 0..1',
+    ),
+    "box in 0..1": (line(bbox=[0.05, 0.033, 0.3, 0.2]), 'field "bbox": expected xyxy in px; this looks normalised'),
+    "box that rounds to nothing": (
+        line(bbox=[5, 0, 5.001, 5]),
+        'field "bbox": expected a box that has an area after rounding',
     ),
 }
 

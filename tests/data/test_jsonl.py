@@ -3,6 +3,7 @@
 import pytest
 
 from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, whole_lines
+from qwen3vl_rl.errors import InputError
 
 
 def test_a_file_is_followed_line_by_line(tmp_path):
@@ -32,3 +33,17 @@ def test_a_file_of_one_torn_row_becomes_empty(tmp_path):
     path.write_text('{"id": "torn')
     cut_torn_row(path)
     assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\n", "  \n\r\n", ""])
+def test_blank_lines_at_the_end_are_no_rows(tmp_path, end):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 0}\n{"id": 1}\n' + end)
+    assert read_jsonl(path) == [{"id": 0}, {"id": 1}]
+
+
+def test_a_blank_line_between_rows_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 0}\n\n{"id": 1}\n')
+    with pytest.raises(InputError, match="row 2"):
+        read_jsonl(path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -16,6 +17,7 @@ from qwen3vl_rl.data.openai_client import (
     OpenAIClient,
     RequestFailed,
     for_each,
+    proxy_for,
     read_completion,
     retry_after_s,
 )
@@ -180,3 +182,28 @@ def test_the_first_failure_stops_the_others_and_is_raised():
     with pytest.raises(OSError, match="full"):
         asyncio.run(for_each(range(100), work, 4))
     assert set(done) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("http://api.example.org/v1", "http://proxy:3128"),
+        ("https://api.example.org:8443/v1", "http://secure:3128"),  # a proxy without a scheme
+        ("http://inside.example.com/v1", None),  # no_proxy
+        ("http://127.0.0.1:8000/v1", None),
+        ("http://127.8.8.8:8000/v1", None),
+        ("http://[::1]:8000/v1", None),
+        ("http://localhost:8000/v1", None),
+        ("http://0.0.0.0:8000/v1", None),
+        (f"http://{socket.gethostname()}:8000/v1", None),
+    ],
+)
+def test_the_environment_s_proxies_count_for_other_machines_alone(monkeypatch, url, proxy):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert proxy_for(url) is None
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("https_proxy", "secure:3128")
+    monkeypatch.setenv("no_proxy", "example.com")
+    assert proxy_for(url) == proxy

@@ -31,6 +31,11 @@ def truth(value: object) -> dict:
         (truth([1, 2, 3, None]), "reward_model.ground_truth"),
         (truth([1, 2, 3, 1001]), "reward_model.ground_truth"),
         (truth([-1, 2, 3, 4]), "reward_model.ground_truth"),
+        (truth([1200, 300, 1900, 900]), "reward_model.ground_truth"),
+        (truth([0, 0, 0, 0]), "reward_model.ground_truth"),
+        (truth([5, 5, 5, 5]), "reward_model.ground_truth"),
+        (truth([3, 4, 1, 2]), "reward_model.ground_truth"),
+        (truth([0, 0, 1, 1]), "reward_model.ground_truth"),
     ],
 )
 def test_a_row_fails_by_itself_and_by_columns_alike(tmp_path, change, field):
@@ -63,7 +68,7 @@ def test_columns_of_other_types_are_named(tmp_path, row, field):
         rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
 
 
-@pytest.mark.parametrize("value", [[1, 2, 3, 4], [0, 0, 1000, 1000], [5, 5, 5, 5], [0.5, 0.5, 9.5, 9.5]])
+@pytest.mark.parametrize("value", [[1, 2, 3, 4], [0, 0, 1000, 1000], [0.5, 0.5, 9.6, 9.5], [0, 0, 1000.01, 500]])
 def test_rows_that_the_reward_can_read_pass(tmp_path, value):
     pq.write_table(pa.Table.from_pylist([GOOD | truth(value)] * 3), tmp_path / "rows.parquet")
     rl_rows.check_size_and_truth(tmp_path / "rows.parquet")

@@ -93,7 +93,7 @@ def test_bad_conversations_are_named(tmp_path, turns):
         read_samples(path)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "", "nothing"])
+@pytest.mark.parametrize("line", ["{", "[1]", "\n{}", "nothing"])
 def test_broken_lines_are_named(tmp_path, line):
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(EVALUATION) + "\n" + line + "\n")

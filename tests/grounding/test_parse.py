@@ -15,7 +15,7 @@ JSON_BOX = '{"bbox_2d": [10, 20, 300, 400], "label": "dog"}'
 WORDS = st.text("abc xyz.'\n", max_size=60)
 # Pieces that answers and bait are made of: tags, brackets, separators, signs, digits of two scripts.
 ARABIC_1 = "\u0661"  # a digit for Python's \d and float()
-TAGS = ["</think>", "<answer>", "</answer>", "<box>", "</box>", '"bbox_2d"', "bbox_2d"]
+TAGS = ["</think>", "<answer>", "<ANSWER>", "</Answer>", "</answer>", "<box>", "</box>", '"bbox_2d"', "bbox_2d"]
 MARKS = [*"[]():,.-+ex\"'\\", ", ", " ", "\n"]
 NUMBERS = ["1", "20", "300", "1000", "-5", "2.5", "1e2", "1e999", ARABIC_1]
 PIECES = st.sampled_from([*TAGS, *MARKS, *NUMBERS])
@@ -39,6 +39,12 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         "bbox_2d: [10, 20, 300, 400]",
         '{\\"bbox_2d\\": [10, 20, 300, 400]}',  # JSON within a JSON string
         '{"bbox_2d": "[10, 20, 300, 400]"}',
+        '{"bbox_2d": ["10", "20", "300", "400"]}',
+        "{'bbox_2d': ['10', '20', '300', '400']}",
+        '{"bbox_2d"\uff1a[10\uff0c20\uff0c300\uff0c400]}',
+        "[10\uff0c20\uff0c 300\u3001400]",
+        r"The box is \[ 10, 20, 300, 400 \]",
+        r"\[10, 20, 300, 400\]",
         '{"bbox_2d" :\n[ 10 ,20,\n300 , 400 ]}',
         '{"bbox_2d": [[10, 20], [300, 400]]}',
         '{"bbox_2d": [[10, 20, 300, 400]]}',
@@ -102,7 +108,6 @@ def test_strict_reads_the_box(text):
         '{"bbox_2d": [-51, 20, 300, 400]}',
         '{"bbox_2d": [10, 20, 640.5, 4800]}',
         f'{{"bbox_2d": [{ARABIC_1}, 20, 300, 400]}}',  # not an ASCII digit
-        '{"bbox_2d": ["10", "20", "300", "400"]}',
         '{"bbox_2d": {"x1": 10, "y1": 20, "x2": 300, "y2": 400}}',
         "[10, 20, 300]",
         "[10, 20, 300, 400, 500]",
@@ -175,7 +180,10 @@ def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(tex
         ("[1, 2, 3, 4, 5]", (1, 2, 3, 4)),  # first four of the group
         ("[a 1 b 2 c 3 d 4]", (1, 2, 3, 4)),
         ("[1, 2, 3, 4] [5, 6]", None),  # fewer than four: no fallback
-        ("[1, 2, 3, 4] []", None),
+        ("[1, 2, 3, 4] []", (1, 2, 3, 4)),  # an empty one is no group
+        ("[1, 2, 3, 4] [ ]", None),
+        ("[] 1 2 3 4", (1, 2, 3, 4)),
+        ("<ANSWER>[1, 2, 3, 4]</Answer> [5, 6, 7, 8]", (1, 2, 3, 4)),
         ("9 1 2 3 4", (1, 2, 3, 4)),  # no bracket: last four
         ("x1=1 y2", None),
         ("1 2 3", None),
@@ -205,7 +213,7 @@ def test_released_reward_reading(text, expected):
         ("1 2 3", None),
         ('{"bbox_2d": [30, 40, 1, 2]}', (30, 40, 1, 2)),  # corners are not swapped
         ('{"bbox_2d": [-5, 2000, 1.5, 4e1]}', (0, 1000, 1.5, 40)),  # clamped, exponents are read
-        ("[1e999, -1e999, 3, 4]", (1000, 0, 3, 4)),
+        ("[1e999, -1e999, 3, 4]", (0, 0, 3, 4)),  # what is not finite becomes 0
         ("1 2 3 4e1 5e-1x", (2, 3, 40, 0.5)),
         ("[5, 5, 5, 5]", (5, 5, 5, 5)),
         ("", None),
@@ -223,19 +231,20 @@ EVAL_LIST = rf"\[\s*({EVAL_NUMBER})\s*,\s*({EVAL_NUMBER})\s*,\s*({EVAL_NUMBER})\
 
 def naive_reward(text):
     def box_in(part):
-        groups = re.findall(r"\[([^\[\]]*)\]", part)
+        groups = re.findall(r"\[([^\[\]]+)\]", part)
         numbers = re.findall(NUMBER, groups[-1])[:4] if groups else re.findall(NUMBER, part)[-4:]
         values = tuple(map(float, numbers))
         return order_corners(values) if len(values) == 4 and all(map(isfinite, values)) else None
 
-    answer = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    answer = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL | re.IGNORECASE)
     return (answer and box_in(answer[1])) or box_in(text)
 
 
 def naive_eval(text):
     match = re.search(rf'"bbox_2d"\s*:\s*{EVAL_LIST}', text) or re.search(EVAL_LIST, text)
     numbers = match.groups() if match else re.findall(EVAL_NUMBER, text)[-4:]
-    return tuple(min(max(float(number), 0), 1000) for number in numbers) if len(numbers) == 4 else None
+    values = [value if isfinite(value := float(number)) else 0 for number in numbers]
+    return tuple(min(max(value, 0), 1000) for value in values) if len(values) == 4 else None
 
 
 @settings(max_examples=600)
@@ -291,6 +300,9 @@ BAIT = [
     ("", "<answer>", ""),
     ("", "</answer>", ""),
     ("", "<answer></answer>", ""),
+    ("", "<ANSWER>", ""),
+    ("", '["1",', ""),
+    ("", r"\[ 1, 1, 1, 1 \\", ""),
     ("", "</think>", ""),
     ("", "<box>", ""),
     ("", "[", ""),

@@ -3,10 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pandas as pd
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
 
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import read_samples
@@ -128,17 +130,64 @@ def test_an_amodal_conversation_stays_amodal():
     row = released_row(modal_bbox=[100, 40, 200, 160])
     with pytest.raises(InputError, match='field "conversations": expected modal_bbox beside a human turn'):
         parse_conversation(Path("f"), 1, row)
-    row["conversations"][0]["value"] = "<image>\nLocate the man on the left amodally"
+    row["conversations"][0]["value"] = "<image>\n" + PROMPTS["qwen3_amodal"].format(sent="the man on the left")
     sample, _ = parse_conversation(Path("f"), 1, row)
     assert sample.modal_xyxy_px == (100, 40, 200, 160) and sample.prompt_name == "qwen3_amodal"
 
 
+def conversation(sent: str, answer: str) -> dict:
+    turns = [
+        {"from": "human", "value": f"<image>\nLocate {sent}, output its bbox coordinates using JSON format."},
+        {"from": "gpt", "value": answer},
+    ]
+    return released_row(conversations=turns)
+
+
 def test_a_conversation_may_open_the_think_block_and_escape_its_label():
-    row = released_row()
-    row["conversations"][1]["value"] = "<think>\n" + target_text(REASONING, (1, 2, 300, 400), 'the "left" man\\')
+    sent = 'the "left" man\\'
+    row = conversation(sent, "<think>\n" + target_text(REASONING, (1, 2, 300, 400), sent))
     sample, reasoning = parse_conversation(Path("f"), 1, row)
-    assert (sample.sent, reasoning) == ('the "left" man\\', REASONING)
+    assert (sample.sent, reasoning) == (sent, REASONING)
     assert sample.xyxy_px == pytest.approx((0.4, 0.4, 120, 80))
+
+
+def test_an_expression_with_quotation_marks_stays_whole_in_prompt_and_label(build, tmp_path):
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.jpg")
+    sent = 'the man with the "5" on his shirt'
+    answer = f'{REASONING}\n</think>\n\n```json\n[\n\t{{"bbox_2d": [250, 100, 750, 900], "label": "{sent}"}}\n]\n```'
+    path = tmp_path / "cot.jsonl"
+    path.write_text(json.dumps(conversation(sent, answer) | {"id": -1}) + "\n")
+    code, screen, rows, _ = build("--reasoning", "cot", samples=path, images=tmp_path)
+    assert code == 0, screen
+    user, assistant = rows[0]["messages"]
+    assert user["content"] == "<image>" + PROMPTS["qwen3"].format(sent=sent)
+    assert assistant["content"] == target_text(REASONING, (250, 100, 750, 900), sent)
+
+
+def test_a_token_of_the_processor_is_refused_in_reasoning_and_expression(build, world, tmp_path, starter):
+    folder = tmp_path / "model"
+    copytree(starter, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
+    tokenizer.save_pretrained(folder)
+    samples = [json.loads(line) for line in (world / "refshapes_train.jsonl").open()]
+    samples[3]["sent"] += " <new>"
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    code, screen, _, _ = build("--reasoning", "none", "--processor", folder, samples=tmp_path / "samples.jsonl")
+    assert code == 2 and 'samples.jsonl: row 4: field "sent": expected a text without <new>' in screen
+
+
+def test_two_boxes_in_an_answer_are_refused():
+    answer = target_text(REASONING, (1, 2, 300, 400), "the dog")
+    row = conversation("the dog", f"{answer}\n{answer.partition('</think>')[2]}")
+    with pytest.raises(InputError, match="an answer with one bbox_2d"):
+        parse_conversation(Path("f"), 1, row)
+
+
+def test_a_label_that_speaks_of_something_else_is_named():
+    row = conversation("the dog", target_text(REASONING, (1, 2, 300, 400), "the cat"))
+    with pytest.raises(InputError, match='row 3: field "conversations": expected a label that is the expression'):
+        parse_conversation(Path("f"), 3, row)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
 from qwen3vl_rl.data.jsonl import read_jsonl
 from qwen3vl_rl.data.layouts.record import (
     EDGE_PX,
@@ -24,9 +25,9 @@ from qwen3vl_rl.data.layouts.record import (
     json_list,
     positive,
     read_json,
+    skipping_bad,
     text,
 )
-from qwen3vl_rl.data.samples import check_box_px, is_number
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
@@ -82,7 +83,8 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
                 box = _inside(region, scene, args.outside)
                 if reason := _why_not(region, sents, box):
                     left_out[reason] += 1
-                else:
+                    continue
+                with skipping_bad(args, left_out):
                     yield _record(path, number, args.name, scene, index, sents, box)
     if unknown := sorted(set(expressions or ()) - seen):
         image_id, index = unknown[0]

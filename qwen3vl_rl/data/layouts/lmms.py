@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, text
+from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, skipping_bad, text
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import PARTITIONS
 from qwen3vl_rl.errors import row_error
@@ -29,27 +29,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="SPLIT-*.parquet")
 
 
-def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
     """Every object of the files. Raises InputError naming file, row and field."""
     for path in args.files:
         split = path.name.partition("-")[0]
         for number, row in iter_parquet(path, _COLUMNS):
-            width, height = _size(path, number, row["image"])
-            yield refcoco_record(
-                path,
-                number,
-                {
-                    "dataset": args.dataset,
-                    "partition": PARTITIONS[args.dataset],
-                    "split": split,
-                    "ref_id": row["question_id"],
-                    "file_name": _coco_name(text(path, number, "file_name", row["file_name"])),
-                    "width": width,
-                    "height": height,
-                    "bbox": row["bbox"],
-                    "sents": row["answer"],
-                },
-            )
+            with skipping_bad(args, left_out):
+                width, height = _size(path, number, row["image"])
+                yield refcoco_record(
+                    path,
+                    number,
+                    {
+                        "dataset": args.dataset,
+                        "partition": PARTITIONS[args.dataset],
+                        "split": split,
+                        "ref_id": row["question_id"],
+                        "file_name": _coco_name(text(path, number, "file_name", row["file_name"])),
+                        "width": width,
+                        "height": height,
+                        "bbox": row["bbox"],
+                        "sents": row["answer"],
+                    },
+                )
 
 
 def _coco_name(file_name: str) -> str:

@@ -1,20 +1,26 @@
 """What every layout is read into, and the checks that all layouts share."""
 
+import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from qwen3vl_rl.data.boxes import check_box_px, is_number
+from qwen3vl_rl.data.expressions import check_sent
 from qwen3vl_rl.data.refcoco import split_name
-from qwen3vl_rl.data.samples import Sample, check_box_px, check_sent, is_number
+from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
 COCO_TRAIN_FOLDER = "coco/train2014"  # where the released archive unpacks the images of the RefCOCO family
 # COCO rounds to hundredths, so a box may end a little outside its image; further out it is wrong. Ours.
 EDGE_PX = 1.0
+BAD = "bad records (--skip-bad)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,19 @@ class Record:
         """One sample per expression, with ids `{id}_0`, `{id}_1`, …"""
         for k, sent in enumerate(self.sents):
             yield Sample(f"{self.id}_{k}", self.image, self.width, self.height, sent, self.xyxy_px, self.modal_xyxy_px)
+
+
+@contextmanager
+def skipping_bad(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[None]:
+    """With `--skip-bad`, count a record that is wrong instead of raising its InputError."""
+    try:
+        yield
+    except InputError as error:
+        if not args.skip_bad:
+            raise
+        if not left_out[BAD]:
+            print(f"left out, as others may be: {error}")
+        left_out[BAD] += 1
 
 
 def refcoco_record(path: Path, number: int, ref: Mapping[str, Any]) -> Record:

@@ -10,7 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_rl.data.layouts.record import Record, field, json_list, positive, read_json, refcoco_record, sentence_texts
+from qwen3vl_rl.data.layouts.record import (
+    Record,
+    field,
+    json_list,
+    positive,
+    read_json,
+    refcoco_record,
+    sentence_texts,
+    skipping_bad,
+)
 from qwen3vl_rl.data.refcoco import PARTITIONS, split_name
 from qwen3vl_rl.errors import InputError, row_error
 
@@ -22,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", default=FAMILY, metavar="DATASET:PARTITION", help=" ".join(FAMILY))
 
 
-def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
     """Every object of the chosen parts. Raises InputError naming file, row and field."""
     for part in args.parts:
         dataset, _, partition = part.partition(":")
         split_name(dataset, partition, "train")  # names a bad part before anything is read
-        yield from _part(args.root / dataset, dataset, partition)
+        yield from _part(args, left_out, dataset, partition)
 
 
 def load_pickle(path: Path) -> Any:
@@ -49,22 +58,24 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _part(folder: Path, dataset: str, partition: str) -> Iterator[Record]:
+def _part(args: argparse.Namespace, left_out: Counter[str], dataset: str, partition: str) -> Iterator[Record]:
+    folder = args.root / dataset
     path = folder / f"refs({partition}).p"
     images, boxes = _read_instances(folder / "instances.json")  # first: reading it takes the most memory
     refs = load_pickle(path)
     if not isinstance(refs, list):
         raise InputError(f"{path}: expected a list of references, got {type(refs).__name__}")
     for number, ref in enumerate(refs, start=1):
-        image, ann = field(path, number, ref, "image_id"), field(path, number, ref, "ann_id")
-        if not isinstance(image, int) or image not in images:
-            raise row_error(path, number, "image_id", "an image of instances.json", image)
-        if not isinstance(ann, int) or ann not in boxes:
-            raise row_error(path, number, "ann_id", "an annotation of instances.json", ann)
-        own = {name: field(path, number, ref, name) for name in ("split", "ref_id")}
-        known = {"dataset": dataset, "partition": partition, "bbox": boxes[ann]}
-        sents = sentence_texts(path, number, ref)
-        yield refcoco_record(path, number, own | known | images[image] | {"sents": sents})
+        with skipping_bad(args, left_out):
+            image, ann = field(path, number, ref, "image_id"), field(path, number, ref, "ann_id")
+            if not isinstance(image, int) or image not in images:
+                raise row_error(path, number, "image_id", "an image of instances.json", image)
+            if not isinstance(ann, int) or ann not in boxes:
+                raise row_error(path, number, "ann_id", "an annotation of instances.json", ann)
+            own = {name: field(path, number, ref, name) for name in ("split", "ref_id")}
+            known = {"dataset": dataset, "partition": partition, "bbox": boxes[ann]}
+            sents = sentence_texts(path, number, ref)
+            yield refcoco_record(path, number, own | known | images[image] | {"sents": sents})
 
 
 def _read_instances(path: Path) -> tuple[dict[int, dict], dict[int, Any]]:

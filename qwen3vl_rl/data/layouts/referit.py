@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_rl.data.layouts.record import Record, check_sents, positive, read_json
-from qwen3vl_rl.data.samples import check_box_px, is_number
+from qwen3vl_rl.data.boxes import check_box_px, is_number
+from qwen3vl_rl.data.layouts.record import Record, check_sents, positive, read_json, skipping_bad
 from qwen3vl_rl.errors import InputError, row_error
 
 _IMAGE_FOLDER = "saiapr_tc-12"
@@ -20,27 +20,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="the folder of the three kinds of files")
 
 
-def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
     """Every region of the three splits. Raises InputError naming file, row and field."""
     bboxes = _read_object(args.folder / "referit_bbox.json")
     sizes = _read_object(args.folder / "referit_imsize.json")
     for split in ("train", "val", "test"):
         path = args.folder / f"referit_query_{split}.json"
         for number, (region, sents) in enumerate(_read_object(path).items(), start=1):
-            image = f"{region.rpartition('_')[0]}.jpg"
-            size = sizes.get(image)
-            if not isinstance(size, list) or len(size) != 2:
-                raise row_error(path, number, region, f"the size of {image} in referit_imsize.json", size)
-            width, height = (positive(path, number, region, side) for side in size)
-            yield Record(
-                split=f"referit_{split}",
-                id=f"referit_{region}",
-                image=f"{_IMAGE_FOLDER}/{image}",
-                width=width,
-                height=height,
-                xyxy_px=_box_px(path, number, region, bboxes.get(region), width, height),
-                sents=check_sents(path, number, sents),
-            )
+            with skipping_bad(args, left_out):
+                image = f"{region.rpartition('_')[0]}.jpg"
+                size = sizes.get(image)
+                if not isinstance(size, list) or len(size) != 2:
+                    raise row_error(path, number, region, f"the size of {image} in referit_imsize.json", size)
+                width, height = (positive(path, number, region, side) for side in size)
+                yield Record(
+                    split=f"referit_{split}",
+                    id=f"referit_{region}",
+                    image=f"{_IMAGE_FOLDER}/{image}",
+                    width=width,
+                    height=height,
+                    xyxy_px=_box_px(path, number, region, bboxes.get(region), width, height),
+                    sents=check_sents(path, number, sents),
+                )
 
 
 def _box_px(path: Path, number: int, region: str, box: Any, width: int, height: int):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwen3vl_rl.data.layouts.record import Record
+from qwen3vl_rl.data.layouts.record import Record, skipping_bad
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
 from qwen3vl_rl.errors import row_error
@@ -15,19 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="RL parquet")
 
 
-def records(args: argparse.Namespace, _left_out: Counter[str]) -> Iterator[Record]:
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
     """One record per row, its box as exact as 0..1000 allows. Raises InputError, also for amodal rows."""
     for path in args.files:
         for number, row in iter_parquet(path, RL_SCHEMA.names):
-            sample, prompt_name = rl_sample(path, number, row)
-            if "amodal" in prompt_name:
-                raise row_error(path, number, "prompt", "no amodal sample, as its visible box is not in the file", None)
-            yield Record(
-                path.stem,
-                f"{path.stem}_{number}",
-                sample.image,
-                sample.width,
-                sample.height,
-                sample.xyxy_px,
-                (sample.sent,),
-            )
+            with skipping_bad(args, left_out):
+                sample, prompt_name = rl_sample(path, number, row)
+                if "amodal" in prompt_name:
+                    raise row_error(
+                        path, number, "prompt", "no amodal sample, as its visible box is not in the file", None
+                    )
+                yield Record(
+                    path.stem,
+                    f"{path.stem}_{number}",
+                    sample.image,
+                    sample.width,
+                    sample.height,
+                    sample.xyxy_px,
+                    (sample.sent,),
+                )

@@ -2,7 +2,8 @@
 
     python -m qwen3vl_rl.data.tools.check FILE… [--images DIR] [--evaluation FILE…]
 
-Checked are every row's fields, that ids are unique and that a RefCOCO evaluation split has its known number of rows.
+Checked are every row's fields, that ids are unique, that the boxes of a file do not all look like another convention
+(xywh, 0..1, 0..1000 or px) and that a RefCOCO evaluation split has its known number of rows.
 With `--images` every image is opened once: it must be there to its end and have the stated size. With `--evaluation`
 no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
 """
@@ -14,9 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from qwen3vl_rl.data.boxes import BoxError, scale_to_px
 from qwen3vl_rl.data.entries import Entry, image_key, read_entries
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS
 from qwen3vl_rl.data.samples import ImageCheck
+from qwen3vl_rl.data.tools.conventions import Conventions
 from qwen3vl_rl.errors import InputError, cli, row_error
 
 
@@ -52,12 +55,18 @@ class Expectations:
 
 def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
     """Every row of the file. Raises InputError where it is none of our formats."""
-    findings, ids, seen = Findings(shown), set(), set()  # of hashes: the texts would take more memory
+    findings, conventions = Findings(shown), Conventions()
+    ids, seen = set(), set()  # of hashes: the texts would take more memory
     for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
         findings.rows += 1
         if isinstance(entry, InputError):
             findings.add(entry)
+            if isinstance(entry, BoxError) and entry.numbers:
+                conventions.add(entry.numbers, entry.size, entry.in_px)
             continue
+        if entry.xyxy_1000:
+            given = scale_to_px(entry.xyxy_1000, *entry.size) if entry.in_px else entry.xyxy_1000
+            conventions.add(given, entry.size, entry.in_px)
         if expected.holds_out(entry.image):
             findings.add(row_error(path, number, "image", "no image of the evaluation files", entry.image))
         if expected.images:
@@ -69,6 +78,8 @@ def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
         content = hash((entry.image, entry.sent, entry.xyxy_1000))
         findings.repeats += content in seen
         seen.add(content)
+    if other := conventions.other():
+        findings.add(InputError(f"{path}: {other}"))
     _check_count(path, findings)
     return findings
 

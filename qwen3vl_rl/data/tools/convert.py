@@ -55,6 +55,7 @@ def main() -> None:
     for name, layout in LAYOUTS.items():
         command = layouts.add_parser(name, help=layout.__doc__.splitlines()[0])
         command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--skip-bad", action="store_true", help="leave out and count what is wrong")
         layout.add_arguments(command)
     args = parser.parse_args()
     left_out: Counter[str] = Counter()

@@ -20,11 +20,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from qwen3vl_rl.data.boxes import is_number
 from qwen3vl_rl.data.entries import image_key
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, read_predictions
-from qwen3vl_rl.data.samples import Sample, is_number, parse_sample
+from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.data.tools.check import image_keys
 from qwen3vl_rl.errors import InputError, cli, row_error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from qwen3vl_rl.data.openai_client import proxy_for
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.checkpoints import context_length, fingerprint, interchangeable, resolve_checkpoint
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS, SERVED_NAME, Engine, device_name, on_cpu, replicas
@@ -172,7 +173,9 @@ class Endpoint:
 def served_models(url: str) -> list[str]:
     """The models of an OpenAI-compatible server. Raises InputError where there is none."""
     try:
-        listing = httpx.get(f"{url}/v1/models", timeout=10, trust_env=False).raise_for_status().json()
+        listing = (
+            httpx.get(f"{url}/v1/models", timeout=10, trust_env=False, proxy=proxy_for(url)).raise_for_status().json()
+        )
         return [model["id"] for model in listing["data"]]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{url}: expected an OpenAI-compatible server, /v1/models gave {error!r}") from error

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from qwen3vl_rl.reward import check_settings
 from qwen3vl_rl.training.preflight.machine import check_engine, check_gpus, check_gpus_here, check_memory
 from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_ranks
-from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps
+from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
 from qwen3vl_rl.training.preflight.settings import (
     check_agent_loop,
     check_engine_flags,
@@ -40,6 +40,7 @@ __all__ = [  # beside `check`: what stage 1 and the planner ask
     "check_rows",
     "check_steps",
     "check_strategy",
+    "check_texts",
 ]
 
 
@@ -63,6 +64,7 @@ def check(config: DictConfig) -> int:
     check_rows(config, "data.val_files")
     for key in ("data.train_files", "data.val_files"):
         check_reward_columns(config, key)
+        check_texts(config, key, "prompt", "actor_rollout_ref.model.path")
         record_data_hash(config, key)
     check_same_run(config, SAME_RUN)
     return check_steps(config, rows)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
@@ -29,7 +29,10 @@ def check_engine(config: DictConfig) -> None:
 
 def check_gpus(config: DictConfig) -> None:
     """This machine has as many GPUs as the recipe takes. A cluster (RAY_ADDRESS) is left to Ray, which counts it."""
-    if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address and OmegaConf.select(config, "ray_kwargs.ray_init.num_cpus") is not None:
+        raise InputError(f"RAY_ADDRESS={address}: expected it unset, as this recipe starts a Ray of its own; unset it")
+    if config.trainer.device == "cpu" or address:
         return
     if config.trainer.nnodes > 1:
         raise InputError(f"trainer.nnodes={config.trainer.nnodes}: expected RAY_ADDRESS to name the cluster's head")

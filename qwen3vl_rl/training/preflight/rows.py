@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
+from qwen3vl_rl.data.expressions import added_tokens
 from qwen3vl_rl.data.rl_rows import COLUMNS, check_size_and_truth
+from qwen3vl_rl.data.turns import check_turns
 from qwen3vl_rl.errors import InputError, row_error
 
 MAKER = "qwen3vl_rl.data.tools.rl_parquet"
@@ -64,6 +66,13 @@ def check_reward_columns(config: DictConfig, key: str) -> None:
     if config.reward.custom_reward_function.path == OUR_REWARD:
         for path in file_paths(config, key):
             check_size_and_truth(path)
+
+
+def check_texts(config: DictConfig, key: str, column: str, model: str) -> None:
+    """No turn of any row holds a special token, of Qwen3-VL or of the model at the key `model`."""
+    own = added_tokens(Path(OmegaConf.select(config, model)).expanduser())
+    for path in file_paths(config, key):
+        check_turns(path, column, own)
 
 
 def file_paths(config: DictConfig, key: str) -> list[Path]:

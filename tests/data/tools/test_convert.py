@@ -224,3 +224,17 @@ def test_broken_pickles_are_named(tmp_path, payload):
 def test_pickles_of_python_2_are_read(tmp_path):
     (tmp_path / "refs.p").write_bytes(b"(lp0\n(dp1\nS'sent'\np2\nS'caf\\xe9'\np3\nsa.")
     assert load_pickle(tmp_path / "refs.p") == [{"sent": "café"}]
+
+
+def test_bad_references_are_left_out_and_counted_where_asked_for(run, refer_root, tmp_path):
+    refs = pickle.loads((refer_root / "refcoco" / "refs(unc).p").read_bytes())
+    refs[1]["ann_id"] = 99
+    (refer_root / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(refs))
+    command = ["convert", "refer", "--root", refer_root, "--parts", "refcoco:unc", "--out", tmp_path / "out"]
+    stopped = run(*command)
+    assert stopped.code == 2 and 'row 2: field "ann_id"' in stopped.err
+    done = run(*command, "--skip-bad")
+    assert done.code == 0, done.err
+    assert "left out 1: bad records (--skip-bad)" in done.out
+    assert 'row 2: field "ann_id": expected an annotation' in done.out  # the first of them
+    assert (tmp_path / "out" / "train.jsonl").parent.is_dir() and "refcoco_train" in done.out

@@ -131,3 +131,10 @@ def test_weights_that_git_left_out_are_named(gpus, recipe, starter, tmp_path):
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(InputError, match=r"model\.safetensors: expected a safetensors file"):
         machine.check_memory(recipe(f"actor_rollout_ref.model.path={tmp_path}"))
+
+
+def test_a_leftover_address_of_ray_is_named_on_a_cpu(recipe, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6399")
+    with pytest.raises(InputError, match=r"^RAY_ADDRESS=127\.0\.0\.1:6399: expected it unset"):
+        machine.check_gpus(recipe("hardware=cpu"))
+    machine.check_gpus(recipe("hardware=node8"))  # a cluster's

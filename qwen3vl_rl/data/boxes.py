@@ -1,0 +1,111 @@
+"""The check of boxes that readers, writers and preflight share: xyxy in px or in 0..1000, with an area."""
+
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box, px_to_1000
+
+# COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
+ROUNDING_PX = 0.011
+NO_AREA = "a box that has an area after rounding to 0..1000"
+SLACK_1000 = 0.1  # what that is in 0..1000, in images of 110 px and more
+_NUMBERS = frozenset({int, float})  # and not bool
+
+
+class BoxError(InputError):
+    """A wrong box. `numbers`: the box where it is four numbers; `size`: of the image; `in_px`: or in 0..1000."""
+
+    def __init__(self, message: str, numbers: Sequence[float] | None, size: tuple[int, int], in_px: bool):
+        super().__init__(message)
+        self.numbers, self.size, self.in_px = numbers, size, in_px
+
+
+def check_box_px(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
+    """`value` where it is an xyxy box in px inside the image, else a BoxError that names the field `name`.
+
+    What passes an edge by no more than `ROUNDING_PX` is cut off there. A box has an area after rounding to 0..1000. One
+    that is no larger than 0..1 is refused: it is normalised.
+    """
+    box = _cut(value, (width, height), ROUNDING_PX) if (is_four := is_box(value)) else (0, 0, 0, 0)
+    x1, y1, x2, y2 = box
+    if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):  # not so for NaN
+        expected = f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2"
+    elif (x2 - x1) * 1000 > width and (y2 - y1) * 1000 > height and x2 > 1 and x2 * 1000 > 1.5 * width:
+        expected = None  # as nearly all are
+    else:
+        expected = _too_small(box, px_to_1000(box, width, height), "px")
+    if expected:
+        raise _error(path, number, name, expected, value, is_four, (width, height), in_px=True)
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+def check_box_1000(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
+    """`value` where it is an xyxy box in 0..1000 of an image of `width` x `height` px, else a BoxError; the rules are
+    those of `check_box_px`, with `SLACK_1000`."""
+    is_four = is_box(value)
+    box = _cut(value, (1000, 1000), SLACK_1000) if is_four else (inf,) * 4
+    if not all(0 <= v <= 1000 for v in box):
+        expected = "four numbers in 0..1000, xyxy"
+    else:
+        expected = _too_small(box, tuple(map(round, box)), "0..1000")
+    if expected:
+        raise _error(path, number, name, expected, value, is_four, (width, height), in_px=False)
+    x1, y1, x2, y2 = box
+    return x1, y1, x2, y2
+
+
+def are_boxes_1000(boxes: np.ndarray) -> np.ndarray:
+    """Of each row of `boxes` [n, 4], whether it passes `check_box_1000`."""
+    inside = ((boxes >= -SLACK_1000) & (boxes <= 1000 + SLACK_1000)).all(axis=1)  # not so for NaN
+    rounded = np.rint(np.clip(boxes, 0, 1000))
+    return inside & (boxes.max(axis=1) > 1) & (rounded[:, 0] < rounded[:, 2]) & (rounded[:, 1] < rounded[:, 3])
+
+
+def scale_to_px(xyxy_1000: Box, width: int, height: int) -> Box:
+    """0..1000 to px, not rounded."""
+    x1, y1, x2, y2 = xyxy_1000
+    return x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000
+
+
+def is_box(value: Any) -> bool:
+    """Whether a JSON value is four numbers; NaN and infinity may be among them."""
+    return type(value) in (list, tuple) and len(value) == 4 and _NUMBERS.issuperset(map(type, value))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number; True and False are none."""
+    return type(value) in _NUMBERS and abs(value) < inf  # also for integers too large for a float
+
+
+def _cut(box: Sequence[float], limits: tuple[float, float], slack: float) -> Sequence[float]:
+    """`box` without what passes 0, or the limit of x or y, by no more than the slack."""
+    x1, y1, x2, y2 = box
+    if x1 >= 0 and y1 >= 0 and x2 <= limits[0] and y2 <= limits[1]:
+        return box
+    return [_cut_one(v, limit, slack) for v, limit in zip(box, limits * 2, strict=True)]
+
+
+def _cut_one(value: float, limit: float, slack: float) -> float:
+    if -slack <= value < 0:
+        return 0
+    return limit if limit < value <= limit + slack else value
+
+
+def _too_small(box: Sequence[float], rounded_1000: Sequence[float], unit: str) -> str | None:
+    """What is expected instead of a box that is smaller than can be."""
+    x1, y1, x2, y2 = rounded_1000
+    if 0 < max(box) <= 1 or (x1 < x2 and y1 < y2 and max(rounded_1000) <= 1):
+        return f"xyxy in {unit}; this looks normalised to 0..1"
+    return None if x1 < x2 and y1 < y2 else f"{NO_AREA}, xyxy"
+
+
+def _error(
+    path: Path, number: int, name: str, expected: str, value: Any, is_four: bool, size: tuple[int, int], *, in_px: bool
+) -> BoxError:
+    message = str(row_error(path, number, name, expected, value))
+    return BoxError(message, value if is_four else None, size, in_px)

@@ -1,0 +1,102 @@
+"""Expressions: what one may hold, and where it stands in a prompt and in the answer's label."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import PROMPTS
+
+IMAGE_MARK = "<image>"
+# verl puts an image wherever a prompt has such a mark.
+MEDIA_MARKS = (IMAGE_MARK, "<video>", "<audio>")
+THINK_MARKS = ("<think>", "</think>")
+# The added tokens 151643 to 151666 of Qwen/Qwen3-VL-8B-Thinking, as its tokenizer.json lists them; 151667 and 151668
+# are the marks of thinking. A tokenizer reads them as one token wherever they stand in a text.
+SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+    *("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+)
+ALL_MARKS = (*MEDIA_MARKS, *THINK_MARKS, *SPECIAL_TOKENS)
+_REFUSED = re.compile("|".join(map(re.escape, ALL_MARKS)))
+_LABEL, _LABEL_END = re.compile(r'"label"\s*+:\s*+"'), re.compile(r'"\s*+[,}]')
+# Of several prompts that fit, the longest counts: what fits `qwen3_amodal` also fits `qwen3`.
+_PARTS = {name: PROMPTS[name].split("{sent}") for name in sorted(PROMPTS, key=lambda name: -len(PROMPTS[name]))}
+
+
+def check_sent(path: Path, number: int, name: str, value: Any) -> str:
+    """`value` where it can be an expression, else an InputError that names the field `name`."""
+    if type(value) is not str or not value or value.isspace():
+        raise row_error(path, number, name, "the expression", value)
+    if "<" in value and (found := _REFUSED.search(value)):
+        raise row_error(path, number, name, f"an expression without {found[0]}, which is read as a token", value)
+    return value
+
+
+def check_tokens(path: Path, number: int, name: str, text: str, tokens: Iterable[str]) -> None:
+    """Raise InputError that names the field `name` where a text holds one of these tokens."""
+    if found := next((token for token in tokens if token in text), None):
+        raise row_error(path, number, name, f"a text without {found}, which is read as a token", text)
+
+
+def added_tokens(folder: Path) -> tuple[str, ...]:
+    """The tokens that a checkpoint's own tokenizer adds, as `own_tokens` has them; none without the file."""
+    path = folder / "tokenizer.json"
+    try:
+        added = orjson.loads(path.read_bytes())["added_tokens"] if path.is_file() else []
+        texts = {token["content"] for token in added}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        raise InputError(f"{path}: expected a tokenizer with added_tokens") from None
+    return own_tokens(texts)
+
+
+def own_tokens(added: Iterable[str]) -> tuple[str, ...]:
+    """Of a tokenizer's added tokens those that Qwen3-VL's does not add, and that our prompts do not need."""
+    prompts = "\n".join(PROMPTS.values())
+    return tuple(sorted(text for text in added if text.strip() and text not in ALL_MARKS and text not in prompts))
+
+
+def read_prompt(path: Path, number: int, name: str, content: Any) -> tuple[str, str]:
+    """Name of the prompt and expression of a user turn. Raises InputError that names the field `name`.
+
+    Known are the prompts as we write them, and as the released files do: with a newline behind `<image>`, with a full
+    stop or a space at the end. The whole expression counts, whatever quotation marks it holds.
+    """
+    text = content.removeprefix(IMAGE_MARK).strip() if isinstance(content, str) else ""
+    for prompt, (head, tail) in _PARTS.items():
+        for ending in (tail, f"{tail}."):
+            if text.startswith(head) and text.endswith(ending) and len(text) > len(head) + len(ending):
+                return prompt, check_sent(path, number, name, text[len(head) : len(text) - len(ending)])
+    raise row_error(path, number, name, "one of the known prompts with an expression", content)
+
+
+def read_user_turn(path: Path, number: int, name: str, content: Any) -> tuple[str, str]:
+    """`read_prompt` of a turn that begins with `<image>`, as verl needs it to."""
+    if not isinstance(content, str) or not content.startswith(IMAGE_MARK):
+        raise row_error(path, number, name, "<image> and one of the known prompts", content)
+    return read_prompt(path, number, name, content)
+
+
+def check_label(path: Path, number: int, name: str, answer: str, sent: str) -> None:
+    """Raise InputError unless the answer's `label` is the expression, JSON-escaped or, as the release has it, not."""
+    begin = _LABEL.search(answer)
+    rest = answer[begin.end() :] if begin else ""
+    labels = [rest[: end.start()] for end in _LABEL_END.finditer(rest)]
+    if not any(sent.split() == reading.split() for label in labels for reading in _readings(label)):
+        expected = f"a label that is the expression of the prompt, {sent!r}"
+        raise row_error(path, number, name, expected, labels[0] if labels else answer)
+
+
+def _readings(label: str) -> Iterator[str]:
+    yield label
+    yield label.replace('\\"', '"')
+    with suppress(json.JSONDecodeError):
+        yield json.loads(f'"{label}"', strict=False)
