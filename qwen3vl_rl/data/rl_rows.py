@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, read_user_turn, user_turn, write_parquet
+from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample, check_box_px, is_number
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, px_to_1000
@@ -87,6 +88,8 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
     for name in ("width", "height"):
         if type(size := info.get(name)) is not int or size <= 0:
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
+    if expected := refused_size(info["width"], info["height"]):
+        raise row_error(path, number, "extra_info.width", expected, "{width}x{height}".format(**info))
     if not isinstance(truth, list) or len(truth) != 4 or not all(is_number(v) and 0 <= v <= 1000 for v in truth):
         raise row_error(path, number, TRUTH, "four numbers in 0..1000", truth)
     return info["width"], info["height"], tuple(truth)
@@ -112,6 +115,9 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     good = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
+    width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)
+    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    good &= (longer <= MAX_RATIO * shorter) & (width * height <= MAX_PIXELS)
     values, rows = pc.list_flatten(truths), pc.list_parent_indices(truths).to_numpy(zero_copy_only=False)
     inside = pc.fill_null(pc.and_(pc.greater_equal(values, 0), pc.less_equal(values, 1000)), False)
     good[rows[~inside.to_numpy(zero_copy_only=False)]] = False
