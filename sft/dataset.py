@@ -2,8 +2,9 @@
 
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+
+from qwen3vl_rl.data.pictures import open_picture
 
 
 class ThinkingSFTDataset(MultiTurnSFTDataset):
@@ -21,8 +22,8 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
             self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs, resolve=True)
 
     def _build_messages(self, example: dict) -> list[dict]:
-        """Opens the images here: verl would resize what it opens, and the processor then resize that."""
-        images = [Image.open(path) for path in example[self.image_key]]
+        """Opens the images as all stages do; verl would resize what it opens, and the processor then resize that."""
+        images = [open_picture(path) for path in example[self.image_key]]
         return super()._build_messages({**example, self.image_key: images})
 
     def _process_single_message(self, index, message, full_message, tools=None, enable_thinking=None):

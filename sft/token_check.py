@@ -12,6 +12,7 @@ from transformers import AutoProcessor
 
 from qwen3vl_rl.data.expressions import own_tokens
 from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.errors import InputError
 
 PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
@@ -69,8 +70,7 @@ class TokenCheck:
 
     def _compare_one(self, row: dict, trained: dict) -> None:
         user, target = (message["content"] for message in row["messages"])
-        with Image.open(row["images"][0]) as opened:
-            image = opened.convert("RGB")
+        image = open_picture(row["images"][0])
         seen = self._chat(user.removeprefix(MARK), image, tokenize=True, return_dict=True, processor_kwargs=self.pixels)
         seen, written = list(seen["input_ids"][0]), self._target(target)
         expected = seen + written, [0] * len(seen) + [1] * len(written)

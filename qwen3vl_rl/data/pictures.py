@@ -1,27 +1,188 @@
-"""Pictures: opened, encoded, and put into requests and pages as data URLs."""
+"""Pictures: opened in one way for all stages, encoded, and put into requests and pages as data URLs."""
 
 import base64
 import io
 import mimetypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 THUMBNAIL_PX = 512  # larger pictures are embedded smaller
 THUMBNAIL_QUALITY = 80
 
+MAX_PIXELS = 178_956_970  # Pillow opens no larger picture
+MAX_RATIO = 200  # Qwen's image processor takes no longer picture
+
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # what the last bytes of a whole file hold
+_END_BYTES = 64
+_LATE_BYTES = 65_536  # of a PNG, in which an orientation may follow the pixels
+_LATE = (b"eXIf", b"exif", b"xmp")
+_TURNED_BY = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # keys of Pillow's `info`
+_GREY_16 = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2"}
+_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", *_GREY_16}
+_PLAIN = {"L", "RGB"}  # modes that all programs read alike
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(OSError):
+    """A file that is no picture that we can use. `expected`: what it should have been."""
+
+    def __init__(self, expected: str):
+        super().__init__(f"expected {expected}")
+        self.expected = expected
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its picture before it is decoded.
+
+    `size`: (width, height) in px, as `open_picture` gives it; `stored`: as the file has it, before it is turned.
+    `is_whole`: the file surely goes on to its end. `is_plain`: every program reads the same pixels from it.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    is_whole: bool
+    is_plain: bool
+
 
 def open_picture(path: Path | str) -> Image.Image:
-    """The picture of a file in RGB, decoded in full; its `format` is the file's. Raises OSError where it is broken."""
-    with Image.open(path) as opened:
+    """The picture of a file in RGB, decoded in full; its `format` is the file's. See `to_rgb`."""
+    with _opened(path) as opened:
         return to_rgb(opened)
 
 
 def to_rgb(opened: Image.Image) -> Image.Image:
-    """A copy in RGB, decoded in full; its `format` is kept."""
-    picture = opened.convert("RGB")
+    """A copy in RGB, decoded in full, that every stage sees alike; its `format` is kept.
+
+    It is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency shows white.
+    Raises PictureError, an OSError, where it is broken, or larger or longer than the limits.
+    """
+    with _refusing():
+        opened.load()
+        _check(opened)
+        turned = _turn(opened, _orientation(opened))
+        picture = _flatten(turned)
     picture.format = opened.format
+    picture.info = {}  # or it would be turned once more
     return picture
+
+
+def read_header(path: Path | str) -> Header:
+    """Reads no more of a file than its header and its end. Raises PictureError, and FileNotFoundError."""
+    with _refusing(), open(path, "rb") as file, _opened(file) as opened:
+        tail = _tail(file, _LATE_BYTES if opened.format == "PNG" else _END_BYTES)
+        is_whole = opened.format in _ENDS and _ENDS[opened.format] in tail[-_END_BYTES:]
+        orientation, stored = _orientation(opened, tail), opened.size
+        is_plain = opened.mode in _PLAIN and not orientation and not opened.has_transparency_data
+    size = stored[::-1] if orientation in _SIDEWAYS else stored
+    return Header(size, stored, is_whole, is_plain)
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """(width, height) in px of a picture's file. Raises PictureError."""
+    with _opened(io.BytesIO(content)) as opened:
+        return opened.size[::-1] if _orientation(opened, content[-_LATE_BYTES:]) in _SIDEWAYS else opened.size
+
+
+def refused_size(width: int, height: int) -> str | None:
+    """What was expected instead of a picture of this size in px; None where it is fine."""
+    if width * height > MAX_PIXELS:
+        return f"at most {MAX_PIXELS:,} pixels, as Pillow opens no more"
+    if max(width, height) > MAX_RATIO * min(width, height):
+        return f"a long side of at most {MAX_RATIO} times the short one, Qwen's limit"
+    return None
+
+
+@contextmanager
+def _opened(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
+    with _refusing(), Image.open(source) as opened:
+        _check(opened)
+        yield opened
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Pillow's many errors as one: what its decoders raise for a broken file is not documented."""
+    try:
+        yield
+    except (PictureError, FileNotFoundError):
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"at most {MAX_PIXELS:,} pixels, as Pillow opens no more") from None
+    except (UnidentifiedImageError, IsADirectoryError):
+        raise PictureError("a readable image") from None
+    except Exception as error:
+        raise PictureError(f"a readable image ({error})") from None
+
+
+def _check(opened: Image.Image) -> None:
+    if opened.mode not in _MODES:
+        raise PictureError(f"8 or 16 bits per channel, not Pillow's mode {opened.mode}")
+    if expected := refused_size(*opened.size):
+        raise PictureError(f"{expected}, not {opened.width}x{opened.height}")
+
+
+def _orientation(opened: Image.Image, tail: bytes = b"") -> int:
+    """The EXIF orientation, 0 without one. A TIFF is turned by Pillow itself.
+
+    `tail`: the end of a PNG that is not decoded yet, as Pillow reads what follows the pixels together with them.
+    """
+    if opened.format == "TIFF":
+        return 0
+    if opened.format == "PNG" and any(word in tail for word in _LATE):
+        opened.load()
+    if not _TURNED_BY & opened.info.keys():
+        return 0
+    try:
+        found = opened.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a block that cannot be read turns nothing
+        return 0
+    return found if found in _TURNS else 0
+
+
+def _turn(opened: Image.Image, orientation: int) -> Image.Image:
+    return opened.transpose(_TURNS[orientation]) if orientation else opened
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    if picture.mode in _GREY_16:
+        return Image.fromarray(_to_8_bits(picture)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    layer = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image) -> np.ndarray:
+    """The high byte, which Pillow itself keeps of 16-bit colours."""
+    values = np.frombuffer(picture.tobytes(), _GREY_16[picture.mode]).reshape(picture.height, picture.width)
+    high = (values >> 8).astype(np.uint8)
+    transparent = picture.info.get("transparency")
+    return high if transparent is None else np.where(values == transparent, np.uint8(255), high)
+
+
+def _tail(file: BinaryIO, count: int) -> bytes:
+    """The last bytes of a file, which is left where it was."""
+    place, end = file.tell(), file.seek(0, io.SEEK_END)
+    file.seek(max(0, end - count))
+    tail = file.read()
+    file.seek(place)
+    return tail
 
 
 def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -35,8 +196,13 @@ def data_url(content: bytes, mime_type: str) -> str:
     return f"data:{mime_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def file_url(path: Path) -> str:
-    """A picture's file as it is, not decoded, as a data URL."""
+def picture_url(path: Path, by_path: bool) -> str:
+    """A picture for an engine, which sees what `open_picture` gives: the file's own address with `by_path`, or a data
+    URL of the file as it is; where engines would read it in different ways, a data URL of its pixels."""
+    if not read_header(path).is_plain:
+        return data_url(encode(open_picture(path), "png", compress_level=1), "image/png")
+    if by_path:
+        return path.as_uri()
     return data_url(path.read_bytes(), mimetypes.guess_type(path.name)[0] or "image/jpeg")
 
 

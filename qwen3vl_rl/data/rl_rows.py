@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from qwen3vl_rl.data.boxes import are_boxes_1000, check_box_1000, scale_to_px
 from qwen3vl_rl.data.expressions import read_user_turn
 from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet
+from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import Box, px_to_1000
@@ -88,6 +89,8 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
     for name in ("width", "height"):
         if type(size := info.get(name)) is not int or size <= 0:
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
+    if expected := refused_size(info["width"], info["height"]):
+        raise row_error(path, number, "extra_info.width", expected, "{width}x{height}".format(**info))
     return info["width"], info["height"], check_box_1000(path, number, TRUTH, truth, info["width"], info["height"])
 
 
@@ -111,7 +114,10 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     good = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
-    whole = pa.array(good)  # with a size and four values
+    width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)
+    longer, shorter = np.maximum(width, height), np.minimum(width, height)
+    good &= (longer <= MAX_RATIO * shorter) & (width * height <= MAX_PIXELS)
+    whole = pa.array(good)  # with a size that is not refused and four values
     values = pc.list_flatten(truths.filter(whole)).cast(pa.float64(), safe=False).fill_null(np.nan)
     good[good] = are_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4))
     return good

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from qwen3vl_rl.data.boxes import check_box_1000, check_box_px, scale_to_px
 from qwen3vl_rl.data.expressions import check_sent, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
+from qwen3vl_rl.data.pictures import Header, PictureError, open_picture, read_header, refused_size
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box
 
@@ -79,6 +78,8 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         raise row_error(path, number, "width", "the image's width in px", width)
     if type(height) is not int or height <= 0:
         raise row_error(path, number, "height", "the image's height in px", height)
+    if expected := refused_size(width, height):
+        raise row_error(path, number, "width", expected, f"{width}x{height}")
     if is_training := "conversations" in row:
         box = _conversation_box(path, number, row, width, height)
         sent = row["sent"] if "sent" in row else _conversation_sent(path, number, row)
@@ -98,53 +99,42 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
     )
 
 
-_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # what the last bytes of a whole file hold
-_END_BYTES = 64
-
-
 class ImageCheck:
-    """Opens each image below `folder` once, and reads no more of it than its header and its end: one that stops short
-    is decoded, to be sure."""
+    """Opens each image below `folder` once, and reads no more of it than its header and its end: one that may stop
+    short is decoded, to be sure."""
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._sizes: dict[str, tuple[int, int]] = {}
-
-    def size(self, path: Path, number: int, image: str) -> tuple[int, int]:
-        """(width, height) in px. Raises InputError naming file and row where the image is missing or unreadable."""
-        if image not in self._sizes:
-            try:
-                with Image.open(self._folder / image) as opened:
-                    size, is_whole = opened.size, _is_whole(self._folder / image, opened.format)
-            except FileNotFoundError:
-                raise row_error(path, number, "image", f"a file below {self._folder}", image) from None
-            except (OSError, ValueError, Image.DecompressionBombError):  # ValueError: a path that no file can have
-                raise row_error(path, number, "image", "a readable image", image) from None
-            if not is_whole:
-                self._decode(path, number, image)
-            self._sizes[image] = size
-        return self._sizes[image]
-
-    def _decode(self, path: Path, number: int, image: str) -> None:
-        try:
-            with Image.open(self._folder / image) as opened:
-                opened.load()
-        except OSError as error:
-            raise undecodable(path, number, image, error) from None
+        self._headers: dict[str, Header] = {}
 
     def check(self, path: Path, number: int, sample: Sample) -> None:
         """Raises InputError where the sample's image cannot be read or has another size than its row says."""
-        size = self.size(path, number, sample.image)
-        if size != (sample.width, sample.height):
-            raise row_error(
-                path, number, "width", "the image's size {}x{}".format(*size), f"{sample.width}x{sample.height}"
-            )
+        self.check_image(path, number, sample.image, (sample.width, sample.height))
 
+    def check_image(self, path: Path, number: int, image: str, stated: tuple[int, int] | None) -> None:
+        """`check` of an image whose row states this (width, height) in px, or none."""
+        header = self._headers.get(image)
+        if header is None:
+            header = self._headers[image] = self._read(path, number, image)
+        if stated in (None, header.size):
+            return
+        expected, turned = "the image's size {}x{}".format(*header.size), stated == header.stored
+        expected += " (its EXIF orientation turns it; the row has it unturned)" if turned else ""
+        raise row_error(path, number, "width", expected, "{}x{}".format(*stated))
 
-def _is_whole(path: Path, kind: str | None) -> bool:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _END_BYTES))
-        return _ENDS.get(kind, b"") in file.read()
+    def _read(self, path: Path, number: int, image: str) -> Header:
+        try:
+            header = read_header(self._folder / image)
+        except FileNotFoundError:
+            raise row_error(path, number, "image", f"a file below {self._folder}", image) from None
+        except PictureError as error:
+            raise row_error(path, number, "image", error.expected, image) from None
+        if not header.is_whole:
+            try:
+                open_picture(self._folder / image)
+            except OSError as error:
+                raise undecodable(path, number, image, error) from None
+        return header
 
 
 def undecodable(path: Path, number: int, image: str, error: OSError) -> InputError:

@@ -12,10 +12,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from PIL.Image import Image
 from verl.experimental.agent_loop.agent_loop import register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
+from qwen3vl_rl.data.pictures import open_picture, to_rgb
 from qwen3vl_rl.models.prepared_images import PreparedImages
+
+REMOTE = ("http://", "https://", "data:")  # left to verl
 
 
 @register("image_once")
@@ -28,8 +32,12 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
             self.processor.image_processor = PreparedImages(self.processor.image_processor)
 
     async def process_multi_modal_info(self, messages: list[dict]) -> dict:
-        decode = partial(super().process_multi_modal_info, messages)
-        return dict(await self._once("decoded", messages, decode))
+        return dict(await self._once("decoded", messages, partial(self._decode, messages)))
+
+    async def _decode(self, messages: list[dict]) -> dict:
+        """verl's, of pictures that are opened as in all stages: verl neither turns them nor scales 16 bits."""
+        opened = await asyncio.to_thread(with_pictures, messages)
+        return await super().process_multi_modal_info(opened)
 
     async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:
         tokenize = partial(super().ct_build_initial_tokens, messages, tools, **media)
@@ -42,3 +50,20 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         made = self.processor.image_processor.prompts[what]
         task = made.get(messages, lambda: asyncio.ensure_future(make()))
         return await asyncio.shield(task)  # an answer that is given up does not stop the others
+
+
+def with_pictures(messages: list[dict]) -> list[dict]:
+    """The messages with each picture opened that they name by its path, or hold."""
+    return [message | {"content": _opened(message["content"])} for message in messages]
+
+
+def _opened(content: str | list[dict]) -> str | list[dict]:
+    if isinstance(content, str):
+        return content
+    return [part | {"image": _picture(part["image"])} if "image" in part else part for part in content]
+
+
+def _picture(image: str | Image) -> str | Image:
+    if isinstance(image, Image):
+        return to_rgb(image)
+    return image if image.startswith(REMOTE) else open_picture(image.removeprefix("file://"))

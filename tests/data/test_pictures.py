@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl_rl.data.pictures import THUMBNAIL_PX, encode, file_url, open_picture, thumbnail_url, to_rgb
+from qwen3vl_rl.data.pictures import THUMBNAIL_PX, encode, open_picture, picture_url, thumbnail_url, to_rgb
 
 
 def noise(width, height):
@@ -54,5 +54,7 @@ def test_photographs_and_large_pictures_are_embedded_as_jpeg(tmp_path):
 )
 def test_a_file_travels_as_it_is(name, kind, tmp_path):
     (tmp_path / name).write_bytes(encode(noise(30, 20), "png"))
-    assert file_url(tmp_path / name).startswith(f"data:{kind};base64,")
-    assert base64.b64decode(file_url(tmp_path / name).partition(",")[2]) == (tmp_path / name).read_bytes()
+    url = picture_url(tmp_path / name, by_path=False)
+    assert url.startswith(f"data:{kind};base64,")
+    assert base64.b64decode(url.partition(",")[2]) == (tmp_path / name).read_bytes()
+    assert picture_url(tmp_path / name, by_path=True) == (tmp_path / name).as_uri()

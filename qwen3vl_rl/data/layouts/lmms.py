@@ -6,17 +6,15 @@ Mind the counts: the hub's RefCOCO `val` holds 8,811 objects where unc has 3,811
 """
 
 import argparse
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, skipping_bad, text
 from qwen3vl_rl.data.parquet import iter_parquet
+from qwen3vl_rl.data.pictures import picture_size
 from qwen3vl_rl.data.refcoco import PARTITIONS
 from qwen3vl_rl.errors import row_error
 
@@ -62,7 +60,6 @@ def _coco_name(file_name: str) -> str:
 def _size(path: Path, number: int, image: Any) -> tuple[int, int]:
     data = field(path, number, image, "bytes")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return opened.size
-    except (OSError, TypeError, Image.DecompressionBombError):
+        return picture_size(data)
+    except (OSError, TypeError):
         raise row_error(path, number, "image", "the bytes of a readable image", type(data).__name__) from None

@@ -97,10 +97,7 @@ def image_keys(paths: Iterable[Path], folder: Path | None = None) -> set[str]:
 
 def _check_image(path: Path, number: int, entry: Entry, images: ImageCheck, findings: Findings) -> None:
     try:
-        size = images.size(path, number, entry.image)
-        if entry.size not in (None, size):
-            stated = "{}x{}".format(*entry.size)
-            raise row_error(path, number, "width", "the image's size {}x{}".format(*size), stated)
+        images.check_image(path, number, entry.image, entry.size)
     except InputError as problem:
         findings.add(problem)
 

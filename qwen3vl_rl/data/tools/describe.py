@@ -87,7 +87,7 @@ def draw_sheet(located: list[tuple[Path, int, Entry]], folder: Path) -> Image.Im
     sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
     images = ImageCheck(folder)
     for place, (path, number, entry) in enumerate(located):
-        images.size(path, number, entry.image)
+        images.check_image(path, number, entry.image, None)
         try:
             tile = _tile(folder / entry.image, entry)
         except OSError as error:

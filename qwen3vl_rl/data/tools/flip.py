@@ -16,18 +16,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.parquet import Located
+from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row, undecodable
 from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding import Box
 
 DECIMALS = 6  # of a px: floating point would otherwise leave 103.92999999999995 for 103.93
-JPEG_QUALITY = 95  # ours; a mirrored JPEG is encoded once more
+# How a mirrored picture is encoded, by Pillow's name of its format
+SAVED = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "MPO": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+}
 
 
 def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
@@ -94,9 +100,9 @@ def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
     if target.exists():
         return
     try:
-        with Image.open(images / sample.image) as opened, replacing(target) as part:
-            options = {"quality": JPEG_QUALITY, "subsampling": 0} if opened.format == "JPEG" else {}
-            ImageOps.mirror(opened).save(part, format=opened.format, **options)
+        picture = open_picture(images / sample.image)
+        with replacing(target) as part:
+            ImageOps.mirror(picture).save(part, format=picture.format, **SAVED.get(picture.format, {}))
     except OSError as error:
         raise undecodable(path, number, sample.image, error) from None
 

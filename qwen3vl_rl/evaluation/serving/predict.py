@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from qwen3vl_rl.data.openai_client import Choice, Completion, NoReply, OpenAIClient, RequestFailed, for_each
-from qwen3vl_rl.data.pictures import file_url
+from qwen3vl_rl.data.pictures import picture_url
 from qwen3vl_rl.data.predictions import Prediction, Question, score, vote
 from qwen3vl_rl.evaluation.serving.server import EngineError
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings
@@ -23,7 +23,8 @@ FORCED_ANSWER = target_text("", (0, 0, 0, 0), "").partition("0")[0]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and how. `by_path`: the server reads images from our disk; otherwise they travel in the request."""
+    """Whom to ask, and how. `by_path`: the server reads images from our disk; otherwise they travel in the request, as
+    do those that the server might read in another way."""
 
     url: str
     model: str
@@ -71,7 +72,7 @@ class _Predictor:
     def __init__(self, target: Target, client: OpenAIClient):
         self.target, self.settings, self.client = target, target.settings, client
         self._images = target.images.resolve()
-        self._encoded = lru_cache(ENCODED_IMAGES)(self._encode)
+        self._addressed = lru_cache(ENCODED_IMAGES)(self._address)
 
     async def answer(self, question: Question) -> Prediction:
         """Ask one question. Of several answers, the one whose box overlaps the others most counts."""
@@ -149,16 +150,14 @@ class _Predictor:
         return {"model": self.target.model, "messages": messages, **settings.sampling(question.key)}
 
     async def _image_url(self, image: str) -> str:
-        if self.target.by_path:
-            return (self._images / image).as_uri()
         try:
-            return await self._encoded(image)
+            return await self._addressed(image)
         except OSError as error:
             raise RequestFailed(f"cannot read the image: {error}") from error
 
-    def _encode(self, image: str) -> "asyncio.Task[str]":
-        """One encoding, off the event loop, that all questions about the image wait for."""
-        return asyncio.create_task(asyncio.to_thread(file_url, self._images / image))
+    def _address(self, image: str) -> "asyncio.Task[str]":
+        """One look at the file, off the event loop, that all questions about the image wait for."""
+        return asyncio.create_task(asyncio.to_thread(picture_url, self._images / image, self.target.by_path))
 
 
 def _of_answer(request: dict, number: int) -> dict:

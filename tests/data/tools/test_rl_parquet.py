@@ -103,7 +103,7 @@ def test_an_empty_choice_is_an_error(run, world, tmp_path):
 @st.composite
 def samples(draw):
     """Any sample: a box of at least a hundredth of each side, any expression."""
-    width, height = draw(st.integers(20, 5000)), draw(st.integers(20, 5000))
+    width, height = draw(st.integers(25, 5000)), draw(st.integers(25, 5000))
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     box = (x1 * width / 100, y1 * height / 100, x2 * width / 100, y2 * height / 100)

@@ -81,14 +81,15 @@ def recorder():
         thread.join()
 
 
-QUESTION = Question("s/1", "s", Sample("1", "1.png", 160, 128, "the star", (0, 0, 9, 9)))
+PICTURES = Path(__file__).parents[3] / "images"
+QUESTION = Question("s/1", "s", Sample("1", "teaser.png", 160, 128, "the star", (0, 0, 9, 9)))
 
 
 def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") -> tuple[list[dict], list[Prediction]]:
     """(what the server was asked, the predictions) of one question."""
     rows: list[Prediction] = []
     url = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").url
-    target = Target(url, "tiny", Path(), by_path=True, settings=settings)
+    target = Target(url, "tiny", PICTURES, by_path=True, settings=settings)
     predict(target, [QUESTION], 1, rows.append)
     return [request for _, request in recorder.requests], rows
 
