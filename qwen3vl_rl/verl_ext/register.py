@@ -39,7 +39,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         module="policy_loss",
         extends="verl.trainer.ppo.core_algos",
         overwrites=None,
-        reason="GSPO without a pass for old log-probabilities, where the old policy is the current one",
+        reason="GSPO as a mean over sequences whatever the KL term is, and without a pass for old log-probabilities",
         test="verl_ext/test_policy_loss.py",
     ),
     Hook(
