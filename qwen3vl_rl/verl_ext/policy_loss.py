@@ -1,8 +1,8 @@
 """GSPO averaged over sequences, with or without a pass for the old policy's log-probabilities.
 
-verl 0.9.1 averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. GSPO is defined as a mean over
-sequences of means over tokens. The losses here always are one, so that `loss_agg_mode` decides about the KL term alone.
-The release's verl does the same, where its script says token-mean.
+verl 0.9.1 averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. GSPO is defined as a mean
+over sequences of means over tokens. The losses here always are one, so that `loss_agg_mode` decides about the KL term
+alone. The release's verl does the same, where its script says token-mean.
 
 - `gspo_sequence_mean`: verl's GSPO in all else (`recipe=released`).
 - `gspo_on_policy`: for one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch). The old
