@@ -25,7 +25,7 @@ from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Run, compose_recipe, re
 README = Path(__file__).parent / "README.md"
 TOKENS = (1, 15, 50, 100, 200, 500)
 PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
-ENGINES, SIZES, SPEEDS = ("sglang", "vllm"), ("2b", "4b", "8b"), ("released", "fast")
+ENGINES, SIZES, SPEEDS = ("sglang", "vllm"), ("2b", "4b", "8b"), ("offload", "fast")
 GPU_COUNTS = (1, 2, 4, 8, 64)  # 64: eight nodes
 BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to read in each row
 Results = Sequence[tuple[Path, dict]]

@@ -28,7 +28,7 @@ from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
 from qwen3vl_rl.errors import InputError, cli, row_error
-from qwen3vl_rl.grounding import parse_box_1000, px_to_1000, target_text
+from qwen3vl_rl.grounding import PLAIN, parse_box_1000, px_to_1000, target_text
 from sft.token_check import TokenCheck
 from sft.traces import failed_check, read_traces
 
@@ -42,10 +42,10 @@ SFT_SCHEMA = pa.schema(
 Reasoned = tuple[Sample, str | None]  # None: no trace
 
 
-def sft_row(sample: Sample, reasoning: str, images: Path) -> dict:
+def sft_row(sample: Sample, reasoning: str, images: Path, prompts: str = PLAIN) -> dict:
     """One conversation; the target is `grounding.target_text`, with the box in 0..1000."""
     target = target_text(reasoning, px_to_1000(sample.xyxy_px, sample.width, sample.height), sample.sent)
-    messages = [user_turn(sample), {"role": "assistant", "content": target}]
+    messages = [user_turn(sample, prompts), {"role": "assistant", "content": target}]
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 
 
@@ -116,9 +116,9 @@ def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]
 class Selection:
     """Turns samples into rows, and keeps account of those that it leaves out."""
 
-    def __init__(self, images: Path, check: TokenCheck | None, judge: bool):
-        """`judge`: hold the reasoning against the checks of `sft.traces`."""
-        self.images, self.check, self.judge = images, check, judge
+    def __init__(self, images: Path, check: TokenCheck | None, judge: bool, prompts: str):
+        """`judge`: hold the reasoning against the checks of `sft.traces`; `prompts`: a name of `TURNS`."""
+        self.images, self.check, self.judge, self.prompts = images, check, judge, prompts
         self.left_out: list[dict[str, str]] = []
 
     def rows(self, samples: Iterable[Reasoned]) -> Iterator[dict]:
@@ -131,7 +131,7 @@ class Selection:
             return self._leave_out(sample, "no trace")
         if self.judge and (name := failed_check(reasoning, sample)):
             return self._leave_out(sample, f"reasoning: {name}")
-        row = sft_row(sample, reasoning, self.images)
+        row = sft_row(sample, reasoning, self.images, self.prompts)
         if self.check and (length := self.check.length(row, sample.width, sample.height)) > self.check.max_length:
             return self._leave_out(sample, "too long", tokens=length)
         return row
@@ -148,7 +148,7 @@ def build(args: argparse.Namespace) -> None:
     check = TokenCheck(args.processor, args.max_length) if args.processor else None
     if args.check_rows < 0:
         raise InputError(f"--check-rows: expected at least 0, got {args.check_rows}")
-    selection = Selection(args.images, check, judge=args.reasoning == "cot")
+    selection = Selection(args.images, check, judge=args.reasoning == "cot", prompts=args.prompts)
     rows = selection.rows(reasoned_samples(args, check.own_tokens if check else ()))
     if check:
         rows = check.checked(rows, SFT_SCHEMA, args.check_rows)

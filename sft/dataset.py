@@ -12,12 +12,14 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
 
     verl renders each message through the chat template on its own. The Thinking template drops the reasoning of an
     assistant message that stands alone, so the assistant's tokens are made here: the generation prompt (no loss),
-    then the text and the end-of-turn token (loss). Rendering the whole conversation would not do either: with empty
+    then the text and the end-of-turn token (loss). With `loss_span: turn` the loss also covers the `<think>` line and a
+    newline after the turn, as in the release. Rendering the whole conversation would not do either: with empty
     reasoning "<think>\\n" and "\\n</think>" would share a token that generation never sees.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, parquet_files, tokenizer, config, processor=None, max_samples=-1):
+        super().__init__(parquet_files, tokenizer, config, processor, max_samples)
+        self.whole_turn = config.get("loss_span", "answer") == "turn"
         if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor writes into what it is given
             self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs, resolve=True)
 
@@ -30,10 +32,15 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
         if message["role"] != "assistant":
             return super()._process_single_message(index, message, full_message, tools, enable_thinking)
         text = "".join(part["text"] for part in message["content"])
-        target = self.tokenizer.encode(text + self.tokenizer.eos_token, add_special_tokens=False)
+        target = self._encode(text + self.tokenizer.eos_token + ("\n" if self.whole_turn else ""))
+        opening = len(self._encode("<think>\n")) if self.whole_turn else 0
         input_ids = torch.tensor(self.generation_prompt + target)
-        loss_mask = torch.tensor([0] * len(self.generation_prompt) + [1] * len(target))
+        loss_mask = torch.zeros_like(input_ids)
+        loss_mask[len(self.generation_prompt) - opening :] = 1
         return input_ids, loss_mask, torch.ones_like(input_ids), {}
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def sanity_check(self, input_ids, messages, tools, enable_thinking) -> None:
         """verl's check renders the whole conversation through the template, which is not what is wanted here."""

@@ -36,11 +36,11 @@ class TokenCheck:
             raise InputError(f"--processor: expected a template that opens <think>, as Thinking models', got {model}")
 
     def length(self, row: dict, width: int, height: int) -> int:
-        """Tokens of a row whose image is `width` x `height` px."""
+        """Tokens of a row whose image is `width` x `height` px, with the newline after the turn (`loss_span: turn`)."""
         user, target = (message["content"] for message in row["messages"])
         patches = self.processor.image_processor.get_number_of_image_patches(height, width, dict(self.pixels))
         text = len(self._tokenize(self._render(user.removeprefix(MARK)))) + len(self._target(target))
-        return text - 1 + patches // self.processor.image_processor.merge_size**2  # one placeholder stands for them
+        return text + patches // self.processor.image_processor.merge_size**2  # for one placeholder; a newline more
 
     def checked(self, rows: Iterable[dict], schema, count: int) -> Iterator[dict]:
         """`rows` unchanged, the first `count` of them compared beforehand. Raises InputError for a difference."""
@@ -76,9 +76,9 @@ class TokenCheck:
         expected = seen + written, [0] * len(seen) + [1] * len(written)
         if (trained["input_ids"].tolist(), trained["loss_mask"].tolist()) != expected:
             raise InputError(f"{row['images'][0]}: expected the tokens that generation sees and writes, got others")
-        if len(expected[0]) != (length := self.length(row, *image.size)):
+        if len(expected[0]) + 1 != (length := self.length(row, *image.size)):
             raise InputError(
-                f"{row['images'][0]}: expected {length} tokens by the image's size, got {len(expected[0])}"
+                f"{row['images'][0]}: expected {length - 1} tokens by the image's size, got {len(expected[0])}"
             )
 
     def _render(self, prompt: str) -> str:

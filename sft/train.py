@@ -25,16 +25,19 @@ COLUMNS = {
     "seconds": "perf/step_s",
     "validation loss": "val/loss",
 }
+LOSS_SPANS = ("answer", "turn")
 COLUMNS_OF_FILE = ("messages", "images")
 # Settings that make two starts one run. The number of GPUs, too: verl names shards and data loaders' states by them.
 SAME_RUN = (
     "model.path",
     *(f"model.{name}" for name in LORA),
     "engine.freeze_vision",
+    "engine.freeze_deepstack_mergers",
     "engine.no_shard",
     "data.train_files",
     "data.train_batch_size",
     "data.max_length",
+    "data.loss_span",
     "trainer.train_files_sha256",
     "pixels.sft",
     "optim",
@@ -86,6 +89,8 @@ def check_settings(config: DictConfig) -> None:
             f"data.train_batch_size={data.train_batch_size}: expected a multiple of the {ranks} GPUs"
             f" / engine.ulysses_sequence_parallel_size={sequence_parallel}"
         )
+    if data.loss_span not in LOSS_SPANS:
+        raise InputError(f'data.loss_span: expected {" or ".join(LOSS_SPANS)}, got "{data.loss_span}"')
     preflight.check_strategy(config, "engine.strategy")
     preflight.check_liger(config, "model", "engine")
     preflight.check_response_logits(config, "model", "engine")

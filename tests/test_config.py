@@ -76,6 +76,10 @@ def test_gspo_s_clip_range_is_set_by_one_word():
     assert actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == 3e-4
 
 
+def test_the_former_name_of_offloading_is_read():
+    assert recipe(RL, "speed=released") == recipe(RL, "speed=offload") == recipe(RL)
+
+
 def test_sglang_rolls_out_on_gpus_and_vllm_where_there_is_none():
     names = {hardware: recipe(RL, f"hardware={hardware}") for hardware in choices(RL / "hardware")}
     assert {hardware for hardware, config in names.items() if config.actor_rollout_ref.rollout.name == "vllm"} == {

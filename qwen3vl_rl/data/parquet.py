@@ -15,7 +15,7 @@ from tqdm import tqdm
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import render_prompt
+from qwen3vl_rl.grounding import PLAIN, TURNS, render_turn
 
 BATCH_ROWS = 8192  # of a parquet row group
 READ_ROWS = 256  # at a time: rows may hold whole images
@@ -25,8 +25,14 @@ Located = tuple[Path, int, Sample]  # a sample with its file and 1-based row, fo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=Path, nargs="+", required=True, help="training or evaluation jsonl")
     add_image_arguments(parser)
+    add_prompts_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice, from 0")
+
+
+def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
+    explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage"
+    parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +63,9 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
         raise InputError(f"{args.samples[0]}: expected at least one sample in rows {args.rows}, found none")
 
 
-def user_turn(sample: Sample) -> dict[str, str]:
-    """`<image>` and the prompt, the same text in SFT and RL."""
-    return {"role": "user", "content": "<image>" + render_prompt(sample.prompt_name, sample.sent)}
+def user_turn(sample: Sample, prompts: str = PLAIN) -> dict[str, str]:
+    """`<image>` and the prompt, written as `TURNS` has it under `prompts`."""
+    return {"role": "user", "content": render_turn(prompts, sample.prompt_name, sample.sent)}
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:

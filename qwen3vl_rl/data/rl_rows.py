@@ -15,7 +15,7 @@ from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_p
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import Box, px_to_1000
+from qwen3vl_rl.grounding import PLAIN, Box, px_to_1000
 
 RL_SCHEMA = pa.schema(
     {
@@ -42,12 +42,12 @@ TRUTH = "reward_model.ground_truth"
 SPLITS = ("train", "test")  # test: the reward is plain accuracy
 
 
-def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: Path) -> int:
+def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: Path, prompts: str = PLAIN) -> int:
     """One prompt per sample with its ground truth, xyxy in 0..1000; returns their number.
 
     `images` is the folder that the samples' paths are relative to; the parquet holds absolute paths.
     """
-    return write_parquet(path, _rl_batches(iter(samples), split, images.resolve()), RL_SCHEMA)
+    return write_parquet(path, _rl_batches(iter(samples), split, images.resolve(), prompts), RL_SCHEMA)
 
 
 def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str]:
@@ -136,17 +136,17 @@ def _holds_numbers(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)
 
 
-def _rl_batches(samples: Iterator[Sample], split: str, images: Path) -> Iterator[pa.RecordBatch]:
+def _rl_batches(samples: Iterator[Sample], split: str, images: Path, prompts: str) -> Iterator[pa.RecordBatch]:
     first_index = 0
     while batch := list(islice(samples, BATCH_ROWS)):
-        yield _rl_batch(batch, first_index, split, images)
+        yield _rl_batch(batch, first_index, split, images, prompts)
         first_index += len(batch)
 
 
-def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: Path) -> pa.RecordBatch:
+def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: Path, prompts: str) -> pa.RecordBatch:
     """Built by columns: several times faster than letting Arrow take nested rows apart."""
     count = len(samples)
-    turns = [user_turn(sample) for sample in samples]
+    turns = [user_turn(sample, prompts) for sample in samples]
     questions = pa.array([turn["content"] for turn in turns], pa.string())
     root, paths = f"{images}/", (sample.image for sample in samples)
     truths_1000 = [v for s in samples for v in px_to_1000(s.xyxy_px, s.width, s.height)]

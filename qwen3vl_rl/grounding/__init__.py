@@ -14,11 +14,13 @@ from qwen3vl_rl.grounding.boxes import (
     xyxy_to_xywh,
 )
 from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000, parser_name
-from qwen3vl_rl.grounding.prompts import PROMPTS, answer_text, render_prompt, target_text
+from qwen3vl_rl.grounding.prompts import PLAIN, PROMPTS, TURNS, answer_text, render_prompt, render_turn, target_text
 
 __all__ = [
     "PARSERS",
+    "PLAIN",
     "PROMPTS",
+    "TURNS",
     "Box",
     "InputError",
     "IntBox",
@@ -32,6 +34,7 @@ __all__ = [
     "parser_name",
     "px_to_1000",
     "render_prompt",
+    "render_turn",
     "reward_iou",
     "row_error",
     "target_text",

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import IntBox
 
-# Texts of the released recipe. Its SFT data ends them in a full stop that its RL and evaluation leave out;
-# here every stage uses the same text, without it.
+# Texts of the released recipe; `TURNS` tells how they stand in the user's turn.
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "qwen3": "Locate {sent}, output its bbox coordinates using JSON format",
@@ -25,6 +25,30 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
         ),
     }
 )
+
+
+class Turn(NamedTuple):
+    """What stands around a prompt in the user's turn. `<image>` marks where the image goes."""
+
+    before: str
+    after: Mapping[str, str] = MappingProxyType({})  # by the prompt's name; others have nothing
+
+
+# How training files may write the user's turn. The release's stages differ; its evaluation of Qwen3-VL is `plain`.
+PLAIN = "plain"
+TURNS: Mapping[str, Turn] = MappingProxyType(
+    {
+        PLAIN: Turn("<image>"),  # ours, in every stage
+        "released_sft": Turn("<image>\n", MappingProxyType({"qwen3": ".", "qwen3_amodal": "."})),
+        "released_rl": Turn("<image>\n"),
+    }
+)
+
+
+def render_turn(turn: str, name: str, sent: str) -> str:
+    """The text of the user's turn, written as `TURNS` has it under `turn`, with the prompt `name`."""
+    before, after = TURNS[turn]
+    return before + render_prompt(name, sent) + after.get(name, "")
 
 
 def render_prompt(name: str, sent: str) -> str:

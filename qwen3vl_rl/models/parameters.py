@@ -9,6 +9,11 @@ def freeze_vision_encoder(model: torch.nn.Module) -> None:
         parameter.requires_grad_("merger" in name)
 
 
+def freeze_deepstack_mergers(model: torch.nn.Module) -> None:
+    """Freeze the mergers whose features join the first layers of the language model, and leave the main one."""
+    model.model.visual.deepstack_merger_list.requires_grad_(False)
+
+
 def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Hold frozen weights of linear layers and convolutions in `dtype`, where that loses nothing: autocast would cast
     them in every forward pass."""

@@ -27,6 +27,11 @@ FORMER_KEYS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Keys that earlier versions did not write into recipe.yaml, with what they did.
+FORMER_VALUES: Mapping[str, object] = MappingProxyType(
+    {"engine.freeze_deepstack_mergers": False, "data.loss_span": "answer"}
+)
+
 
 def record_data_hash(config: DictConfig, key: str) -> None:
     """Record the SHA-256 of the files that `key` (`data.NAME`) names in the recipe, as `trainer.NAME_sha256`.
@@ -92,9 +97,11 @@ def _load_recipe(folder: Path) -> DictConfig:
 
 
 def _recorded(recipe: DictConfig, key: str) -> object:
-    """The value of `key` in a recipe that may have been written under a former key."""
+    """The value of `key` in a recipe that may have been written before there was this key."""
     value = OmegaConf.select(recipe, key)
-    return OmegaConf.select(recipe, FORMER_KEYS[key]) if value is None and key in FORMER_KEYS else value
+    if value is None and key in FORMER_KEYS:
+        return OmegaConf.select(recipe, FORMER_KEYS[key])
+    return FORMER_VALUES.get(key) if value is None else value
 
 
 def _first_difference(key: str, old: object, new: object) -> str:

@@ -4,6 +4,11 @@ verl 0.9.1 decodes the image of a prompt and writes out its tokens for every ans
 times for each, and hands the trainer what comes out: 1.9 GB of floats for the 256 answers to 16 prompts with images of
 640 x 480 px, fetched again for every pass. Here all that is done once (see `models/prepared_images.py`).
 
+verl resizes each image before the image processor does, to multiples of two patches. Its filter of lengths takes
+`data.image_patch_size` for the patch; its rollouts take the processor's own. Here rollouts follow the key, too. With
+14, as in the release, images become multiples of 28 first, and some get another token grid: 500 x 375 px becomes
+512 x 352 instead of 512 x 384.
+
 verl gives the answers to a prompt the same message objects, which is how they are known to belong together.
 """
 
@@ -20,6 +25,7 @@ from qwen3vl_rl.data.pictures import open_picture, to_rgb
 from qwen3vl_rl.models.prepared_images import PreparedImages
 
 REMOTE = ("http://", "https://", "data:")  # left to verl
+MEDIA = ("images", "videos", "audios")  # as verl's data set returns them
 
 
 @register("image_once")
@@ -35,9 +41,11 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         return dict(await self._once("decoded", messages, partial(self._decode, messages)))
 
     async def _decode(self, messages: list[dict]) -> dict:
-        """verl's, of pictures that are opened as in all stages: verl neither turns them nor scales 16 bits."""
+        """Pictures opened as in all stages, then resized by verl for the patch size of the recipe."""
         opened = await asyncio.to_thread(with_pictures, messages)
-        return await super().process_multi_modal_info(opened)
+        patch = self.data_config.image_patch_size or self.processor.image_processor.patch_size
+        found = await self.dataset_cls.process_multi_modal_info(opened, patch, self.data_config)
+        return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 
     async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:
         tokenize = partial(super().ct_build_initial_tokens, messages, tools, **media)

@@ -11,10 +11,12 @@ from verl.workers.config import FSDPEngineConfig
 
 @dataclass
 class GroundingEngineConfig(FSDPEngineConfig):
-    """verl's FSDP config with six more fields. Raises ValueError for a value of another type.
+    """verl's FSDP config with seven more fields. Raises ValueError for a value of another type.
 
     freeze_vision: keep the vision encoder as it is, while the mergers and the language model train (EGM recipe,
         stage 1). verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
+    freeze_deepstack_mergers: keep `deepstack_merger_list` as it is, so that of the mergers the main one alone trains
+        (what the release does in stage 1).
     compile_blocks: torch.compile the blocks of the vision tower and of the language model.
     response_logits_only: compute logits only for tokens that carry loss, in both stages. Log-probabilities and
         entropies of the others are 0, and nothing reads them. Needs `use_remove_padding`.
@@ -26,6 +28,7 @@ class GroundingEngineConfig(FSDPEngineConfig):
     """
 
     freeze_vision: bool = False
+    freeze_deepstack_mergers: bool = False
     compile_blocks: bool = False
     response_logits_only: bool = False
     no_shard: bool = False

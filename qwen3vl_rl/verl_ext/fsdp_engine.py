@@ -27,7 +27,12 @@ from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.logprobs import precedes_loss, score_tokens
 from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
-from qwen3vl_rl.models.parameters import count_parameters, freeze_vision_encoder, hold_as_used
+from qwen3vl_rl.models.parameters import (
+    count_parameters,
+    freeze_deepstack_mergers,
+    freeze_vision_encoder,
+    hold_as_used,
+)
 from qwen3vl_rl.models.prepared_images import restore_patches
 from qwen3vl_rl.models.shared_images import drop_copies, group_size
 
@@ -67,6 +72,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             place_images(module)
         if config.freeze_vision:
             freeze_vision_encoder(module)
+        if config.freeze_deepstack_mergers:
+            freeze_deepstack_mergers(module)
         if config.compile_blocks:
             compile_blocks(module)
         if config.response_logits_only:

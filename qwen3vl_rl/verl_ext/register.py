@@ -49,7 +49,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
         overwrites=(),
-        reason="GSPO without a pass for old log-probabilities, where the old policy is the current one",
+        reason="GSPO as a mean over sequences whatever the KL term is, and without a pass for old log-probabilities",
         test="verl_ext/test_policy_loss.py",
     ),
     Hook(

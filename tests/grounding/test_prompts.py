@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PARSERS, PROMPTS, answer_text, parse_box_1000, render_prompt, target_text
+from qwen3vl_rl.grounding import (
+    PARSERS,
+    PROMPTS,
+    TURNS,
+    answer_text,
+    parse_box_1000,
+    render_prompt,
+    render_turn,
+    target_text,
+)
 
 RELEASED_TEXTS = {
     "qwen3": "Locate the red cup, output its bbox coordinates using JSON format",
@@ -26,6 +35,15 @@ RELEASED_TEXTS = {
 
 def test_prompts_are_the_released_texts():
     assert {name: render_prompt(name, "the red cup") for name in PROMPTS} == RELEASED_TEXTS
+
+
+def test_turns_are_ours_and_those_of_the_released_stages():
+    text = "Locate the red cup, output its bbox coordinates using JSON format"
+    assert {turn: render_turn(turn, "qwen3", "the red cup") for turn in TURNS} == {
+        "plain": f"<image>{text}",
+        "released_sft": f"<image>\n{text}.",
+        "released_rl": f"<image>\n{text}",
+    }
 
 
 @given(st.sampled_from(sorted(PROMPTS)), st.text())

@@ -4,7 +4,12 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_tokenizer
-from qwen3vl_rl.models.parameters import count_parameters, freeze_vision_encoder, hold_as_used
+from qwen3vl_rl.models.parameters import (
+    count_parameters,
+    freeze_deepstack_mergers,
+    freeze_vision_encoder,
+    hold_as_used,
+)
 
 
 def test_the_log_says_what_trains():
@@ -18,6 +23,16 @@ def test_the_log_says_what_trains():
     assert language[2] == language[4]
     total = sum(float(part[-1].removesuffix("M")) for part in (vision, mergers, language))
     assert abs(total - sum(p.numel() for p in model.parameters()) / 1e6) < 0.2
+
+
+def test_the_main_merger_may_train_alone():
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(build_config(build_tokenizer(), {}))
+    freeze_vision_encoder(model)
+    freeze_deepstack_mergers(model)
+    trained = {name for name, parameter in model.model.visual.named_parameters() if parameter.requires_grad}
+    assert trained == {f"merger.{name}" for name, _ in model.model.visual.merger.named_parameters()}
+    assert len(model.model.visual.deepstack_merger_list)
 
 
 def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():

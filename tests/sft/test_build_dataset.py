@@ -58,6 +58,15 @@ def released_row(**changes) -> dict:
     return row | changes
 
 
+def test_prompts_may_be_written_as_the_release_writes_them(build):
+    plain, released = (
+        [row["messages"][0]["content"] for row in build("--reasoning", "none", "--check-rows", 4, *more)[2]]
+        for more in ([], ["--prompts", "released_sft"])
+    )
+    assert released == [text.replace("<image>", "<image>\n") + "." for text in plain]
+    assert plain[0].startswith("<image>Locate ") and plain[0].endswith(" format")
+
+
 def test_samples_without_a_trace_are_left_out_and_listed(build, world, tmp_path):
     lines = (world / "refshapes_train_traces.jsonl").read_text().splitlines()
     (tmp_path / "traces.jsonl").write_text("\n".join(lines[:-3]) + "\n")

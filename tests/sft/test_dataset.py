@@ -21,13 +21,13 @@ def processor(starter):
 def load(processor, tmp_path):
     """`load(answer, size)`: the one row of a dataset with an image of `size` (width, height)."""
 
-    def load(answer: str, size=(160, 128), pixels=(784, 50176)):
+    def load(answer: str, size=(160, 128), pixels=(784, 50176), **settings):
         Image.effect_noise(size, 80).convert("RGB").save(tmp_path / "image.png")
         messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
         row = {"messages": messages, "images": [str(tmp_path / "image.png")]}
         pd.DataFrame([row]).to_parquet(tmp_path / "rows.parquet")
         limits = {"processor_kwargs": {"min_pixels": pixels[0], "max_pixels": pixels[1]}}
-        config = {"pad_mode": "no_padding", "max_length": 8192, "apply_chat_template_kwargs": limits}
+        config = {"pad_mode": "no_padding", "max_length": 8192, "apply_chat_template_kwargs": limits, **settings}
         parquet = str(tmp_path / "rows.parquet")
         return ThinkingSFTDataset(parquet, processor.tokenizer, OmegaConf.create(config), processor)[0]
 
@@ -61,6 +61,14 @@ def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processo
     assert row["loss_mask"].tolist() == [0] * len(prompt) + [1] * len(written)
     assert processor.tokenizer.decode(prompt).endswith("<|im_start|>assistant\n<think>\n")
     assert (row["multi_modal_inputs"]["pixel_values"] == seen["pixel_values"]).all()
+
+
+def test_loss_covers_the_whole_turn_as_in_the_release(load, processor):
+    answer = target_text("The red one.", (1, 2, 300, 1000), "the red star")
+    ours, row = load(answer), load(answer, loss_span="turn")
+    carries_loss = row["input_ids"][row["loss_mask"].bool()]
+    assert processor.tokenizer.decode(carries_loss) == f"<think>\n{answer}<|im_end|>\n"
+    assert row["input_ids"].tolist() == ours["input_ids"].tolist() + processor.tokenizer.encode("\n")
 
 
 def test_positions_count_the_image_once_per_axis(load):

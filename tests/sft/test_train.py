@@ -69,6 +69,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["trainer.n_gpus_per_node=3"], "expected a multiple of the 3 GPUs"),
         (["trainer.test_freq=2"], "expected data.val_files beside it"),
         (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
+        (["data.loss_span=all"], 'data.loss_span: expected answer or turn, got "all"'),
         (["hardware=gpu1"], "found 0 GPUs here"),
         (["engine.strategy=fsdp"], r"engine\.strategy=fsdp: expected fsdp2"),
         (["model.use_remove_padding=false"], r"engine\.response_logits_only=true: expected model"),

@@ -31,6 +31,18 @@ def test_another_run_is_not_continued(config, tmp_path, saved):
     check_same_run(config, ["reward"])
 
 
+def test_a_run_from_before_a_setting_did_what_its_default_does(config, tmp_path):
+    folder, key = tmp_path / "run", "data.loss_span"
+    folder.mkdir()
+    (folder / LATEST).write_text("2")
+    OmegaConf.save(config, folder / RECIPE)
+    OmegaConf.update(config, key, "answer", force_add=True)
+    check_same_run(config, [key])
+    OmegaConf.update(config, key, "turn")
+    with pytest.raises(InputError, match=r"loss_span: answer there, turn here"):
+        check_same_run(config, [key])
+
+
 FREEZE = "actor_rollout_ref.actor.fsdp_config.freeze_vision"
 REWARD = "reward.custom_reward_function"
 

@@ -1,6 +1,9 @@
 """Prompts of rollouts are what they were, and made once for all answers."""
 
 import asyncio
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from qwen3vl_rl import plan
 from qwen3vl_rl.verl_ext.agent_loop import ImageOnceAgentLoop
 
 pytestmark = pytest.mark.slow
+RELEASED = "data.image_patch_size=14"
+PIXELS = {"min_pixels": 65_536, "max_pixels": 16_777_216}  # of Qwen3-VL's processor; the starter has less
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -24,9 +29,10 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 @pytest.fixture
 def build():
     """Agent loops of one worker, a new one for every answer, as verl builds them."""
-    config, processor = plan.compose_recipe(["size=tiny", "hardware=cpu"]), build_processor()
+    processor = build_processor()
 
-    def loop(kind: type[SingleTurnAgentLoop]) -> SingleTurnAgentLoop:
+    def loop(kind: type[SingleTurnAgentLoop], *overrides: str) -> SingleTurnAgentLoop:
+        config = plan.compose_recipe(["size=tiny", "hardware=cpu", *overrides])
         return kind(
             trainer_config=DictConfigWrap(config),
             server_manager=None,
@@ -82,3 +88,32 @@ def test_an_image_that_is_not_there_fails_every_answer(build, tmp_path):
         return await asyncio.gather(*(make_prompt(loop, messages) for loop in loops), return_exceptions=True)
 
     assert [type(found) for found in asyncio.run(answers())] == [FileNotFoundError] * 3
+
+
+def token_grids(loop: SingleTurnAgentLoop, sizes: list[tuple[int, int]]) -> list[list[int]]:
+    """(height, width) in patches of images of these sizes in px, as the rollout engine gets them."""
+
+    async def decode(size: tuple[int, int]) -> Image.Image:
+        message = {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", size)}]}
+        return (await loop.process_multi_modal_info([message]))["images"][0]
+
+    images = [asyncio.run(decode(size)) for size in sizes]
+    return [loop.processor.image_processor([image], **PIXELS)["image_grid_thw"][0].tolist()[1:] for image in images]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "grids"), [([], [[24, 32], [30, 40]]), ([RELEASED], [[22, 32], [30, 40]])], ids=["ours", "released"]
+)
+def test_rollouts_follow_the_grid_of_the_filter(build, overrides, grids):
+    assert token_grids(build(ImageOnceAgentLoop, *overrides), [(500, 375), (640, 480)]) == grids
+
+
+@pytest.mark.skipif("EGM_REAL_DATA" not in os.environ, reason="EGM_REAL_DATA is not set")
+def test_as_many_coco_images_get_another_grid_as_in_the_release(build):
+    files = (Path(os.environ["EGM_REAL_DATA"]) / "refcocos_val2017").glob("*.json")
+    rows = [row for file in files for row in json.loads(file.read_text())]
+    size_of = {Path(row["image"]).name: (row["width"], row["height"]) for row in rows}
+    sizes = sorted(set(size_of.values()))
+    ours, released = (token_grids(build(ImageOnceAgentLoop, *words), sizes) for words in ([], [RELEASED]))
+    others = {size for size, one, other in zip(sizes, ours, released, strict=True) if one != other}
+    assert (len(size_of), sum(size in others for size in size_of.values())) == (460, 41)

@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, required=True)
     args = parser.parse_args()
     samples = (sample for _, _, sample in select_samples(args))
-    print(f"{args.out}: {write_rl_parquet(args.out, samples, args.split, args.images)} rows")
+    print(f"{args.out}: {write_rl_parquet(args.out, samples, args.split, args.images, args.prompts)} rows")
 
 
 if __name__ == "__main__":

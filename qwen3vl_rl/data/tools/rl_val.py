@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwen3vl_rl.data.parquet import add_image_arguments
+from qwen3vl_rl.data.parquet import add_image_arguments, add_prompts_argument
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, check_images, read_samples
@@ -44,10 +44,11 @@ def main() -> None:
     parser.add_argument("--val-dir", type=Path, required=True, help="holds refcoco_val.jsonl and so on")
     parser.add_argument("--choice", choices=tuple(CHOICES), default="clean")
     add_image_arguments(parser)
+    add_prompts_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     samples = draw_validation(args.val_dir, args.choice, args.images if args.check_images else None)
-    print(f"{args.out}: {write_rl_parquet(args.out, samples, 'test', args.images)} rows")
+    print(f"{args.out}: {write_rl_parquet(args.out, samples, 'test', args.images, args.prompts)} rows")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ SAME_RUN = (
     "reward.custom_reward_function",
     "algorithm",
     *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
-    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length")),
+    *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "image_patch_size")),
     *(f"trainer.{name}" for name in ("train_files_sha256", "val_files_sha256", "v1.trainer_mode")),
     *(f"actor_rollout_ref.model.{name}" for name in ("path", *LORA)),
     f"{ENGINE}.freeze_vision",

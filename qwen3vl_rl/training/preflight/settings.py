@@ -154,7 +154,7 @@ def check_on_policy(config: DictConfig) -> None:
         if value != needed:
             raise InputError(
                 f"{name}={value}: expected {needed}, as speed=fast is for GSPO with one update per batch; "
-                "speed=released is for others"
+                "speed=offload is for others"
             )
 
 

@@ -39,6 +39,15 @@ def convert(run, world, out, *more):
     return run("rl_parquet", *images, "--split", "train", "--out", out, *more)
 
 
+def test_prompts_may_be_written_as_the_release_writes_them(run, world, tmp_path):
+    out, texts = tmp_path / "rl.parquet", {}
+    for prompts in ("plain", "released_rl"):
+        assert convert(run, world, out, "--prompts", prompts).code == 0
+        texts[prompts] = [row["prompt"][0]["content"] for _, row in iter_parquet(out, ["prompt"])]
+        assert all(rl_sample(out, *located)[1].startswith("qwen3") for located in iter_parquet(out, RL_SCHEMA.names))
+    assert texts["released_rl"] == [text.replace("<image>", "<image>\n") for text in texts["plain"]]
+
+
 def test_rows_have_the_released_schema(run, world, tmp_path):
     out = tmp_path / "rl.parquet"
     done = convert(run, world, out, "--rows", "12:")
