@@ -76,6 +76,26 @@ def test_gspo_s_clip_range_is_set_by_one_word():
     assert actor.clip_ratio == actor.clip_ratio_low == actor.clip_ratio_high == 3e-4
 
 
+@pytest.mark.parametrize("words", [[], ["speed=fast"], ["hardware=cpu", "size=tiny"]], ids=str)
+def test_verl_accepts_the_released_recipe(words):
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    config = recipe(RL, "recipe=released", *words, *PATHS)
+    validate_config(config, use_reference_policy=True, use_critic=False)
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    loss = "gspo_on_policy" if "speed=fast" in words else "gspo_sequence_mean"
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == (loss, "token-mean")
+    assert config.actor_rollout_ref.rollout.name == "vllm"
+
+
+def test_verl_accepts_the_released_recipe_of_stage_1():
+    from verl.utils.config import omega_conf_to_dataclass
+
+    config = recipe(SFT, "recipe=released", "size=2b")
+    assert omega_conf_to_dataclass(config.engine).freeze_deepstack_mergers
+    assert config.model.enable_gradient_checkpointing
+
+
 def test_the_former_name_of_offloading_is_read():
     assert recipe(RL, "speed=released") == recipe(RL, "speed=offload") == recipe(RL)
 

@@ -127,6 +127,9 @@ def notes(results: Sequence[Result]) -> list[str]:
     """Notes that say what the numbers mean."""
     averaged = "; ".join(dict.fromkeys(", ".join(result.summary["average"]["of"]) for result in results))
     lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
+    if _published_rows(results):
+        card = f"{published.CARD}, as the card prints it; the average there is not the mean of its row"
+        lines.append(f"Published rows are the paper's, except {card}.")
     marks = {mark(result, place) for result in results for place in places(results)}
     if PARTIAL in marks:
         others = "fewer samples than published, or an average over other samples or splits"
@@ -203,7 +206,7 @@ def _heading(place: str) -> str:
 
 
 def _published_rows(results: Sequence[Result]) -> Mapping[str, Sequence[float]]:
-    """The paper's table if one of its splits is among ours, else nothing."""
+    """The published table if one of its splits is among ours, else nothing."""
     return published.table() if set(places(results)) & published.splits().keys() else {}
 
 

@@ -1,4 +1,4 @@
-"""The paper's numbers, read from published.yaml."""
+"""The numbers of the paper and of a model card, read from published.yaml."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +32,9 @@ class Point:
 def splits() -> dict[str, Split]:
     """By name, in the paper's order."""
     return {name: Split(**fields, samples=EXPRESSIONS[name]) for name, fields in _content()["splits"].items()}
+
+
+CARD = "EGM-8B, model card"  # a second row of one checkpoint
 
 
 @cache

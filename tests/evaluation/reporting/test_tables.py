@@ -66,6 +66,7 @@ def test_published_rows_stand_beside_ours_and_partial_splits_are_marked(make_res
     assert table.header == ("model", "val", "A", "B", "+ val", "+ A", "+ B", "g val", "g test", "average")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["EGM-8B (published)"] == ("93.9", "95.0", "91.2", "90.1", "93.3", "85.9", "90.4", "91.2", "91.4")
+    assert rows["EGM-8B, model card (published)"][:3] == ("93.9", "95.6", "91.2")
     assert rows["ours"] == ("100.0†", *[DASH] * 6, "0.0†", "50.0†")
 
 

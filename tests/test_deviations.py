@@ -1,0 +1,128 @@
+"""Our recipes differ from the release only where docs/deviations.md says so, and as it says.
+
+The release is verl's own config with what docs/released/*.yaml holds. A key counts as different where its text and its
+resolved value both are: one that follows another is not named twice. Unset, null, false and empty are one.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from qwen3vl_rl.training.recipe import verl_config
+
+ROOT = Path(__file__).parents[1]
+STAGES = {  # folder, recipe, verl's config, heading of the table
+    "sft": (ROOT / "sft" / "config", "sft", "sft_trainer_engine", "## Stage 1"),
+    "rl": (ROOT / "qwen3vl_rl" / "config", "grounding_grpo", "ppo_trainer", "## Stage 2"),
+}
+Leaves = dict[str, tuple[Any, Any]]  # by key: as written, and resolved
+
+
+def compose_from(folder: Path, name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose(name, list(overrides))
+
+
+@cache
+def released(stage: str) -> Mapping[str, Any]:
+    return yaml.safe_load((ROOT / "docs" / "released" / f"{stage}.yaml").read_text())
+
+
+def the_release(stage: str) -> DictConfig:
+    config = compose_from(Path(verl_config()), STAGES[stage][2])
+    for entry in [*released(stage)["overrides"], *released(stage)["unset"]]:
+        given = {} if "user" in entry else {entry["key"]: entry["value"]}
+        for key, value in entry.get("does", given).items():
+            OmegaConf.update(config, key, value, force_add=True)
+    return config
+
+
+def leaves(config: DictConfig) -> Leaves:
+    return dict(walk(config, OmegaConf.to_container(config), ""))
+
+
+def walk(config: DictConfig, node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for name, raw in node.items():
+        key = f"{prefix}{name}"
+        if isinstance(raw, dict):
+            yield from walk(config, raw, f"{key}.")
+            continue
+        value = OmegaConf.select(config, key)
+        value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        if isinstance(value, dict):
+            yield from ((f"{key}.{part}", (f"{raw}.{part}", plain(found))) for part, found in value.items())
+        else:
+            yield key, (plain(raw), plain(value))
+
+
+def plain(value: Any) -> Any:
+    """Numbers that YAML may hold as text, such as 3e-6, are numbers."""
+    if isinstance(value, str) and re.fullmatch(r"\d[\d.]*e-?\d+", value):
+        value = float(value)
+    return value or None
+
+
+def differences(stage: str) -> dict[str, list[Any]]:
+    """By key: the values of the release, of our default and of `recipe=released`, where they differ."""
+    folder, name, *_ = STAGES[stage]
+    configs = the_release(stage), compose_from(folder, name), compose_from(folder, name, "recipe=released")
+    base, *ours = found = [leaves(config) for config in configs]
+    users = {key for entry in released(stage)["overrides"] for key in entry.get("user", ())}
+    none = (None, None)
+    return {
+        key: [part.get(key, none)[1] for part in found]
+        for key in sorted(set().union(*found) - users)
+        if any(all(a != b for a, b in zip(base.get(key, none), mine.get(key, none), strict=True)) for mine in ours)
+    }
+
+
+def declared(stage: str) -> dict[str, list[Any]]:
+    """The rows of the stage's table of keys: by key, the same three values."""
+    text = (ROOT / "docs" / "deviations.md").read_text()
+    section = text.split(f"\n{STAGES[stage][3]}", 1)[1].split("\nNo key ")[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    return {key.strip(" `"): [read_cell(cell) for cell in cells[:3]] for key, *cells in rows}
+
+
+def read_cell(cell: str) -> Any:
+    text = cell.strip().strip("`")
+    return None if text == "—" else plain(yaml.safe_load(text))
+
+
+def row(key: str, values: list[Any]) -> str:
+    cells = (yaml.safe_dump(v, default_flow_style=True).split("\n")[0] if v is not None else "—" for v in values)
+    return f"| `{key}` | " + " | ".join(f"`{cell}`" if cell != "—" else cell for cell in cells) + " | … |"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_difference_from_the_release_is_declared(stage):
+    found, table = differences(stage), declared(stage)
+    groups = tuple(key.removesuffix("*") for key in table if key.endswith(".*"))
+    undeclared = [row(key, found[key]) for key in found if table.get(key) != found[key] and not key.startswith(groups)]
+    assert not undeclared, "docs/deviations.md lacks:\n" + "\n".join(undeclared)
+    stale = [key for key in table if not any(other == key or other.startswith(key.rstrip("*")) for other in found)]
+    assert not stale, "docs/deviations.md declares what is no difference"
+
+
+def test_all_overrides_of_the_released_scripts_are_held():
+    for stage, count, first in (("rl", 73, 68), ("sft", 30, 36)):
+        overrides = released(stage)["overrides"]
+        assert [entry["line"] for entry in overrides] == list(range(first, first + count))
+        assert len({entry["key"] for entry in overrides}) == count
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_overrides_that_do_something_name_keys_of_the_config(stage):
+    """A misspelt key of the data would be added to the release and to nothing of ours."""
+    folder, name, *_ = STAGES[stage]
+    known = leaves(compose_from(folder, name, "recipe=released"))
+    for entry in [*released(stage)["overrides"], *released(stage)["unset"]]:
+        keys = entry.get("user") or entry.get("does", {entry["key"]: None})
+        assert not [key for key in keys if key not in known], entry
