@@ -198,8 +198,8 @@ def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Pa
 
 
 def _apply(reward: Reward, parts: Parts, name: str, answer: str, extra_info: Mapping[str, Any]) -> float:
-    """The score. Where the function raises or returns no finite number, the log's last word is about it: verl would train
-    on without the answer, or with advantages of NaN."""
+    """The score. Where the function raises or returns no finite number, the log's last word is about it: verl would
+    train on without the answer, or with advantages of NaN."""
     try:
         score = float(value := reward(parts))
         if not isfinite(score):
