@@ -3,9 +3,10 @@
 # PYTHON=… names the Python of the environment (.venv/bin/python). Each check says ok, or what is missing; a failed one
 # leaves its log in outputs/smoke. Ends with exit code 1 where a check failed.
 set -euo pipefail
+[[ ${PYTHON:-} != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-OUT=outputs/smoke PYTHON=${PYTHON:-.venv/bin/python}
-unset PYTHONDONTWRITEBYTECODE
+source scripts/common.sh
+OUT=outputs/smoke PYTHON=${PYTHON:-$python}
 rm -rf "$OUT" && mkdir -p "$OUT"
 failed=()
 

@@ -11,20 +11,16 @@
 #
 # The same command goes on after an interruption.
 set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${DATA_DIR:?must name the folder with train_grounding.parquet and val_grounding.parquet}"
-unset PYTHONDONTWRITEBYTECODE # every process would compile torch again
-python=$(dirname "${BASH_SOURCE[0]}")/../.venv/bin/python
-[[ -x $python ]] || python=python
-
-text() { printf '%s="%s"' "$1" "$(sed 's/[\\"]/\\&/g' <<<"$2")"; } # NAME="VALUE": no comma, bracket or = is Hydra's
 overrides=(
-  "$(text data.train_files "$DATA_DIR/train_grounding.parquet")"
-  "$(text data.val_files "$DATA_DIR/val_grounding.parquet")"
-  "$(text trainer.project_name "${PROJECT_NAME:-egm}")"
-  "$(text trainer.experiment_name "${TASK_NAME:-rl}")"
-  "$(text trainer.default_local_dir "${OUTPUT_DIR:-outputs}/${TASK_NAME:-rl}")"
+  "$(override data.train_files "$DATA_DIR/train_grounding.parquet")"
+  "$(override data.val_files "$DATA_DIR/val_grounding.parquet")"
+  "$(override trainer.project_name "${PROJECT_NAME:-egm}")"
+  "$(override trainer.experiment_name "${TASK_NAME:-rl}")"
+  "$(override trainer.default_local_dir "${OUTPUT_DIR:-outputs}/${TASK_NAME:-rl}")"
 )
-[[ -z ${MODEL_PATH:-} ]] || overrides+=("$(text actor_rollout_ref.model.path "$MODEL_PATH")")
+[[ -z ${MODEL_PATH:-} ]] || overrides+=("$(override actor_rollout_ref.model.path "$MODEL_PATH")")
 [[ -z ${WANDB_API_KEY:-}${WANDB_MODE:-} ]] || overrides+=("trainer.logger=[console,file,tensorboard,wandb]")
 
 exec "$python" -m qwen3vl_rl.train "${overrides[@]}" "$@"

@@ -3,6 +3,7 @@
 # A virtual environment in the checkout (.venv) with the pinned set of requirements/NAME.txt. Needs Python 3.12, or 3.11
 # for cpu (PYTHON=… names one). Does nothing where the environment is up to date.
 set -euo pipefail
+[[ ${PYTHON:-} != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${1:-cpu}
 pins=requirements/$name.txt

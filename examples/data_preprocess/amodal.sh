@@ -8,10 +8,9 @@
 # TRAIN_JSON     COCO_amodal_train2014.json          VAL_JSON    COCO_amodal_val2014.json
 # OUTSIDE        amodal boxes that leave the image: clip (default) or drop
 set -euo pipefail
-python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
-for name in BASE_IMG_PATH OUTPUT_DIR TRAIN_JSON VAL_JSON; do
-  [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
-done
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
+BASE_IMG_PATH=${BASE_IMG_PATH:-${BASE_IMG_DIR:-}} # the release's name
+require BASE_IMG_PATH OUTPUT_DIR TRAIN_JSON VAL_JSON
 convert() {
   "$python" -m qwen3vl_rl.data.tools.convert cocoa --out "$OUTPUT_DIR" --outside "${OUTSIDE:-clip}" --name "$1" --files "$2"
 }

@@ -7,10 +7,9 @@
 # VAL_DIR        holds refcoco_val.jsonl and so on   TRAIN_JSON  training or evaluation rows, jsonl
 # Further arguments go to qwen3vl_rl.data.rl_rows. Exit code 1: written, but evaluation images are in it.
 set -euo pipefail
-python=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/.venv/bin/python
-for name in BASE_IMG_PATH OUTPUT_DIR VAL_DIR TRAIN_JSON; do
-  [[ -n ${!name:-} ]] || { echo "error: set $name, see examples/data_preprocess/README.md" >&2; exit 2; }
-done
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
+BASE_IMG_PATH=${BASE_IMG_PATH:-${BASE_IMG_DIR:-}} # the release's name
+require BASE_IMG_PATH OUTPUT_DIR VAL_DIR TRAIN_JSON
 train=$OUTPUT_DIR/train_grounding.parquet
 "$python" -m qwen3vl_rl.data.tools.rl_parquet --samples "$TRAIN_JSON" --images "$BASE_IMG_PATH" --split train --out "$train" "$@"
 "$python" -m qwen3vl_rl.data.tools.check "$TRAIN_JSON" --images "$BASE_IMG_PATH" --no-check-images \

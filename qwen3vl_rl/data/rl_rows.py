@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from qwen3vl_rl.data.boxes import are_boxes_1000, check_box_1000, scale_to_px
 from qwen3vl_rl.data.expressions import read_user_turn
-from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet
+from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet, write_rows
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
@@ -36,6 +36,15 @@ RL_SCHEMA = pa.schema(
         ),
     }
 )
+RELEASED_SCHEMA = pa.schema(  # of validation rows
+    [
+        *(RL_SCHEMA.field(name) for name in ("data_source", "prompt", "images", "ability")),
+        ("reward_model", pa.struct({"style": pa.string(), "ground_truth": pa.list_(pa.float64())})),
+        ("extra_info", pa.struct([field for field in RL_SCHEMA.field("extra_info").type if field.name != "id"])),
+        *(("image", pa.string()), ("sent", pa.string()), ("bbox", pa.list_(pa.float64()))),
+        *(("height", pa.int64()), ("width", pa.int64())),
+    ]
+)
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")  # which verl reads
 CHECK_ROWS = 4096  # that are looked at together
 TRUTH = "reward_model.ground_truth"
@@ -48,6 +57,31 @@ def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: 
     `images` is the folder that the samples' paths are relative to; the parquet holds absolute paths.
     """
     return write_parquet(path, _rl_batches(iter(samples), split, images.resolve(), prompts), RL_SCHEMA)
+
+
+def write_released_validation(path: Path, samples: Iterable[Sample], images: Path) -> int:
+    """Validation rows as the released file has them: a newline behind `<image>`, truths that are not rounded, no ids,
+    the expression alone as `question`, and the columns of the evaluation row. Returns their number."""
+    root = images.resolve()
+    return write_rows(path, (_released_row(*numbered, root) for numbered in enumerate(samples)), RELEASED_SCHEMA)
+
+
+def _released_row(index: int, sample: Sample, images: Path) -> dict[str, Any]:
+    x1, y1, x2, y2 = sample.xyxy_px
+    truth = [x1 / sample.width * 1000, y1 / sample.height * 1000, x2 / sample.width * 1000, y2 / sample.height * 1000]
+    size = {"height": sample.height, "width": sample.width}
+    return {
+        "data_source": "grounding",
+        "prompt": [user_turn(sample, "released_rl")],
+        "images": [str(images / sample.image)],
+        "ability": "grounding",
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"split": "test", "index": index, "question": sample.sent, **size},
+        "image": sample.image,
+        "sent": sample.sent,
+        "bbox": list(sample.xyxy_px),
+        **size,
+    }
 
 
 def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str]:

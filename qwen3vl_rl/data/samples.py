@@ -55,6 +55,30 @@ def sample_row(sample: Sample) -> dict[str, Any]:
     return row if sample.modal_xyxy_px is None else row | {"modal_bbox": sample.modal_xyxy_px}
 
 
+def iter_released_samples(path: Path) -> Iterator[Sample]:
+    """`iter_samples` for the evaluation, which also reads what the released one does: rows with `modal_bbox` and no
+    `bbox`, whose box that is; image paths with a leading slash; expressions of conversations in quotation marks."""
+    for number, line in iter_lines(path):
+        yield parse_sample(path, number, as_evaluation_row(parse_line(path, number, line)), allow_no_referent=True)
+
+
+def as_evaluation_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as `parse_sample` reads it."""
+    image = row.get("image")
+    if isinstance(image, str) and image.startswith("/") and not Path(image).exists():
+        row = row | {"image": image.lstrip("/")}
+    if "modal_bbox" in row and "bbox" not in row and "conversations" not in row:
+        row = row | {"bbox": row["modal_bbox"], "modal_bbox": None}
+    if "conversations" in row and "sent" not in row and (found := _ref_of(row["conversations"])):
+        row = row | {"sent": found[1].strip("\"' ")}
+    return row
+
+
+def _ref_of(turns: Any) -> re.Match[str] | None:
+    texts = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    return next((found for text in texts if isinstance(text, str) and (found := _REF.search(text))), None)
+
+
 def iter_samples(path: Path, allow_no_referent: bool = False) -> Iterator[Sample]:
     """Validated samples of a training or evaluation jsonl file, one at a time.
 

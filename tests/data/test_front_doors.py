@@ -78,4 +78,6 @@ def test_amodal(tmp_path):
 @pytest.mark.parametrize("script", ["grounding_val.sh", "grounding_all.sh", "amodal.sh"])
 def test_a_missing_variable_is_named(tmp_path, script):
     done = bash(script, BASE_IMG_PATH=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith("error: set OUTPUT_DIR") and done.stderr.count("\n") == 1
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: OUTPUT_DIR is not set") and done.stderr.count("\n") == 1
+    )

@@ -3,40 +3,72 @@
     python -m qwen3vl_rl.data.tools.rl_val --val-dir DIR --images DIR --choice clean --out val_grounding.parquet
 
 `clean` (recommended) takes a tenth of each of the three val splits, so that no checkpoint is picked on test data.
-`released` takes a tenth of each of all eight files, test splits included, as the release does; which rows, only the
-release's own file knows, as its draw is not published: seed and share are the same.
+`released` draws the rows of the released file, in its order: a tenth of each of all eight files, test splits included.
+As there, their truths are not rounded, their ids are left out, and their `question` is the expression alone.
 """
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from qwen3vl_rl.data.parquet import add_image_arguments, add_prompts_argument
-from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
-from qwen3vl_rl.data.rl_rows import write_rl_parquet
+import numpy as np
+
+from qwen3vl_rl.data.parquet import Located, add_image_arguments, add_prompts_argument
+from qwen3vl_rl.data.refcoco import VAL_SPLITS
+from qwen3vl_rl.data.rl_rows import write_released_validation, write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, check_images, read_samples
 from qwen3vl_rl.errors import InputError, cli
 
-CHOICES = {"clean": VAL_SPLITS, "released": EVAL_SPLITS}
+# The order in which the released code reads its files; one generator draws from all.
+RELEASED_ORDER = (
+    *("refcoco_testA", "refcoco_testB", "refcoco+_testA", "refcoco+_testB"),
+    *("refcoco+_val", "refcocog_val", "refcocog_test", "refcoco_val"),
+)
+CHOICES = {"clean": VAL_SPLITS, "released": RELEASED_ORDER}
 SHARE, SEED = 0.1, 42  # of the released recipe
 
 
+def draw_released(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """(file, row from 0) as the released code draws them from files of these lengths, at least one from each."""
+    rng = np.random.default_rng(SEED)
+    drawn = [
+        (file, int(row)) for file, count in enumerate(counts) for row in rng.permutation(count)[: _share_of(count)]
+    ]
+    return [drawn[index] for index in rng.permutation(len(drawn))]
+
+
+def draw_clean(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """(file, row from 0), file by file and in each file's order."""
+    return [
+        (file, row)
+        for file, count in enumerate(counts)
+        for row in sorted(random.Random(SEED).sample(range(count), _share_of(count)))
+    ]
+
+
+def _share_of(count: int) -> int:
+    return max(1, int(SHARE * count))
+
+
 def draw_validation(val_dir: Path, choice: str, images: Path | None) -> Iterator[Sample]:
-    """A tenth of each file of the choice, in the file's order, never fewer than one sample.
+    """The drawn samples of the files of a choice.
 
     `images`: the folder to look the drawn samples' images up in. Raises InputError for a missing or bad file or image.
     """
-    for split in CHOICES[choice]:
-        path = val_dir / f"{split}.jsonl"
-        located = [(path, number, sample) for number, sample in enumerate(read_samples(path), start=1)]
-        if not located:
-            raise InputError(f"{path}: expected at least one sample, found none")
-        drawn = random.Random(SEED).sample(range(len(located)), max(1, int(SHARE * len(located))))
-        chosen = [located[index] for index in sorted(drawn)]
-        if images:
-            check_images(chosen, images)
-        yield from (sample for _, _, sample in chosen)
+    files = [_read(val_dir / f"{split}.jsonl") for split in CHOICES[choice]]
+    draw = draw_released if choice == "released" else draw_clean
+    chosen = [files[file][row] for file, row in draw([*map(len, files)])]
+    if images:
+        check_images(chosen, images)
+    yield from (sample for _, _, sample in chosen)
+
+
+def _read(path: Path) -> list[Located]:
+    located = [(path, number, sample) for number, sample in enumerate(read_samples(path), start=1)]
+    if not located:
+        raise InputError(f"{path}: expected at least one sample, found none")
+    return located
 
 
 def main() -> None:
@@ -48,7 +80,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     samples = draw_validation(args.val_dir, args.choice, args.images if args.check_images else None)
-    print(f"{args.out}: {write_rl_parquet(args.out, samples, 'test', args.images, args.prompts)} rows")
+    if args.choice == "released":
+        count = write_released_validation(args.out, samples, args.images)
+    else:
+        count = write_rl_parquet(args.out, samples, "test", args.images, args.prompts)
+    print(f"{args.out}: {count} rows")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 
 from qwen3vl_rl.data.predictions import Question, question_key
-from qwen3vl_rl.data.samples import check_images, read_samples
+from qwen3vl_rl.data.samples import check_images, iter_released_samples
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 
@@ -29,7 +30,7 @@ def read_questions(
     for split, path in files.items():
         if splits and split not in splits:
             continue
-        samples = list(enumerate(read_samples(path, allow_no_referent=True)[:limit], start=1))
+        samples = list(islice(enumerate(iter_released_samples(path), start=1), limit))
         if all(sample.xyxy_px is None for _, sample in samples):
             raise InputError(f"{path}: expected at least one sample with a box, found none among {len(samples)}")
         check_images(((path, number, sample) for number, sample in samples), images)

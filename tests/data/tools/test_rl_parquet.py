@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import datasets
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,9 +19,10 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import iter_parquet
-from qwen3vl_rl.data.refcoco import EVAL_SPLITS, VAL_SPLITS
+from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS, VAL_SPLITS
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample, write_rl_parquet
-from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.data.samples import Sample, read_samples
+from qwen3vl_rl.data.tools import rl_val
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
 SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
@@ -112,7 +114,7 @@ def test_an_empty_choice_is_an_error(run, world, tmp_path):
 @st.composite
 def samples(draw):
     """Any sample: a box of at least a hundredth of each side, any expression."""
-    width, height = draw(st.integers(25, 5000)), draw(st.integers(25, 5000))
+    width, height = draw(st.integers(200, 5000)), draw(st.integers(200, 5000))
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     box = (x1 * width / 100, y1 * height / 100, x2 * width / 100, y2 * height / 100)
@@ -169,7 +171,39 @@ def val_dir(tmp_path):
     return tmp_path / "eval"
 
 
-@pytest.mark.parametrize(("choice", "splits"), [("clean", VAL_SPLITS), ("released", EVAL_SPLITS)])
+def test_the_released_draw_on_files_of_the_published_sizes():
+    counts = [EXPRESSIONS[split] for split in rl_val.RELEASED_ORDER]
+    rng = np.random.default_rng(42)  # as the release draws: file by file, then all once more
+    drawn = [(file, row) for file, count in enumerate(counts) for row in rng.permutation(count)[: int(0.1 * count)]]
+    drawn = [drawn[index] for index in rng.permutation(len(drawn))]
+    assert rl_val.draw_released(counts) == drawn
+    assert len(drawn) == len(set(drawn)) == sum(count // 10 for count in counts) == 5741
+    assert drawn[:4] == [(5, 2546), (1, 2562), (0, 604), (4, 10375)]
+    assert sorted(rl_val.RELEASED_ORDER) == sorted(EVAL_SPLITS)
+    assert rl_val.draw_released([1, 5])[0][1] == 0 and len(rl_val.draw_released([1, 5])) == 2
+
+
+def test_released_validation_rows_are_the_released_ones(run, val_dir, tmp_path):
+    arguments = ["--val-dir", val_dir, "--images", tmp_path, "--out", tmp_path / "val.parquet"]
+    done = run("rl_val", *arguments, "--choice", "released")
+    assert done.code == 0, done.err
+    files = [read_samples(val_dir / f"{split}.jsonl") for split in rl_val.RELEASED_ORDER]
+    drawn = [files[file][row] for file, row in rl_val.draw_released([*map(len, files)])]
+    rows = pq.read_table(tmp_path / "val.parquet").to_pylist()
+    assert len(rows) == len(drawn) == 32
+    for index, (row, sample) in enumerate(zip(rows, drawn, strict=True)):
+        size = (sample.width, sample.height)
+        assert row["prompt"][0]["content"].startswith("<image>\nLocate ")
+        info = {"split": "test", "index": index, "height": size[1], "width": size[0], "question": sample.sent}
+        assert row["extra_info"] == info
+        truth = [v / side * 1000 for v, side in zip(sample.xyxy_px, size * 2, strict=True)]
+        assert row["reward_model"] == {"style": "rule", "ground_truth": truth}
+        assert (row["image"], row["sent"], row["bbox"]) == (sample.image, sample.sent, list(sample.xyxy_px))
+    checked = run("check", tmp_path / "val.parquet")
+    assert checked.code == 0, checked.out
+
+
+@pytest.mark.parametrize(("choice", "splits"), [("clean", VAL_SPLITS)])
 def test_validation_takes_a_tenth_of_each_file(run, val_dir, tmp_path, choice, splits):
     arguments = ["--val-dir", val_dir, "--images", tmp_path, "--out", tmp_path / "val.parquet"]
     done = run("rl_val", *arguments, *([] if choice == "clean" else ["--choice", choice]))

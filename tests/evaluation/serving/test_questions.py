@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
@@ -80,3 +81,23 @@ def test_a_split_that_is_called_average_is_refused(world, copied_world):
     (copied_world / "refshapes_val.jsonl").rename(copied_world / "average.jsonl")
     with pytest.raises(InputError, match=r'average\.jsonl: expected another name for a split than "average"'):
         read_questions([copied_world], world / "images", splits=["refshapes_testA"])
+
+
+def test_rows_that_the_release_reads_are_read(tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    row = {"image": "/a.png", "width": 200, "height": 100}
+    turns = [
+        {"from": "human", "value": '<image>\nPlease … describes: <ref> "the "red" cat" </ref>'},
+        {"from": "gpt", "value": "<box>[50,200,300,800]</box>"},
+    ]
+    rows = [
+        row | {"sent": "cat", "bbox": [10, 20, 60, 80]},
+        row | {"sent": "cat", "modal_bbox": [10, 20, 60, 80]},
+        row | {"conversations": turns},
+    ]
+    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = [question.sample for question in read_questions([tmp_path / "toy.jsonl"], tmp_path)]
+    assert [sample.image for sample in samples] == ["a.png"] * 3
+    assert [sample.xyxy_px for sample in samples] == [(10, 20, 60, 80)] * 3
+    assert [sample.modal_xyxy_px for sample in samples] == [None] * 3
+    assert [sample.sent for sample in samples] == ["cat", "cat", 'the "red" cat']
