@@ -21,6 +21,7 @@ from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000
 
 WORDS = (5, 120)  # one or two sentences, generously
+CUT_OFF = frozenset({"length", "content_filter", "abort", "error"})  # finish reasons of a text that is not whole
 MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box
 
 # What would break the answer or the row: the end of the reasoning, special tokens, the fence around the box, and what
@@ -58,7 +59,7 @@ _REFUSAL = re.compile(
 
 
 def _truncated(text: str, sample: Sample, finish_reason: str | None) -> bool:
-    return finish_reason == "length"
+    return finish_reason in CUT_OFF
 
 
 def _empty(text: str, sample: Sample, finish_reason: str | None) -> bool:

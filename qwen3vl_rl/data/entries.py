@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 from qwen3vl_rl.data.boxes import check_box_px, is_number
@@ -16,7 +17,8 @@ from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, parse_box_1000
 
-_COCO_ID = re.compile(r"(?<!\d)(\d{12})\.\w+$")
+# Some files put an annotation's number behind the image's, or mark a mirrored copy there.
+_COCO_ID = re.compile(r"(?<!\d)(\d{12})(?:_\d+)?(?:_flip)?\.\w+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def image_key(image: str, folder: Path | None = None) -> str:
         if root is None or not image.startswith(root):
             raise InputError(f"--images: expected the folder that image paths start from, to tell {image} from others")
         image = image.removeprefix(root)
-    first, slash, rest = image.partition("/")
+    first, slash, rest = normpath(image).partition("/")
     return first.removesuffix("_flip") + slash + rest
 
 

@@ -37,8 +37,11 @@ class NoReply(EndpointFailed):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
+    """`reasoning`: what an endpoint with a reasoning parser gives apart from the text."""
+
     text: str
     finish_reason: str | None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +149,11 @@ def read_completion(reply: object, latency_s: float = 0.0) -> Completion:
 
 
 def _read_choice(choice: dict) -> Choice:
-    text = choice["message"].get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError(f"content is a {type(text).__name__}")
-    return Choice(text, choice.get("finish_reason"))
+    message = choice["message"]
+    text, reasoning = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning") or ""
+    if not isinstance(text, str) or not isinstance(reasoning, str):
+        raise TypeError(f"content is a {type(text).__name__}, reasoning a {type(reasoning).__name__}")
+    return Choice(text, choice.get("finish_reason"), reasoning)
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -4,6 +4,7 @@ The words and rules are data, in mirror.yaml.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,6 +60,7 @@ def mirror(sent: str) -> str:
 
 def _mirror_once(sent: str) -> str:
     rules = load_rules()
+    _check_script(sent)
     spans = [match.span() for match in _TOKEN.finditer(sent)]
     words = ["^", *(sent[begin:end].lower() for begin, end in spans), "$"]
     _check_words(words, rules)
@@ -68,6 +70,14 @@ def _mirror_once(sent: str) -> str:
             parts += [sent[done:begin], _match_case(rules.swap[words[index]], sent[begin:end])]
             done = end
     return "".join(parts) + sent[done:]
+
+
+def _check_script(sent: str) -> None:
+    """The words for left and right are known in plain Latin letters alone, with nothing invisible between them."""
+    for letter in "" if sent.isascii() else sent:
+        latin = not letter.isalpha() or unicodedata.name(letter, "").startswith("LATIN ")
+        if not latin or unicodedata.category(letter) == "Cf":
+            raise UnsafeExpressionError("it has other letters than English, or invisible ones")
 
 
 def _verdict(words: Sequence[str], index: int, rules: Rules) -> str:

@@ -15,6 +15,7 @@ from qwen3vl_rl.grounding import render_prompt, target_text
 
 ATTEMPTS = 6
 REQUEST_TIMEOUT_S = 900  # one whole answer of the recipe's 4,096 tokens under load
+NO_ANSWER = frozenset({"abort", "error", "content_filter", "tool_calls"})  # reasons for an end that is not the model's
 ENCODED_IMAGES = 256  # kept, since rows about one image follow one another
 
 # What a reasoning that reached its budget is continued with: the end of the reasoning and the answer up to its numbers.
@@ -127,7 +128,7 @@ class _Predictor:
     async def _complete(self, request: dict) -> Completion:
         """A completion that counts its tokens. Raises EngineError where the server is gone.
 
-        No reasoning parser runs on the server, so a choice holds reasoning, `</think>` and answer.
+        A choice then holds reasoning, `</think>` and answer, also where a reasoning parser takes them apart.
         """
         try:
             completion = await self.client.complete(request)
@@ -137,7 +138,9 @@ class _Predictor:
             raise EngineError(f"the server stopped answering ({failure})") from failure
         if completion.output_tokens is None:
             raise RequestFailed("expected usage.completion_tokens in the server's reply, found none")
-        return completion
+        if ended := next((c.finish_reason for c in completion.choices if c.finish_reason in NO_ANSWER), None):
+            raise RequestFailed(f"the endpoint ended the answer itself ({ended})")
+        return replace(completion, choices=tuple(map(with_reasoning, completion.choices)))
 
     async def _request(self, question: Question) -> dict:
         sample, settings = question.sample, self.settings
@@ -166,6 +169,14 @@ def _of_answer(request: dict, number: int) -> dict:
     With one seed for all, answers that begin alike would be the same to the end.
     """
     return request | {"seed": request["seed"] + number} if "seed" in request else request
+
+
+def with_reasoning(choice: Choice) -> Choice:
+    """The choice with its reasoning in its text, as the model wrote them."""
+    if not choice.reasoning:
+        return choice
+    answer = f"\n</think>\n\n{choice.text.lstrip()}" if choice.text else ""
+    return Choice(choice.reasoning.strip() + answer, choice.finish_reason)
 
 
 def answer_now(text: str) -> str:

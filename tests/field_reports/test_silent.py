@@ -1,0 +1,81 @@
+"""Further public reports whose inputs went wrong without a message. README.md lists their sources."""
+
+import json
+
+import pytest
+
+from qwen3vl_rl.data.entries import image_key
+from qwen3vl_rl.data.openai_client import Choice, read_completion
+from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.evaluation.serving.predict import NO_ANSWER, with_reasoning
+from sft.traces import failed_check
+
+SAMPLE = Sample("1", "a.png", 100, 100, "the red cup", (0, 0, 50, 50))
+TRACE = "The cup stands on the table and is the only red one of the three."
+ANSWER = '```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "x"}]\n```'
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "左边的杯子",
+        "левая чашка",
+        "la tasse à gauche",
+        "die linke Tasse",
+        "taza de la izquierda",
+        "the man on the lhs",
+        "westernmost boat",
+        "the northeast tower",
+        "port side boat",
+        "starboard light",
+        "driver's side mirror",
+        "passenger side door",
+        "\uff4c\uff45\uff46\uff54 cup",
+        "le\u200bft cup",
+        "cup with a → sign",
+        "the counter clockwise arrow",
+        "the counter-clockwise arrow",
+    ],
+)
+def test_what_names_a_side_in_another_way_is_not_mirrored_as_if_it_named_none(sent):
+    with pytest.raises(UnsafeExpressionError):
+        mirror(sent)
+
+
+@pytest.mark.parametrize("sent", ["café table", "the man's naïve painting", "red cup — the big one…"])
+def test_english_with_accents_is_mirrored(sent):
+    assert mirror(sent) == sent
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["COCO_train2014_000000581857_16.jpg", "coco/000000581857_flip.jpg", "a/COCO_train2014_000000581857_2_flip.jpg"],
+)
+def test_a_coco_image_is_known_by_its_number_whatever_stands_behind_it(name):
+    assert image_key(name) == "000000581857"
+
+
+@pytest.mark.parametrize("path", ["./a/b.png", "a//b.png", "a/./b.png", "x/../a/b.png", "a_flip/b.png"])
+def test_one_image_has_one_key_however_its_path_is_written(path):
+    assert image_key(path) == "a/b.png"
+
+
+def reply(finish_reason: str = "stop", **message) -> Choice:
+    content = {"choices": [{"message": message, "finish_reason": finish_reason}]}
+    return read_completion(json.loads(json.dumps(content))).choices[0]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_reasoning_that_a_server_takes_apart_is_put_back(field):
+    whole = with_reasoning(reply(content="\n\n" + ANSWER, **{field: "It is red.\n"}))
+    assert whole.text == f"It is red.\n</think>\n\n{ANSWER}"
+    assert with_reasoning(reply("length", content=None, **{field: "It is"})).text == "It is"
+    assert with_reasoning(reply(content=ANSWER)).text == ANSWER
+
+
+@pytest.mark.parametrize("reason", sorted(NO_ANSWER))
+def test_a_trace_that_the_endpoint_cut_off_is_no_trace(reason):
+    assert failed_check(TRACE, SAMPLE) is None
+    if reason != "tool_calls":
+        assert failed_check(TRACE, SAMPLE, reason) == "truncated"
