@@ -8,30 +8,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from qwen3vl_rl.evaluation.serving.engines import on_cpu
 from qwen3vl_rl.training.launch import TEMPORARY
+from qwen3vl_rl.training.workload import compose_recipe
 
 ROOT = Path(__file__).parents[2]
 # Both sides of one run, as verl makes them, but for what needs a cluster or an engine.
 RUN = """
 import asyncio, json, os, sys, threading, time
 from types import SimpleNamespace
-from qwen3vl_rl.training import cpu
+from qwen3vl_rl.training import cpu, launch
 cpu.activate()
+os.environ[launch.EXTERNAL_MODULES] = launch.external_modules()  # as `launch.run` sets it
 import torch
 from verl.workers.rollout.base import get_rollout_class
 from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver, BucketedWeightSender
-import qwen3vl_rl.verl_ext.fsdp_engine
-from qwen3vl_rl.verl_ext import vllm_weights as vllm_worker
+from qwen3vl_rl.verl_ext import vllm_weights
 
 def begin(self, worker):
     self.config = SimpleNamespace(engine_kwargs={"vllm": {"worker_extension_cls": worker}})
     self.zmq_handle = f"ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-{rank}.sock"
 
-class Worker(vllm_worker.ReloadingWorkerExtension):
+class Worker(vllm_weights.ReloadingWorkerExtension):
     __new__ = lambda cls: object.__new__(cls)
     local_rank, model_runner = property(lambda self: rank), None
 
@@ -115,7 +115,5 @@ def finish(runs: list[subprocess.Popen]) -> list[dict]:
     ],
 )
 def test_the_recipe_names_the_worker_s_side(words, name):
-    with initialize_config_dir(str(ROOT / "qwen3vl_rl" / "config"), version_base=None):
-        config = compose("grounding_grpo", words)
-    chosen = config.actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls
+    chosen = compose_recipe(words).actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls
     assert chosen == f"qwen3vl_rl.verl_ext.vllm_weights.{name}"
