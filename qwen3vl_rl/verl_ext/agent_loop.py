@@ -38,8 +38,8 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         return dict(await self._once("decoded", messages, partial(self._decode, messages)))
 
     async def _decode(self, messages: list[dict]) -> dict:
-        patch = self.data_config.image_patch_size or self.processor.image_processor.patch_size
-        found = await self.dataset_cls.process_multi_modal_info(messages, patch, self.data_config)
+        config = self.data_config
+        found = await self.dataset_cls.process_multi_modal_info(messages, config.image_patch_size, config)
         return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 
     async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:
