@@ -4,6 +4,7 @@ The release is verl's own config with what docs/released/*.yaml holds. A key cou
 resolved value both are: one that follows another is not named twice. Unset, null, false and empty are one.
 """
 
+import operator
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -85,10 +86,14 @@ def differences(stage: str) -> dict[str, list[Any]]:
 
 def declared(stage: str) -> dict[str, list[Any]]:
     """The rows of the stage's table of keys: by key, the same three values."""
-    text = (ROOT / "docs" / "deviations.md").read_text()
-    section = text.split(f"\n{STAGES[stage][3]}", 1)[1].split("\nNo key ")[0]
-    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| `")]
+    keys = section(stage).split("\nNo value ")[0]
+    rows = [line.strip("|").split(" | ") for line in keys.splitlines() if line.startswith("| `")]
     return {key.strip(" `"): [read_cell(cell) for cell in cells[:3]] for key, *cells in rows}
+
+
+def section(stage: str) -> str:
+    text = (ROOT / "docs" / "deviations.md").read_text()
+    return text.split(f"\n{STAGES[stage][3]}", 1)[1].split("\n## ")[0]
 
 
 def read_cell(cell: str) -> Any:
@@ -109,6 +114,17 @@ def test_every_difference_from_the_release_is_declared(stage):
     assert not undeclared, "docs/deviations.md lacks:\n" + "\n".join(undeclared)
     stale = [key for key in table if not any(other == key or other.startswith(key.rstrip("*")) for other in found)]
     assert not stale, "docs/deviations.md declares what is no difference"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_smaller_models_have_of_their_own_is_named(stage):
+    folder, name, *_ = STAGES[stage]
+    words = section(stage).replace("….", "actor_rollout_ref.actor.fsdp_config.")
+    paper = leaves(compose_from(folder, name))
+    for size in ("2b", "4b"):
+        model = leaves(compose_from(folder, name, f"size={size}"))
+        other = [key for key, found in model.items() if all(map(operator.ne, found, paper.get(key, (None, None))))]
+        assert not [key for key in other if not key.endswith("model.path") and f"`{key}`" not in words]
 
 
 def test_all_overrides_of_the_released_scripts_are_held():

@@ -42,9 +42,8 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
 
     async def _decode(self, messages: list[dict]) -> dict:
         """Pictures opened as in all stages, then resized by verl for the patch size of the recipe."""
-        opened = await asyncio.to_thread(with_pictures, messages)
-        patch = self.data_config.image_patch_size or self.processor.image_processor.patch_size
-        found = await self.dataset_cls.process_multi_modal_info(opened, patch, self.data_config)
+        opened, config = await asyncio.to_thread(with_pictures, messages), self.data_config
+        found = await self.dataset_cls.process_multi_modal_info(opened, config.image_patch_size, config)
         return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 
     async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:

@@ -10,7 +10,7 @@ from qwen3vl_rl.training.workload import ENGINE, SEQUENCE_RANKS, sequence_ranks
 
 COUNTS = (
     *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_epochs")),
-    "data.train_batch_size",
+    *(f"data.{name}" for name in ("train_batch_size", "image_patch_size")),
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_max_token_len_per_gpu")),
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
     f"actor_rollout_ref.{SEQUENCE_RANKS}",

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["data.image_patch_size=0"], r"data\.image_patch_size=0: expected an integer of at least 1"),
         (["trainer.nnodes=0"], r"trainer\.nnodes=0: expected an integer of at least 1"),
         (["trainer.n_gpus_per_node=two"], r"trainer\.n_gpus_per_node=two: expected an integer"),
         (["data.train_batch_size=1.5"], r"data\.train_batch_size=1\.5: expected an integer"),
