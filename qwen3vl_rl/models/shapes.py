@@ -1,6 +1,7 @@
 """Sizes of Qwen3-VL models: parameters, floating-point operations and cache bytes, counted from a configuration."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,22 @@ class Shape:
 def image_tokens(width_px: int, height_px: int) -> int:
     """Of an image within the processor's limits: sides rounded to whole merged patches."""
     return round(width_px / MERGED_PATCH_PX) * round(height_px / MERGED_PATCH_PX)
+
+
+def fitted_size(width_px: int, height_px: int, side_px: int, pixels: tuple[int, int]) -> tuple[int, int]:
+    """Width and height to which Qwen's processors resize an image: multiples of `side_px`, with `pixels` (fewest, most)
+    altogether, as near as these allow to the image's own."""
+    least, most = pixels
+    width, height = (max(side_px, round(length / side_px) * side_px) for length in (width_px, height_px))
+    if width * height > most:
+        shrink = math.sqrt(width_px * height_px / most)  # divided in their order, which decides the last bit
+        width, height = (
+            max(side_px, math.floor(length / shrink / side_px) * side_px) for length in (width_px, height_px)
+        )
+    elif width * height < least:
+        grow = math.sqrt(least / (width_px * height_px))
+        width, height = (math.ceil(length * grow / side_px) * side_px for length in (width_px, height_px))
+    return width, height
 
 
 def read_shape(config: Mapping) -> Shape:

@@ -182,6 +182,20 @@ def test_16_bits_are_scaled_to_8(tmp_path):
         assert decoded(picture_url(tmp_path / name, True)).tobytes() == open_picture(tmp_path / name).tobytes()
 
 
+def test_big_endian_16_bits_are_scaled_to_8(tmp_path):
+    values = np.linspace(0, 65535, 96 * 64).astype(">u2").reshape(64, 96)
+    picture = Image.frombytes("I;16B", SIZE, values.tobytes())
+    assert (np.asarray(to_rgb(picture)) == (values >> 8)[..., None]).all()
+
+
+def test_the_first_picture_of_an_animation_counts_in_all_stages(tmp_path):
+    frames = [Image.new("RGB", SIZE, color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    for picture in (open_picture(tmp_path / "a.gif"), in_rollouts(str(tmp_path / "a.gif"))):
+        assert picture.getpixel((1, 1))[0] > 200
+    assert decoded(picture_url(tmp_path / "a.gif", True)).getpixel((1, 1))[0] > 200
+
+
 @pytest.mark.parametrize("kind", ["F", "I"])
 def test_values_of_no_known_scale_are_refused(kind, tmp_path):
     Image.new(kind, SIZE).save(tmp_path / "a.tiff")

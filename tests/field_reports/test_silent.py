@@ -3,12 +3,16 @@
 import json
 
 import pytest
+from PIL import Image
 
 from qwen3vl_rl.data.entries import image_key
 from qwen3vl_rl.data.openai_client import Choice, read_completion
-from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.data.samples import Sample, read_samples
+from qwen3vl_rl.data.tools.flip import flip_file
 from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.predict import NO_ANSWER, with_reasoning
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 from sft.traces import failed_check
 
 SAMPLE = Sample("1", "a.png", 100, 100, "the red cup", (0, 0, 50, 50))
@@ -79,3 +83,34 @@ def test_a_trace_that_the_endpoint_cut_off_is_no_trace(reason):
     assert failed_check(TRACE, SAMPLE) is None
     if reason != "tool_calls":
         assert failed_check(TRACE, SAMPLE, reason) == "truncated"
+
+
+def test_an_older_mirrored_copy_of_another_picture_is_not_taken_for_this_one(tmp_path):
+    (tmp_path / "coco_flip").mkdir()
+    (tmp_path / "coco").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "coco" / "a.png")
+    Image.new("RGB", (10, 20)).save(tmp_path / "coco_flip" / "a.png")
+    row = {"image": "coco/a.png", "sent": "cup", "bbox": [0, 0, 5, 5], "width": 20, "height": 10}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=r'row 1: field "image": expected an earlier mirrored copy .* remove it'):
+        flip_file([tmp_path / "a.jsonl"], tmp_path, tmp_path / "out.jsonl")
+    (tmp_path / "coco_flip" / "a.png").unlink()
+    assert flip_file([tmp_path / "a.jsonl"], tmp_path, tmp_path / "out.jsonl")[0] == 1
+    assert flip_file([tmp_path / "a.jsonl"], tmp_path, tmp_path / "out.jsonl")[0] == 1
+
+
+def test_a_nested_list_in_a_box_mark_is_refused(tmp_path):
+    turns = [
+        {"from": "human", "value": "<image>\n<ref>cup</ref>"},
+        {"from": "gpt", "value": "<box>[[0,0,500,500]]</box>"},
+    ]
+    row = {"image": "a.png", "width": 20, "height": 10, "conversations": turns}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=r'row 1: field "conversations"'):
+        read_samples(tmp_path / "a.jsonl")
+
+
+def test_a_request_leaves_no_way_of_drawing_to_the_checkpoint():
+    """What vLLM 0.24 takes from generation_config.json where a request has none; answers' length is not among these."""
+    drawn = {"temperature", "top_p", "top_k", "repetition_penalty", "min_p"}
+    assert drawn <= load_settings().sampling("s/1").keys()

@@ -98,6 +98,7 @@ def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
     ImageCheck(images).check(path, number, sample)
     target = images / flip_path(path, number, sample.image)
     if target.exists():
+        _check_copy(path, number, sample, target)
         return
     try:
         picture = open_picture(images / sample.image)
@@ -105,6 +106,17 @@ def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
             ImageOps.mirror(picture).save(part, format=picture.format, **SAVED.get(picture.format, {}))
     except OSError as error:
         raise undecodable(path, number, sample.image, error) from None
+
+
+def _check_copy(path: Path, number: int, sample: Sample, target: Path) -> None:
+    """An earlier run's copy is whole and of the picture's size; one of a picture that was replaced since may not be."""
+    try:
+        size = open_picture(target).size
+    except OSError as error:
+        raise undecodable(path, number, str(target), error) from None
+    if size != (sample.width, sample.height):
+        expected = f"an earlier mirrored copy {target} of {sample.width}x{sample.height} px, or none: remove it"
+        raise row_error(path, number, "image", expected, "{}x{}".format(*size))
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from qwen3vl_rl.grounding import PROMPTS, parser_name
 # `released` is the parser of the released evaluation. The released reward has another one.
 PARSERS = MappingProxyType({"strict": "strict", "released": "released_eval"})
 ROLLOUT_SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2
+UNTOUCHED = {"min_p": 0.0}  # engines take what a request leaves out from the checkpoint's generation_config.json
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
@@ -64,7 +65,7 @@ class Settings:
     def sampling(self, key: str) -> dict[str, float]:
         """The fields of a chat completion request that decide how tokens are drawn. Each sample, by its `key`, has a
         seed of its own, so that a resumed run draws what an uninterrupted one would."""
-        fields = {name: getattr(self, name) for name in _SAMPLING}
+        fields = {name: getattr(self, name) for name in _SAMPLING} | UNTOUCHED
         return fields | ({"seed": crc32(f"{self.seed} {key}".encode())} if self.temperature else {})
 
 

@@ -7,6 +7,7 @@ Every check raises InputError with one line that says what to change. Nothing he
 from omegaconf import DictConfig
 
 from qwen3vl_rl.reward import check_settings
+from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
 from qwen3vl_rl.training.preflight.machine import check_engine, check_gpus, check_gpus_here, check_memory
 from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_ranks
 from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
@@ -60,11 +61,11 @@ def check(config: DictConfig) -> int:
     check_engine(config)
     check_gpus(config)
     check_memory(config)
-    rows = check_rows(config, "data.train_files")
-    check_rows(config, "data.val_files")
-    for key in ("data.train_files", "data.val_files"):
+    rows = {key: check_rows(config, key) for key in ("data.train_files", "data.val_files")}
+    for key in rows:
         check_reward_columns(config, key)
         check_texts(config, key, "prompt", "actor_rollout_ref.model.path")
+        rows[key] = check_prompt_lengths(config, key, rows[key])
         record_data_hash(config, key)
     check_same_run(config, SAME_RUN)
-    return check_steps(config, rows)
+    return check_steps(config, rows["data.train_files"])

@@ -53,7 +53,7 @@ class _Recorder(BaseHTTPRequestHandler):
         self.server.requests.append((self.path, request))
         if self.server.failing:
             return self.send_error(503)
-        choices = [{"message": {"content": "a star"}, "finish_reason": "length"}] * request.get("n", 1)
+        choices = [{"message": {"content": "a star"}, "finish_reason": self.server.ending}] * request.get("n", 1)
         self._reply({"choices": choices, "usage": {"completion_tokens": len(choices)} if self.server.counts else None})
 
     def do_GET(self) -> None:
@@ -73,7 +73,7 @@ class _Recorder(BaseHTTPRequestHandler):
 @pytest.fixture
 def recorder():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Recorder) as server:
-        server.requests, server.failing, server.counts = [], False, True
+        server.requests, server.failing, server.counts, server.ending = [], False, True, "length"
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield server
@@ -129,3 +129,10 @@ def test_an_answer_whose_tokens_are_not_counted_is_an_error(recorder):
     recorder.counts = False
     _, rows = _ask(recorder, load_settings(max_tokens=9))
     assert len(recorder.requests) == 1 and "usage.completion_tokens" in rows[0].error
+
+
+@pytest.mark.parametrize("ending", ["abort", "content_filter"])
+def test_an_answer_that_the_server_ended_itself_is_an_error_and_not_a_wrong_box(recorder, ending):
+    recorder.ending = ending
+    _, rows = _ask(recorder, load_settings(max_tokens=9))
+    assert rows[0].error == f"the endpoint ended the answer itself ({ending})"

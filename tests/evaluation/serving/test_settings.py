@@ -47,7 +47,13 @@ def test_a_settings_file_changes_what_it_names(tmp_path):
 
 def test_the_recipe_is_the_default():
     settings = load_settings(max_tokens=None)
-    assert settings.sampling("a") == {"temperature": 0.0, "top_p": 1.0, "top_k": 20, "repetition_penalty": 1.0}
+    assert settings.sampling("a") == {
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "top_k": 20,
+        "repetition_penalty": 1.0,
+        "min_p": 0.0,
+    }
     assert (settings.max_tokens, settings.answers, settings.prompt) == (4096, 1, "qwen3")
 
 

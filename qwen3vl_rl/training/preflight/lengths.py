@@ -1,0 +1,157 @@
+"""How many rows verl leaves out because their prompts are too long, counted without opening a picture."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from omegaconf import DictConfig
+from tokenizers import Tokenizer
+
+from qwen3vl_rl.data.parquet import open_parquet
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, fitted_size
+from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
+
+VERLS_TOKENS = (4, 16_384)  # verl resizes to so many tokens, before the processor
+EDGES = ("shortest_edge", "longest_edge")  # what processors call their limits of pixels
+QWENS_PIXELS = (65_536, 16_777_216)  # of the published Qwen3-VL processors
+TURN = "<|im_start|>user\n<|vision_start|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n<think>\n"
+MOST_TOKENS_OF_TURN = 32  # without the text
+
+
+class Resizing(NamedTuple):
+    """What happens to a picture: verl resizes it to multiples of `verls_side_px`, then the processor into `pixels`."""
+
+    verls_side_px: int
+    pixels: tuple[int, int]
+
+    def tokens(self, width: int, height: int) -> int:
+        """Of a picture of this size in px; 0 where that is unknown."""
+        if min(width, height) <= 0:
+            return 0
+        limits = tuple(count * self.verls_side_px**2 for count in VERLS_TOKENS)
+        resized = fitted_size(width, height, self.verls_side_px, limits)
+        columns, rows = fitted_size(*resized, MERGED_PATCH_PX, self.pixels)
+        return columns * rows // MERGED_PATCH_PX**2
+
+
+class LongPrompts(NamedTuple):
+    """Of one file: how many prompts are too long, and the first of them: its row, size in px and tokens."""
+
+    count: int
+    row: int
+    size: tuple[int, int]
+    tokens: int
+
+
+def check_prompt_lengths(config: DictConfig, key: str, rows: int) -> int:
+    """Says which of the `rows` verl leaves out, and returns how many are left.
+
+    Raises InputError where none is left, or where verl is told to keep what it cannot take. Rows that do not state
+    their picture's size are taken to fit.
+    """
+    limit, left = config.data.max_prompt_length, rows
+    count_tokens = _text_counter(Path(config.actor_rollout_ref.model.path).expanduser())
+    resizing = Resizing(2 * (config.data.get("image_patch_size") or MERGED_PATCH_PX // 2), pixel_limits(config))
+    for path in file_paths(config, key):
+        found = find_long_prompts(path, limit, resizing, count_tokens)
+        if not found.count:
+            continue
+        width, height = found.size
+        if not config.data.get("filter_overlong_prompts"):
+            expected = f"a prompt of at most data.max_prompt_length={limit:,} tokens"
+            raise row_error(path, found.row, "prompt", expected, f"{found.tokens:,} with the {width}x{height} picture")
+        left -= found.count
+        what = f"whose prompts are longer than data.max_prompt_length={limit:,} tokens"
+        where = f"row {found.row}, {found.tokens:,} tokens with its {width}x{height} picture"
+        print(f"{path}: verl leaves out {found.count:,} rows, {what}; the first is {where}", flush=True)
+    if rows and not left:
+        raise InputError(f"data.max_prompt_length={limit}: expected more than the tokens of every row of {key}")
+    return left
+
+
+def find_long_prompts(
+    path: Path, limit: int, resizing: Resizing, count_tokens: Callable[[list[str]], list[int]]
+) -> LongPrompts:
+    """The prompts of a file with more than `limit` tokens. No text is tokenised that is short enough by its bytes."""
+    first, count, shown = 1, 0, (0, (0, 0), 0)
+    tokens_of = cache(resizing.tokens)
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=["prompt", "extra_info"]):
+            sizes, texts = _sizes(batch.column("extra_info")), _texts(batch.column("prompt"))
+            tokens = _picture_tokens(sizes, tokens_of)
+            long_bytes = pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
+            doubtful = np.flatnonzero((tokens > 0) & (tokens + long_bytes + MOST_TOKENS_OF_TURN > limit))
+            tokens[doubtful] += np.array(count_tokens(texts.take(pa.array(doubtful)).to_pylist()), np.int64)
+            found = doubtful[tokens[doubtful] > limit]
+            if len(found) and not count:
+                index = int(found[0])
+                shown = first + index, tuple(sizes[index].tolist()), int(tokens[index])
+            count += len(found)
+            first += len(batch)
+    return LongPrompts(count, *shown)
+
+
+def pixel_limits(config: DictConfig) -> tuple[int, int]:
+    """The fewest and most pixels to which the processor resizes a picture."""
+    path, given = Path(config.actor_rollout_ref.model.path).expanduser(), config.data.get("mm_processor_kwargs") or {}
+    settings = _settings(path / "processor_config.json").get("image_processor")
+    size = (settings or _settings(path / "preprocessor_config.json")).get("size") or {}  # a hub's name: as published
+    least, most = (size.get(name, known) for name, known in zip(EDGES, QWENS_PIXELS, strict=True))
+    return given.get("min_pixels", least), given.get("max_pixels", most)
+
+
+def _settings(path: Path) -> dict:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def _text_counter(model: Path) -> Callable[[list[str]], list[int]]:
+    """Counts the tokens of user turns, their pictures left out; without a tokenizer at hand, none."""
+    path = model / "tokenizer.json"
+    if not path.is_file():
+        return lambda texts: [0] * len(texts)
+    tokenizer = Tokenizer.from_file(str(path))
+    return lambda texts: [
+        len(found)
+        for found in tokenizer.encode_batch(
+            [TURN.format((text or "").replace("<image>", "", 1)) for text in texts], add_special_tokens=False
+        )
+    ]
+
+
+def _picture_tokens(sizes: np.ndarray, tokens_of: Callable[[int, int], int]) -> np.ndarray:
+    """Of each (width, height)."""
+    distinct, places = np.unique(sizes[:, 0] << 32 | sizes[:, 1], return_inverse=True)
+    tokens = [tokens_of(size >> 32, size & 0xFFFFFFFF) for size in distinct.tolist()]
+    return np.array(tokens, np.int64)[places]
+
+
+def _sizes(info: pa.Array) -> np.ndarray:
+    """(rows, 2): width and height in px, 0 where a row does not state them."""
+    columns = np.zeros((len(info), 2), np.int64)
+    for column, name in enumerate(("width", "height")):
+        if pa.types.is_struct(info.type) and info.type.get_field_index(name) >= 0:
+            values = pc.struct_field(info, name)
+            if pa.types.is_integer(values.type):
+                columns[:, column] = values.fill_null(0).to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _texts(prompts: pa.Array) -> pa.Array:
+    """Of each row the text of its first turn, which is the only one in our rows; null where it is no text."""
+    kind = prompts.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
+        return pa.nulls(len(prompts), pa.string())
+    if kind.value_type.get_field_index("content") < 0 or not pc.min(pc.list_value_length(prompts)).as_py():
+        return pa.nulls(len(prompts), pa.string())
+    content = pc.struct_field(pc.list_element(prompts, 0), "content")
+    is_text = pa.types.is_string(content.type) or pa.types.is_large_string(content.type)
+    return content if is_text else pa.nulls(len(prompts), pa.string())
