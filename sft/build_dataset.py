@@ -3,6 +3,7 @@
     python -m sft.build_dataset --samples train.jsonl --traces traces.jsonl --images DIR --processor MODEL --out FILE
     python -m sft.build_dataset --samples train.jsonl --reasoning none …     # direct answers, for ablations
     python -m sft.build_dataset --samples cot.jsonl --reasoning cot …        # the released conversations
+    python -m sft.build_dataset --samples gpt_answers --reasoning cot …      # analysis_*.json of the released generator
 
 A row of the parquet holds `messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and
 `images` (one absolute path). Traces are jsonl rows `id`, `reasoning`. A released conversation's gpt turn is taken apart
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from qwen3vl_rl.data.boxes import check_box_1000, scale_to_px
 from qwen3vl_rl.data.expressions import check_label, check_tokens, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
@@ -85,12 +87,42 @@ def read_conversations(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sa
     """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the target itself."""
     start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
-    for path in args.samples:
-        for number, line in islice(iter_lines(path), start, end):
-            sample, reasoning = parse_conversation(path, number, parse_line(path, number, line))
+    for given in args.samples:
+        rows = read_answers(given) if given.is_dir() else _read_rows(given)
+        for path, number, sample, reasoning in islice(rows, start, end):
             if images:
                 images.check(path, number, sample)
             yield path, number, sample, reasoning
+
+
+def _read_rows(path: Path) -> Iterator[tuple[Path, int, Sample, str]]:
+    for number, line in iter_lines(path):
+        yield path, number, *parse_conversation(path, number, parse_line(path, number, line))
+
+
+def read_answers(folder: Path) -> Iterator[tuple[Path, int, Sample, str]]:
+    """What the released generator writes: `analysis_*.json`, each with one sample and its trace. Raises InputError."""
+    files = sorted(folder.glob("analysis_*.json"))
+    if not files:
+        raise InputError(f"{folder}: expected analysis_*.json in the folder, found none")
+    for path in files:
+        yield path, 1, *parse_answer(path, parse_line(path, 1, path.read_bytes()))
+
+
+def parse_answer(path: Path, row: dict) -> tuple[Sample, str]:
+    """Sample and reasoning of one file of the released generator. Raises InputError naming file and field."""
+    for name, kind, expected in (
+        ("gpt_analysis", str, "the reasoning"),
+        ("image_width", int, "the image's width in px"),
+        ("image_height", int, "the image's height in px"),
+    ):
+        if type(row.get(name)) is not kind or row[name] in ("", 0):
+            raise row_error(path, 1, name, expected, row.get(name))
+    size = row["image_width"], row["image_height"]
+    box = check_box_1000(path, 1, "gt_bbox_normalized", row.get("gt_bbox_normalized"), *size)
+    known = {"id": row.get("index"), "image": row.get("image_path"), "sent": row.get("question")}
+    known |= {"width": size[0], "height": size[1], "bbox": scale_to_px(box, *size)}
+    return parse_sample(path, 1, known), row["gpt_analysis"].strip()
 
 
 def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]:

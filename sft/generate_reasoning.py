@@ -138,7 +138,8 @@ def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--base-url", required=True, help="up to and with /v1")
+    parser.add_argument("--base-url", required=True, help="up to and with /v1; of Azure, the deployment's address")
+    parser.add_argument("--api-version", help="of Azure, such as 2024-12-01-preview; without: any other endpoint")
     parser.add_argument("--model", required=True)
     parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the key")
     parser.add_argument("--temperature", type=float, default=0.7)
@@ -168,7 +169,8 @@ def read_key(variable: str | None) -> str | None:
 def generate(args: argparse.Namespace) -> int:
     """Returns the number of samples that stay open because the endpoint failed."""
     key = read_key(args.api_key_variable)
-    client = OpenAIClient(args.base_url, attempts=args.attempts, timeout_s=args.timeout, api_key=key)
+    limits = {"attempts": args.attempts, "timeout_s": args.timeout}
+    client = OpenAIClient(args.base_url, **limits, api_key=key, api_version=args.api_version)
     teacher = Teacher(args.model, args.temperature, args.max_tokens, args.input_price, args.output_price)
     samples = unique(sample for _, _, sample in select_samples(args))
     run = Run(teacher, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))

@@ -64,11 +64,24 @@ class OpenAIClient:
     aiohttp because httpx takes 40 times the CPU at 64 requests in flight.
     """
 
-    def __init__(self, base_url: str, *, attempts: int, timeout_s: float, api_key: str | None = None):
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        attempts: int,
+        timeout_s: float,
+        api_key: str | None = None,
+        api_version: str | None = None,
+    ):
+        """`api_version`: the endpoint is Azure's, and `base_url` a deployment's address,
+        https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT."""
         self._url, self._attempts = base_url.rstrip("/") + "/", attempts
         self._proxy = proxy_for(base_url)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = (
+            ({"api-key": api_key} if api_version else {"Authorization": f"Bearer {api_key}"}) if api_key else {}
+        )
+        self._query = {"api-version": api_version} if api_version else {}
 
     async def __aenter__(self) -> "OpenAIClient":
         self._http = aiohttp.ClientSession(
@@ -90,7 +103,9 @@ class OpenAIClient:
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
             start = time.perf_counter()
             try:
-                async with self._http.post("chat/completions", json=request, proxy=self._proxy) as response:
+                async with self._http.post(
+                    "chat/completions", json=request, params=self._query, proxy=self._proxy
+                ) as response:
                     if response.ok:
                         reply = await response.json(content_type=None)
                         return read_completion(reply, time.perf_counter() - start)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.evaluation import command
+from qwen3vl_rl.evaluation.reporting.released_outputs import write_released_outputs
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
 from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, render
 from qwen3vl_rl.evaluation.run import Run
@@ -28,6 +29,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     command.add_arguments(parser)
     parser.add_argument("--curves", action="append", default=[], metavar="NAME=FILE", help="training metrics to draw")
+    parser.add_argument(
+        "--released-outputs", action="store_true", help="also OUT/NAME/SPLIT/{iou,latency}.txt and so on"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes (default: OUT/report.html)")
     return parser.parse_args(arguments)
 
@@ -42,6 +46,9 @@ def main() -> None:
         for run in runs:
             run.complete(args.images, load)
     results = [read_result(run.folder) for run in runs]
+    if args.released_outputs:
+        for run, result in zip(runs, results, strict=True):
+            write_released_outputs(run.folder, result.predictions, result.timing.get("wall_s", 0.0))
     report = write_report(args.report or args.out / "report.html", results, args.images, curves)
     print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")
 

@@ -66,6 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked.append((time.monotonic(), self.headers["Authorization"]))
+        self.server.last = self.path, self.headers["api-key"]
         code = self.server.codes.pop(0) if self.server.codes else 200
         content = json.dumps(GOOD).encode() if code == 200 else b"no"
         if code == 0:  # cut off
@@ -146,6 +147,14 @@ def test_an_endpoint_may_be_gone(endpoint):
     endpoint.server_port = 9  # nobody listens there
     failure, there = ask(endpoint, attempts=2)
     assert isinstance(failure, NoReply) and str(failure).startswith("ClientConnectorError") and not there
+
+
+def test_azure_is_asked_at_its_deployment_with_its_key_and_version(endpoint):
+    path = "/openai/deployments/gpt-4.1"
+    found, _ = ask(endpoint, path=path, api_key="secret", api_version="2024-12-01-preview")
+    assert found.choices
+    assert endpoint.last == (f"{path}/chat/completions?api-version=2024-12-01-preview", "secret")
+    assert endpoint.asked[-1][1] is None
 
 
 def test_the_named_wait_is_kept(endpoint):

@@ -186,6 +186,32 @@ def test_a_token_of_the_processor_is_refused_in_reasoning_and_expression(build, 
     assert code == 2 and 'samples.jsonl: row 4: field "sent": expected a text without <new>' in screen
 
 
+def test_answers_of_the_released_generator_are_read_as_traces(build, tmp_path):
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.jpg")
+    answer = {
+        "index": 0,
+        "question": 'man with the "5"',
+        "image_path": "a.jpg",
+        "gt_bbox_normalized": [250, 100, 750, 900],
+        "gt_bbox_absolute": [100, 20, 300, 180],
+        "image_height": 200,
+        "image_width": 400,
+        "gpt_analysis": REASONING,
+    }
+    folder = tmp_path / "gpt_answers"
+    folder.mkdir()
+    for index, analysis in enumerate((REASONING, "Analysis failed")):
+        row = answer | {"index": index, "gpt_analysis": analysis}
+        (folder / f"analysis_{index:06d}.json").write_text(json.dumps(row, indent=2))
+    code, screen, rows, left_out = build("--reasoning", "cot", samples=folder, images=tmp_path)
+    assert code == 0, screen
+    assert left_out == [{"id": "1", "why": "reasoning: refusal"}]
+    assert rows[0]["messages"][1]["content"] == target_text(REASONING, (250, 100, 750, 900), 'man with the "5"')
+    (folder / "analysis_000001.json").write_text(json.dumps(answer | {"gt_bbox_normalized": [0.1, 0.2, 0.3, 0.4]}))
+    code, screen, _, _ = build("--reasoning", "cot", samples=folder, images=tmp_path)
+    assert code == 2 and 'analysis_000001.json: row 1: field "gt_bbox_normalized"' in screen
+
+
 def test_two_boxes_in_an_answer_are_refused():
     answer = target_text(REASONING, (1, 2, 300, 400), "the dog")
     row = conversation("the dog", f"{answer}\n{answer.partition('</think>')[2]}")

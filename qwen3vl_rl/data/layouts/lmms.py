@@ -1,4 +1,4 @@
-"""The `lmms-lab/RefCOCO`, `RefCOCOplus` and `RefCOCOg` parquet files of the Hugging Face hub.
+"""The `lmms-lab-encoder/RefCOCO`, `RefCOCOplus` and `RefCOCOg` parquet of the Hugging Face hub, once `lmms-lab/…`.
 
 A row is one object: `image` (bytes; only its size is read), `answer` (its expressions), `bbox` (xywh px) and
 `file_name`, COCO's name with the annotation's number behind it. A file's split is its name up to the first hyphen.

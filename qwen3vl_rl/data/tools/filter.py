@@ -4,16 +4,19 @@
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out mid.jsonl --pass-rate 0.1:0.9 \\
         --predictions run1/predictions.jsonl run2/predictions.jsonl
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out clean.jsonl --without-images-of eval/*.jsonl
+    python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out rl.jsonl --column iou_8b --strong-column iou_241b
 
 Difficulty comes from predictions of the evaluation on this very file (several files: several answers to each sample),
 or from a column of IoUs in the rows, such as the released raw training file has. `--iou LOW:HIGH` bounds the mean IoU,
 `--pass-rate LOW:HIGH` the share of answers with IoU > 0.5, both ends included. Samples without an answer are left out
-and counted. Kept lines stay byte for byte as they were.
+and counted. Kept lines stay byte for byte as they were. `--strong-column` selects as the release does for RL: all rows
+that the model of `--column` gets wrong and a strong model right, and as many easier ones (`tools/selection.py`).
 """
 
 import argparse
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +30,7 @@ from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, read_predictions
 from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.data.tools.check import image_keys
+from qwen3vl_rl.data.tools.selection import select_released
 from qwen3vl_rl.errors import InputError, cli, row_error
 
 Answer = tuple[str, str, float]  # image, expression, IoU: what is read of a prediction; its text would fill the memory
@@ -84,17 +88,20 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--predictions", type=Path, nargs="+", help="predictions.jsonl of evaluations of --samples")
     source.add_argument("--column", help="of the samples, holding an IoU")
+    parser.add_argument("--strong-column", metavar="COLUMN", help="a strong model's IoU: select as the release does")
     band = parser.add_mutually_exclusive_group()
     band.add_argument("--iou", metavar="LOW:HIGH")
     band.add_argument("--pass-rate", metavar="LOW:HIGH")
     parser.add_argument("--without-images-of", type=Path, nargs="+", default=[], metavar="FILE")
     parser.add_argument("--images", type=Path, help="the folder that image paths start from, where some are absolute")
     args = parser.parse_args()
-    measures_difficulty = bool(args.predictions or args.column)
+    if args.strong_column and not (args.column and not args.iou and not args.pass_rate):
+        raise InputError("--strong-column: expected --column beside it, and neither --iou nor --pass-rate")
+    measures_difficulty = bool(args.predictions or (args.column and not args.strong_column))
     if measures_difficulty != bool(args.iou or args.pass_rate):
         raise InputError("expected --iou or --pass-rate together with --predictions or --column")
-    if not measures_difficulty and not args.without_images_of:
-        raise InputError("expected --iou, --pass-rate or --without-images-of")
+    if not (measures_difficulty or args.strong_column or args.without_images_of):
+        raise InputError("expected --iou, --pass-rate, --strong-column or --without-images-of")
     counts = filter_file(args.samples, args.out, _reason_against(args))
     print(f"{args.out}: {counts.pop('kept'):,} rows")
     for reason, count in counts.most_common():
@@ -106,10 +113,13 @@ def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], 
     held_out = image_keys(args.without_images_of, args.images)
     measure, text = ("iou", args.iou) if args.iou else ("pass_rate", args.pass_rate)
     band = _parse_band(text) if text else None
+    selected = _select(args.samples, args.column, args.strong_column) if args.strong_column else None
 
     def reason(number: int, row: dict[str, Any], sample: Sample) -> str | None:
         if held_out and image_key(sample.image, args.images) in held_out:
             return "its image is held out"
+        if selected is not None:
+            return None if number - 1 in selected else "not selected"
         if band is None:
             return None
         if args.predictions:
@@ -123,6 +133,14 @@ def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], 
         return "too hard" if value < low else "too easy" if value > high else None
 
     return reason
+
+
+def _select(path: Path, own: str, strong: str) -> set[int]:
+    ious: list[tuple[float, float]] = []
+    for number, line in iter_lines(path):
+        row = parse_line(path, number, line)
+        ious.append(tuple(next(iter(_column(path, number, row, name)), nan) for name in (own, strong)))
+    return select_released(*zip(*ious, strict=True)) if ious else set()
 
 
 def _iou(path: Path, number: int, sample: Sample, answer: Answer) -> float:

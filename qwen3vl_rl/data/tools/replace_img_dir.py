@@ -2,8 +2,9 @@
 
     python -m qwen3vl_rl.data.tools.replace_img_dir train_grounding.parquet --to DIR [--from OLD]
 
-Relative paths, such as the released files hold, are joined to DIR. Absolute ones must start with OLD, which DIR
-replaces. All other columns stay as they are.
+DIR replaces all that stands before the folder `coco` or `coco_flip` in a path, wherever that is, so that the command
+can be repeated. Other relative paths are joined to DIR. With OLD, absolute paths must start with it, and DIR replaces
+it. All other columns stay as they are.
 """
 
 import argparse
@@ -43,6 +44,8 @@ def _moved(path: Path, file: pq.ParquetFile, new: str, old: str | None) -> Itera
 
 def _move_paths(path: Path, first_row: int, images: pa.ListArray, new: str, old: str | None) -> pa.ListArray:
     paths = images.flatten()
+    if not old:
+        paths = pc.replace_substring_regex(paths, r"^.*/(coco|coco_flip)/", r"\1/")  # the last such folder counts
     if images.null_count or paths.null_count:
         raise row_error(path, first_row, "images", f"paths in this and the {len(images) - 1} following rows", None)
     absolute = pc.starts_with(paths, "/")
@@ -51,7 +54,11 @@ def _move_paths(path: Path, first_row: int, images: pa.ListArray, new: str, old:
     if pc.any(astray).as_py():
         index = pc.index(astray, True).as_py()
         row = first_row + pc.list_parent_indices(images)[index].as_py()
-        expected = f"a relative path, or one below {old}" if old else "a relative path; --from OLD moves absolute ones"
+        expected = (
+            f"a relative path, or one below {old}"
+            if old
+            else "a relative path, or coco/ in it; --from OLD moves others"
+        )
         raise row_error(path, row, "images", expected, paths[index].as_py())
     kept = pc.if_else(below_old, pc.utf8_slice_codeunits(paths, len(old or "")), paths)
     offsets = pc.subtract(images.offsets, images.offsets[0])

@@ -106,7 +106,7 @@ def test_images_given_by_absolute_paths(run, samples, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected --iou, --pass-rate or --without-images-of"),
+        ([], "expected --iou, --pass-rate, --strong-column or --without-images-of"),
         (["--iou", "0:1"], "together with --predictions or --column"),
         (["--column", "probe"], "together with --predictions or --column"),
         (["--column", "probe", "--iou", "0.5"], "expected LOW:HIGH"),
