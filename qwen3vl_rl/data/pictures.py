@@ -61,8 +61,11 @@ class Header:
 
 
 def open_picture(path: Path | str) -> Image.Image:
-    """The picture of a file in RGB, decoded in full; its `format` is the file's. See `to_rgb`."""
-    with _opened(path) as opened:
+    """The picture of a file in RGB, decoded in full; its `format` is the file's. See `to_rgb`.
+
+    Pillow 13 maps a file that it is given by name, and then garbles uncompressed TIFFs that are turned sideways.
+    """
+    with _refusing(), open(path, "rb") as file, _opened(file) as opened:
         return to_rgb(opened)
 
 
@@ -89,6 +92,7 @@ def read_header(path: Path | str) -> Header:
         is_whole = opened.format in _ENDS and _ENDS[opened.format] in tail[-_END_BYTES:]
         orientation, stored = _orientation(opened, tail), opened.size
         is_plain = opened.mode in _PLAIN and not orientation and not opened.has_transparency_data
+        is_plain &= opened.format != "TIFF"  # see `open_picture`
     size = stored[::-1] if orientation in _SIDEWAYS else stored
     return Header(size, stored, is_whole, is_plain)
 
@@ -109,7 +113,7 @@ def refused_size(width: int, height: int) -> str | None:
 
 
 @contextmanager
-def _opened(source: Path | str | BinaryIO) -> Iterator[Image.Image]:
+def _opened(source: BinaryIO) -> Iterator[Image.Image]:
     with _refusing(), Image.open(source) as opened:
         _check(opened)
         yield opened
