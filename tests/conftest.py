@@ -1,5 +1,6 @@
 """One run of SFT, GRPO and export on a CPU, shared by all tests that look at what it leaves behind; predictions."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.export import export
 from qwen3vl_rl.grounding import Box, px_to_1000, target_text
+from qwen3vl_rl.training import cpu
 from sft.build_dataset import SFT_SCHEMA, read_traces, sft_row
 
 ROOT = Path(__file__).parents[1]
@@ -162,6 +164,12 @@ def rl_checkpoint(rl_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("rl_checkpoint") / "checkpoint"
     export(rl_run, folder)
     return folder
+
+
+@pytest.fixture
+def user_environment() -> dict[str, str]:
+    """The variables of this process without those that a CPU run has set in it."""
+    return {name: value for name, value in os.environ.items() if name not in {*cpu.VARIABLES, "PYTHONPATH"}}
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """What makes a CPU run is there on a CPU run, and nowhere else."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,17 +34,20 @@ print(json.dumps({
 """
 
 
-def report(preamble: str) -> dict:
-    """What a fresh Python sees after `preamble`; variables of this process that a CPU run sets are taken away."""
-    code = preamble + REPORT % sorted(cpu.VARIABLES)
-    clean = {name: value for name, value in os.environ.items() if name not in cpu.VARIABLES}
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+@pytest.fixture
+def report(user_environment) -> Callable[[str], dict]:
+    """`report(preamble)`: what a fresh Python sees after `preamble`."""
+
+    def run(preamble: str) -> dict:
+        command = [sys.executable, "-c", preamble + REPORT % sorted(cpu.VARIABLES)]
+        done = subprocess.run(command, cwd=ROOT, env=user_environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
-def test_a_cpu_run_has_platform_backend_name_metadata_and_variables():
+def test_a_cpu_run_has_platform_backend_name_metadata_and_variables(report):
     seen = report("from qwen3vl_rl.training import cpu; cpu.activate()\n")
     assert "cpu" in seen["platforms"]
     assert seen["init_process_group"] == "qwen3vl_rl.verl_ext.cpu_platform"
@@ -52,7 +55,7 @@ def test_a_cpu_run_has_platform_backend_name_metadata_and_variables():
     assert seen["variables"] == cpu.VARIABLES
 
 
-def test_any_other_run_has_none_of_them():
+def test_any_other_run_has_none_of_them(report):
     seen = report("import qwen3vl_rl.training.cpu, qwen3vl_rl.training.launch\n")
     assert "cpu" not in seen["platforms"]
     assert seen["init_process_group"].startswith("torch.distributed")

@@ -66,8 +66,9 @@ print(json.dumps([*loaded, inspect.getsource(verl.workers.engine)[:11], type(spe
 """
 
 
-def test_a_hook_is_loaded_with_what_it_extends_and_not_before():
-    done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True)
+def test_a_hook_is_loaded_with_what_it_extends_and_not_before(user_environment):
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, cwd=ROOT, env=user_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, losses, engine, source, loader = json.loads(done.stdout.splitlines()[-1])
     assert first == ["register"]
