@@ -12,7 +12,7 @@ from typing import TextIO
 from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, write_jsonl
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, eval_iou, iou, order_corners, parse_box_1000
+from qwen3vl_rl.grounding import RELATIVE_1000, Box, answer_box_px, answer_numbers, iou, order_corners
 
 THRESHOLD_IOU = 0.5  # paper, table 1: an answer counts above it
 
@@ -28,7 +28,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of predictions.jsonl.
+    """One row of predictions.jsonl. Boxes are xyxy px, the truth unrounded.
 
     `iou` compares `pred_xyxy_px` with the truth `xyxy_px` (on amodal splits the whole object), `modal_iou` with the
     visible part. `latency_s` is from sending the request to its whole answer; `tokens` are all that were generated for
@@ -45,7 +45,7 @@ class Prediction:
     xyxy_px: Box | None
     modal_xyxy_px: Box | None
     text: str
-    pred_xyxy_px: IntBox | None
+    pred_xyxy_px: Box | None
     iou: float | None
     modal_iou: float | None
     tokens: int
@@ -66,18 +66,18 @@ def score(
     text: str,
     *,
     parser: str,
+    coordinates: str = RELATIVE_1000,
     tokens: int = 0,
     latency_s: float = 0.0,
     finish_reason: str | None = None,
     error: str | None = None,
 ) -> Prediction:
-    """Read the answer's box with `parser` and compare it with the truth (the truth in raw, unrounded pixels)."""
+    """Read the answer's box with `parser`, as `coordinates` has it, and compare it with the truth."""
     sample = question.sample
-    size = sample.width, sample.height
-    xyxy_1000 = parse_box_1000(text, parser)
+    pred_xyxy_px = answer_box_px(text, parser, coordinates, sample.width, sample.height)
 
     def compare(truth: Box | None) -> float | None:
-        return None if truth is None else eval_iou(xyxy_1000, truth, *size) if xyxy_1000 else 0.0
+        return None if truth is None else iou(pred_xyxy_px, truth) if pred_xyxy_px else 0.0
 
     return Prediction(
         key=question.key,
@@ -89,7 +89,7 @@ def score(
         xyxy_px=sample.xyxy_px,
         modal_xyxy_px=sample.modal_xyxy_px,
         text=text,
-        pred_xyxy_px=box_1000_to_px(xyxy_1000, *size) if xyxy_1000 else None,
+        pred_xyxy_px=pred_xyxy_px,
         iou=compare(sample.xyxy_px),
         modal_iou=compare(sample.modal_xyxy_px),
         tokens=tokens,
@@ -99,12 +99,13 @@ def score(
     )
 
 
-def vote(texts: Sequence[str], parser: str) -> int:
+def vote(texts: Sequence[str], parser: str, coordinates: str = RELATIVE_1000) -> int:
     """Which of several answers stands for all: the medoid, whose box overlaps the others' most; the first without any.
 
     Answers without a box do not vote, unless none has one.
     """
-    boxes = {i: order_corners(box) for i, text in enumerate(texts) if (box := parse_box_1000(text, parser))}
+    numbers = {i: answer_numbers(text, parser, coordinates) for i, text in enumerate(texts)}
+    boxes = {i: order_corners(box) for i, box in numbers.items() if box}
     return max(boxes, key=lambda i: sum(iou(boxes[i], other) for other in boxes.values()), default=0)
 
 

@@ -4,6 +4,7 @@ from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding.boxes import (
     Box,
     IntBox,
+    answer_px_to_1000,
     box_1000_to_px,
     eval_iou,
     iou,
@@ -13,17 +14,30 @@ from qwen3vl_rl.grounding.boxes import (
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
-from qwen3vl_rl.grounding.parse import PARSERS, parse_box_1000, parser_name
+from qwen3vl_rl.grounding.parse import (
+    COORDINATES,
+    PARSERS,
+    RELATIVE_1000,
+    answer_box_px,
+    answer_numbers,
+    parse_box_1000,
+    parser_name,
+)
 from qwen3vl_rl.grounding.prompts import PLAIN, PROMPTS, TURNS, answer_text, render_prompt, render_turn, target_text
 
 __all__ = [
+    "COORDINATES",
     "PARSERS",
     "PLAIN",
     "PROMPTS",
+    "RELATIVE_1000",
     "TURNS",
     "Box",
     "InputError",
     "IntBox",
+    "answer_box_px",
+    "answer_numbers",
+    "answer_px_to_1000",
     "answer_text",
     "box_1000_to_px",
     "cli",

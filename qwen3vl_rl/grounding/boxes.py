@@ -53,6 +53,18 @@ def box_1000_to_px(xyxy_1000: Box, width: int, height: int) -> IntBox:
     return left, top, right, bottom
 
 
+def answer_px_to_1000(xyxy_px: Box, width: int, height: int) -> IntBox:
+    """An answer in px to 0..1000, as the released evaluation's `--box_remap inverse` does.
+
+    Each value is rounded and clamped to 0..size-1, the corners are put in order, and the result is rounded again; an
+    axis on which both ends meet is widened by one.
+    """
+    x1, y1, x2, y2 = xyxy_px
+    whole = (round(clamp(v, size - 1)) for v, size in ((x1, width), (y1, height), (x2, width), (y2, height)))
+    left, top, right, bottom = px_to_1000(order_corners(tuple(whole)), width, height)
+    return left, top, min(right + (left == right), 1000), min(bottom + (top == bottom), 1000)
+
+
 def iou(a: Box, b: Box) -> float:
     """Intersection over union of two `xyxy` boxes of one unit, 0..1. A box without area overlaps nothing."""
     overlap_w = min(a[2], b[2]) - max(a[0], b[0])

@@ -7,8 +7,12 @@ from math import isfinite
 from types import MappingProxyType
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding.boxes import Box, clamp, order_corners
+from qwen3vl_rl.grounding.boxes import Box, answer_px_to_1000, box_1000_to_px, clamp, order_corners
 
+RELATIVE_1000 = "relative_1000"
+# How an answer writes its box, by the values of the release's `--box_remap`: scale, keep, inverse. The latter two are
+# for models that answer in px; `px_rounded_1000` rounds as if they had answered in 0..1000.
+COORDINATES = (RELATIVE_1000, "px", "px_rounded_1000")
 # The strict parser clamps a coordinate that lies at most this far outside 0..1000: the model missed the image's edge.
 # A coordinate further out is not on the relative scale, so there is no box. Our choice; the released code clamps all.
 OVERSHOOT_1000 = 50.0
@@ -38,6 +42,22 @@ def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
     if parser not in PARSERS:
         raise InputError(f'parser: expected one of {", ".join(PARSERS)}, got "{parser}"')
     return PARSERS[parser](text)
+
+
+def answer_numbers(text: str, parser: str, coordinates: str) -> Box | None:
+    """The four numbers of an answer as it has them: `parse_box_1000`, or px where `coordinates` says so."""
+    return parse_box_1000(text, parser) if coordinates == RELATIVE_1000 else _released_px(text)
+
+
+def answer_box_px(text: str, parser: str, coordinates: str, width: int, height: int) -> Box | None:
+    """The box of an answer in px of the image, by one of `COORDINATES`; None where there is none."""
+    numbers = answer_numbers(text, parser, coordinates)
+    if numbers is None or coordinates == "px":
+        return numbers
+    if coordinates == RELATIVE_1000:
+        return box_1000_to_px(numbers, width, height)
+    x1, y1, x2, y2 = answer_px_to_1000(numbers, width, height)
+    return x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000
 
 
 def parser_name(name: str) -> str:
@@ -116,10 +136,20 @@ def _released_eval(text: str) -> Box | None:
 
     What is not finite becomes 0. Then all is clamped to 0..1000; the corners are not put in order.
     """
+    numbers = _released_eval_numbers(text)
+    return _clamped([value if isfinite(value) else 0.0 for value in numbers]) if numbers else None
+
+
+def _released_px(text: str) -> Box | None:
+    """The numbers that `released_eval` finds, as they are; None where one is not finite."""
+    numbers = _released_eval_numbers(text)
+    return numbers if numbers and all(map(isfinite, numbers)) else None
+
+
+def _released_eval_numbers(text: str) -> Box | None:
     match = _EVAL_BBOX_2D.search(text) or _EVAL_LIST.search(text)
-    numbers = match.groups() if match else _last_numbers(_EVAL_NUMBER, text)
-    values = [value if isfinite(value := float(number)) else 0.0 for number in numbers]
-    return _clamped(values) if len(values) == 4 else None
+    values = tuple(map(float, match.groups() if match else _last_numbers(_EVAL_NUMBER, text)))
+    return values if len(values) == 4 else None
 
 
 def _last_numbers(number: re.Pattern[str], text: str) -> Sequence[str]:

@@ -7,6 +7,7 @@ import pytest
 from qwen3vl_rl.data.predictions import Question, append, read_predictions, resume, score, unanswered, vote
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import iou
 
 
 def _write(path, predictions):
@@ -94,3 +95,30 @@ def test_the_medoid_of_several_answers_stands_for_all():
     assert vote(answers, "strict") == 3
     assert vote(["no idea", "none"], "strict") == 0
     assert vote(["no idea", "[0, 0, 9, 9]"], "strict") == 1
+
+
+# By the release's code: `scale` clamps to 0..1000 first; `keep` compares the numbers as they are; `inverse` rounds them
+# to px of the image, then to 0..1000, and widens what meets.
+@pytest.mark.parametrize(
+    ("coordinates", "answer", "pred_xyxy_px"),
+    [
+        ("relative_1000", "[500, 500, 1200, 700]", (1000, 500, 1999, 700)),
+        ("px", "[500, 500, 1200.5, 700]", (500, 500, 1200.5, 700)),
+        ("px", "[1e400, 500, 1200, 700]", None),
+        ("px", "none", None),
+        ("px_rounded_1000", "[1200.4, 700, 500, 500]", (500, 500, 1200, 700)),
+        ("px_rounded_1000", "[501, -20, 1201, 700]", (500, 0, 1200, 700)),  # 250.5 and 600.5, to even
+        ("px_rounded_1000", "[5000, 500, 5000, 700]", (2000, 500, 2000, 700)),  # 999.5: nothing is beyond 1000
+        ("px_rounded_1000", "[600, 500, 600, 700]", (600, 500, 602, 700)),
+    ],
+)
+def test_answers_in_px_are_read_as_the_release_does(coordinates, answer, pred_xyxy_px):
+    sample = Sample("a", "a.png", 2000, 1000, "a cup", (500.0, 500.0, 1200.0, 700.0))
+    row = score(Question("s/000001", "s", sample), answer, parser="released_eval", coordinates=coordinates)
+    assert row.pred_xyxy_px == pred_xyxy_px
+    assert row.iou == (iou(pred_xyxy_px, sample.xyxy_px) if pred_xyxy_px else 0)
+
+
+def test_answers_in_px_vote_with_what_lies_beyond_1000():
+    texts = ["[1100, 0, 1500, 100]", "[1600, 0, 2000, 100]", "[1590, 0, 2000, 100]"]
+    assert vote(texts, "released_eval", "px") == 1

@@ -77,16 +77,16 @@ class _Predictor:
 
     async def answer(self, question: Question) -> Prediction:
         """Ask one question. Of several answers, the one whose box overlaps the others most counts."""
-        parser = PARSERS[self.settings.parser]
+        reading = {"parser": PARSERS[self.settings.parser], "coordinates": self.settings.coordinates}
         try:
             completion = await self._ask(question)
         except RequestFailed as failure:
-            return score(question, "", parser=parser, error=str(failure))
-        chosen = completion.choices[vote([choice.text for choice in completion.choices], parser)]
+            return score(question, "", **reading, error=str(failure))
+        chosen = completion.choices[vote([choice.text for choice in completion.choices], **reading)]
         return score(
             question,
             chosen.text,
-            parser=parser,
+            **reading,
             tokens=completion.output_tokens,
             latency_s=round(completion.latency_s, 6),
             finish_reason=chosen.finish_reason,

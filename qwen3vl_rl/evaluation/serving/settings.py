@@ -10,7 +10,7 @@ from zlib import crc32
 import yaml
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PROMPTS, parser_name
+from qwen3vl_rl.grounding import COORDINATES, PROMPTS, RELATIVE_1000, parser_name
 
 # `released` is the parser of the released evaluation. The released reward has another one.
 PARSERS = MappingProxyType({"strict": "strict", "released": "released_eval"})
@@ -41,8 +41,10 @@ class Settings:
     def __post_init__(self) -> None:
         _expect_choice("prompt", self.prompt, PROMPTS)
         _expect_choice("amodal_prompt", self.amodal_prompt, PROMPTS)
-        _expect_choice("coordinates", self.coordinates, ("relative_1000",))
+        _expect_choice("coordinates", self.coordinates, COORDINATES)
         _expect_choice("parser", self.parser, PARSERS)
+        if self.coordinates != RELATIVE_1000 and self.parser != "released":
+            raise InputError(f"coordinates: {self.coordinates} is read by the parser released alone")
         for name in ("min_pixels", "max_pixels"):
             _expect_number(name, getattr(self, name), int, "at least 1, or null", lambda v: v >= 1, optional=True)
         _expect_number(

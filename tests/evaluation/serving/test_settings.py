@@ -12,6 +12,7 @@ from qwen3vl_rl.evaluation.serving.settings import load_settings, variants
         {"parser": "mine"},
         {"prompt": "mine"},
         {"coordinates": "pixels"},
+        {"coordinates": "px"},  # with the strict parser
         {"max_tokens": 0},
         {"max_tokens": "many"},
         {"max_tokens": True},
