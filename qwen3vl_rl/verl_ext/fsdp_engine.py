@@ -103,6 +103,13 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
 
+    def load_checkpoint(self, *args, **kwargs):
+        """verl's. With more epochs than before, the optimizer comes back with the last rate of the shorter schedule,
+        which is 0 at its end: the first step would change nothing."""
+        super().load_checkpoint(*args, **kwargs)
+        if self.lr_scheduler is not None:
+            set_scheduled_rates(self.lr_scheduler)
+
     def get_data_parallel_group(self):
         """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""
         return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
@@ -170,6 +177,13 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.use_ulysses_sp:
             carries = slice_input_tensor(carries, dim=0, padding=False)
         return carries.nonzero().squeeze(1)
+
+
+def set_scheduled_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
+    """Give the optimizer the learning rates that the schedule has for the step at which it stands."""
+    groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    for group, base, factor in groups:
+        group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def to_device(value):

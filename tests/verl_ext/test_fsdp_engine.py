@@ -6,6 +6,30 @@ from pathlib import Path
 
 import pytest
 
+# In a process of its own, as importing our engine imports verl's.
+MORE_EPOCHS = """
+import torch
+from qwen3vl_rl.verl_ext.fsdp_engine import set_scheduled_rates
+from verl.utils.torch_functional import get_cosine_schedule_with_warmup
+
+def schedule(steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.5)
+    return get_cosine_schedule_with_warmup(optimizer=optimizer, num_warmup_steps=1, num_training_steps=steps)
+
+def advance(scheduler, steps):
+    for _ in range(steps):
+        scheduler.optimizer.step()
+        scheduler.step()
+    return scheduler
+
+short, long = advance(schedule(4), 4), schedule(8)
+long.optimizer.load_state_dict(short.optimizer.state_dict())
+long.load_state_dict(short.state_dict())
+set_scheduled_rates(long)
+print(short.optimizer.param_groups[0]["lr"], long.optimizer.param_groups[0]["lr"])
+print(advance(schedule(8), 4).optimizer.param_groups[0]["lr"])
+"""
+
 ROOT = Path(__file__).parents[2]
 # Stage 2 as on several GPUs, with weights gathered in 16 bits. Prints the precision in which the first block of the
 # vision tower gets the angles of its rotation, in the forward pass and where the backward pass repeats it.
@@ -49,3 +73,10 @@ def test_angles_of_images_keep_their_precision(role, size, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["torch.float32", "torch.float32"]
+
+
+def test_a_run_with_more_epochs_goes_on_at_the_rate_of_its_longer_schedule():
+    done = subprocess.run([sys.executable, "-c", MORE_EPOCHS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ended, resumed, uninterrupted = map(float, done.stdout.split())
+    assert ended == 0 < resumed == uninterrupted
