@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import orjson
 
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import PROMPTS
 
+INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})  # Unicode categories: controls, formats, separators
 IMAGE_MARK = "<image>"
 # verl puts an image wherever a prompt has such a mark.
 MEDIA_MARKS = (IMAGE_MARK, "<video>", "<audio>")
@@ -34,11 +36,16 @@ _PARTS = {name: PROMPTS[name].split("{sent}") for name in sorted(PROMPTS, key=la
 
 def check_sent(path: Path, number: int, name: str, value: Any) -> str:
     """`value` where it can be an expression, else an InputError that names the field `name`."""
-    if type(value) is not str or not value or value.isspace():
+    if type(value) is not str or not is_visible(value):
         raise row_error(path, number, name, "the expression", value)
     if "<" in value and (found := _REFUSED.search(value)):
         raise row_error(path, number, name, f"an expression without {found[0]}, which is read as a token", value)
     return value
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text has a character that can be seen."""
+    return any(category(character) not in INVISIBLE for character in text)
 
 
 def check_tokens(path: Path, number: int, name: str, text: str, tokens: Iterable[str]) -> None:

@@ -5,7 +5,9 @@ newline. `whole_lines` leaves it out, `cut_torn_row` takes it out of the file.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,13 +43,18 @@ def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object of one line. Raises InputError for anything else."""
+    """The JSON object of one line. Raises InputError for anything else.
+
+    That includes a field that occurs twice, of which JSON readers silently take the last.
+    """
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:
         row = _parse_unusual(path, number, line)
     if type(row) is not dict:
         raise row_error(path, number, "(line)", "one JSON object", _shown(line))
+    if any(line.count(_quoted(name)) > 1 for name in row):
+        _check_names(path, number, line)
     return row
 
 
@@ -99,6 +106,21 @@ def _parse_unusual(path: Path, number: int, line: bytes) -> Any:
         reason = str(error).partition(";")[0]
         raise row_error(path, number, "(line)", f"one JSON object ({reason})", _shown(line)) from None
     return row
+
+
+@lru_cache(1000)
+def _quoted(name: str) -> bytes:
+    return f'"{name}"'.encode()
+
+
+def _check_names(path: Path, number: int, line: bytes) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise row_error(path, number, name, "this field once in an object", f"{count} of them")
+        return dict(pairs)
+
+    json.loads(line, object_pairs_hook=check)
 
 
 def _shown(line: bytes) -> str:

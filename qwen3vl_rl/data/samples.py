@@ -106,7 +106,7 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         raise row_error(path, number, "width", expected, f"{width}x{height}")
     if is_training := "conversations" in row:
         box = _conversation_box(path, number, row, width, height)
-        sent = row["sent"] if "sent" in row else _conversation_sent(path, number, row)
+        sent = _conversation_sent(path, number, row)
     else:
         box, sent = row.get("bbox"), row.get("sent")
     no_referent = allow_no_referent and box is None and "bbox" in row
@@ -195,10 +195,21 @@ def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str
     return texts[0]
 
 
-def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> str:
+def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> Any:
+    """The row's `sent`, which the prompt's `<ref>` may write in other cases, spaces and signs; without it, the prompt's
+    expression."""
+    if "sent" in row:
+        sent, found = row["sent"], _ref_of(row["conversations"])
+        if found and type(sent) is str and found[1] != sent and _letters(found[1]) != _letters(sent):
+            raise row_error(path, number, "sent", f"the expression of the prompt, {found[1]!r}", sent)
+        return sent
     text = conversation_turn(path, number, row, "human")
     found = _REF.search(text)
     return found[1] if found else read_prompt(path, number, "conversations", text)[1]
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))
 
 
 def _conversation_box(path: Path, number: int, row: dict[str, Any], width: int, height: int) -> Box:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.data.expressions import check_label, read_prompt, read_user_turn
+from qwen3vl_rl.data.expressions import check_label, is_visible, read_prompt, read_user_turn
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import PROMPTS, answer_text, render_prompt
 
 FILE = Path("f.jsonl")
 EXPRESSIONS = ['the "stop" sign', '"stop"', 'sign "a", red', 'man in "a\\b"', 'sign, "x"}', "das Schild, rot."]
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(is_visible)
 
 
 @pytest.mark.parametrize("name", PROMPTS)

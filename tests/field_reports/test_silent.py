@@ -114,3 +114,42 @@ def test_a_request_leaves_no_way_of_drawing_to_the_checkpoint():
     """What vLLM 0.24 takes from generation_config.json where a request has none; answers' length is not among these."""
     drawn = {"temperature", "top_p", "top_k", "repetition_penalty", "min_p"}
     assert drawn <= load_settings().sampling("s/1").keys()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"image": "a.png", "width": 9, "height": 9, "sent": "cup", "bbox": [0, 0, 4, 4], "bbox": [1, 1, 9, 9]}',
+        '{"image": "a.png", "width": 9, "height": 9, "sent": "cup", "bbox": [0, 0, 4, 4], "id": {"id": 2, "id": 3}}',
+    ],
+)
+def test_a_field_that_stands_twice_in_an_object_is_refused(row, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(row + "\n")
+    with pytest.raises(InputError, match=r'row 1: field "(bbox|id)": expected this field once in an object'):
+        read_samples(path)
+
+
+def conversation(ref: str, sent: str) -> str:
+    turns = [
+        {"from": "human", "value": f"<image>\nPlease find <ref>{ref}</ref>"},
+        {"from": "gpt", "value": "<box>[0,0,500,500]</box>"},
+    ]
+    return json.dumps({"image": "a.png", "width": 9, "height": 9, "conversations": turns, "sent": sent}) + "\n"
+
+
+def test_a_prompt_that_names_another_thing_than_the_expression_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(conversation('"the Red  cup."', "the red cup"))
+    assert read_samples(path)[0].sent == "the red cup"
+    path.write_text(conversation("the blue cup", "the red cup"))
+    with pytest.raises(InputError, match=r'row 1: field "sent": expected the expression of the prompt, .the blue cup.'):
+        read_samples(path)
+
+
+@pytest.mark.parametrize("sent", ["\u200b", " \ufeff\u2060", "\x00", "\u00ad\n", "\u3000"])
+def test_an_expression_that_nobody_can_see_is_refused(sent, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "width": 9, "height": 9, "sent": sent, "bbox": [0, 0, 4, 4]}) + "\n")
+    with pytest.raises(InputError, match='field "sent"'):
+        read_samples(path)
