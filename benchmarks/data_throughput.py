@@ -29,7 +29,7 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, parse_sample
 from qwen3vl_rl.data.tools.check import Expectations, check_file
 from qwen3vl_rl.data.tools.convert import write_splits
-from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.data.tools.mirror import CannotMirrorError, mirror
 from qwen3vl_rl.grounding import px_to_1000
 
 ROUNDS = 3
@@ -125,7 +125,7 @@ def mirror_expressions(samples: Path) -> int:
         count += 1
         try:
             mirror(sample.sent)
-        except UnsafeExpressionError:
+        except CannotMirrorError:
             continue
     return count
 

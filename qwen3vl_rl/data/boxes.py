@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import Box, px_to_1000
+from qwen3vl_rl.grounding import Box, box_1000_to_px, px_to_1000
 
 # COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
 ROUNDING_PX = 0.011
-NO_AREA = "a box that has an area after rounding to 0..1000"
+# Rounded to 0..1000 and then to px inside the image, as reward and evaluation do, a thinner box may have no area left:
+# every answer to it would be wrong. 1 px is what clamping takes at the far edge, 1 px each is what rounding takes.
+SURE_PX = 3
+NO_AREA = "a box that has an area after rounding to 0..1000 and to whole px inside the image"
 SLACK_1000 = 0.1  # what that is in 0..1000, in images of 110 px and more
 _NUMBERS = frozenset({int, float})  # and not bool
 
@@ -35,10 +38,10 @@ def check_box_px(path: Path, number: int, name: str, value: Any, width: int, hei
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):  # not so for NaN
         expected = f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2"
-    elif (x2 - x1) * 1000 > width and (y2 - y1) * 1000 > height and x2 > 1 and x2 * 1000 > 1.5 * width:
+    elif _is_large((x2 - x1) * 1000, width) and _is_large((y2 - y1) * 1000, height):
         expected = None  # as nearly all are
     else:
-        expected = _too_small(box, px_to_1000(box, width, height), "px")
+        expected = _too_small(box, px_to_1000(box, width, height), (width, height), "px")
     if expected:
         raise _error(path, number, name, expected, value, is_four, (width, height), in_px=True)
     return float(x1), float(y1), float(x2), float(y2)
@@ -49,21 +52,26 @@ def check_box_1000(path: Path, number: int, name: str, value: Any, width: int, h
     those of `check_box_px`, with `SLACK_1000`."""
     is_four = is_box(value)
     box = _cut(value, (1000, 1000), SLACK_1000) if is_four else (inf,) * 4
+    x1, y1, x2, y2 = box
     if not all(0 <= v <= 1000 for v in box):
         expected = "four numbers in 0..1000, xyxy"
+    elif _is_large((x2 - x1) * width, width) and _is_large((y2 - y1) * height, height):
+        expected = None
     else:
-        expected = _too_small(box, tuple(map(round, box)), "0..1000")
+        expected = _too_small(box, tuple(map(round, box)), (width, height), "0..1000")
     if expected:
         raise _error(path, number, name, expected, value, is_four, (width, height), in_px=False)
-    x1, y1, x2, y2 = box
     return x1, y1, x2, y2
 
 
-def are_boxes_1000(boxes: np.ndarray) -> np.ndarray:
-    """Of each row of `boxes` [n, 4], whether it passes `check_box_1000`."""
+def surely_boxes_1000(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Of each row of `boxes` [n, 4] in images of `sizes` [n, 2] in px, whether it surely passes `check_box_1000`.
+
+    Of those that pass, only very thin ones are not sure.
+    """
     inside = ((boxes >= -SLACK_1000) & (boxes <= 1000 + SLACK_1000)).all(axis=1)  # not so for NaN
-    rounded = np.rint(np.clip(boxes, 0, 1000))
-    return inside & (boxes.max(axis=1) > 1) & (rounded[:, 0] < rounded[:, 2]) & (rounded[:, 1] < rounded[:, 3])
+    spans = np.clip(boxes[:, 2:], 0, 1000) - np.clip(boxes[:, :2], 0, 1000)
+    return inside & ((spans > 1) & (spans * sizes > 1000 * SURE_PX)).all(axis=1)
 
 
 def scale_to_px(xyxy_1000: Box, width: int, height: int) -> Box:
@@ -96,12 +104,23 @@ def _cut_one(value: float, limit: float, slack: float) -> float:
     return limit if limit < value <= limit + slack else value
 
 
-def _too_small(box: Sequence[float], rounded_1000: Sequence[float], unit: str) -> str | None:
+def _is_large(span: float, side_px: int) -> bool:
+    """Whether a box with this span, in thousandths of a px, surely keeps an area along a side."""
+    return span > 1000 * SURE_PX and span > 1.5 * side_px
+
+
+def _too_small(box: Sequence[float], rounded_1000: Box, size: tuple[int, int], unit: str) -> str | None:
     """What is expected instead of a box that is smaller than can be."""
-    x1, y1, x2, y2 = rounded_1000
-    if 0 < max(box) <= 1 or (x1 < x2 and y1 < y2 and max(rounded_1000) <= 1):
+    has_area = _has_area(rounded_1000)
+    if 0 < max(box) <= 1 or (has_area and max(rounded_1000) <= 1):
         return f"xyxy in {unit}; this looks normalised to 0..1"
-    return None if x1 < x2 and y1 < y2 else f"{NO_AREA}, xyxy"
+    exact_1000 = rounded_1000 if unit == "px" else box
+    in_px = (box_1000_to_px(box_1000, *size) for box_1000 in (rounded_1000, exact_1000))
+    return None if has_area and all(map(_has_area, in_px)) else f"{NO_AREA}, xyxy"
+
+
+def _has_area(box: Box) -> bool:
+    return box[0] < box[2] and box[1] < box[3]
 
 
 def _error(

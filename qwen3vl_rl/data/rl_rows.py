@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qwen3vl_rl.data.boxes import are_boxes_1000, check_box_1000, scale_to_px
+from qwen3vl_rl.data.boxes import check_box_1000, scale_to_px, surely_boxes_1000
 from qwen3vl_rl.data.expressions import read_user_turn
 from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet, write_rows
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
@@ -153,7 +153,8 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     good &= (longer <= MAX_RATIO * shorter) & (width * height <= MAX_PIXELS)
     whole = pa.array(good)  # with a size that is not refused and four values
     values = pc.list_flatten(truths.filter(whole)).cast(pa.float64(), safe=False).fill_null(np.nan)
-    good[good] = are_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4))
+    sides = np.stack([width, height], axis=1)[good]
+    good[good] = surely_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4), sides)
     return good
 
 

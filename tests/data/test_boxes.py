@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.data.boxes import BoxError, are_boxes_1000, check_box_1000, check_box_px, scale_to_px
+from qwen3vl_rl.data.boxes import BoxError, check_box_1000, check_box_px, scale_to_px, surely_boxes_1000
 from qwen3vl_rl.grounding import px_to_1000
 
 FILE = Path("f.jsonl")
@@ -80,6 +80,17 @@ def test_what_passes_in_px_passes_after_rounding(shares, width, height):
 
 
 @given(st.lists(st.one_of(st.floats(), st.integers(-1, 1001).map(float)), min_size=4, max_size=4))
-def test_columns_and_rows_agree(box):
-    by_column = are_boxes_1000(np.array([box]))[0]
-    assert by_column == passes(check_box_1000, box, 2000, 1000)
+def test_what_is_sure_by_columns_passes_as_a_row(box):
+    is_sure = surely_boxes_1000(np.array([box]), np.array([[2000, 1000]]))[0]
+    is_large = all(box[k + 2] - box[k] > 4 for k in (0, 1))
+    passed = passes(check_box_1000, box, 2000, 1000)
+    assert passed if is_sure else not (passed and is_large)
+
+
+@pytest.mark.parametrize("xyxy_px", [(99.5, 0, 100, 50), (0, 98.7, 50, 100), (99.4, 0, 99.6, 50)])
+def test_boxes_without_a_whole_pixel_are_refused(xyxy_px):
+    """Reward and evaluation round answers to pixels inside the image, so that every answer would score 0."""
+    with pytest.raises(BoxError, match="whole px"):
+        check_box_px(FILE, 1, "bbox", xyxy_px, 100, 100)
+    with pytest.raises(BoxError, match="whole px"):
+        check_box_1000(FILE, 1, "bbox", [10 * v for v in xyxy_px], 100, 100)

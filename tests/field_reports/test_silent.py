@@ -9,7 +9,7 @@ from qwen3vl_rl.data.entries import image_key
 from qwen3vl_rl.data.openai_client import Choice, read_completion
 from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.data.tools.flip import flip_file
-from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.data.tools.mirror import CannotMirrorError, mirror
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.predict import NO_ANSWER, with_reasoning
 from qwen3vl_rl.evaluation.serving.settings import load_settings
@@ -43,7 +43,7 @@ ANSWER = '```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "x"}]\n```'
     ],
 )
 def test_what_names_a_side_in_another_way_is_not_mirrored_as_if_it_named_none(sent):
-    with pytest.raises(UnsafeExpressionError):
+    with pytest.raises(CannotMirrorError):
         mirror(sent)
 
 

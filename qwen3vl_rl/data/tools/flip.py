@@ -3,8 +3,8 @@
     python -m qwen3vl_rl.data.tools.flip --samples train.jsonl --images DIR --out train_flip.jsonl
 
 The flipped copy of `coco/train2014/x.jpg` is `coco_flip/train2014/x.jpg` below the same DIR, as in the release; copies
-that are there already are kept, so an interrupted run goes on. Samples whose expression cannot be mirrored safely
-(mirror.py) are left out and counted.
+that are there already are kept, so an interrupted run goes on. Samples that cannot be mirrored safely (mirror.py)
+are left out and counted.
 """
 
 import argparse
@@ -19,11 +19,12 @@ import orjson
 from PIL import ImageOps
 from tqdm import tqdm
 
+from qwen3vl_rl.data.boxes import BoxError, check_box_px
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.parquet import Located
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples, sample_row, undecodable
-from qwen3vl_rl.data.tools.mirror import UnsafeExpressionError, mirror
+from qwen3vl_rl.data.tools.mirror import CannotMirrorError, mirror
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding import Box
 
@@ -37,8 +38,10 @@ SAVED = {
 
 
 def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
-    """The sample of the flipped image. Raises UnsafeExpressionError, and InputError for an image without a folder."""
+    """The sample of the flipped image. Raises CannotMirrorError, and InputError for an image without a folder."""
     modal = sample.modal_xyxy_px
+    for box in filter(None, (sample.xyxy_px, modal)):
+        _check_thinness(path, number, flip_box(box, sample.width), sample)
     return replace(
         sample,
         id=f"{sample.id}_flip",
@@ -53,6 +56,14 @@ def flip_box(xyxy_px: Box, width: int) -> Box:
     """The box in the mirrored image; twice gives the same box, to a millionth of a px."""
     x1, y1, x2, y2 = xyxy_px
     return round(width - x2, DECIMALS), y1, round(width - x1, DECIMALS), y2
+
+
+def _check_thinness(path: Path, number: int, flipped_px: Box, sample: Sample) -> None:
+    """A sliver at the left edge may have no area at the right one, where coordinates end at the last pixel."""
+    try:
+        check_box_px(path, number, "bbox", flipped_px, sample.width, sample.height)
+    except BoxError:
+        raise CannotMirrorError("the mirrored box is thinner than a pixel") from None
 
 
 def flip_path(path: Path, number: int, image: str) -> str:
@@ -75,7 +86,7 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
             for number, sample in enumerate(tqdm(iter_samples(path), desc=path.name, unit="row", disable=None), 1):
                 try:
                     flipped = flip_sample(path, number, sample)
-                except UnsafeExpressionError as reason:
+                except CannotMirrorError as reason:
                     left_out[str(reason)] += 1
                     continue
                 originals.setdefault(sample.image, (path, number, sample))

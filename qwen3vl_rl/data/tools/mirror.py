@@ -16,8 +16,8 @@ import yaml
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|\S")
 
 
-class UnsafeExpressionError(ValueError):
-    """The expression cannot be mirrored without a risk of changing what it refers to. The message is the reason."""
+class CannotMirrorError(ValueError):
+    """The sample cannot be mirrored without a risk of changing what it refers to. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Rules:
 
 
 def mirror(sent: str) -> str:
-    """The expression for the flipped image; mirroring that again gives `sent`. Raises UnsafeExpressionError."""
+    """The expression for the flipped image; mirroring that again gives `sent`. Raises CannotMirrorError."""
     mirrored = _mirror_once(sent)
     if mirrored != sent and _mirror_once(mirrored) != sent:
-        raise UnsafeExpressionError("its mirror image reads differently")
+        raise CannotMirrorError("its mirror image reads differently")
     return mirrored
 
 
@@ -77,26 +77,26 @@ def _check_script(sent: str) -> None:
     for letter in "" if sent.isascii() else sent:
         latin = not letter.isalpha() or unicodedata.name(letter, "").startswith("LATIN ")
         if not latin or unicodedata.category(letter) == "Cf":
-            raise UnsafeExpressionError("it has other letters than English, or invisible ones")
+            raise CannotMirrorError("it has other letters than English, or invisible ones")
 
 
 def _verdict(words: Sequence[str], index: int, rules: Rules) -> str:
     verdict = next((rule.verdict for rule in rules.rules if rule.fits(words, index)), "swap")
     if verdict == "leave out":
-        raise UnsafeExpressionError("left or right may be a direction or not")
+        raise CannotMirrorError("left or right may be a direction or not")
     return verdict
 
 
 def _check_words(words: Sequence[str], rules: Rules) -> None:
     for index, word in enumerate(words):
         if word in rules.leave_out_words or any(rule.fits(words, index) for rule in rules.leave_out_phrases):
-            raise UnsafeExpressionError("it has writing, compass points or abbreviations")
+            raise CannotMirrorError("it has writing, compass points or abbreviations")
         if word.isdigit() and words[index + 1] not in rules.ordinals:
-            raise UnsafeExpressionError("it has writing, compass points or abbreviations")
+            raise CannotMirrorError("it has writing, compass points or abbreviations")
         if _resembles_a_side(word) and word not in rules.swap and word not in rules.unrelated:
-            raise UnsafeExpressionError("it has an unknown word that resembles left or right")
+            raise CannotMirrorError("it has an unknown word that resembles left or right")
     if not rules.ordinals.isdisjoint(words) and rules.counted_from.isdisjoint(words):
-        raise UnsafeExpressionError("it counts without saying from where")
+        raise CannotMirrorError("it counts without saying from where")
 
 
 def _resembles_a_side(word: str) -> bool:
