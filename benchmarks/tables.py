@@ -308,7 +308,7 @@ def predictions(_: Results) -> str:
             rows.append((*row, "no", "", ""))
             continue
         steps_s = [sum(step_seconds(run, gpu, constants).values()) for run in runs]
-        hours = [run.train_samples // run.prompts * step_s / 3600 for run, step_s in zip(runs, steps_s, strict=True)]
+        hours = [run.train_rows // run.prompts * step_s / 3600 for run, step_s in zip(runs, steps_s, strict=True)]
         step, epoch = (
             ", ".join(f"{value:.{digits}f}" for value in found) for found, digits in ((steps_s, 0), (hours, 1))
         )

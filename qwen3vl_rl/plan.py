@@ -40,8 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     parser.add_argument("--gpu", choices=GPUS, default="h200", help="default: h200")
-    samples = f"of the training set (default: {PAPER_WORKLOAD.samples}, the paper's)"
-    parser.add_argument("--samples", type=count, default=PAPER_WORKLOAD.samples, help=samples)
+    samples = f"of the training set (default: {PAPER_WORKLOAD.train_rows}, the paper's)"
+    parser.add_argument("--samples", type=count, default=PAPER_WORKLOAD.train_rows, help=samples)
     parser.add_argument(
         "--image", type=image_size, default=PAPER_WORKLOAD.image_px, metavar="WIDTHxHEIGHT", help="default: 640x480"
     )

@@ -148,7 +148,7 @@ def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
         if run.rollout_engine == "vllm" and not (run.param_offload or run.optimizer_offload):
             bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
             yield "sync_bytes_per_s", bytes_per_s, step.file
-        tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)  # verl makes them equal
+        tokens = math.ceil(run.answers * run.sequence_tokens / run.micro_batches)  # verl makes them equal
         counted = replace(run, tokens_per_micro_batch=tokens)
         without = replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(update_memory_gib(counted, step.gpu.memory_gib, without).values())
@@ -194,7 +194,7 @@ def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
         return
     unknown = ("request_s", "node_request_s", "sequence_step_s")
     without = replace(constants, **dict.fromkeys(unknown, 0.0))
-    engine, node = timing.engine_samples, timing.node_samples
+    engine, node = timing.answers_per_engine, timing.answers_per_node
     shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
     rest = [step.phases_s["gen"] - timing.generation_s(step.run, step.gpu, without) for step in steps]
     found = np.zeros(len(unknown))

@@ -11,7 +11,7 @@ from statistics import fmean
 from omegaconf import DictConfig
 
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.run_folder import LATEST
+from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
 
 # The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
 # answers were given to a question.
@@ -38,8 +38,8 @@ def best_step(run: Path) -> int | None:
 
 
 def is_trained(config: DictConfig, steps: int) -> bool:
-    """Whether the run that a recipe would go on with has all its `steps`."""
-    return config.trainer.resume_mode == "auto" and (latest_step(Path(config.trainer.default_local_dir)) or 0) >= steps
+    """Whether the run that a recipe would resume has all its `steps`."""
+    return resumes_latest(config) and (latest_step(Path(config.trainer.default_local_dir)) or 0) >= steps
 
 
 def remove_others(run: Path) -> None:

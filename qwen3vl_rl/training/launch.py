@@ -20,7 +20,7 @@ from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import FATAL
 from qwen3vl_rl.training import cpu, processes
 from qwen3vl_rl.training.metrics import print_new_steps
-from qwen3vl_rl.training.run_folder import LOG, RECIPE, next_metrics_file, set_earlier_run_aside
+from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
@@ -59,8 +59,8 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     if "ray_kwargs" in config:  # a cluster may have started Ray's workers, with its own environment
         forwarded = forwarded_variables() if os.environ.get("RAY_ADDRESS") else {}
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", forwarded | environment, force_add=True)
-    OmegaConf.save(config, folder / RECIPE)
-    recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE).stem]
+    OmegaConf.save(config, folder / RECIPE_FILE)
+    recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE_FILE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)

@@ -19,7 +19,7 @@ class MemoryConstants:
     logit_bytes: float  # per token that has logits, and word of the vocabulary, at the peak of the update
     activation_values: float  # per token and hidden value, kept in a layer while it is computed; bfloat16
     reserved_gib: float  # of each GPU: contexts, fragments, communication buffers
-    engine_gib: float  # of a rollout engine's share: activations and graphs
+    rollout_engine_gib: float  # of a rollout engine's share: activations and graphs
 
 
 def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -> dict[str, float]:
@@ -63,7 +63,7 @@ def reserved_gib(memory_gib: float, constants: MemoryConstants) -> float:
 def cache_tokens(run: Run, memory_gib: float, constants: MemoryConstants) -> int:
     """Tokens whose keys and values one rollout engine holds."""
     weights = BF16_BYTES * run.shape.parameters / run.rollout_tp
-    room = (run.rollout_memory_share * memory_gib - constants.engine_gib) * GIB - weights
+    room = (run.rollout_memory_share * memory_gib - constants.rollout_engine_gib) * GIB - weights
     return max(0, int(room * run.rollout_tp / run.shape.cache_bytes(1)))
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
 
-RECIPE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
+RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 
 # Keys under which earlier versions wrote a setting into recipe.yaml.
 FORMER_KEYS: Mapping[str, str] = MappingProxyType(
@@ -51,7 +51,7 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
     verl would resume from them and mix two runs. An earlier start that saved no checkpoint does not count.
     """
     folder = Path(config.trainer.default_local_dir)
-    if not _resumes(config) or not (folder / RECIPE).exists():
+    if not _resumes(config) or not (folder / RECIPE_FILE).exists():
         return
     earlier = _load_recipe(folder)
     for key in keys:
@@ -83,13 +83,19 @@ def is_first_node() -> bool:
     return os.environ.get("PET_NODE_RANK", "0") == "0"
 
 
+def resumes_latest(config: DictConfig) -> bool:
+    """Whether this start resumes from the latest checkpoint of its folder; verl can also be told which one to take."""
+    return _resumes(config) and config.trainer.resume_mode == "auto"
+
+
 def _resumes(config: DictConfig) -> bool:
+    """Whether this start continues the run of its folder."""
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
 
 
 def _load_recipe(folder: Path) -> DictConfig:
     """The recipe of the run in `folder`, with the current name of its parser."""
-    recipe = OmegaConf.load(folder / RECIPE)
+    recipe = OmegaConf.load(folder / RECIPE_FILE)
     key = "reward.custom_reward_function.reward_kwargs.parser"
     if OmegaConf.select(recipe, key):
         OmegaConf.update(recipe, key, parser_name(OmegaConf.select(recipe, key)))

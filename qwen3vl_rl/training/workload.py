@@ -13,9 +13,9 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.shapes import PUBLISHED, Shape, find_shape, image_tokens
 from qwen3vl_rl.training.recipe import check_choices
 
-RECIPE = "actor_rollout_ref"
+ROLES = "actor_rollout_ref"
 CONFIG = Path(__file__).parents[1] / "config"
-ENGINE = f"{RECIPE}.actor.fsdp_config"  # verl_ext/engine_config.py documents its switches
+TRAINING_ENGINE = f"{ROLES}.actor.fsdp_config"  # verl_ext/engine_config.py documents its switches
 SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
 FP32_BYTES = 4
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
@@ -28,7 +28,7 @@ class Workload:
 
     image_px: tuple[int, int] = (640, 480)  # width, height
     answer_tokens: int = 101  # mean of EGM-8B's answers
-    samples: int = 83_989  # of the training set
+    train_rows: int = 83_989  # of the training set
 
 
 PAPER_WORKLOAD = Workload()
@@ -42,14 +42,14 @@ class Run:
     gpus: int
     gpus_per_node: int
     prompts: int
-    samples_per_prompt: int
+    answers_per_prompt: int
     image_tokens: int
     samples_per_image: int  # that are trained on together, and share its encoding
     prompt_text_tokens: int
     answer_tokens: int
     longest_sequence_tokens: int
-    update_samples: int
-    train_samples: int
+    update_answers: int
+    train_rows: int
     epochs: int
     tokens_per_micro_batch: int
     response_logits_only: bool
@@ -77,8 +77,8 @@ class Run:
         return self.prompt_tokens + self.answer_tokens
 
     @property
-    def samples(self) -> int:
-        return self.prompts * self.samples_per_prompt
+    def answers(self) -> int:
+        return self.prompts * self.answers_per_prompt
 
     @property
     def logit_share(self) -> float:
@@ -88,7 +88,7 @@ class Run:
     @property
     def micro_batches(self) -> int:
         """Of one GPU in a step."""
-        return math.ceil(self.samples * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
+        return math.ceil(self.answers * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
 
     @property
     def weight_bytes(self) -> float:
@@ -100,7 +100,7 @@ class Run:
         """One pass over all samples of a step, on all GPUs."""
         tokens = self.sequence_tokens
         image = self.shape.vision_flops(self.image_tokens) / self.samples_per_image
-        return self.samples * (self.shape.language_flops(tokens, tokens * self.logit_share) + image)
+        return self.answers * (self.shape.language_flops(tokens, tokens * self.logit_share) + image)
 
 
 def compose_recipe(overrides: Sequence[str]) -> DictConfig:
@@ -119,13 +119,13 @@ def check_modelled(config: DictConfig) -> None:
     recipe, engine = config.actor_rollout_ref, config.actor_rollout_ref.actor.fsdp_config
     for name, value, known in (
         ("trainer.device", config.trainer.device, "cuda"),
-        (f"{RECIPE}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
-        (f"{RECIPE}.{SEQUENCE_RANKS}", sequence_ranks(recipe.actor), 1),
-        (f"{ENGINE}.offload_policy", engine.offload_policy, False),
-        (f"{ENGINE}.model_dtype", engine.model_dtype, "fp32"),
-        (f"{RECIPE}.actor.use_dynamic_bsz", recipe.actor.use_dynamic_bsz, True),
-        (f"{RECIPE}.actor.optim.optimizer", recipe.actor.optim.optimizer, "AdamW"),
-        (f"{ENGINE}.freeze_vision", engine.freeze_vision, False),
+        (f"{ROLES}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        (f"{ROLES}.{SEQUENCE_RANKS}", sequence_ranks(recipe.actor), 1),
+        (f"{TRAINING_ENGINE}.offload_policy", engine.offload_policy, False),
+        (f"{TRAINING_ENGINE}.model_dtype", engine.model_dtype, "fp32"),
+        (f"{ROLES}.actor.use_dynamic_bsz", recipe.actor.use_dynamic_bsz, True),
+        (f"{ROLES}.actor.optim.optimizer", recipe.actor.optim.optimizer, "AdamW"),
+        (f"{TRAINING_ENGINE}.freeze_vision", engine.freeze_vision, False),
     ):
         if value != known:
             raise InputError(f"{name}={value}: expected {known}, which is all that the planner knows")
@@ -163,14 +163,14 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         gpus=gpus,
         gpus_per_node=config.trainer.n_gpus_per_node,
         prompts=config.data.train_batch_size,
-        samples_per_prompt=rollout.n,
+        answers_per_prompt=rollout.n,
         image_tokens=image_tokens(*workload.image_px),
         samples_per_image=fsdp.samples_per_image if whole_prompts else 1,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=workload.answer_tokens,
         longest_sequence_tokens=config.data.max_prompt_length + config.data.max_response_length,
-        update_samples=actor.ppo_mini_batch_size * rollout.n,
-        train_samples=workload.samples,
+        update_answers=actor.ppo_mini_batch_size * rollout.n,
+        train_rows=workload.train_rows,
         epochs=config.trainer.total_epochs,
         tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
         response_logits_only=fsdp.response_logits_only,

@@ -6,6 +6,7 @@ its own. The recipes choose this class through `_target_`. Hydra rejects a missp
 
 from dataclasses import dataclass
 
+from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.config import FSDPEngineConfig
 
 
@@ -44,10 +45,12 @@ class GroundingEngineConfig(FSDPEngineConfig):
             raise ValueError(f"samples_per_image: expected at least 1, got {self.samples_per_image}")
 
     def check(self, ranks: int, use_remove_padding: bool) -> None:
-        """Raises ValueError for switches that do not go with the number of ranks or with padded batches."""
+        """Raises ValueError for switches that do not go with the number of ranks, the precision or padded batches."""
         for switch in ("no_shard", "skip_dp_sync"):
             if getattr(self, switch) and ranks > 1:
                 raise ValueError(f"{switch}: expected one GPU, got {ranks}")
+        if self.no_shard and PrecisionType.is_fp16((self.mixed_precision or {}).get("param_dtype")):
+            raise ValueError("no_shard: expected bf16 or fp32, as losses are not scaled for fp16")
         if self.response_logits_only and not use_remove_padding:
             raise ValueError("response_logits_only: expected model.use_remove_padding=true")
 

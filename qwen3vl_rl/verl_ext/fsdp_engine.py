@@ -63,12 +63,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         config = self.engine_config
         config.check(torch.distributed.get_world_size(), self.use_remove_padding)
         module = super()._build_module()
-        places_images = self.use_remove_padding and not self.use_ulysses_sp
-        self._samples_per_image = config.samples_per_image if places_images else 1
+        self._places_images = self.use_remove_padding and not self.use_ulysses_sp
+        self._samples_per_image = config.samples_per_image if self._places_images else 1
         pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
-        if places_images:
+        if self._places_images:
             place_images(module)
         if config.freeze_vision:
             freeze_vision_encoder(module)
@@ -86,7 +86,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         config = self.engine_config
         offloaded_reference = config.offloads_reference(get_device_name())
         if config.no_shard and not offloaded_reference:
-            return self._place(module)
+            return self._move_unsharded(module)
         if not offloaded_reference:
             self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
         try:
@@ -94,7 +94,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         finally:
             self.engine_config = config
 
-    def _place(self, module: torch.nn.Module) -> torch.nn.Module:
+    def _move_unsharded(self, module: torch.nn.Module) -> torch.nn.Module:
         """Plain parameters under autocast, for a rank that has nobody to share them with. FSDP costs it a third of the
         host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
         precision = self.engine_config.mixed_precision or {}
@@ -111,7 +111,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             set_scheduled_rates(self.lr_scheduler)
 
     def get_data_parallel_group(self):
-        """None makes verl ask nobody. Not for losses with metrics, of which it then makes another kind of list."""
+        """None makes verl skip the reduction. Losses with metrics need it: verl then expects another kind of list."""
         return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
@@ -139,7 +139,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         inputs, output_args = super().prepare_model_inputs(self._on_host)
         if self.use_remove_padding:
             inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
-            if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and not self.use_ulysses_sp:
+            if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and self._places_images:
                 inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
                 if self._samples_per_image > 1:
                     inputs |= drop_copies(inputs["pixel_values"], inputs["image_sizes"])
@@ -163,9 +163,9 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         log_probs, entropies = score_tokens(output.logits[0], labels[positions], temperature, with_entropy)
         found = {"log_probs": log_probs} | ({"entropy": entropies} if with_entropy else {})
         tokens = len(labels)
-        return {name: self._place_in_samples(x, tokens, output_args, micro_batch) for name, x in found.items()}
+        return {name: self._scatter_to_samples(x, tokens, output_args, micro_batch) for name, x in found.items()}
 
-    def _place_in_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
+    def _scatter_to_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
         """Values of the tokens before those that carry loss, into (samples, ragged tokens); 0 elsewhere."""
         values = found.new_zeros(tokens).index_copy(0, self._loss_positions, found)
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])

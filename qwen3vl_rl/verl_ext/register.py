@@ -1,4 +1,4 @@
-"""Every place where we extend verl 0.9.1, or overwrite a private name of a library, with the reason and the test.
+"""Every place where we extend verl 0.9.1, or use a private name of a library, with the reason and the test.
 
 verl imports this module in each process of a run, because the launcher names it in `VERL_USE_EXTERNAL_MODULES`. The
 hooks of `AFTER_IMPORT` are then loaded as soon as verl has imported the module that they extend, and not before: a
@@ -6,7 +6,7 @@ worker that never needs a trainer does not spend seconds on importing one. The h
 verl itself, from a key of the recipe. Those of `ON_THE_MODEL` are called by our engine on a loaded model.
 
 To add a hook, write its module, list it here, and name the test that fails once the library makes it unnecessary or
-moves what it overwrites.
+moves a private name.
 """
 
 import importlib
@@ -25,7 +25,9 @@ OURS = "qwen3vl_rl.verl_ext"
 class Hook(NamedTuple):
     module: str  # ours
     extends: str  # the library's module, or the key of the recipe that names ours
-    overwrites: tuple[str, ...]  # private names, as FILE:NAME in site-packages; none: a public registry or key suffices
+    private: tuple[
+        str, ...
+    ]  # names that we overwrite, set or call, as FILE:NAME in site-packages; none: public ones do
     reason: str
     test: str  # below tests/
 
@@ -34,12 +36,14 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.fsdp_engine",
         extends="verl.workers.engine",
-        overwrites=tuple(
+        private=tuple(
             f"verl/workers/engine/fsdp/transformer_impl.py:{name}"
             for name in (
                 "FSDPEngine._build_module",
                 "FSDPEngine._build_fsdp_module",
                 "FSDPEngine._gather_and_unpad_packed",
+                "FSDPEngine._autocast_dtype",
+                "FSDPEngine._is_lora",
             )
         ),
         reason="packed attention, compiled blocks, frozen vision tower, logits of responses only, no shards on one GPU",
@@ -48,21 +52,21 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
-        overwrites=(),
+        private=(),
         reason="GSPO as a mean over sequences whatever the KL term is, and without a pass for old log-probabilities",
         test="verl_ext/test_policy_loss.py",
     ),
     Hook(
         module=f"{OURS}.agent_loop",
         extends="verl.experimental.agent_loop.agent_loop",
-        overwrites=(),
+        private=(),
         reason="prompts and pictures are prepared once for all answers; verl does it for every answer",
         test="verl_ext/test_agent_loop.py",
     ),
     Hook(
         module=f"{OURS}.whole_prompts",
         extends="verl.trainer.ppo.v1",
-        overwrites=(
+        private=(
             "verl/trainer/ppo/v1/trainer_base.py:TRAINER_REGISTRY",
             "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._balance_batch",
         ),
@@ -72,7 +76,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.rollout_adapter",
         extends="verl.workers.rollout.base",
-        overwrites=("verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",),
+        private=("verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",),
         reason="each run hands weights to vLLM at its own socket; verl has one name for all runs of a machine",
         test="verl_ext/test_vllm_weights.py",
     ),
@@ -82,35 +86,35 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.engine_config",
         extends="actor_rollout_ref.{actor,ref}.fsdp_config._target_, engine._target_",
-        overwrites=(),
+        private=(),
         reason="our engine's switches have one validated schema",
         test="verl_ext/test_engine_config.py",
     ),
     Hook(
         module=f"{OURS}.replay_buffer",
         extends="trainer.v1.sampler.custom_sampler",
-        overwrites=(),
+        private=(),
         reason="reward parts of every training step, pages of validation answers, dead engines, missing answers",
         test="verl_ext/test_replay_buffer.py",
     ),
     Hook(
         module=f"{OURS}.reward_manager",
         extends="reward.reward_manager",
-        overwrites=(),
+        private=(),
         reason="the reward learns how many tokens an answer has",
         test="test_reward.py",
     ),
     Hook(
         module=f"{OURS}.checkpoint_callback",
         extends="trainer.checkpoint_callback_class",
-        overwrites=(),
+        private=(),
         reason="the latest and the best checkpoint are kept; verl knows no best",
         test="training/test_checkpoints.py",
     ),
     Hook(
         module=f"{OURS}.vllm_weights",
         extends="actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls",
-        overwrites=(
+        private=(
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension._get_zmq_handle",
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension.update_weights_from_ipc",
         ),
@@ -120,14 +124,14 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.cpu_platform",
         extends="VERL_USE_EXTERNAL_MODULES, on a CPU",
-        overwrites=("torch/distributed/distributed_c10d.py:init_process_group",),
+        private=("torch/distributed/distributed_c10d.py:init_process_group",),
         reason="verl has no CPU platform, and asks torch for the process group `cpu:gloo,cpu:gloo`",
         test="training/test_cpu.py",
     ),
     Hook(
         module="sft.dataset",
         extends="data.custom_cls (stage 1)",
-        overwrites=tuple(
+        private=tuple(
             f"verl/utils/dataset/multiturn_sft_dataset.py:MultiTurnSFTDataset.{name}"
             for name in ("_build_messages", "_process_single_message")
         ),
@@ -137,7 +141,7 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
     Hook(
         module="sft.trainer",
         extends="torchrun -m sft.trainer (stage 1)",
-        overwrites=("verl/trainer/sft_trainer.py:SFTTrainer._build_dataloader",),
+        private=("verl/trainer/sft_trainer.py:SFTTrainer._build_dataloader",),
         reason="verl skips an epoch after a resume at an epoch's end, and does not time its steps",
         test="soak/test_sft.py",
     ),
@@ -147,14 +151,14 @@ ON_THE_MODEL: tuple[Hook, ...] = (
     Hook(
         module="qwen3vl_rl.models.packed_attention",
         extends="transformers' AttentionInterface",
-        overwrites=(),
+        private=(),
         reason="one attention call per layer for all images or samples of a batch, without the flash-attn package",
         test="models/test_packed_attention.py",
     ),
     Hook(
         module="qwen3vl_rl.models.image_embeds",
         extends="Qwen3VLModel.forward",
-        overwrites=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
+        private=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
         reason="image features are placed by positions known on the host; masks on the device make the host wait",
         test="models/test_shared_images.py",
     ),

@@ -179,9 +179,10 @@ def test_a_token_of_the_processor_is_refused_in_reasoning_and_expression(build, 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]})
     tokenizer.save_pretrained(folder)
-    samples = [json.loads(line) for line in (world / "refshapes_train.jsonl").open()]
-    samples[3]["sent"] += " <new>"
-    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    lines = (world / "refshapes_train.jsonl").read_text().splitlines(keepends=True)
+    sent = json.loads(lines[3])["sent"]
+    lines[3] = lines[3].replace(sent, f"{sent} <new>")
+    (tmp_path / "samples.jsonl").write_text("".join(lines))
     code, screen, _, _ = build("--reasoning", "none", "--processor", folder, samples=tmp_path / "samples.jsonl")
     assert code == 2 and 'samples.jsonl: row 4: field "sent": expected a text without <new>' in screen
 

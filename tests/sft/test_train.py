@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.recipe import verl_config
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE, record_data_hash
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, record_data_hash
 from sft.train import train
 
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
@@ -42,7 +42,7 @@ def checkpointed(recipe, tmp_path):
     (tmp_path / "run" / LATEST).write_text("2")
     config = recipe()
     record_data_hash(config, "data.train_files")
-    OmegaConf.save(config, tmp_path / "run" / RECIPE)
+    OmegaConf.save(config, tmp_path / "run" / RECIPE_FILE)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["data.max_token_len_per_gpu=100"], "expected room for one sample"),
         (["data.loss_span=all"], 'data.loss_span: expected answer or turn, got "all"'),
         (["hardware=gpu1"], "found 0 GPUs here"),
+        (["recipe=released", "tuning=lora"], r"freeze_deepstack_mergers=true: expected false with adapters"),
         (["engine.strategy=fsdp"], r"engine\.strategy=fsdp: expected fsdp2"),
         (["model.use_remove_padding=false"], r"engine\.response_logits_only=true: expected model"),
         (

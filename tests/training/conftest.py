@@ -103,7 +103,7 @@ def constants() -> Constants:
         logit_bytes=10.0,
         activation_values=34.0,
         reserved_gib=4.0,
-        engine_gib=4.0,
+        rollout_engine_gib=4.0,
     )
 
 

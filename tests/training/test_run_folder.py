@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, check_same_run
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def test_another_run_is_not_continued(config, tmp_path, saved):
     folder = tmp_path / "run"
     folder.mkdir()
     config.reward = {"alpha": 0.5, "threshold": 0.5}
-    OmegaConf.save(config, folder / RECIPE)
+    OmegaConf.save(config, folder / RECIPE_FILE)
     config.reward.threshold = 0.7
     if saved:
         (folder / LATEST).write_text("2")
@@ -35,7 +35,7 @@ def test_a_run_from_before_a_setting_did_what_its_default_does(config, tmp_path)
     folder, key = tmp_path / "run", "data.loss_span"
     folder.mkdir()
     (folder / LATEST).write_text("2")
-    OmegaConf.save(config, folder / RECIPE)
+    OmegaConf.save(config, folder / RECIPE_FILE)
     OmegaConf.update(config, key, "answer", force_add=True)
     check_same_run(config, [key])
     OmegaConf.update(config, key, "turn")
@@ -53,7 +53,7 @@ def test_a_run_whose_recipe_has_former_names_is_resumed(config, tmp_path):
     (folder / LATEST).write_text("2")
     former = OmegaConf.merge(config, {"actor_rollout_ref": {"model": {"override_config": {"freeze_vision": True}}}})
     OmegaConf.update(former, f"{REWARD}.reward_kwargs.parser", "house", force_add=True)
-    OmegaConf.save(former, folder / RECIPE)
+    OmegaConf.save(former, folder / RECIPE_FILE)
     OmegaConf.update(config, FREEZE, True, force_add=True)
     OmegaConf.update(config, f"{REWARD}.reward_kwargs.parser", "strict", force_add=True)
     check_same_run(config, [FREEZE, REWARD])

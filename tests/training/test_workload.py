@@ -31,7 +31,7 @@ def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path
 
 def test_a_plan_reads_the_recipe(read, run_8b):
     run = run_8b
-    assert (run.gpus, run.prompts, run.samples_per_prompt, run.tokens_per_micro_batch) == (8, 256, 16, 25600)
+    assert (run.gpus, run.prompts, run.answers_per_prompt, run.tokens_per_micro_batch) == (8, 256, 16, 25600)
     assert run.shape == PUBLISHED["8b"]
     assert run.param_offload and run.optimizer_offload and run.ref_offload and run.reference and run.old_log_probs
     changed = read("size=2b", "hardware=gpu1", "speed=fast")

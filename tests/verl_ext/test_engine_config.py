@@ -55,6 +55,11 @@ def test_switches_for_one_gpu_are_refused_on_two(switch):
         config.check(2, use_remove_padding=True)
 
 
+def test_plain_parameters_are_refused_in_fp16_where_nothing_scales_the_loss():
+    with pytest.raises(ValueError, match="no_shard: expected bf16 or fp32"):
+        GroundingEngineConfig(no_shard=True, mixed_precision={"param_dtype": "fp16"}).check(1, use_remove_padding=True)
+
+
 def test_logits_of_responses_only_need_packed_batches():
     with pytest.raises(ValueError, match=r"response_logits_only: expected model.use_remove_padding=true"):
         GroundingEngineConfig(response_logits_only=True).check(1, use_remove_padding=False)

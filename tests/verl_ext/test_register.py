@@ -26,8 +26,8 @@ def test_every_module_is_listed_once_with_a_test_that_exists():
     assert [hook.test for hook in HOOKS if not (ROOT / "tests" / hook.test).is_file()] == []
 
 
-@pytest.mark.parametrize("name", [name for hook in HOOKS for name in hook.overwrites])
-def test_private_names_that_we_overwrite_are_still_there(name):
+@pytest.mark.parametrize("name", [name for hook in HOOKS for name in hook.private])
+def test_private_names_that_we_use_are_still_there(name):
     """Read as text, as importing some of them would need vLLM."""
     file, _, private = name.partition(":")
     package, _, inner = file.partition("/")
@@ -45,6 +45,11 @@ def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
             yield prefix + node.name
             if isinstance(node, ast.ClassDef):
                 yield from defined(node.body, f"{node.name}.")
+            elif prefix:
+                targets = (
+                    target for inner in ast.walk(node) if isinstance(inner, ast.Assign) for target in inner.targets
+                )
+                yield from (prefix + target.attr for target in targets if isinstance(target, ast.Attribute))
 
 
 # Prints which of our modules are loaded, after each import of verl's.

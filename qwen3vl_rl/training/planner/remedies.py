@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from qwen3vl_rl.training.memory import MemoryConstants, problems
-from qwen3vl_rl.training.workload import ENGINE, RECIPE, Run
+from qwen3vl_rl.training.workload import ROLES, TRAINING_ENGINE, Run
 
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 NODE_GPUS = 8
 ROLLOUT_SHARES = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 OFFLOADING = " ".join(
-    f"{RECIPE}.{part}_offload=true"
+    f"{ROLES}.{part}_offload=true"
     for part in ("actor.fsdp_config.param", "actor.fsdp_config.optimizer", "ref.fsdp_config.param")
 )
 
@@ -18,11 +18,11 @@ def remedies(run: Run, memory_gib: float, constants: MemoryConstants) -> list[st
     """Overrides, of which each line makes everything fit, the mildest of its kind; the last kinds are more GPUs."""
     limit, stays = run.tokens_per_micro_batch, not run.param_offload
     kinds: list[list[tuple[str, Run]]] = [
-        [(f"{RECIPE}.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
-        [(f"{RECIPE}.rollout.free_cache_engine=true", replace(run, rollout_sleeps=True))],
+        [(f"{ROLES}.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
+        [(f"{ROLES}.rollout.free_cache_engine=true", replace(run, rollout_sleeps=True))],
         less_for_rollouts(run),
         [
-            (f"{RECIPE}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
+            (f"{ROLES}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
             if less >= run.longest_sequence_tokens  # verl does not split one
         ],
@@ -43,7 +43,7 @@ def offloaded(run: Run) -> Run:
 def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
     """With smaller shares of the memory for the rollout engine, the largest first."""
     return [
-        (f"{RECIPE}.rollout.gpu_memory_utilization={share}", replace(run, rollout_memory_share=share))
+        (f"{ROLES}.rollout.gpu_memory_utilization={share}", replace(run, rollout_memory_share=share))
         for share in ROLLOUT_SHARES
         if share < run.rollout_memory_share
     ]
@@ -52,9 +52,9 @@ def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
 def more_gpus(run: Run) -> list[tuple[str, Run]]:
     """With more GPUs, the fewest first; of each number with the rollout engine's share as it is, then smaller ones."""
     found = []
-    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_samples % gpus == 0):
+    for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_answers % gpus == 0):
         more = replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), no_shard=False)
-        words = hardware(gpus) + (f" {ENGINE}.no_shard=false" if run.no_shard else "")
+        words = hardware(gpus) + (f" {TRAINING_ENGINE}.no_shard=false" if run.no_shard else "")
         found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
     return found
 

@@ -48,14 +48,14 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     elif found:
         lines.append("no single change that was tried makes it fit")
     phases = step_seconds(run, gpu, constants)
-    step_s, steps = sum(phases.values()), run.train_samples // run.prompts
+    step_s, steps = sum(phases.values()), run.train_rows // run.prompts
     lines.append(
-        f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.samples_per_prompt} answers of "
+        f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.answers_per_prompt} answers of "
         f"{run.answer_tokens}: {step_s:.0f} s"
     )
     lines += [f"  {seconds:7.1f}  {name:15} {PHASES[name]}" for name, seconds in phases.items()]
     lines.append(
-        f"\nan epoch of {run.train_samples} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
+        f"\nan epoch of {run.train_rows} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
         f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
     )
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]

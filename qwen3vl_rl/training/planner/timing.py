@@ -80,23 +80,23 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     host does for an answer adds to that."""
     prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
     prefill = run.prompts * prompt / (run.gpus * forward_rate(run, gpu, constants))
-    sequences = engine_samples(run)
+    sequences = answers_per_engine(run)
     slots = min(run.rollout_slots, cache_tokens(run, gpu.memory_gib, constants) // run.sequence_tokens)
     waves = math.ceil(sequences / max(slots, 1))
     batch = sequences / waves
-    on_host = constants.request_s * sequences + constants.node_request_s * node_samples(run)
+    on_host = constants.request_s * sequences + constants.node_request_s * answers_per_node(run)
     with_vllm = on_host + prefill + waves * run.answer_tokens * token_s(run, gpu, constants, batch)
     return with_vllm * (constants.sglang_generation if run.rollout_engine == "sglang" else 1.0)
 
 
-def engine_samples(run: Run) -> float:
+def answers_per_engine(run: Run) -> float:
     """Answers that one rollout engine makes in a step."""
-    return run.samples * run.rollout_tp / run.gpus
+    return run.answers * run.rollout_tp / run.gpus
 
 
-def node_samples(run: Run) -> float:
+def answers_per_node(run: Run) -> float:
     """Answers that one node makes in a step."""
-    return run.samples * min(run.gpus, run.gpus_per_node) / run.gpus
+    return run.answers * min(run.gpus, run.gpus_per_node) / run.gpus
 
 
 def token_s(run: Run, gpu: Gpu, constants: Constants, batch: float) -> float:

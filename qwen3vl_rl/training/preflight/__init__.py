@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from qwen3vl_rl.reward import check_settings
 from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
-from qwen3vl_rl.training.preflight.machine import check_engine, check_gpus, check_gpus_here, check_memory
+from qwen3vl_rl.training.preflight.machine import check_gpus, check_gpus_here, check_memory, check_rollout_engine
 from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_ranks
 from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
 from qwen3vl_rl.training.preflight.settings import (
@@ -58,7 +58,7 @@ def check(config: DictConfig) -> int:
     check_agent_loop(config)
     check_on_policy(config)
     check_sampler(config)
-    check_engine(config)
+    check_rollout_engine(config)
     check_gpus(config)
     check_memory(config)
     rows = {key: check_rows(config, key) for key in ("data.train_files", "data.val_files")}

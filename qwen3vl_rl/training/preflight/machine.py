@@ -16,7 +16,7 @@ from qwen3vl_rl.training.planner.remedies import remedies
 from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Run, read_run
 
 
-def check_engine(config: DictConfig) -> None:
+def check_rollout_engine(config: DictConfig) -> None:
     """The rollout engine is installed, and can run on the device."""
     engine = config.actor_rollout_ref.rollout.name
     if config.trainer.device == "cpu" and engine != "vllm":

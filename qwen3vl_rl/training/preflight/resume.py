@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.recipe import LORA
-from qwen3vl_rl.training.run_folder import LATEST
-from qwen3vl_rl.training.workload import ENGINE
+from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
+from qwen3vl_rl.training.workload import TRAINING_ENGINE
 
 # Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
 # (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
@@ -20,7 +20,7 @@ SAME_RUN = (
     *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "image_patch_size")),
     *(f"trainer.{name}" for name in ("train_files_sha256", "val_files_sha256", "v1.trainer_mode")),
     *(f"actor_rollout_ref.model.{name}" for name in ("path", *LORA)),
-    f"{ENGINE}.freeze_vision",
+    f"{TRAINING_ENGINE}.freeze_vision",
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "temperature", "top_p", "top_k")),
     *(f"actor_rollout_ref.actor.{name}" for name in ("policy_loss", "loss_agg_mode", "entropy_coeff", "grad_clip")),
     *(f"actor_rollout_ref.actor.clip_ratio{end}" for end in ("", "_low", "_high", "_c")),
@@ -33,8 +33,9 @@ def check_ranks(config: DictConfig) -> None:
     """A checkpoint is resumed on as many GPUs as wrote it, by whose number verl names its shards, and with shards where
     it has shards."""
     folder = Path(config.trainer.default_local_dir)
-    if config.trainer.resume_mode != "auto" or (step := latest_step(folder)) is None:
+    if not resumes_latest(config):
         return
+    step = latest_step(folder)
     try:
         saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())
         ranks, plain = saved["world_size"], saved["FSDP_version"] == 0
@@ -42,8 +43,8 @@ def check_ranks(config: DictConfig) -> None:
         raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
     wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
     if ranks != wanted:
-        raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot go on from it")
+        raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot resume it")
     if plain != config.actor_rollout_ref.actor.fsdp_config.no_shard:
-        key = f"{ENGINE}.no_shard"
+        key = f"{TRAINING_ENGINE}.no_shard"
         how = "without shards" if plain else "with shards"
-        raise InputError(f"{folder}: its checkpoint was written {how}; {key}={str(plain).lower()} goes on from it")
+        raise InputError(f"{folder}: its checkpoint was written {how}; {key}={str(plain).lower()} resumes it")

@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.shapes import read_folder
-from qwen3vl_rl.training.workload import ENGINE, SEQUENCE_RANKS, sequence_ranks
+from qwen3vl_rl.training.workload import SEQUENCE_RANKS, TRAINING_ENGINE, sequence_ranks
 
 COUNTS = (
     *(f"trainer.{name}" for name in ("nnodes", "n_gpus_per_node", "total_epochs")),
@@ -64,11 +64,11 @@ def check_lengths(config: DictConfig) -> None:
 def check_engine_flags(config: DictConfig) -> None:
     """The flags of our training engine fit verl's settings."""
     check_strategy(config, "actor_rollout_ref.actor.strategy")
-    if OmegaConf.select(config, f"{ENGINE}.skip_dp_sync"):
-        raise InputError(f"{ENGINE}.skip_dp_sync=true: it is for stage 1")
-    check_one_gpu(config, f"{ENGINE}.no_shard")
-    check_liger(config, "actor_rollout_ref.model", ENGINE)
-    check_response_logits(config, "actor_rollout_ref.model", ENGINE)
+    if OmegaConf.select(config, f"{TRAINING_ENGINE}.skip_dp_sync"):
+        raise InputError(f"{TRAINING_ENGINE}.skip_dp_sync=true: it is for stage 1")
+    check_one_gpu(config, f"{TRAINING_ENGINE}.no_shard")
+    check_liger(config, "actor_rollout_ref.model", TRAINING_ENGINE)
+    check_response_logits(config, "actor_rollout_ref.model", TRAINING_ENGINE)
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:

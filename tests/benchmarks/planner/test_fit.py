@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 DEVICE = "1 x NVIDIA H200"
 GPU = GPUS["h200"]
-CONSTANTS = replace(read_constants()[0], node_bytes_per_s=2e11, network_bytes_per_s=2e10, engine_gib=4.0)
+CONSTANTS = replace(read_constants()[0], node_bytes_per_s=2e11, network_bytes_per_s=2e10, rollout_engine_gib=4.0)
 
 
 def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def measured_steps(
         phases = step_seconds(run, gpu, constants)
         seconds = sum(phases.values())
         del phases["other"]
-        tokens = math.ceil(run.samples * run.sequence_tokens / run.micro_batches)
+        tokens = math.ceil(run.answers * run.sequence_tokens / run.micro_batches)
         whole = replace(run, tokens_per_micro_batch=tokens), gpu.memory_gib, replace(constants, reserved_gib=0)
         peak = sum(update_memory_gib(*whole).values())
         parts = (memory(run, gpu.memory_gib, constants) for memory in (update_memory_gib, rollout_memory_gib))

@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.expressions import is_visible
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS, VAL_SPLITS
@@ -118,7 +119,7 @@ def samples(draw):
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     box = (x1 * width / 100, y1 * height / 100, x2 * width / 100, y2 * height / 100)
-    sent = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip).map(str.strip))
+    sent = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(is_visible))
     return Sample("x", "a.png", width, height, sent.replace("<", "("), box, draw(st.sampled_from([None, box])))
 
 

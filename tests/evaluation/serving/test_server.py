@@ -1,6 +1,5 @@
 """The real vLLM server, started once: what it computes, how a stopped evaluation goes on, what it leaves behind."""
 
-import base64
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from qwen3vl_rl.data.pictures import picture_url
 from qwen3vl_rl.data.predictions import Question, read_predictions
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError
@@ -49,8 +49,8 @@ def questions(world):
 
 def _served_log_probs(url, model, image, prompt):
     """(prompt token ids, generated ids, their log-probs) of a greedy answer."""
-    data_url = f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": data_url}}, {"type": "text", "text": prompt}]
+    content = [{"type": "image_url", "image_url": {"url": picture_url(image, by_path=True)}}]
+    content.append({"type": "text", "text": prompt})
     request = {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 12}
     extra = {"logprobs": True, "top_logprobs": 1, "return_token_ids": True}
     reply = httpx.post(f"{url}/v1/chat/completions", json=request | extra, timeout=None, trust_env=False).json()
@@ -90,6 +90,25 @@ def test_log_probs_equal_transformers_for_every_checkpoint_that_is_swapped_in(se
     # Image and weights both matter by far more than the tolerance; after training, images need not.
     start, trained = ([totals[checkpoint, question.key] for question in ends] for checkpoint in checkpoints)
     assert all(abs(a - b) > 10 * LOG_PROB_TOLERANCE for a, b in (start, *product(start, trained)))
+
+
+STORED = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_picture_that_its_exif_turns_is_seen_as_the_upright_one(server, checkpoints, world, orientation):
+    model, folder = server.load(str(checkpoints[0])), world / "images"
+    upright, turned, unturned = (folder / f"{name}{orientation}.png" for name in ("upright", "turned", "unturned"))
+    picture, exif = Image.radial_gradient("L").resize((160, 128)).convert("RGB"), Image.Exif()
+    picture.paste("red", (0, 0, 80, 32))
+    exif[0x112] = orientation
+    picture.save(upright)
+    picture.transpose(STORED[orientation]).save(turned, exif=exif)
+    picture.transpose(STORED[orientation]).save(unturned)
+    seen = {file: _served_log_probs(server.url, model, file, "Where?") for file in (upright, turned, unturned)}
+    assert seen[upright][:2] == seen[turned][:2]
+    assert seen[turned][2] == pytest.approx(seen[upright][2], abs=LOG_PROB_TOLERANCE)
+    assert abs(sum(seen[unturned][2]) - sum(seen[upright][2])) > 10 * LOG_PROB_TOLERANCE
 
 
 def _start_evaluation(server, world, out):

@@ -7,7 +7,7 @@ from qwen3vl_rl.training.gpus import GPUS
 from qwen3vl_rl.training.memory import problems
 from qwen3vl_rl.training.planner.constants import read_constants
 from qwen3vl_rl.training.planner.remedies import remedies
-from qwen3vl_rl.training.workload import RECIPE, compose_recipe
+from qwen3vl_rl.training.workload import ROLES, compose_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +35,13 @@ def test_remedies_name_the_mildest_change_that_fits(run_8b, constants, change, e
         ["size=8b", "hardware=gpu2", "speed=fast"],
         ["size=8b", "hardware=node8", "trainer.n_gpus_per_node=4", "speed=fast"],
         ["size=4b", "hardware=node8", "trainer.n_gpus_per_node=1", "speed=fast"],
-        ["size=8b", "hardware=gpu1", "data.train_batch_size=10", f"{RECIPE}.actor.ppo_mini_batch_size=10"],
-        ["size=8b", "hardware=gpu1", f"{RECIPE}.actor.fsdp_config.no_shard=true"],
+        ["size=8b", "hardware=gpu1", "data.train_batch_size=10", f"{ROLES}.actor.ppo_mini_batch_size=10"],
+        ["size=8b", "hardware=gpu1", f"{ROLES}.actor.fsdp_config.no_shard=true"],
         ["size=4b", "hardware=gpu1", "speed=fast"],
-        ["size=2b", "hardware=gpu1", f"{RECIPE}.rollout.free_cache_engine=false"],
-        ["size=8b", "hardware=node8", f"{RECIPE}.actor.ppo_max_token_len_per_gpu=200000"],
+        ["size=2b", "hardware=gpu1", f"{ROLES}.rollout.free_cache_engine=false"],
+        ["size=8b", "hardware=node8", f"{ROLES}.actor.ppo_max_token_len_per_gpu=200000"],
     ],
-    ids=lambda words: " ".join(words).replace(RECIPE, ""),
+    ids=lambda words: " ".join(words).replace(ROLES, ""),
 )
 def test_what_a_remedy_says_can_be_typed_and_fits(read, words):
     memory_gib, (constants, _) = GPUS["h100"].memory_gib, read_constants()

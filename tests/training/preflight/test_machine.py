@@ -44,7 +44,7 @@ def test_several_nodes_need_a_cluster(config, gpus, monkeypatch):
 def test_an_engine_must_be_there_and_run_on_the_device(config, engine, device):
     config.actor_rollout_ref.rollout.name, config.trainer.device = engine, device
     with pytest.raises(InputError, match=f"engine={engine}: "):
-        machine.check_engine(config)
+        machine.check_rollout_engine(config)
 
 
 @pytest.fixture

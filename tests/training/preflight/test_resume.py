@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.preflight import resume
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE, check_same_run
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, check_same_run
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 )  # fmt: skip
 def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
     place = f"trainer.default_local_dir={tmp_path}"
-    OmegaConf.save(recipe(place), tmp_path / RECIPE)
+    OmegaConf.save(recipe(place), tmp_path / RECIPE_FILE)
     (tmp_path / LATEST).write_text("2")
     check_same_run(recipe(place, "trainer.total_training_steps=9", "trainer.save_freq=3"), resume.SAME_RUN)
     with pytest.raises(InputError, match=rf"\({change.partition('=')[0].removeprefix('+')}: .* there, .* here\)"):
@@ -33,12 +33,12 @@ def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
     (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 2}))
     resume.check_ranks(config)  # not yet whole
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
-    with pytest.raises(InputError, match="written by 1 GPUs, and 2 cannot go on from it"):
+    with pytest.raises(InputError, match="written by 1 GPUs, and 2 cannot resume it"):
         resume.check_ranks(config)
     config.trainer.n_gpus_per_node = 1
     resume.check_ranks(config)
     config.actor_rollout_ref.actor.fsdp_config.no_shard = True
-    with pytest.raises(InputError, match=r"written with shards; .*\.no_shard=false goes on from it"):
+    with pytest.raises(InputError, match=r"written with shards; .*\.no_shard=false resumes it"):
         resume.check_ranks(config)
     (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 0}))
     resume.check_ranks(config)
@@ -56,7 +56,7 @@ def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
 )
 def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
     folder = f"trainer.default_local_dir={tmp_path}"
-    OmegaConf.save(recipe(folder), tmp_path / RECIPE)
+    OmegaConf.save(recipe(folder), tmp_path / RECIPE_FILE)
     (tmp_path / LATEST).write_text("2")
     check_same_run(recipe(folder, "trainer.total_training_steps=99"), resume.SAME_RUN)
     with pytest.raises(InputError, match="holds a run with another"):
