@@ -13,7 +13,7 @@ if [[ ${1:-} == --soak ]]; then
 fi
 some=()
 if [[ ${1:-} == --fast ]]; then
-  some=(-m "not engine and not slow")
+  some=(-m "not engine and not slow" --hypothesis-profile=fast)
   shift
 fi
 .venv/bin/ruff check .

@@ -44,6 +44,7 @@ yaml.SafeLoader = yaml.CSafeLoader
 
 # A slow machine is no failure.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fast", settings.get_profile("any machine"), max_examples=20)  # scripts/test.sh --fast
 settings.load_profile("any machine")
 
 

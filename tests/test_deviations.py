@@ -25,6 +25,8 @@ STAGES = {  # folder, recipe, verl's config, heading of the table
 }
 Leaves = dict[str, tuple[Any, Any]]  # by key: as written, and resolved
 
+pytestmark = pytest.mark.slow
+
 
 def compose_from(folder: Path, name: str, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(folder), version_base=None):

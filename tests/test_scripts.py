@@ -23,6 +23,7 @@ def folder(tmp_path) -> Path:
     return tmp_path / ODD
 
 
+@pytest.mark.slow
 def test_stage_1_looks_in_the_folder_of_the_caller(folder):
     variables = {"TRAIN_FILE": f"{ODD}.parquet", "OUTPUT_DIR": ODD, "TASK_NAME": "run=1"}
     looked = bash("scripts/sft_qwen3_8b_grounding.sh", "--cfg", "job", cwd=folder, **variables)
@@ -37,6 +38,7 @@ def test_stage_1_looks_in_the_folder_of_the_caller(folder):
     assert found.returncode == 2 and f"{ODD}.parquet: expected parquet of sft.build_dataset" in found.stderr
 
 
+@pytest.mark.slow
 def test_the_release_s_names_of_folders_are_understood(folder):
     (folder / "val").mkdir()
     variables = {"BASE_IMG_DIR": "img", "VAL_DIR": "val", "OUTPUT_DIR": "out"}

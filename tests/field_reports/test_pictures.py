@@ -272,6 +272,7 @@ def files(draw) -> tuple[str, bytes, tuple[int, int]]:
     return kind, content[:kept], size[::-1] if sideways else size
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(files())
 def test_check_refuses_a_picture_or_all_stages_see_the_same(tmp_path, file):

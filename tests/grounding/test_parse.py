@@ -247,6 +247,7 @@ def naive_eval(text):
     return tuple(min(max(value, 0), 1000) for value in values) if len(values) == 4 else None
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(TEXTS)
 def test_released_readings_equal_their_naive_form(text):
@@ -254,6 +255,7 @@ def test_released_readings_equal_their_naive_form(text):
     assert parse_box_1000(text, "released_eval") == naive_eval(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=600)
 @given(st.text("[],.+-e12 ", max_size=24).map(lambda body: f"[1,2,3,{body}]"))
 def test_released_numbers_equal_their_naive_form(text):

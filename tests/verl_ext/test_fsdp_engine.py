@@ -75,6 +75,7 @@ def test_angles_of_images_keep_their_precision(role, size, tmp_path):
     assert done.stdout.split() == ["torch.float32", "torch.float32"]
 
 
+@pytest.mark.slow
 def test_a_run_with_more_epochs_goes_on_at_the_rate_of_its_longer_schedule():
     done = subprocess.run([sys.executable, "-c", MORE_EPOCHS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,8 @@ from qwen3vl_rl.reward import compute_score
 from qwen3vl_rl.training.preflight.rows import check_file as check_columns
 from sft.build_dataset import SFT_SCHEMA, sft_row
 
+pytestmark = pytest.mark.slow
+
 ANYTHING = st.one_of(
     *(st.none(), st.booleans(), st.integers(-3, 3000), st.floats(), st.text(max_size=3), st.just([]), st.just({})),
     st.lists(st.one_of(st.integers(-20, 1200), st.floats(-1, 1200), st.none(), st.floats()), max_size=6),

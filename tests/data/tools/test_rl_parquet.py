@@ -136,6 +136,7 @@ def test_samples_come_back_within_rounding(tmp_path_factory, written):
             assert abs(got - want) <= 0.5 * side / 1000 + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_px", [(640, 416), (256, 256), (320, 480)])
 def test_verl_reads_it_and_finds_the_image_tokens(starter, tmp_path, monkeypatch, size_px):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))

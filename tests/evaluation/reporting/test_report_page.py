@@ -6,7 +6,7 @@ from qwen3vl_rl.evaluation.reporting.report import write_report
 from qwen3vl_rl.evaluation.scoring.results import read_result
 from tests.chromium import find_chromium, visit_page
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
+pytestmark = [pytest.mark.skipif(find_chromium() is None, reason="needs chromium"), pytest.mark.slow]
 LAPTOP, PHONE = (1366, 768), (390, 844)
 
 

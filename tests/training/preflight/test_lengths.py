@@ -49,6 +49,7 @@ def test_pictures_are_resized_as_qwen_does(width, height, side):
         assert fitted_size(width, height, side, (4 * side**2, 16384 * side**2)) == expected[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [40, 60, 90, 120, 10_000])
 def test_verl_leaves_out_what_we_say(compose, starter, limit, capsys, tmp_path):
     config = compose(limit, "data.filter_overlong_prompts_workers=null", f"+data.cache_dir={tmp_path}")
