@@ -2,8 +2,8 @@
 
     python -m benchmarks.grpo_step --size 2b --engine vllm --variant released fast --out FILE
 
-A variant is `released`, what the release does with memory, engine and images (all offloaded, shards layer by layer, an
-image encoded for each answer, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each
+A variant is `released`, what the release does with memory and engine (all offloaded, shards layer by layer, prompt and
+image computed for each answer, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each
 changing the recipe; `fast` is `speed=fast`, which the others take apart. Answers have exactly `--answer-tokens`
 tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the trainer, which takes a
 minute or two; the first step, which compiles and captures graphs, is not counted. Phases are verl's own
@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from omegaconf import OmegaConf
+
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
 from benchmarks.results import current
 from qwen3vl_rl.training import processes as process
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.run_folder import LOG
+from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 ENGINE = f"{ACTOR}.fsdp_config"
@@ -44,7 +46,7 @@ CHANGES = {
         f"{ACTOR}.fsdp_config.optimizer_offload=true",
         "actor_rollout_ref.ref.fsdp_config.param_offload=true",
         f"{ROLLOUT}.free_cache_engine=true",
-        f"{ENGINE}.samples_per_image=1",
+        f"{ENGINE}.share_prompts=false",
         f"{ENGINE}.no_shard=false",
         *BY_LAYER,
     ],
@@ -62,7 +64,7 @@ CHANGES = {
         "algorithm.rollout_correction.bypass_mode=true",
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
     ],
-    "encode-each": [f"{ENGINE}.samples_per_image=1"],  # an image for every answer to its prompt, as verl does
+    "prompt-per-answer": [f"{ENGINE}.share_prompts=false"],  # as verl computes them
     "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
     "no-shard": [f"{ENGINE}.no_shard=true"],
     "sharded": [f"{ENGINE}.no_shard=false"],  # one GPU, as several are
@@ -74,8 +76,12 @@ CHANGES = {
     "fused-adamw": [f"++{ACTOR}.optim.override_optimizer_config.fused=true"],
     "bfloat16": [f"{ROLLOUT}.dtype=bfloat16"],
     "awake": [f"{ROLLOUT}.free_cache_engine=false"],
-    "padded": ["actor_rollout_ref.model.use_remove_padding=false", f"{ENGINE}.response_logits_only=false"],
-    "all-logits": [f"{ENGINE}.response_logits_only=false"],
+    "padded": [
+        "actor_rollout_ref.model.use_remove_padding=false",
+        f"{ENGINE}.response_logits_only=false",
+        f"{ENGINE}.share_prompts=false",
+    ],
+    "all-logits": [f"{ENGINE}.response_logits_only=false", f"{ENGINE}.share_prompts=false"],
 }
 SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
 ENGINES = {
@@ -171,6 +177,7 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
     }
     result |= {name: values(key) for name, key in metrics.items()}
     seconds = [row["timing_s/step"] for row in steps]
+    result["share_prompts"] = OmegaConf.load(folder / RECIPE_FILE).actor_rollout_ref.actor.fsdp_config.share_prompts
     return result | {
         "steps": seconds,
         "phases_s": {phase: found for phase, found in phases.items() if found},

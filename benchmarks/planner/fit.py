@@ -79,6 +79,8 @@ def read_steps(path: Path) -> Iterator[Measured]:
             continue
         workload = Workload(IMAGE_PX, settings.answer_tokens, settings.prompts)
         run = read_run(config, workload)
+        if "share_prompts" not in found:  # before prompts were shared, images were
+            run = replace(run, share_prompts=False)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
         phases = {name: values["median"] for name, values in found["phases_s"].items()}
         yield Measured(
@@ -148,7 +150,7 @@ def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
         if run.rollout_engine == "vllm" and not (run.param_offload or run.optimizer_offload):
             bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
             yield "sync_bytes_per_s", bytes_per_s, step.file
-        tokens = math.ceil(run.answers * run.sequence_tokens / run.micro_batches)  # verl makes them equal
+        tokens = math.ceil(run.trained_tokens / run.micro_batches)  # verl makes them equal
         counted = replace(run, tokens_per_micro_batch=tokens)
         without = replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(update_memory_gib(counted, step.gpu.memory_gib, without).values())

@@ -11,8 +11,6 @@ from functools import partial
 import torch
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from qwen3vl_rl.models.shared_images import spread
-
 
 def place_images(model: Qwen3VLForConditionalGeneration) -> None:
     """Make a loaded model that verl has patched take what `image_places` gives beside packed text and images; without
@@ -33,22 +31,17 @@ def image_places(input_ids: torch.Tensor, grid_thw: torch.Tensor, config: Qwen3V
     return {"image_positions": positions, "image_sizes": tuple(map(tuple, grid_thw.tolist()))}
 
 
-def _forward(core, plain, input_ids, image_positions=None, image_sizes=(), image_sources=None, **inputs):
-    """`image_sources`: which of the images stands in each place, where fewer are encoded than shown."""
+def _forward(core, plain, input_ids, image_positions=None, image_sizes=(), **inputs):
     if image_positions is None:
         return plain(input_ids, **inputs)
     pixels, positions = inputs.pop("pixel_values"), inputs.pop("position_ids")
     grid = torch.tensor(image_sizes)  # on the host, where it is read
     embeds = core.get_input_embeddings()(input_ids)
     images = core.visual(pixels.type(core.visual.dtype), grid_thw=grid)
-    features, *deepstack = images.pooler_output, *images.deepstack_features
-    if image_sources is not None:
-        lengths = [t * h * w // core.visual.spatial_merge_size**2 for t, h, w in image_sizes]
-        features, *deepstack = (spread(part, lengths, image_sources) for part in (features, *deepstack))
     ours = {
-        "inputs_embeds": embeds.index_copy(1, image_positions, features.to(embeds.dtype)[None]),
+        "inputs_embeds": embeds.index_copy(1, image_positions, images.pooler_output.to(embeds.dtype)[None]),
         "visual_pos_masks": image_positions,  # handed on to `_add_features`
-        "deepstack_visual_embeds": deepstack,
+        "deepstack_visual_embeds": images.deepstack_features,
         "position_ids": positions[-3:],  # in a fourth, transformers would look for where samples begin
     }
     return core.language_model(**inputs | ours)  # peft adds names that hold None

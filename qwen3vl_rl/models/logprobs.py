@@ -4,8 +4,10 @@ verl's fallback for a missing flash-attn package takes tokens one by one in Pyth
 model itself: 84,000 tokens kept a step waiting for 20 s.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import repeat
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy, pad
@@ -14,7 +16,34 @@ from torch.utils.checkpoint import checkpoint
 CHUNK_TOKENS = 1024  # whose logits are held in 32 bits at once, in about three copies: 2 GB with Qwen's vocabulary
 COLDEST = 1e-8  # verl's floor of the temperature, which may be 0
 
+# Whose logits are kept for the backward pass: 2.5 GB with Qwen's vocabulary in 16 bits. More are computed again.
+HEAD_TOKENS = 8192
+
 Scores = tuple[torch.Tensor, torch.Tensor | None]
+
+
+class Scored(NamedTuple):
+    """What tokens are scored by: `labels` (n,), `temperature` (n,) that divides logits, None for 1."""
+
+    labels: torch.Tensor
+    temperature: torch.Tensor | None
+    with_entropy: bool
+
+
+def score_hidden(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, scored: Scored) -> torch.Tensor:
+    """float32 (n, 1), or (n, 2) with entropies: log-probabilities of the labels from the states before them, (n,
+    hidden), without all logits at once. `head`: the language model's."""
+
+    def score(*part: torch.Tensor) -> torch.Tensor:
+        states, labels, temperature = part
+        found = score_tokens(head(states), labels, temperature, scored.with_entropy)
+        return torch.stack([values for values in found if values is not None], dim=1)
+
+    if len(hidden) <= HEAD_TOKENS:
+        return score(hidden, scored.labels, scored.temperature)
+    temperatures = repeat(None) if scored.temperature is None else scored.temperature.split(HEAD_TOKENS)
+    parts = zip(hidden.split(HEAD_TOKENS), scored.labels.split(HEAD_TOKENS), temperatures, strict=False)
+    return torch.cat([checkpoint(score, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 
 def score_tokens(

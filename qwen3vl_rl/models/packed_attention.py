@@ -32,6 +32,9 @@ def packed_attention(
     cu_seq_lens_q: torch.Tensor,
     max_length_q: torch.Tensor | int,
     longest: int | None = None,
+    cu_seq_lens_k: torch.Tensor | None = None,
+    max_length_k: int | None = None,
+    key_places: torch.Tensor | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each sequence: bidirectional in images, causal in text (`module.is_causal`).
@@ -39,15 +42,18 @@ def packed_attention(
     query: (1, heads, tokens, head_dim), key and value the same with as many or fewer heads; the tokens of all sequences
     in a row. cu_seq_lens_q: int32 (sequences + 1,). longest: the longest sequence, where the host knows it; reading it
     from the device would stall every layer. Returns (1, tokens, heads, head_dim).
+
+    key_places: (keys,) the tokens whose keys and values the sequences meet, where several share some
+    (`shared_prompts.py`); cu_seq_lens_k and max_length_k then tell how many each meets, and its last query meets all.
     """
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, their norms leave 32 bits
-    if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):  # torch's own FlashAttention-2 kernels
-        q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
-        longest = longest or int(max_length_q)
-        # What torch.nn.attention.varlen calls, without its operator in Python, which costs the host more than a launch.
-        lengths = cu_seq_lens_q, cu_seq_lens_q, longest, longest
-        options = {"dropout_p": 0.0, "is_causal": module.is_causal, "return_debug_mask": False, "scale": scaling}
-        return torch.ops.aten._flash_attention_forward(q, k, v, *lengths, **options)[0].unsqueeze(0), None
+    if key_places is not None:
+        return _shared_attention(
+            query, key, value, scaling, key_places, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k
+        )
+    if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):
+        longest, ends = longest or int(max_length_q), cu_seq_lens_q
+        return _flash(query, key, value, ends, ends, longest, longest, module.is_causal, scaling), None
     lengths = cu_seq_lens_q.diff().tolist()
     parts = zip(*(_stack(x, lengths) for x in (query, key, value)), strict=True)
     outs = [
@@ -55,6 +61,31 @@ def packed_attention(
         for q, k, v in parts
     ]
     return torch.cat([out.transpose(1, 2).flatten(0, 1) for out in outs]).unsqueeze(0), None
+
+
+def _shared_attention(query, key, value, scaling, key_places, ends_q, ends_k, longest_q, longest_k):
+    # In 32 bits, since the backward pass adds up what all answers to a prompt ask of its keys and values.
+    key, value = (x.float().index_select(2, key_places).to(x.dtype) for x in (key, value))
+    if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):
+        return _flash(query, key, value, ends_q, ends_k, longest_q, longest_k, True, scaling), None
+    parts = zip(
+        *(x.split(ends.diff().tolist(), dim=2) for x, ends in ((query, ends_q), (key, ends_k), (value, ends_k))),
+        strict=True,
+    )
+    outs = []
+    for q, k, v in parts:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(k.shape[2] - q.shape[2])
+        outs.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=True))
+    return torch.cat(outs, dim=2).transpose(1, 2), None
+
+
+def _flash(query, key, value, ends_q, ends_k, longest_q, longest_k, is_causal, scaling) -> torch.Tensor:
+    """torch's own FlashAttention-2 kernels, whose causal mask ends at the last query and the last key. What
+    torch.nn.attention.varlen calls, without its operator in Python, which costs the host more than a launch."""
+    q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
+    lengths = ends_q, ends_k, longest_q, longest_k
+    options = {"dropout_p": 0.0, "is_causal": is_causal, "return_debug_mask": False, "scale": scaling}
+    return torch.ops.aten._flash_attention_forward(q, k, v, *lengths, **options)[0].unsqueeze(0)
 
 
 def _stack(x: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:

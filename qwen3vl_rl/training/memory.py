@@ -6,7 +6,7 @@ It counts bytes of weights, gradients, Adam moments, activations and logits, and
 from dataclasses import dataclass
 
 from qwen3vl_rl.models.shapes import BF16_BYTES
-from qwen3vl_rl.training.workload import Run
+from qwen3vl_rl.training.workload import HEAD_TOKENS, Run
 
 GIB = 1 << 30
 SMALLEST_MEASURED_GIB = 79.0  # of the GPUs that `reserved_gib` was measured on
@@ -38,7 +38,7 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
         "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered
         "activations": kept + in_a_layer,
-        "logits": constants.logit_bytes * tokens * run.logit_share * shape.vocab_size,
+        "logits": constants.logit_bytes * min(HEAD_TOKENS, tokens * run.logit_share) * shape.vocab_size,
         "reserved": reserved_gib(memory_gib, constants) * GIB,
     }
     return {name: size / GIB for name, size in parts.items()}

@@ -18,6 +18,7 @@ CONFIG = Path(__file__).parents[1] / "config"
 TRAINING_ENGINE = f"{ROLES}.actor.fsdp_config"  # verl_ext/engine_config.py documents its switches
 SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
 FP32_BYTES = 4
+HEAD_TOKENS = 8192  # whose logits are in memory at once (models/logprobs.py)
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
 LAYER = "Qwen3VLTextDecoderLayer"
 
@@ -44,7 +45,8 @@ class Run:
     prompts: int
     answers_per_prompt: int
     image_tokens: int
-    samples_per_image: int  # that are trained on together, and share its encoding
+    share_prompts: bool
+    share_images: bool  # comes with the former
     prompt_text_tokens: int
     answer_tokens: int
     longest_sequence_tokens: int
@@ -83,12 +85,18 @@ class Run:
     @property
     def logit_share(self) -> float:
         """Of the tokens, those whose logits are computed."""
-        return self.answer_tokens / self.sequence_tokens if self.response_logits_only else 1.0
+        return self.answers * self.answer_tokens / self.trained_tokens if self.response_logits_only else 1.0
+
+    @property
+    def trained_tokens(self) -> int:
+        """Of a step on all GPUs; a shared prompt counts once."""
+        prompts = self.prompts if self.share_prompts else self.answers
+        return prompts * self.prompt_tokens + self.answers * self.answer_tokens
 
     @property
     def micro_batches(self) -> int:
         """Of one GPU in a step."""
-        return math.ceil(self.answers * self.sequence_tokens / self.gpus / self.tokens_per_micro_batch)
+        return math.ceil(self.trained_tokens / self.gpus / self.tokens_per_micro_batch)
 
     @property
     def weight_bytes(self) -> float:
@@ -98,9 +106,14 @@ class Run:
     @property
     def forward_flops(self) -> float:
         """One pass over all samples of a step, on all GPUs."""
-        tokens = self.sequence_tokens
-        image = self.shape.vision_flops(self.image_tokens) / self.samples_per_image
-        return self.answers * (self.shape.language_flops(tokens, tokens * self.logit_share) + image)
+        logits = self.trained_tokens * self.logit_share / self.answers
+        sample = self.shape.language_flops(self.sequence_tokens, logits)
+        prompt = self.shape.language_flops(self.prompt_tokens, 0)
+        prompts, images = (
+            self.prompts if shared else self.answers for shared in (self.share_prompts, self.share_images)
+        )
+        image = self.shape.vision_flops(self.image_tokens)
+        return self.answers * (sample - prompt) + prompts * prompt + images * image
 
 
 def compose_recipe(overrides: Sequence[str]) -> DictConfig:
@@ -157,7 +170,6 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
     layers = fsdp.wrap_policy.get("transformer_layer_cls_to_wrap")  # none: each layer by itself
-    whole_prompts = actor.ppo_mini_batch_size % gpus == 0  # for each GPU; else samples are dealt out by length
     return Run(
         shape=shape,
         gpus=gpus,
@@ -165,7 +177,8 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         prompts=config.data.train_batch_size,
         answers_per_prompt=rollout.n,
         image_tokens=image_tokens(*workload.image_px),
-        samples_per_image=fsdp.samples_per_image if whole_prompts else 1,
+        share_prompts=fsdp.share_prompts,
+        share_images=fsdp.share_prompts,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=workload.answer_tokens,
         longest_sequence_tokens=config.data.max_prompt_length + config.data.max_response_length,

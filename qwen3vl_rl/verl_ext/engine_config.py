@@ -24,8 +24,10 @@ class GroundingEngineConfig(FSDPEngineConfig):
     no_shard: hold plain parameters on a single GPU instead of shards. The precision is the same: parameters that train
         have 32 bits and compute in bfloat16. FSDP still handles an offloaded reference, which it fetches unit by unit.
     skip_dp_sync: skip the data-parallel reduction of losses and lengths on a single GPU. Stage 1 only.
-    samples_per_image: consecutive samples that show one image, which is then encoded once. Without
-        `use_remove_padding`, and with sequence parallelism, each image is encoded separately.
+    share_prompts: compute the prompt of several answers once, its image included (`models/shared_prompts.py`). Micro-
+        batches and ranks are filled with whole groups of answers, and `ppo_max_token_len_per_gpu` counts a prompt once.
+        Stage 2 only. Needs `use_remove_padding`, `use_dynamic_bsz` and `response_logits_only`, and no sequence
+        parallelism.
     """
 
     freeze_vision: bool = False
@@ -34,15 +36,13 @@ class GroundingEngineConfig(FSDPEngineConfig):
     response_logits_only: bool = False
     no_shard: bool = False
     skip_dp_sync: bool = False
-    samples_per_image: int = 1
+    share_prompts: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, kind in GroundingEngineConfig.__annotations__.items():
             if type(value := getattr(self, name)) is not kind:
                 raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
-        if self.samples_per_image < 1:
-            raise ValueError(f"samples_per_image: expected at least 1, got {self.samples_per_image}")
 
     def check(self, ranks: int, use_remove_padding: bool) -> None:
         """Raises ValueError for switches that do not go with the number of ranks, the precision or padded batches."""
@@ -53,6 +53,8 @@ class GroundingEngineConfig(FSDPEngineConfig):
             raise ValueError("no_shard: expected bf16 or fp32, as losses are not scaled for fp16")
         if self.response_logits_only and not use_remove_padding:
             raise ValueError("response_logits_only: expected model.use_remove_padding=true")
+        if self.share_prompts and (not self.response_logits_only or self.ulysses_sequence_parallel_size > 1):
+            raise ValueError("share_prompts: expected response_logits_only=true and ulysses_sequence_parallel_size=1")
 
     def offloads_reference(self, device: str) -> bool:
         """Whether this is a reference policy whose weights FSDP keeps in host memory."""

@@ -25,7 +25,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
-from qwen3vl_rl.models.logprobs import precedes_loss, score_tokens
+from qwen3vl_rl.models.logprobs import Scored, precedes_loss, score_hidden
 from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.models.parameters import (
     count_parameters,
@@ -34,7 +34,8 @@ from qwen3vl_rl.models.parameters import (
     hold_as_used,
 )
 from qwen3vl_rl.models.prepared_images import restore_patches
-from qwen3vl_rl.models.shared_images import drop_copies, group_size
+from qwen3vl_rl.models.shared_prompts import lay_out
+from qwen3vl_rl.verl_ext.micro_batches import GROUPS
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
 LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")  # verl's, of all tokens
@@ -64,7 +65,6 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         config.check(torch.distributed.get_world_size(), self.use_remove_padding)
         module = super()._build_module()
         self._places_images = self.use_remove_padding and not self.use_ulysses_sp
-        self._samples_per_image = config.samples_per_image if self._places_images else 1
         pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
@@ -77,7 +77,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if config.compile_blocks:
             compile_blocks(module)
         if config.response_logits_only:
-            module.lm_head.register_forward_pre_hook(lambda _, args: (args[0][:, self._loss_positions],))
+            module.lm_head.forward = partial(self._score, module.lm_head.forward)
         return module
 
     def _build_fsdp_module(self, module):
@@ -115,13 +115,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
-        by_length = tensordict_utils.get_non_tensor_data(data, "use_dynamic_bsz", default=True)
-        if self._samples_per_image > 1 and by_length:
-            lengths, limit = data["input_ids"].offsets().diff(), data["max_token_len_per_gpu"]
-            size = group_size(
-                lengths, self._samples_per_image, limit, self.get_data_parallel_group(), get_device_name()
-            )
-            tensordict_utils.assign_non_tensor(data, force_group_size=size)
+        tensordict_utils.assign_non_tensor(data, share_prompts=self.engine_config.share_prompts)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
@@ -137,14 +131,20 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         """verl's, from the samples as they came: on the host, where lengths and positions can be read without a wait
         for the device. `micro_batch` is the copy on the device, and not looked at."""
         inputs, output_args = super().prepare_model_inputs(self._on_host)
-        if self.use_remove_padding:
+        groups = tensordict_utils.get_non_tensor_data(self._on_host, GROUPS, default=None)
+        layout = lay_out(groups) if groups else None
+        if layout:
+            inputs |= {name: inputs[name][..., layout.kept] for name in ("input_ids", "position_ids")}
+            inputs |= layout.attention
+        elif self.use_remove_padding:
             inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
-            if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and self._places_images:
-                inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
-                if self._samples_per_image > 1:
-                    inputs |= drop_copies(inputs["pixel_values"], inputs["image_sizes"])
+        if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and self._places_images:
+            inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
         if self.engine_config.response_logits_only:
-            self._loss_positions = to_device(self._find_loss_positions(output_args["pad_size"]))
+            positions = self._find_loss_positions(output_args["pad_size"])
+            self._loss_positions = to_device(positions)
+            self._scored_places = to_device(layout.places[positions]) if layout else self._loss_positions
+            self._scored = self._what_is_scored(output_args, positions)
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
         if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
             image_processor = self.model_config.processor.image_processor
@@ -154,22 +154,30 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):
         if not self.engine_config.response_logits_only:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        wants = partial(tensordict_utils.get_non_tensor_data, micro_batch, default=False)
-        if wanted := [name for name in LOGITS_WANTED if wants(name)]:
-            raise ValueError(f"{wanted[0]}: needs all logits, set response_logits_only=false")
-        with_entropy, positions = wants("calculate_entropy"), self._loss_positions
-        labels = output_args["input_ids_rmpad_rolled"]
-        temperature = None if output_args["temperature_is_one"] else output_args["temperature_rmpad"][positions]
-        log_probs, entropies = score_tokens(output.logits[0], labels[positions], temperature, with_entropy)
-        found = {"log_probs": log_probs} | ({"entropy": entropies} if with_entropy else {})
-        tokens = len(labels)
-        return {name: self._scatter_to_samples(x, tokens, output_args, micro_batch) for name, x in found.items()}
+        tokens, scores = len(output_args["input_ids_rmpad_rolled"]), output.logits.unbind(dim=1)  # of `_score`
+        found = zip(("log_probs", "entropy"), scores, strict=False)
+        return {name: self._scatter_to_samples(x, tokens, output_args, micro_batch) for name, x in found}
 
     def _scatter_to_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
         """Values of the tokens before those that carry loss, into (samples, ragged tokens); 0 elsewhere."""
         values = found.new_zeros(tokens).index_copy(0, self._loss_positions, found)
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])
         return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
+
+    def _what_is_scored(self, output_args: dict, positions: torch.Tensor) -> Scored:
+        wants = partial(tensordict_utils.get_non_tensor_data, self._on_host, default=False)
+        if wanted := [name for name in LOGITS_WANTED if wants(name)]:
+            raise ValueError(f"{wanted[0]}: needs all logits, set response_logits_only=false")
+        labels, temperature = output_args["input_ids_rmpad_rolled"][positions], None
+        if not output_args["temperature_is_one"]:
+            temperature = to_device(output_args["temperature_rmpad"][positions])
+        return Scored(to_device(labels), temperature, wants("calculate_entropy"))
+
+    def _score(self, head, hidden: torch.Tensor) -> torch.Tensor:
+        """The head's forward: (1, tokens, hidden) to scores of tokens that carry loss. Many answers begin at one state,
+        whose gradient adds up in 32 bits."""
+        states = hidden[0].float()[self._scored_places].to(hidden.dtype)
+        return score_hidden(head, states, self._scored)
 
     def _find_loss_positions(self, pad_size: int) -> torch.Tensor:
         """Positions, in this rank's slice of the packed samples, whose next token carries loss."""

@@ -50,6 +50,13 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         test="verl_ext/test_fsdp_engine.py",
     ),
     Hook(
+        module=f"{OURS}.micro_batches",
+        extends="verl.workers.engine",
+        private=("verl/workers/engine/utils.py:prepare_micro_batches",),
+        reason="micro-batches of groups of answers, which share their prompt; verl takes single samples",
+        test="verl_ext/test_micro_batches.py",
+    ),
+    Hook(
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
         private=(),
@@ -64,14 +71,16 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         test="verl_ext/test_agent_loop.py",
     ),
     Hook(
-        module=f"{OURS}.whole_prompts",
+        module=f"{OURS}.group_by_prompt",
         extends="verl.trainer.ppo.v1",
         private=(
             "verl/trainer/ppo/v1/trainer_base.py:TRAINER_REGISTRY",
             "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._balance_batch",
+            "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._update_actor",
+            "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._get_required_batch_multiple",
         ),
-        reason="all answers to a prompt go to one rank; register_trainer refuses names that are taken",
-        test="verl_ext/test_whole_prompts.py",
+        reason="the answers to a prompt go to one rank; register_trainer refuses names that are taken",
+        test="verl_ext/test_group_by_prompt.py",
     ),
     Hook(
         module=f"{OURS}.rollout_adapter",
@@ -160,7 +169,7 @@ ON_THE_MODEL: tuple[Hook, ...] = (
         extends="Qwen3VLModel.forward",
         private=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
         reason="image features are placed by positions known on the host; masks on the device make the host wait",
-        test="models/test_shared_images.py",
+        test="models/test_image_embeds.py",
     ),
 )
 

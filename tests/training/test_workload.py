@@ -38,11 +38,10 @@ def test_a_plan_reads_the_recipe(read, run_8b):
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)
     assert changed.compiled and changed.gathered_at_once and not (run_8b.compiled or run_8b.gathered_at_once)
     assert changed.rollout_memory_share == 0.6
-    each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["encode-each"])
-    apart = read("size=2b", "hardware=node8", "actor_rollout_ref.actor.ppo_mini_batch_size=252")
-    runs = run_8b, changed, each, apart
-    assert [run.samples_per_image for run in runs] == [16, 16, 1, 1]
-    assert changed.forward_flops < 0.8 * each.forward_flops
+    each = read("size=2b", "hardware=gpu1", *grpo_step.CHANGES["prompt-per-answer"])
+    assert changed.share_prompts and not each.share_prompts
+    assert changed.trained_tokens < 0.3 * each.trained_tokens
+    assert changed.forward_flops < 0.35 * each.forward_flops
 
 
 @pytest.mark.parametrize("overrides", [["size=9b"], ["size=tiny"], ["size=8b", "trainer.nods=2"]])

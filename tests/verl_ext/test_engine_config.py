@@ -23,8 +23,8 @@ def test_stage_2_trains_and_refers_with_our_schema():
     roles = compose_recipe(RL, "hardware=gpu1", "speed=fast").actor_rollout_ref
     actor, ref = (omega_conf_to_dataclass(roles[role].fsdp_config) for role in ("actor", "ref"))
     assert type(actor) is type(ref) is GroundingEngineConfig
-    assert (actor.no_shard, actor.compile_blocks, actor.samples_per_image) == (True, True, 16)
-    assert (ref.no_shard, ref.compile_blocks, ref.samples_per_image) == (True, True, 16)
+    assert (actor.no_shard, actor.compile_blocks, actor.share_prompts) == (True, True, True)
+    assert (ref.no_shard, ref.compile_blocks, ref.share_prompts) == (True, True, True)
 
 
 def test_stage_1_trains_with_our_schema():
@@ -41,7 +41,7 @@ def test_a_misspelt_switch_is_refused_while_composing(stage, key):
         compose_recipe(stage, f"{key}=true")
 
 
-@pytest.mark.parametrize(("switch", "value"), [("freeze_vision", "yes"), ("samples_per_image", 0), ("no_shard", 1)])
+@pytest.mark.parametrize(("switch", "value"), [("freeze_vision", "yes"), ("share_prompts", 1), ("no_shard", 1)])
 def test_values_of_another_type_are_refused(switch, value):
     with pytest.raises(ValueError, match=f"{switch}: expected"):
         GroundingEngineConfig(**{switch: value})
@@ -58,6 +58,13 @@ def test_switches_for_one_gpu_are_refused_on_two(switch):
 def test_plain_parameters_are_refused_in_fp16_where_nothing_scales_the_loss():
     with pytest.raises(ValueError, match="no_shard: expected bf16 or fp32"):
         GroundingEngineConfig(no_shard=True, mixed_precision={"param_dtype": "fp16"}).check(1, use_remove_padding=True)
+
+
+@pytest.mark.parametrize("other", [{"response_logits_only": False}, {"ulysses_sequence_parallel_size": 2}], ids=str)
+def test_prompts_are_not_shared_over_several_ranks_or_with_all_logits(other):
+    config = GroundingEngineConfig(**{"share_prompts": True, "response_logits_only": True} | other)
+    with pytest.raises(ValueError, match="share_prompts: expected response_logits_only=true and ulysses_sequence"):
+        config.check(2, use_remove_padding=True)
 
 
 def test_logits_of_responses_only_need_packed_batches():

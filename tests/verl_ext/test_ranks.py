@@ -1,23 +1,24 @@
-"""An update of stage 2 on two ranks is that of one: the same losses, and the same gradient of every parameter."""
+"""An update of stage 2 is the same on two ranks as on one, and with prompts that are computed once as with verl's own
+samples: the same losses, and the same gradient of every parameter."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from examples.starter.build import build_checkpoint
 
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
-# Of four prompts with an image and four answers each, a rank takes every `ranks`-th. Writes its losses, and the norm of
-# every parameter's whole gradient.
+TOLERANCE = 1e-5
+# Of four prompts with four, three, four and five answers, of which the second has no image, a rank takes every
+# `ranks`-th. Writes its losses, and every parameter's whole gradient.
 UPDATE = """
 import sys
 from qwen3vl_rl.training import cpu
 cpu.activate()
-import json
 from functools import partial
 import torch, torch.distributed as dist
 from torch.distributed.tensor import DTensor
@@ -38,16 +39,20 @@ engine = Qwen3VLEngine(model, actor.engine, actor.optim, actor.checkpoint)
 engine.initialize()
 
 samples, images, draw = {}, [], torch.Generator().manual_seed(0)
-for number in range(4 * 4):
-    if number % 4 == 0:
-        text = torch.randint(20, 300, (4 + number,), generator=draw)
-        prompt = torch.cat([torch.full((20,), model.hf_config.image_token_id), text])
+for number, question in enumerate([0] * 4 + [1] * 3 + [2] * 4 + [3] * 5):
+    if number in (0, 4, 7, 11):
+        prompt = torch.randint(20, 300, (4 + number,), generator=draw)
         image = {"pixel_values": torch.randn(80, 3 * 2 * 16 * 16, generator=draw)}
-    answer = torch.randint(20, 300, (3 + number % 5,), generator=draw)
+        if question == 1:
+            image = {}
+        else:
+            prompt = torch.cat([torch.full((20,), model.hf_config.image_token_id), prompt])
+            image["image_grid_thw"] = torch.tensor([(1, 8, 10)])
+    answer = torch.randint(20, 300, (1 + number % 7,), generator=draw)
     old_log_probs = -6 - torch.rand(len(answer), generator=draw)
     advantage = torch.randn((), generator=draw)
-    if number // 4 % ranks == rank:
-        images.append(image | {"image_grid_thw": torch.tensor([(1, 8, 10)])})
+    if question % ranks == rank:
+        images.append(dict(image))
         for name, value in {
             "input_ids": torch.cat([prompt, answer]),
             "position_ids": torch.arange(len(prompt) + len(answer)).expand(4, -1),
@@ -61,16 +66,14 @@ for number in range(4 * 4):
         }.items():
             samples.setdefault(name, []).append(value)
 fields = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in samples.items()}
-settings = {"global_batch_size": 16, "temperature": 0.7, "use_dynamic_bsz": True, "max_token_len_per_gpu": 200}
+settings = {"global_batch_size": 16, "temperature": 0.7, "use_dynamic_bsz": True, "max_token_len_per_gpu": 60}
 batch = get_tensordict(fields | {"multi_modal_inputs": images}, settings | {"calculate_entropy": True})
 with engine.train_mode():
     metrics = engine.train_batch(batch, partial(ppo_loss, config=actor))["metrics"]
     gradients = {name: parameter.grad for name, parameter in engine.module.named_parameters()}
     whole = {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in gradients.items()}
-losses = {name: metrics[name].aggregate() for name in ("actor/pg_loss", "kl_loss", "actor/entropy_loss")}
-norms = {name: x.norm().item() for name, x in whole.items()}
-with open(f"{out}/{rank}.json", "w") as file:
-    json.dump({"losses": losses, "micro_batches": len(metrics["kl_coef"]), "gradients": norms}, file)
+losses = {name: float(metrics[name].aggregate()) for name in ("actor/pg_loss", "kl_loss", "actor/entropy_loss")}
+torch.save({"losses": losses, "micro_batches": len(metrics["kl_coef"]), "gradients": whole}, f"{out}/{rank}.pt")
 dist.destroy_process_group()
 """
 
@@ -81,7 +84,14 @@ def update(checkpoint: Path, out: Path, ranks: int, *overrides: str) -> list[dic
     command = [sys.executable, "-c", UPDATE, str(checkpoint), str(out)]
     runs = [subprocess.Popen([*command, str(rank), str(ranks), *overrides], cwd=ROOT) for rank in range(ranks)]
     assert [run.wait() for run in runs] == [0] * ranks
-    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(ranks)]
+    return [torch.load(out / f"{rank}.pt") for rank in range(ranks)]
+
+
+def check_gradients(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert gradient.norm() > 0, name
+        assert (found[name] - gradient).norm() <= TOLERANCE * gradient.norm(), name
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +115,21 @@ def test_two_ranks_update_as_one_does(gathered, checkpoint, alone, tmp_path):
     found = update(checkpoint, tmp_path / "ranks", 2, *gathered)
     assert alone["micro_batches"] > found[0]["micro_batches"] > 1  # they see other parts of the batch, by other parts
     for name, loss in alone["losses"].items():  # verl reports the ranks' mean
-        assert sum(rank["losses"][name] for rank in found) / 2 == pytest.approx(loss, rel=1e-4), name
-    assert min(alone["gradients"].values()) > 0
+        assert sum(rank["losses"][name] for rank in found) / 2 == pytest.approx(loss, rel=TOLERANCE), name
     for rank in found:
-        assert rank["gradients"] == pytest.approx(alone["gradients"], rel=1e-3)
+        check_gradients(rank["gradients"], alone["gradients"])
+
+
+CHECKPOINTED = "actor_rollout_ref.model.enable_gradient_checkpointing=true"
+
+
+@pytest.mark.parametrize(("ranks", "how"), [(1, []), (1, [CHECKPOINTED]), (2, [])], ids=["one", "checkpointed", "two"])
+def test_an_update_with_shared_prompts_is_that_of_verl_s_samples(ranks, how, checkpoint, alone, tmp_path):
+    share = "actor_rollout_ref.actor.fsdp_config.share_prompts"
+    plain = update(checkpoint, tmp_path / "plain", ranks, f"{share}=false", *how)
+    shared = update(checkpoint, tmp_path / "shared", ranks, *how) if (ranks, how) != (1, []) else [alone]
+    for found, expected in zip(shared, plain, strict=True):
+        assert found["micro_batches"] < expected["micro_batches"]
+        for name, loss in expected["losses"].items():
+            assert found["losses"][name] == pytest.approx(loss, rel=TOLERANCE), name
+        check_gradients(found["gradients"], expected["gradients"])

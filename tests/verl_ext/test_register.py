@@ -78,5 +78,5 @@ def test_a_hook_is_loaded_with_what_it_extends_and_not_before(user_environment):
     first, losses, engine, source, loader = json.loads(done.stdout.splitlines()[-1])
     assert first == ["register"]
     assert losses == ["policy_loss", "register"]
-    assert {"fsdp_engine", "policy_loss"} <= set(engine) and "whole_prompts" not in engine
+    assert {"fsdp_engine", "policy_loss"} <= set(engine) and "group_by_prompt" not in engine
     assert source == "# Copyright" and loader == "SourceFileLoader"

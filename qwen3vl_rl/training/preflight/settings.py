@@ -69,6 +69,7 @@ def check_engine_flags(config: DictConfig) -> None:
     check_one_gpu(config, f"{TRAINING_ENGINE}.no_shard")
     check_liger(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     check_response_logits(config, "actor_rollout_ref.model", TRAINING_ENGINE)
+    check_shared_prompts(config)
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:
@@ -116,6 +117,21 @@ def check_response_logits(config: DictConfig, model: str, engine: str) -> None:
         raise InputError(
             f"{engine}.response_logits_only=true: expected {model}.use_remove_padding=true and use_fused_kernels=false"
         )
+
+
+def check_shared_prompts(config: DictConfig) -> None:
+    """Prompts are shared in packed micro-batches that are filled by tokens, on one GPU each."""
+    key = f"{TRAINING_ENGINE}.share_prompts"
+    if not OmegaConf.select(config, key):
+        return
+    for name, needed in (
+        ("actor_rollout_ref.model.use_remove_padding", True),
+        ("actor_rollout_ref.actor.use_dynamic_bsz", True),
+        (f"{TRAINING_ENGINE}.response_logits_only", True),
+        (f"actor_rollout_ref.{SEQUENCE_RANKS}", 1),
+    ):
+        if (value := OmegaConf.select(config, name, default=needed)) != needed:
+            raise InputError(f"{name}={value}: expected {needed} with {key}=true".lower())
 
 
 def check_trainer(config: DictConfig) -> None:

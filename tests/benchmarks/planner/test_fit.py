@@ -113,7 +113,7 @@ def measured_steps(
     size: str = "2b",
     kind: str = "h200",
     engine: str = "vllm",
-    variants: Sequence[str] = ("released", "resident", "resident+on-policy+encode-each", "fast"),
+    variants: Sequence[str] = ("released", "resident", "resident+on-policy+prompt-per-answer", "fast"),
 ) -> Path:
     """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
     gpu = GPUS[kind]
@@ -127,7 +127,7 @@ def measured_steps(
         phases = step_seconds(run, gpu, constants)
         seconds = sum(phases.values())
         del phases["other"]
-        tokens = math.ceil(run.answers * run.sequence_tokens / run.micro_batches)
+        tokens = math.ceil(run.trained_tokens / run.micro_batches)
         whole = replace(run, tokens_per_micro_batch=tokens), gpu.memory_gib, replace(constants, reserved_gib=0)
         peak = sum(update_memory_gib(*whole).values())
         parts = (memory(run, gpu.memory_gib, constants) for memory in (update_memory_gib, rollout_memory_gib))

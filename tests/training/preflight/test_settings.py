@@ -108,6 +108,21 @@ def test_flags_of_the_engine_fit_verls_settings(config, flags, changes, complain
         settings.check_engine_flags(config)
 
 
+@pytest.mark.parametrize(
+    ("word", "needed"),
+    [
+        ("actor.use_dynamic_bsz=false", "true"),
+        ("actor.fsdp_config.ulysses_sequence_parallel_size=2", "1"),
+        ("actor.fsdp_config.response_logits_only=false", "true"),
+    ],
+)
+def test_what_shared_prompts_cannot_be_combined_with_is_refused(recipe, word, needed):
+    key = r"actor_rollout_ref\.actor\.fsdp_config\.share_prompts"
+    with pytest.raises(InputError, match=rf"{word}: expected {needed} with {key}=true"):
+        settings.check_engine_flags(recipe(f"actor_rollout_ref.{word}"))
+    settings.check_engine_flags(recipe(f"actor_rollout_ref.{word}", f"{key}=false".replace("\\", "")))
+
+
 def test_verls_own_engine_is_refused(recipe):
     with pytest.raises(InputError, match=r"actor_rollout_ref\.actor\.strategy=fsdp: expected fsdp2"):
         settings.check_engine_flags(recipe("actor_rollout_ref.actor.strategy=fsdp"))

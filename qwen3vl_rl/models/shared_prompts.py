@@ -1,0 +1,141 @@
+"""The answers to a prompt share its forward pass.
+
+GRPO trains on many answers to one prompt. A group of packed samples `[prompt | answer 1] … [prompt | answer n]` becomes
+`[prompt | answer 1 | … | answer n]`, so that every layer, those of the vision tower included, computes the prompt once.
+Only attention has to know: the queries of an answer meet the keys of its prompt and its own, which are gathered for it
+(`packed_attention`). Positions are those of the samples, and the first token of each answer is scored from the prompt's
+last hidden state.
+"""
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import torch
+
+
+class Group(NamedTuple):
+    """Samples with one prompt, by their numbers in a batch, and the lengths of prompt and answers in tokens."""
+
+    samples: tuple[int, ...]
+    prompt_tokens: int
+    answer_tokens: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """The prompt once, and all answers."""
+        return self.prompt_tokens + sum(self.answer_tokens)
+
+    def split(self, parts: int) -> list["Group"]:
+        """Into about equally many consecutive answers; each part has the prompt."""
+        ends = [len(self.samples) * part // parts for part in range(parts + 1)]
+        spans = [slice(start, end) for start, end in pairwise(ends)]
+        return [Group(self.samples[span], self.prompt_tokens, self.answer_tokens[span]) for span in spans]
+
+
+class Layout(NamedTuple):
+    """How the tokens of packed samples are laid out once each prompt is there once.
+
+    kept: (shared tokens,) the number, among the samples' tokens, of each token that is left.
+    places: (tokens,) for each of the samples' tokens, its place among those that are left.
+    attention: what `packed_attention` needs. Its queries are the prompts and the answers, a segment each.
+    """
+
+    kept: torch.Tensor
+    places: torch.Tensor
+    attention: dict[str, torch.Tensor | int]
+
+
+def lay_out(groups: Sequence[Group]) -> Layout:
+    """The layout of packed samples in which those of a group follow each other, in the order of `groups`."""
+    kept, places, keys = [], [], []
+    queries, lengths = [], []  # of the segments: of their queries, and of the keys that these meet
+    start = place = 0
+    for group in groups:
+        count = group.prompt_tokens
+        prompt = torch.arange(place, place + count)
+        kept.append(torch.arange(start, start + count))
+        keys.append(prompt)
+        queries.append(count)
+        lengths.append(count)
+        place += count
+        for answer in group.answer_tokens:
+            sample = torch.cat([prompt, torch.arange(place, place + answer)])
+            kept.append(torch.arange(start + count, start + count + answer))
+            places.append(sample)
+            start, place = start + count + answer, place + answer
+            if answer:
+                keys.append(sample)
+                queries.append(answer)
+                lengths.append(count + answer)
+    attention = {
+        "cu_seq_lens_q": _ends(queries),
+        "cu_seq_lens_k": _ends(lengths),
+        "max_length_q": max(queries),
+        "max_length_k": max(lengths),
+        "key_places": torch.cat(keys),
+    }
+    return Layout(torch.cat(kept), torch.cat(places), attention)
+
+
+def _ends(lengths: Sequence[int]) -> torch.Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+
+
+def fill_micro_batches(
+    groups: Sequence[Group], limit: int, agree: Callable[[int], int] = lambda count: count
+) -> list[list[Group]]:
+    """As few micro-batches as hold all groups, of about equal size and at most `limit` tokens each.
+
+    A group that does not fit is split. `agree` gives the largest of all ranks' numbers of micro-batches, and every rank
+    makes that many: ranks with equally many samples always can. Raises ValueError where one answer does not fit.
+    """
+    agreed = 1
+    while True:
+        batches = _fill(groups, limit, agreed)
+        if (largest := agree(len(batches))) == agreed:
+            return batches
+        agreed = largest
+
+
+def _fill(groups: Sequence[Group], limit: int, at_least: int) -> list[list[Group]]:
+    parts = [part for group in groups for part in _fitting(group, limit)]
+    count = max(at_least, math.ceil(sum(part.tokens for part in parts) / limit))
+    while True:
+        parts = _at_least(parts, count)
+        batches = _deal(parts, count)
+        if count >= len(parts) or max(sum(part.tokens for part in batch) for batch in batches) <= limit:
+            return batches
+        count += 1
+
+
+def _fitting(group: Group, limit: int) -> list[Group]:
+    for count in range(1, len(group.samples) + 1):
+        parts = group.split(count)
+        if max(part.tokens for part in parts) <= limit:
+            return parts
+    longest = group.prompt_tokens + max(group.answer_tokens)
+    raise ValueError(f"ppo_max_token_len_per_gpu={limit}: expected at least the {longest} tokens of the longest sample")
+
+
+def _at_least(parts: list[Group], count: int) -> list[Group]:
+    """At least `count` parts, of which the largest are split, where there are as many samples."""
+    parts = list(parts)
+    while len(parts) < count and any(len(part.samples) > 1 for part in parts):
+        largest = max((part for part in parts if len(part.samples) > 1), key=lambda part: part.tokens)
+        index = parts.index(largest)
+        parts[index : index + 1] = largest.split(2)
+    return parts
+
+
+def _deal(parts: Sequence[Group], count: int) -> list[list[Group]]:
+    """Each part, from the largest on, goes to the micro-batch with the fewest tokens."""
+    batches: list[list[Group]] = [[] for _ in range(count)]
+    heap = [(0, number) for number in range(count)]
+    for part in sorted(parts, key=lambda part: -part.tokens):
+        tokens, number = heapq.heappop(heap)
+        batches[number].append(part)
+        heapq.heappush(heap, (tokens + part.tokens, number))
+    return batches

@@ -1,0 +1,87 @@
+"""The answers to a prompt go to one rank, where they share its forward pass (see `models/shared_prompts.py`).
+
+verl 0.9.1 deals out single answers by length: of 256 prompts with 16 answers each on 8 GPUs, hardly two answers to a
+prompt would meet on a rank. Importing this puts our trainers in the place of verl's, those whose rollouts share the
+GPUs with the actor.
+"""
+
+from collections.abc import Sequence
+
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
+from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions, log_seqlen_unbalance
+
+
+def shared_tokens(prompts: Sequence[str], prompt_tokens: Sequence[int], answer_tokens: Sequence[int]) -> list[int]:
+    """The tokens that each sample adds to the batch: the first one to a prompt brings the prompt."""
+    seen: set[str] = set()
+    tokens = []
+    for prompt, before, after in zip(prompts, prompt_tokens, answer_tokens, strict=True):
+        tokens.append(after if prompt in seen else before + after)
+        seen.add(prompt)
+    return tokens
+
+
+def deal_prompts(prompts: Sequence[str], tokens: Sequence[int], ranks: int) -> list[list[int]]:
+    """Per rank the numbers of its samples, equally many for each, those to a prompt together.
+
+    `prompts`, `tokens`: of each sample its prompt and what it adds to the batch. Where every prompt has equally many
+    answers and the ranks divide the prompts, a rank gets whole prompts and about as many tokens as the others.
+    Otherwise, as where answers are missing, a prompt at the border between two ranks is split.
+    """
+    found: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        found.setdefault(prompt, []).append(number)
+    groups = list(found.values())
+    if len(groups) % ranks or len({len(group) for group in groups}) > 1:
+        order, each = [number for group in groups for number in group], len(prompts) // ranks
+        return [order[rank * each : (rank + 1) * each] for rank in range(ranks)]
+    work = [sum(tokens[number] for number in group) for group in groups]
+    dealt = get_seqlen_balanced_partitions(work, k_partitions=ranks, equal_size=True)
+    return [[number for group in sorted(numbers) for number in groups[group]] for numbers in dealt]
+
+
+class GroupByPrompt(PPOTrainer):
+    _computed_share = 1.0  # of the tokens that verl counts
+
+    def _balance_batch(
+        self, batch: KVBatchMeta, metrics: dict, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
+    ) -> KVBatchMeta:
+        if not self.config.actor_rollout_ref.actor.fsdp_config.get("share_prompts"):
+            return super()._balance_batch(batch, metrics, logging_prefix, keep_minibatch)
+        ranks = self._data_parallel_size()
+        batch = upsample_batch_to_divisible_size(
+            batch, self._get_required_batch_multiple(ranks), self.tokenizer.eos_token_id
+        )
+        prompts = [key.split("_")[0] for key in batch.keys]  # of PROMPT_ANSWER_TURN
+        tokens = shared_tokens(prompts, *([tag[name] for tag in batch.tags] for name in ("prompt_len", "response_len")))
+        dealt = deal_prompts(prompts, tokens, ranks)
+        batch.reorder([number for numbers in dealt for number in numbers])
+        metrics.update(log_seqlen_unbalance(tokens, dealt, logging_prefix))
+        self._computed_share = sum(tokens) / sum(tag["seq_len"] for tag in batch.tags)
+        return batch
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._update_actor(batch, metrics)
+        metrics["perf/mfu/actor"] *= self._computed_share  # verl counts a prompt for each of its answers
+        return batch
+
+    def _data_parallel_size(self) -> int:
+        workers = self.actor_rollout_wg
+        if "actor" not in workers._dispatch_info:  # as verl asks for it, and keeps it
+            workers._dispatch_info["actor"] = workers._query_dispatch_info("actor")
+        return max(workers._dispatch_info["actor"]) + 1
+
+
+class Sync(GroupByPrompt, PPOTrainerSync):
+    pass
+
+
+class ColocateAsync(GroupByPrompt, PPOTrainerColocateAsync):
+    pass
+
+
+# `register_trainer` refuses a name that is taken, and verl compares the mode with its own names in other places.
+TRAINER_REGISTRY.update(sync=Sync, colocate_async=ColocateAsync)
