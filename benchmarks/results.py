@@ -8,7 +8,6 @@ FOLDER = Path(__file__).parent / "results"
 RENAMED = {  # a name in results: what it is called now
     "model.override_config.unsharded": "engine.no_shard",  # a config key of stage 1
     "unsharded": "no-shard",  # a variant of `grpo_step`
-    "encode-each": "prompt-per-answer",  # when prompts were computed for each answer, and images once without this
     "house": "strict",  # a parser of answers
 }
 AS_IT_RAN = ("command", "error")  # a command goes with its commit

@@ -108,6 +108,28 @@ def attention(results: Results) -> str:
     return table(head, (line for _, result in results for line in _attention_rows(result)))
 
 
+def shared_prompts(results: Results) -> str:
+    head = ("run", "prompts", "micro-batches", "tokens", "update s", "forward s", "GiB", "gradient error", "speed")
+    return table(head, (line for _, result in results for line in _shared_rows(result)))
+
+
+def _shared_rows(result: dict) -> Iterator[Sequence[object]]:
+    run = f"{device(result)}, {result['size']}, {result['prompts']} x {result['answers']}"
+    for row in result["rows"]:
+        times = [f"{row[f'{name}_s']['median']:.2f}" for name in ("update", "forward")]
+        faster = [f"{row[f'{name}_times_faster']['median']:.2f}" for name in ("update", "forward")]
+        error = row["gradient_error"]
+        yield [
+            run,
+            {"samples": "for each answer", "shared": "once"}[row["way"]],
+            *(row[name] for name in ("micro_batches", "tokens")),
+            *times,
+            row.get("peak_memory_gib", ""),
+            f"{error['median']:.4f}, at most {error['max']:.3f}",
+            "{} times, forward {}".format(*faster),
+        ]
+
+
 def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
     kinds = {"images": "vision tower, forward", "text": "language model, forward and backward"}
     for kind, row in ((some, row) for some in kinds for row in result[some]):
@@ -187,10 +209,11 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         step_s = row["step_s"]
         if asynchronous:  # longer and shorter steps take turns: the mean of as many of either
             step_s = step_s | {"median": fmean(row["steps"][: len(row["steps"]) // 2 * 2])}
+        shared = ", prompts shared" if row.get("share_prompts") else ""
         cut = f", cut short after {len(row['steps'])} steps" if row["error"] else ""
         yield [
             run,
-            row["variant"] + cut,
+            row["variant"] + shared + cut,
             between(step_s),
             *times,
             f"{row['tokens_per_step']['median'] / step_s['median']:.0f}",
@@ -348,6 +371,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sft": ("sft_throughput_*.json", sft),
     "sft scaling": ("sft_scaling_*.json", sft_scaling),
     "attention": ("attention_*.json", attention),
+    "shared prompts": ("shared_prompts_*.json", shared_prompts),
     "latency": ("serving_*.json", latency),
     "throughput": ("serving_*.json", throughput),
     "evaluation client": ("eval_client_*.json", evaluation_client),

@@ -71,7 +71,8 @@ def read_steps(path: Path) -> Iterator[Measured]:
     for found in result["variants"]:
         if "steps" not in found:
             continue
-        overrides = grpo_step.recipe(settings, Path("none"), Path("none"), found["variant"], Path("none"))
+        variant = found["variant"].replace("encode-each", "prompt-per-answer")
+        overrides = grpo_step.recipe(settings, Path("none"), Path("none"), variant, Path("none"))
         config = compose_recipe(overrides)
         # Left out: phases of other steps among those of a step, prompts that are prepared for each answer.
         one_by_one = config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
