@@ -34,12 +34,13 @@ def check_box_px(path: Path, number: int, name: str, value: Any, width: int, hei
     What passes an edge by no more than `ROUNDING_PX` is cut off there. A box has an area after rounding to 0..1000. One
     that is no larger than 0..1 is refused: it is normalised.
     """
-    box = _cut(value, (width, height), ROUNDING_PX) if (is_four := is_box(value)) else (0, 0, 0, 0)
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = value if (is_four := is_box(value)) else (0, 0, 0, 0)
+    is_inside = x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
+    if is_inside and _is_large((x2 - x1) * 1000, width) and _is_large((y2 - y1) * 1000, height):
+        return float(x1), float(y1), float(x2), float(y2)  # as nearly all are
+    x1, y1, x2, y2 = box = _cut((x1, y1, x2, y2), (width, height), ROUNDING_PX)
     if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):  # not so for NaN
         expected = f"xyxy px inside the {width}x{height} image with x1 < x2, y1 < y2"
-    elif _is_large((x2 - x1) * 1000, width) and _is_large((y2 - y1) * 1000, height):
-        expected = None  # as nearly all are
     else:
         expected = _too_small(box, px_to_1000(box, width, height), (width, height), "px")
     if expected:
@@ -50,13 +51,13 @@ def check_box_px(path: Path, number: int, name: str, value: Any, width: int, hei
 def check_box_1000(path: Path, number: int, name: str, value: Any, width: int, height: int) -> Box:
     """`value` where it is an xyxy box in 0..1000 of an image of `width` x `height` px, else a BoxError; the rules are
     those of `check_box_px`, with `SLACK_1000`."""
-    is_four = is_box(value)
-    box = _cut(value, (1000, 1000), SLACK_1000) if is_four else (inf,) * 4
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = value if (is_four := is_box(value)) else (inf, inf, inf, inf)
+    is_inside = x1 >= 0 and y1 >= 0 and x2 <= 1000 and y2 <= 1000
+    if is_inside and _is_large((x2 - x1) * width, width) and _is_large((y2 - y1) * height, height):
+        return x1, y1, x2, y2
+    x1, y1, x2, y2 = box = _cut((x1, y1, x2, y2), (1000, 1000), SLACK_1000)
     if not all(0 <= v <= 1000 for v in box):
         expected = "four numbers in 0..1000, xyxy"
-    elif _is_large((x2 - x1) * width, width) and _is_large((y2 - y1) * height, height):
-        expected = None
     else:
         expected = _too_small(box, tuple(map(round, box)), (width, height), "0..1000")
     if expected:
@@ -71,7 +72,7 @@ def surely_boxes_1000(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """
     inside = ((boxes >= -SLACK_1000) & (boxes <= 1000 + SLACK_1000)).all(axis=1)  # not so for NaN
     spans = np.clip(boxes[:, 2:], 0, 1000) - np.clip(boxes[:, :2], 0, 1000)
-    return inside & ((spans > 1) & (spans * sizes > 1000 * SURE_PX)).all(axis=1)
+    return inside & ((spans > 1.5) & (spans * sizes > 1000 * SURE_PX)).all(axis=1)
 
 
 def scale_to_px(xyxy_1000: Box, width: int, height: int) -> Box:

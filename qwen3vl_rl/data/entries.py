@@ -142,6 +142,9 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
 
 
 def _entry(sample: Sample, sample_id: str | None, *, in_px: bool) -> Entry:
-    size, box = (sample.width, sample.height), sample.xyxy_px
-    xyxy_1000 = box and tuple(v * 1000 / side for v, side in zip(box, size * 2, strict=True))
+    size, xyxy_1000 = (sample.width, sample.height), None
+    if sample.xyxy_px:
+        x1, y1, x2, y2 = sample.xyxy_px
+        x_1000, y_1000 = 1000 / sample.width, 1000 / sample.height
+        xyxy_1000 = x1 * x_1000, y1 * y_1000, x2 * x_1000, y2 * y_1000
     return Entry(sample_id, sample.image, size, sample.sent, xyxy_1000, in_px)

@@ -45,7 +45,7 @@ def check_sent(path: Path, number: int, name: str, value: Any) -> str:
 
 def is_visible(text: str) -> bool:
     """Whether a text has a character that can be seen."""
-    return any(category(character) not in INVISIBLE for character in text)
+    return text[:1].isalnum() or any(category(character) not in INVISIBLE for character in text)
 
 
 def check_tokens(path: Path, number: int, name: str, text: str, tokens: Iterable[str]) -> None:

@@ -20,7 +20,6 @@ from qwen3vl_rl.data.pictures import Header, PictureError, open_picture, read_he
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box
 
-_REF = re.compile(r"<ref>(.*)</ref>", re.DOTALL)
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
 
 
@@ -70,13 +69,22 @@ def as_evaluation_row(row: dict[str, Any]) -> dict[str, Any]:
     if "modal_bbox" in row and "bbox" not in row and "conversations" not in row:
         row = row | {"bbox": row["modal_bbox"], "modal_bbox": None}
     if "conversations" in row and "sent" not in row and (found := _ref_of(row["conversations"])):
-        row = row | {"sent": found[1].strip("\"' ")}
+        row = row | {"sent": found.strip("\"' ")}
     return row
 
 
-def _ref_of(turns: Any) -> re.Match[str] | None:
-    texts = [turn.get("value") for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-    return next((found for text in texts if isinstance(text, str) and (found := _REF.search(text))), None)
+def _ref_of(turns: Any) -> str | None:
+    """What the first turn with a `<ref>` holds in it."""
+    for turn in turns if isinstance(turns, list) else ():
+        text = turn.get("value") if isinstance(turn, dict) else None
+        if isinstance(text, str) and (found := _inside_ref(text)):
+            return found
+    return None
+
+
+def _inside_ref(text: str) -> str | None:
+    begin, end = text.find("<ref>"), text.rfind("</ref>")
+    return text[begin + len("<ref>") : end] if 0 <= begin < end else None
 
 
 def iter_samples(path: Path, allow_no_referent: bool = False) -> Iterator[Sample]:
@@ -200,12 +208,11 @@ def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> Any:
     expression."""
     if "sent" in row:
         sent, found = row["sent"], _ref_of(row["conversations"])
-        if found and type(sent) is str and found[1] != sent and _letters(found[1]) != _letters(sent):
-            raise row_error(path, number, "sent", f"the expression of the prompt, {found[1]!r}", sent)
+        if found and type(sent) is str and found != sent and _letters(found) != _letters(sent):
+            raise row_error(path, number, "sent", f"the expression of the prompt, {found!r}", sent)
         return sent
     text = conversation_turn(path, number, row, "human")
-    found = _REF.search(text)
-    return found[1] if found else read_prompt(path, number, "conversations", text)[1]
+    return _inside_ref(text) or read_prompt(path, number, "conversations", text)[1]
 
 
 def _letters(text: str) -> str:
