@@ -6,32 +6,29 @@ its pattern; without a file it says so. Results of a CPU on which a script was o
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.planner import tables as planner
 from benchmarks.results import FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
-from qwen3vl_rl.training.gpus import GPUS, Gpu
-from qwen3vl_rl.training.memory import problems, rollout_memory_gib, update_memory_gib
-from qwen3vl_rl.training.planner.constants import read_constants
-from qwen3vl_rl.training.planner.remedies import GPU_COUNTS as PLANNED_COUNTS
-from qwen3vl_rl.training.planner.remedies import hardware, less_for_rollouts
-from qwen3vl_rl.training.planner.timing import step_seconds
-from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Run, compose_recipe, read_run
 
 README = Path(__file__).parent / "README.md"
 TOKENS = (1, 15, 50, 100, 200, 500)
 PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
-ENGINES, SIZES, SPEEDS = ("sglang", "vllm"), ("2b", "4b", "8b"), ("offload", "fast")
-GPU_COUNTS = (1, 2, 4, 8, 64)  # 64: eight nodes
+ENGINES = ("sglang", "vllm")
 BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to read in each row
 Results = Sequence[tuple[Path, dict]]
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
+    return draw([head, *rows])
+
+
+def draw(lines: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, of its head and its rows."""
+    head, *rows = lines
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
@@ -109,25 +106,30 @@ def attention(results: Results) -> str:
 
 
 def shared_prompts(results: Results) -> str:
-    head = ("run", "prompts", "micro-batches", "tokens", "update s", "forward s", "GiB", "gradient error", "speed")
-    return table(head, (line for _, result in results for line in _shared_rows(result)))
-
-
-def _shared_rows(result: dict) -> Iterator[Sequence[object]]:
-    run = f"{device(result)}, {result['size']}, {result['prompts']} x {result['answers']}"
-    for row in result["rows"]:
-        times = [f"{row[f'{name}_s']['median']:.2f}" for name in ("update", "forward")]
-        faster = [f"{row[f'{name}_times_faster']['median']:.2f}" for name in ("update", "forward")]
-        error = row["gradient_error"]
-        yield [
-            run,
+    head = (
+        "run",
+        "prompts computed",
+        "tokens",
+        "update s",
+        "forward s",
+        "GiB",
+        "gradient error",
+        "speed, update, forward",
+    )
+    rows = (
+        (
+            f"{device(result)}, {result['size']}, {result['prompts']} x {result['answers']}",
             {"samples": "for each answer", "shared": "once"}[row["way"]],
-            *(row[name] for name in ("micro_batches", "tokens")),
-            *times,
+            row["tokens"],
+            *(f"{row[name]['median']:.2f}" for name in ("update_s", "forward_s")),
             row.get("peak_memory_gib", ""),
-            f"{error['median']:.4f}, at most {error['max']:.3f}",
-            "{} times, forward {}".format(*faster),
-        ]
+            "{median:.4f}, at most {max:.3f}".format(**row["gradient_error"]),
+            ", ".join(f"{row[name]['median']:.2f}" for name in ("update_times_faster", "forward_times_faster")),
+        )
+        for _, result in results
+        for row in result["rows"]
+    )
+    return table(head, rows)
 
 
 def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
@@ -209,11 +211,10 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         step_s = row["step_s"]
         if asynchronous:  # longer and shorter steps take turns: the mean of as many of either
             step_s = step_s | {"median": fmean(row["steps"][: len(row["steps"]) // 2 * 2])}
-        shared = ", prompts shared" if row.get("share_prompts") else ""
         cut = f", cut short after {len(row['steps'])} steps" if row["error"] else ""
         yield [
             run,
-            row["variant"] + shared + cut,
+            row["variant"] + ", prompts shared" * row.get("share_prompts", False) + cut,
             between(step_s),
             *times,
             f"{row['tokens_per_step']['median'] / step_s['median']:.0f}",
@@ -316,57 +317,6 @@ def _pairs(found: dict[str, str]) -> str:
     return " ".join(f"{name} {value}" for name, value in found.items())
 
 
-def predictions(_: Results) -> str:
-    """The planner's, of the recipe as it stands with either engine."""
-    constants, gpu = read_constants()[0], GPUS["h200"]
-    rows = []
-    for speed, size, gpus in product(SPEEDS, SIZES, GPU_COUNTS):
-        words = [f"speed={speed}", f"size={size}", *hardware(gpus).split()]
-        planned = _planned(*words)
-        runs = [replace(planned, rollout_engine=name) for name in ENGINES]
-        update = sum(update_memory_gib(planned, gpu.memory_gib, constants).values())
-        generation = sum(rollout_memory_gib(planned, gpu.memory_gib, constants).values())
-        row = [speed, size, gpus, f"{update:.0f}, {generation:.0f}"]
-        if problems(planned, gpu.memory_gib, constants):
-            rows.append((*row, "no", "", ""))
-            continue
-        steps_s = [sum(step_seconds(run, gpu, constants).values()) for run in runs]
-        hours = [run.train_rows // run.prompts * step_s / 3600 for run, step_s in zip(runs, steps_s, strict=True)]
-        step, epoch = (
-            ", ".join(f"{value:.{digits}f}" for value in found) for found, digits in ((steps_s, 0), (hours, 1))
-        )
-        rows.append((*row, "yes", step, epoch))
-    head = ("speed", "size", "H200s", "GiB on each: update, generation", "fits", "step s: sglang, vLLM", "epoch h")
-    return table(head, iter(rows))
-
-
-def fewest_gpus(_: Results) -> str:
-    """On which the planner lets the recipe run, as it stands or with a smaller share for the rollout engine."""
-    rows = (
-        [f"{gpu.name}, `speed={speed}`", *(_fewest(gpu, f"speed={speed}", f"size={size}") for size in SIZES)]
-        for gpu, speed in product((GPUS["h100"], GPUS["h200"]), SPEEDS)
-    )
-    return table(("", *SIZES), rows)
-
-
-def _fewest(gpu: Gpu, *words: str) -> str:
-    constants, found = read_constants()[0], []
-    for gpus in PLANNED_COUNTS:
-        run = _planned(*words, *hardware(gpus).split())
-        shares = [run, *(less for _, less in less_for_rollouts(run))]
-        fits = next((less for less in shares if not problems(less, gpu.memory_gib, constants)), None)
-        if fits is run:
-            return ", ".join([*found, str(gpus)])
-        if fits and not found:
-            found.append(f"{gpus} with {fits.rollout_memory_share}")
-    raise ValueError(f"{' '.join(words)}: too large for {gpus} GPUs")
-
-
-def _planned(*words: str) -> Run:
-    """With images of 640x480, and the paper's answers and number of samples."""
-    return read_run(compose_recipe(words), PAPER_WORKLOAD)
-
-
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sft": ("sft_throughput_*.json", sft),
     "sft scaling": ("sft_scaling_*.json", sft_scaling),
@@ -380,8 +330,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "engines": ("engines_*.json", engines),
     "reward": ("reward_*.json", reward),
     "data": ("data_*.json", data),
-    "predictions": ("", predictions),
-    "fewest": ("", fewest_gpus),
+    "predictions": ("", lambda _: draw(planner.predictions())),
+    "fewest": ("", lambda _: draw(planner.fewest_gpus())),
     "origins": ("*.json", origins),
 }
 

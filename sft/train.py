@@ -96,6 +96,8 @@ def check_settings(config: DictConfig) -> None:
     preflight.check_response_logits(config, "model", "engine")
     for switch in ("no_shard", "skip_dp_sync"):
         preflight.check_one_gpu(config, f"engine.{switch}")
+    if config.engine.get("share_prompts"):
+        raise InputError("engine.share_prompts=true: it is for stage 2")
     if config.engine.freeze_deepstack_mergers and config.model.get("lora_rank"):
         raise InputError("engine.freeze_deepstack_mergers=true: expected false with adapters, which it does not freeze")
     if trainer.test_freq != -1 and not data.val_files:

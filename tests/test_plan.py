@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
         (["actor_rollout_ref.rollout.n=0"], r"rollout\.n=0: expected an integer"),
         (["hardware=cpu"], "trainer.device=cpu: expected cuda"),
         (["--samples", "100"], "data.train_batch_size=256: expected at most the 100 of --samples"),
-        (["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"], "=2: expected 1, which is all"),
+        (["actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"], "=2: expected 1 with"),
         (["trainer.v1.trainer_mode=separate_async"], "separate_async: the planner knows only modes"),
         (["--answer-tokens", "5000"], "--answer-tokens 5000: expected at most data.max_response_length=2048"),
     ],

@@ -81,7 +81,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
         workload = Workload(IMAGE_PX, settings.answer_tokens, settings.prompts)
         run = read_run(config, workload)
         if "share_prompts" not in found:  # before prompts were shared, images were
-            run = replace(run, share_prompts=False)
+            run = replace(run, share_prompts=False, head_tokens=math.inf)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
         phases = {name: values["median"] for name, values in found["phases_s"].items()}
         yield Measured(
@@ -155,7 +155,8 @@ def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
         counted = replace(run, tokens_per_micro_batch=tokens)
         without = replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(update_memory_gib(counted, step.gpu.memory_gib, without).values())
-        yield "logit_bytes", logits_gib * GIB / (tokens * run.logit_share * run.shape.vocab_size), step.file
+        logits = min(run.head_tokens, tokens * run.logit_share) * run.shape.vocab_size
+        yield "logit_bytes", logits_gib * GIB / logits, step.file
 
 
 def fit_reserved(steps: Sequence[Measured], constants: Constants) -> Found:

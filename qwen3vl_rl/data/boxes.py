@@ -115,7 +115,7 @@ def _too_small(box: Sequence[float], rounded_1000: Box, size: tuple[int, int], u
     has_area = _has_area(rounded_1000)
     if 0 < max(box) <= 1 or (has_area and max(rounded_1000) <= 1):
         return f"xyxy in {unit}; this looks normalised to 0..1"
-    exact_1000 = rounded_1000 if unit == "px" else box
+    exact_1000 = [v * 1000 / side for v, side in zip(box, size * 2, strict=True)] if unit == "px" else box
     in_px = (box_1000_to_px(box_1000, *size) for box_1000 in (rounded_1000, exact_1000))
     return None if has_area and all(map(_has_area, in_px)) else f"{NO_AREA}, xyxy"
 

@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from qwen3vl_rl.data.pictures import open_picture, thumbnail_url, to_rgb
-from qwen3vl_rl.data.predictions import THRESHOLD_IOU
 from qwen3vl_rl.grounding import Box, parse_box_1000, reward_iou
 
 
@@ -51,14 +50,15 @@ def reasoning_and_answer(text: str) -> tuple[str, str]:
     return reasoning.strip(), answer.strip()
 
 
-def render_page(title: str, examples: Sequence[Example], parser: str) -> str:
-    """The page as HTML: true boxes green, answered ones red. `parser`: a name of `grounding.PARSERS`."""
+def render_page(title: str, examples: Sequence[Example], parser: str, threshold: float) -> str:
+    """The page as HTML: true boxes green, answered ones red. `parser`: a name of `grounding.PARSERS`; `threshold`: the
+    IoU from which an answer is right, as the reward's `acc` has it."""
     environment = Environment(loader=PackageLoader("qwen3vl_rl", "data"), autoescape=True)
-    samples = [_sample_fields(example, parser) for example in examples]
+    samples = [_sample_fields(example, parser, threshold) for example in examples]
     return environment.get_template("sample_card.html.j2").render(title=title, samples=samples)
 
 
-def _sample_fields(example: Example, parser: str) -> dict:
+def _sample_fields(example: Example, parser: str, threshold: float) -> dict:
     """Plain numbers throughout: what verl keeps with an answer may be numpy's."""
     picture = open_picture(example.image) if isinstance(example.image, str) else to_rgb(example.image)
     return {
@@ -67,16 +67,16 @@ def _sample_fields(example: Example, parser: str) -> dict:
         "width": int(example.width),
         "height": int(example.height),
         "truth": _to_px(example.truth_1000, example),
-        "answer": asdict(_card_answer(example, parser)),
+        "answer": asdict(_card_answer(example, parser, threshold)),
     }
 
 
-def _card_answer(example: Example, parser: str) -> CardAnswer:
+def _card_answer(example: Example, parser: str, threshold: float) -> CardAnswer:
     box_1000 = parse_box_1000(example.answer, parser)
     iou = float(reward_iou(box_1000, example.truth_1000, example.width, example.height)) if box_1000 else 0.0
     reasoning, answer = reasoning_and_answer(example.answer)
     box = _to_px(box_1000, example) if box_1000 else None
-    return CardAnswer(box=box, iou=iou, right=iou > THRESHOLD_IOU, reasoning=reasoning, answer=answer)
+    return CardAnswer(box=box, iou=iou, right=box is not None and iou >= threshold, reasoning=reasoning, answer=answer)
 
 
 def _to_px(xyxy_1000: Box, example: Example) -> Box:

@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
 def score_hidden(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, scored: Scored) -> torch.Tensor:
     """float32 (n, 1), or (n, 2) with entropies: log-probabilities of the labels from the states before them, (n,
-    hidden), without all logits at once. `head`: the language model's."""
+    hidden), with the logits of `HEAD_TOKENS` at once. `head`: the language model's."""
 
     def score(*part: torch.Tensor) -> torch.Tensor:
         states, labels, temperature = part

@@ -30,6 +30,7 @@ class Group(NamedTuple):
 
     def split(self, parts: int) -> list["Group"]:
         """Into about equally many consecutive answers; each part has the prompt."""
+        parts = min(parts, len(self.samples))
         ends = [len(self.samples) * part // parts for part in range(parts + 1)]
         spans = [slice(start, end) for start, end in pairwise(ends)]
         return [Group(self.samples[span], self.prompt_tokens, self.answer_tokens[span]) for span in spans]
@@ -87,10 +88,11 @@ def _ends(lengths: Sequence[int]) -> torch.Tensor:
 def fill_micro_batches(
     groups: Sequence[Group], limit: int, agree: Callable[[int], int] = lambda count: count
 ) -> list[list[Group]]:
-    """As few micro-batches as hold all groups, of about equal size and at most `limit` tokens each.
+    """Few micro-batches that hold all groups, of about equal size and at most `limit` tokens each.
 
-    A group that does not fit is split. `agree` gives the largest of all ranks' numbers of micro-batches, and every rank
-    makes that many: ranks with equally many samples always can. Raises ValueError where one answer does not fit.
+    A group is split where it does not fit, or where whole groups would need more micro-batches. `agree` gives the
+    largest of all ranks' numbers of micro-batches, and every rank makes that many: ranks with equally many samples
+    always can. Raises ValueError where one answer does not fit.
     """
     agreed = 1
     while True:
@@ -104,10 +106,11 @@ def _fill(groups: Sequence[Group], limit: int, at_least: int) -> list[list[Group
     parts = [part for group in groups for part in _fitting(group, limit)]
     count = max(at_least, math.ceil(sum(part.tokens for part in parts) / limit))
     while True:
-        parts = _at_least(parts, count)
-        batches = _deal(parts, count)
-        if count >= len(parts) or max(sum(part.tokens for part in batch) for batch in batches) <= limit:
-            return batches
+        for finer in (1, 2, 4):  # whole groups fill micro-batches badly where hardly more than one fits
+            split = _at_least([piece for part in parts for piece in part.split(finer)], count)
+            batches = _deal(split, count)
+            if all(batches) and max(sum(part.tokens for part in batch) for batch in batches) <= limit:
+                return batches
         count += 1
 
 
@@ -117,7 +120,7 @@ def _fitting(group: Group, limit: int) -> list[Group]:
         if max(part.tokens for part in parts) <= limit:
             return parts
     longest = group.prompt_tokens + max(group.answer_tokens)
-    raise ValueError(f"ppo_max_token_len_per_gpu={limit}: expected at least the {longest} tokens of the longest sample")
+    raise ValueError(f"micro-batches of {limit} tokens: expected at least the {longest} of the longest sample")
 
 
 def _at_least(parts: list[Group], count: int) -> list[Group]:

@@ -6,8 +6,9 @@ It counts bytes of weights, gradients, Adam moments, activations and logits, and
 from dataclasses import dataclass
 
 from qwen3vl_rl.models.shapes import BF16_BYTES
-from qwen3vl_rl.training.workload import HEAD_TOKENS, Run
+from qwen3vl_rl.training.workload import Run
 
+GATHERED_COPIES = 3  # of keys and values that answers share: in 16 bits, and in 32 while they are gathered
 GIB = 1 << 30
 SMALLEST_MEASURED_GIB = 79.0  # of the GPUs that `reserved_gib` was measured on
 
@@ -27,6 +28,7 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
     shape, tokens = run.shape, run.tokens_per_micro_batch
     layers = shape.num_hidden_layers
     in_a_layer = BF16_BYTES * tokens * shape.hidden_size * constants.activation_values
+    in_a_layer += GATHERED_COPIES * shape.cache_bytes(tokens * run.keys_per_token) / layers
     kept = BF16_BYTES * tokens * shape.hidden_size * layers if run.checkpointing else in_a_layer * layers
     embeddings = shape.vocab_size * shape.hidden_size
     sharded = embeddings + shape.block_weights  # on one GPU, where autocast keeps what it has made of them
@@ -38,7 +40,7 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
         "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
         "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered
         "activations": kept + in_a_layer,
-        "logits": constants.logit_bytes * min(HEAD_TOKENS, tokens * run.logit_share) * shape.vocab_size,
+        "logits": constants.logit_bytes * min(run.head_tokens, tokens * run.logit_share) * shape.vocab_size,
         "reserved": reserved_gib(memory_gib, constants) * GIB,
     }
     return {name: size / GIB for name, size in parts.items()}

@@ -46,7 +46,8 @@ class Run:
     answers_per_prompt: int
     image_tokens: int
     share_prompts: bool
-    share_images: bool  # comes with the former
+    share_images: bool  # as share_prompts; results of earlier commits shared images alone
+    head_tokens: float  # whose logits are in memory at once
     prompt_text_tokens: int
     answer_tokens: int
     longest_sequence_tokens: int
@@ -92,6 +93,12 @@ class Run:
         """Of a step on all GPUs; a shared prompt counts once."""
         prompts = self.prompts if self.share_prompts else self.answers
         return prompts * self.prompt_tokens + self.answers * self.answer_tokens
+
+    @property
+    def keys_per_token(self) -> float:
+        """Gathered keys of a layer: each answer meets those of its prompt anew. 0 where nothing is gathered."""
+        met = self.answers * self.sequence_tokens + self.prompts * self.prompt_tokens
+        return met / self.trained_tokens if self.share_prompts else 0.0
 
     @property
     def micro_batches(self) -> int:
@@ -169,6 +176,7 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
     shape = recipe_shape(config)
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
+    shares = fsdp.share_prompts and actor.ppo_mini_batch_size % gpus == 0  # else prompts are split over GPUs
     layers = fsdp.wrap_policy.get("transformer_layer_cls_to_wrap")  # none: each layer by itself
     return Run(
         shape=shape,
@@ -177,8 +185,9 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         prompts=config.data.train_batch_size,
         answers_per_prompt=rollout.n,
         image_tokens=image_tokens(*workload.image_px),
-        share_prompts=fsdp.share_prompts,
-        share_images=fsdp.share_prompts,
+        share_prompts=shares,
+        share_images=shares,
+        head_tokens=HEAD_TOKENS if fsdp.response_logits_only else math.inf,
         prompt_text_tokens=PROMPT_TEXT_TOKENS,
         answer_tokens=workload.answer_tokens,
         longest_sequence_tokens=config.data.max_prompt_length + config.data.max_response_length,

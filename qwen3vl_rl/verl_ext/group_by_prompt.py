@@ -1,15 +1,14 @@
 """The answers to a prompt go to one rank, where they share its forward pass (see `models/shared_prompts.py`).
 
 verl 0.9.1 deals out single answers by length: of 256 prompts with 16 answers each on 8 GPUs, hardly two answers to a
-prompt would meet on a rank. Importing this puts our trainers in the place of verl's, those whose rollouts share the
-GPUs with the actor.
+prompt would meet on a rank. Importing this puts our trainers in the place of verl's.
 """
 
 from collections.abc import Sequence
 
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
-from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSync
+from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions, log_seqlen_unbalance
 
@@ -29,18 +28,21 @@ def deal_prompts(prompts: Sequence[str], tokens: Sequence[int], ranks: int) -> l
 
     `prompts`, `tokens`: of each sample its prompt and what it adds to the batch. Where every prompt has equally many
     answers and the ranks divide the prompts, a rank gets whole prompts and about as many tokens as the others.
-    Otherwise, as where answers are missing, a prompt at the border between two ranks is split.
+    Otherwise, as where answers are missing, prompts at the borders between ranks are split.
     """
     found: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts):
         found.setdefault(prompt, []).append(number)
     groups = list(found.values())
-    if len(groups) % ranks or len({len(group) for group in groups}) > 1:
-        order, each = [number for group in groups for number in group], len(prompts) // ranks
-        return [order[rank * each : (rank + 1) * each] for rank in range(ranks)]
-    work = [sum(tokens[number] for number in group) for group in groups]
-    dealt = get_seqlen_balanced_partitions(work, k_partitions=ranks, equal_size=True)
-    return [[number for group in sorted(numbers) for number in groups[group]] for numbers in dealt]
+    if len(groups) < ranks:
+        dealt = [list(range(len(groups)))]
+    else:
+        work = [sum(tokens[number] for number in group) for group in groups]
+        is_even = len(groups) % ranks == 0 and len(set(map(len, groups))) == 1
+        dealt = get_seqlen_balanced_partitions(work, k_partitions=ranks, equal_size=is_even)
+    order = [number for part in dealt for group in sorted(part) for number in groups[group]]
+    each = len(prompts) // ranks
+    return [order[rank * each : (rank + 1) * each] for rank in range(ranks)]
 
 
 class GroupByPrompt(PPOTrainer):
@@ -83,5 +85,9 @@ class ColocateAsync(GroupByPrompt, PPOTrainerColocateAsync):
     pass
 
 
+class SeparateAsync(GroupByPrompt, PPOTrainerSeparateAsync):
+    pass
+
+
 # `register_trainer` refuses a name that is taken, and verl compares the mode with its own names in other places.
-TRAINER_REGISTRY.update(sync=Sync, colocate_async=ColocateAsync)
+TRAINER_REGISTRY.update(sync=Sync, colocate_async=ColocateAsync, separate_async=SeparateAsync)

@@ -1,7 +1,7 @@
 """Micro-batches of whole groups of answers, in verl's engine (see `models/shared_prompts.py`).
 
 verl 0.9.1 fills micro-batches with single samples by their whole lengths. Here the samples of a rank are grouped by
-their prompts, and a micro-batch holds as many groups as fit with each prompt counted once. The first sample of a group
+their prompts, and micro-batches are filled with groups, each prompt counted once. The first sample of a group
 keeps its image; the others go without. Importing this replaces verl's `prepare_micro_batches`.
 """
 
@@ -24,7 +24,11 @@ prepare_single_samples = transformer_impl.prepare_micro_batches
 
 def prepare_micro_batches(data: TensorDict, dp_group=None, **options):
     """verl's, and for data with `share_prompts` micro-batches of groups. Returns them, and their samples' numbers."""
-    if not tensordict_utils.get_non_tensor_data(data, "share_prompts", default=False):
+    shares, by_tokens = (
+        tensordict_utils.get_non_tensor_data(data, name, default=default)
+        for name, default in (("share_prompts", False), ("use_dynamic_bsz", True))
+    )
+    if not (shares and by_tokens):  # verl restores the order of samples only where it fills by tokens
         return prepare_single_samples(data, dp_group=dp_group, **options)
     groups = find_groups(data)
     batches = fill_micro_batches(groups, int(data["max_token_len_per_gpu"]), lambda count: largest(count, dp_group))

@@ -52,7 +52,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.micro_batches",
         extends="verl.workers.engine",
-        private=("verl/workers/engine/utils.py:prepare_micro_batches",),
+        private=("verl/workers/engine/fsdp/transformer_impl.py:prepare_micro_batches",),
         reason="micro-batches of groups of answers, which share their prompt; verl takes single samples",
         test="verl_ext/test_micro_batches.py",
     ),

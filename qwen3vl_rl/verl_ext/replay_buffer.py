@@ -65,7 +65,7 @@ class ReportingReplayBuffer(ReplayBuffer):
         shown = [row for row in rows if has_image(row[1])]
         first = sorted(shown, key=lambda row: row[-1].get("index", 0))[: options.examples]  # the same in every page
         examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
-        page = render_page(f"validation at step {step}", examples, options.parser)
+        page = render_page(f"validation at step {step}", examples, options.parser, options.threshold)
         path = Path(options.pages, f"{step}.html")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")

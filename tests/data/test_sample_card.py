@@ -25,7 +25,7 @@ def samples(page):
 
 
 def test_boxes_are_in_pixels_of_the_picture(example):
-    page = render_page("validation at step 3", [example], "strict")
+    page = render_page("validation at step 3", [example], "strict", 0.5)
     (sample,) = samples(page)
     assert (sample["width"], sample["height"]) == (1200, 300)
     assert sample["truth"] == pytest.approx([120, 60, 600, 210])
@@ -35,27 +35,27 @@ def test_boxes_are_in_pixels_of_the_picture(example):
 
 
 def test_question_and_answer_are_text_not_markup(example):
-    page = render_page("<i>", [example], "strict")
+    page = render_page("<i>", [example], "strict", 0.5)
     (sample,) = samples(page)
     assert sample["question"] == "Locate a <cup>" and sample["answer"]["reasoning"] == "left of <the> door"
     assert not any(text in page for text in ("<i>", "<cup>", "<the>"))
 
 
 def test_an_answer_without_a_box_counts_as_wrong(example):
-    (sample,) = samples(render_page("step 3", [example._replace(answer="no idea")], "strict"))
+    (sample,) = samples(render_page("step 3", [example._replace(answer="no idea")], "strict", 0.5))
     answer = sample["answer"]
     assert (answer["box"], answer["iou"], answer["right"], answer["answer"]) == (None, 0.0, False, "no idea")
 
 
 def test_the_image_itself_does_as_well(example):
-    shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "strict")
-    assert shown == render_page("step 3", [example], "strict")
+    shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "strict", 0.5)
+    assert shown == render_page("step 3", [example], "strict", 0.5)
 
 
 def test_numbers_may_be_numpys(example):
     truth, width, height = tuple(np.array(example.truth_1000)), np.int64(1200), np.int64(300)
-    shown = render_page("step 3", [example._replace(truth_1000=truth, width=width, height=height)], "strict")
-    assert shown == render_page("step 3", [example], "strict")
+    shown = render_page("step 3", [example._replace(truth_1000=truth, width=width, height=height)], "strict", 0.5)
+    assert shown == render_page("step 3", [example], "strict", 0.5)
 
 
 def test_the_answer_follows_the_last_end_of_reasoning():
@@ -66,7 +66,9 @@ def test_the_answer_follows_the_last_end_of_reasoning():
 @pytest.mark.skipif(find_chromium() is None, reason="needs chromium")
 def test_a_browser_draws_the_cards(example, tmp_path):
     page = tmp_path / "3.html"
-    page.write_text(render_page("step 3", [example, example._replace(answer="no idea")], "strict"), encoding="utf-8")
+    page.write_text(
+        render_page("step 3", [example, example._replace(answer="no idea")], "strict", 0.5), encoding="utf-8"
+    )
 
     async def scenario(window):
         places = "['x', 'y', 'width', 'height'].map((name) => Number(rect.getAttribute(name)))"

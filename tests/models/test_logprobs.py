@@ -5,6 +5,7 @@ from verl.utils.torch_functional import entropy_from_logits
 
 from qwen3vl_rl.models import logprobs as token_scores
 from qwen3vl_rl.models.logprobs import precedes_loss, score_tokens
+from qwen3vl_rl.training.workload import HEAD_TOKENS
 
 
 @pytest.fixture
@@ -55,3 +56,22 @@ def test_logits_are_needed_where_the_next_token_carries_loss():
 def test_masks_of_responses_stand_at_the_end_of_their_samples():
     ends = torch.tensor([0, 5, 8])
     assert precedes_loss(ragged([1, 0, 1], [1]), ends, 0).nonzero().flatten().tolist() == [1, 3, 6]
+
+
+def test_logits_that_are_computed_again_give_the_same_scores_and_gradients(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(8, 50, bias=False)
+    states, labels = torch.randn(20, 8, generator=draw), torch.randint(50, (20,), generator=draw)
+    found = []
+    for tokens in (100, 7):
+        monkeypatch.setattr(token_scores, "HEAD_TOKENS", tokens)
+        head.zero_grad()
+        hidden = states.clone().requires_grad_()
+        scores = token_scores.score_hidden(head, hidden, token_scores.Scored(labels, torch.full((20,), 0.7), True))
+        (scores * torch.arange(40.0).reshape(20, 2)).sum().backward()
+        found.append((scores.detach(), hidden.grad, head.weight.grad.clone()))
+    torch.testing.assert_close(*found)
+
+
+def test_the_planner_counts_as_many_logits():
+    assert HEAD_TOKENS == token_scores.HEAD_TOKENS

@@ -111,5 +111,7 @@ def test_whole_groups_fill_micro_batches_and_large_ones_are_split():
     assert alone == 1
     parts = [group for batch in fill_micro_batches(groups[:1], 1_000) for group in batch]
     assert sorted(len(part.samples) for part in parts) == [5, 5, 6]
-    with pytest.raises(ValueError, match="ppo_max_token_len_per_gpu=400: expected at least the 441 tokens"):
+    halves = [Group(tuple(range(16 * k, 16 * k + 16)), 340, (790,) * 16) for k in range(16)]  # just over half the limit
+    assert len(fill_micro_batches(halves, 25_600)) <= 10
+    with pytest.raises(ValueError, match="micro-batches of 400 tokens: expected at least the 441"):
         fill_micro_batches(groups, 400)

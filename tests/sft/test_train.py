@@ -72,6 +72,7 @@ def test_less_than_a_batch_of_rows_is_refused(recipe, key, message, tmp_path):
         (["data.loss_span=all"], 'data.loss_span: expected answer or turn, got "all"'),
         (["hardware=gpu1"], "found 0 GPUs here"),
         (["recipe=released", "tuning=lora"], r"freeze_deepstack_mergers=true: expected false with adapters"),
+        (["+engine.share_prompts=true"], r"engine\.share_prompts=true: it is for stage 2"),
         (["engine.strategy=fsdp"], r"engine\.strategy=fsdp: expected fsdp2"),
         (["model.use_remove_padding=false"], r"engine\.response_logits_only=true: expected model"),
         (

@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSync, get_trainer_cls
+from verl.trainer.ppo.v1 import PPOTrainerColocateAsync, PPOTrainerSeparateAsync, PPOTrainerSync, get_trainer_cls
 
 from qwen3vl_rl.verl_ext.group_by_prompt import GroupByPrompt, deal_prompts, shared_tokens
 
@@ -51,7 +51,14 @@ def test_the_tokens_of_a_prompt_count_once():
     assert shared_tokens(["a", "b", "a", "a"], [10, 20, 10, 10], [1, 2, 3, 4]) == [11, 22, 3, 4]
 
 
-@pytest.mark.parametrize(("mode", "theirs"), [("sync", PPOTrainerSync), ("colocate_async", PPOTrainerColocateAsync)])
+@pytest.mark.parametrize(
+    ("mode", "theirs"),
+    [
+        ("sync", PPOTrainerSync),
+        ("colocate_async", PPOTrainerColocateAsync),
+        ("separate_async", PPOTrainerSeparateAsync),
+    ],
+)
 def test_verl_finds_our_trainers_under_its_names(mode, theirs):
     ours = get_trainer_cls(mode)
     assert issubclass(ours, GroupByPrompt) and issubclass(ours, theirs)

@@ -51,14 +51,21 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def check_lengths(config: DictConfig) -> None:
-    """The engine's context takes the longest prompt with the longest answer; verl cuts answers there, silently."""
-    context = config.actor_rollout_ref.rollout.max_model_len
+    """The engine's context and each micro-batch take the longest prompt with the longest answer. verl cuts answers at
+    the former, silently, and fails at the latter in the middle of a run."""
     needed = config.data.max_prompt_length + config.data.max_response_length
-    if context and context < needed:
-        raise InputError(
-            f"actor_rollout_ref.rollout.max_model_len={context}: expected at least {needed}, "
-            "data.max_prompt_length and data.max_response_length together"
-        )
+    ranks = OmegaConf.select(config, f"actor_rollout_ref.{SEQUENCE_RANKS}", default=1)
+    for name, share in (
+        ("rollout.max_model_len", 1),
+        ("actor.ppo_max_token_len_per_gpu", ranks),
+        ("ref.log_prob_max_token_len_per_gpu", ranks),
+    ):
+        value = OmegaConf.select(config, f"actor_rollout_ref.{name}")
+        if value and value * share < needed:
+            raise InputError(
+                f"actor_rollout_ref.{name}={value}: expected at least {-(-needed // share)}, "
+                "for data.max_prompt_length and data.max_response_length together"
+            )
 
 
 def check_engine_flags(config: DictConfig) -> None:
@@ -127,6 +134,7 @@ def check_shared_prompts(config: DictConfig) -> None:
     for name, needed in (
         ("actor_rollout_ref.model.use_remove_padding", True),
         ("actor_rollout_ref.actor.use_dynamic_bsz", True),
+        ("actor_rollout_ref.ref.log_prob_use_dynamic_bsz", True),
         (f"{TRAINING_ENGINE}.response_logits_only", True),
         (f"actor_rollout_ref.{SEQUENCE_RANKS}", 1),
     ):

@@ -135,6 +135,7 @@ def measured_steps(
         rows.append(
             {
                 "variant": name,
+                "share_prompts": run.share_prompts,
                 "steps": [seconds] * 3,
                 "step_s": always(seconds),
                 "phases_s": {phase: always(value) for phase, value in phases.items()},

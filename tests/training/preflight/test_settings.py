@@ -70,10 +70,13 @@ def test_answers_are_not_cut_at_the_engine_s_context(config):
     config.actor_rollout_ref.rollout.max_model_len = 320
     settings.check_lengths(config)
     config.data.max_response_length = 512
-    with pytest.raises(InputError, match=r"rollout\.max_model_len=320: expected at least 640, data\.max_prompt_length"):
+    with pytest.raises(InputError, match=r"rollout\.max_model_len=320: expected at least 640, for data\.max_prompt"):
         settings.check_lengths(config)
     config.actor_rollout_ref.rollout.max_model_len = None  # the model's own
     settings.check_lengths(config)
+    OmegaConf.update(config, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu", 600, force_add=True)
+    with pytest.raises(InputError, match=r"actor\.ppo_max_token_len_per_gpu=600: expected at least 640"):
+        settings.check_lengths(config)
 
 
 def test_what_our_sampler_would_leave_out_is_refused(recipe):
@@ -112,6 +115,7 @@ def test_flags_of_the_engine_fit_verls_settings(config, flags, changes, complain
     ("word", "needed"),
     [
         ("actor.use_dynamic_bsz=false", "true"),
+        ("ref.log_prob_use_dynamic_bsz=false", "true"),
         ("actor.fsdp_config.ulysses_sequence_parallel_size=2", "1"),
         ("actor.fsdp_config.response_logits_only=false", "true"),
     ],
