@@ -5,6 +5,7 @@
 
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -58,7 +59,8 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     }
     if "ray_kwargs" in config:  # a cluster may have started Ray's workers, with its own environment
         forwarded = forwarded_variables() if os.environ.get("RAY_ADDRESS") else {}
-        OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", forwarded | environment, force_add=True)
+        runtime_env = {"env_vars": forwarded | environment} | quoted_python()
+        OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env", runtime_env, force_add=True)
     OmegaConf.save(config, folder / RECIPE_FILE)
     recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE_FILE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
@@ -81,6 +83,13 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
         reason = hung or _reason(child.returncode, log, begin)
         print(f"error: training stopped with {reason}; see {log}", file=sys.stderr)
         raise SystemExit(1)
+
+
+def quoted_python() -> dict[str, str]:
+    """Where the path of this Python has characters that mean something to a shell: Ray hands it to one as it is. A
+    cluster's nodes may have another Python."""
+    quoted = shlex.quote(sys.executable)
+    return {"py_executable": quoted} if quoted != sys.executable and not os.environ.get("RAY_ADDRESS") else {}
 
 
 def external_modules() -> str:

@@ -206,3 +206,13 @@ def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_i
 def test_a_folder_has_one_run_at_a_time(config, trainer, tmp_path):
     with alone_in(tmp_path / "run"), pytest.raises(InputError, match="expected no other run that writes it"):
         launch.run(config, trainer("pass"), {})
+
+
+def test_ray_gets_a_python_whose_path_means_something_to_a_shell_in_quotes(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sys, "executable", "/home/me/venv/bin/python")
+    assert launch.quoted_python() == {}
+    monkeypatch.setattr(sys, "executable", "/home/me (a=b)/bin/python")
+    assert launch.quoted_python() == {"py_executable": "'/home/me (a=b)/bin/python'"}
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert launch.quoted_python() == {}
