@@ -24,12 +24,11 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.hf_trainer import flatten, pad
 from benchmarks.hf_trainer import images as stack_images
 from benchmarks.sft_throughput import (
@@ -138,9 +137,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     device = "cuda" if has_gpu() else "cpu"
-    with TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with work_folder(args.work) as work:
         checkpoint = random_checkpoint(args.size, work, device)
         processor = AutoProcessor.from_pretrained(checkpoint)
         parquet = build_parquet(work, SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
@@ -38,6 +39,15 @@ PACKAGES = (
 )
 ROOT = Path(__file__).resolve().parents[1]
 _ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,:]+)""")
+
+
+@contextmanager
+def work_folder(kept: Path | None) -> Iterator[Path]:
+    """`kept`, made unless it is there, or else a folder that goes at the end."""
+    with TemporaryDirectory() as temporary:
+        work = kept or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
 
 
 def random_checkpoint(size: str, work: Path, device: str) -> Path:

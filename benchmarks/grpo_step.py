@@ -16,11 +16,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from omegaconf import OmegaConf
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, spread, times_faster, write_result
+from benchmarks.common import (
+    SIZES,
+    has_gpu,
+    random_checkpoint,
+    rl_parquet,
+    spread,
+    times_faster,
+    work_folder,
+    write_result,
+)
 from benchmarks.results import current
 from qwen3vl_rl.training import processes as process
 from qwen3vl_rl.training.metrics import read_metrics
@@ -218,9 +226,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    with TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with work_folder(args.work) as work:
         checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
         parquet = rl_parquet(work, args.prompts * (args.steps + 1))
         settings = {name: getattr(args, name) for name in SETTINGS}

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import aiohttp
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, spread, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, spread, work_folder, write_result
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
@@ -130,9 +129,7 @@ def main() -> None:
     args = parse()
     settings = load_settings(max_tokens=max([args.load_tokens, *args.tokens]))
     requests = WARM_UP + len(args.tokens) * args.repeats + args.rounds * sum(args.concurrency) * args.requests_per_slot
-    with TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with work_folder(args.work) as work:
         checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
         images = work / f"images-{args.engine}"
         log = work / f"server-{args.engine}-{args.size}.log"

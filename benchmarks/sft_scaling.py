@@ -11,11 +11,10 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import transformers
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, times_faster, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, times_faster, work_folder, write_result
 from benchmarks.grpo_step import run_trainer
 from benchmarks.sft_throughput import build_parquet
 from qwen3vl_rl.training.metrics import read_metrics
@@ -82,9 +81,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and use the first again")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    with TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with work_folder(args.work) as work:
         checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
         tokenizer = transformers.AutoProcessor.from_pretrained(checkpoint).tokenizer
         parquet = build_parquet(work, args.samples * args.steps, args.answer_tokens, tokenizer)

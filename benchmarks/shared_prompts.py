@@ -12,16 +12,24 @@ shares of the gradient's, over all parameters.
 """
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
-from benchmarks.common import IMAGE_PX, SIZES, has_gpu, random_checkpoint, spread, times_faster, write_result
+from benchmarks.common import (
+    IMAGE_PX,
+    SIZES,
+    has_gpu,
+    random_checkpoint,
+    spread,
+    times_faster,
+    work_folder,
+    write_result,
+)
+from benchmarks.sft_throughput import seconds_of
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.logprobs import Scored, score_hidden
@@ -69,8 +77,7 @@ def run(model: Qwen3VLForConditionalGeneration, micro: Micro) -> torch.Tensor:
     places, labels = micro["places"], micro["labels"]
     inputs = {name: value for name, value in micro.items() if name not in ("places", "labels")}
     hidden = model.model(**inputs, use_cache=False).last_hidden_state[0]
-    states = hidden.float()[places].to(hidden.dtype)
-    return score_hidden(model.lm_head, states, Scored(labels, None, False))[:, 0]
+    return score_hidden(model.lm_head, hidden, Scored(places, labels, None, False))[:, 0]
 
 
 def update(model: Qwen3VLForConditionalGeneration, micro_batches: Sequence[Micro]) -> None:
@@ -83,14 +90,6 @@ def update(model: Qwen3VLForConditionalGeneration, micro_batches: Sequence[Micro
 def forward(model: Qwen3VLForConditionalGeneration, micro_batches: Sequence[Micro]) -> None:
     for micro in micro_batches:
         run(model, micro)
-
-
-def seconds_of(step: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    step()
-    if has_gpu():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def gradients(model: Qwen3VLForConditionalGeneration, micro: Micro) -> dict[str, torch.Tensor]:
@@ -143,7 +142,7 @@ def measure(checkpoint: Path, device: str, rounds: int, prompts: int) -> dict:
             for name, step in (("update", update), ("forward", forward)):
                 if device == "cuda":
                     torch.cuda.reset_peak_memory_stats()
-                taken = seconds_of(partial(step, model, micro[way]))
+                taken = seconds_of(partial(step, model, micro[way]), 1)
                 if number:
                     times.setdefault((way, name), []).append(taken)
                 if device == "cuda" and name == "update":
@@ -167,9 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     device = "cuda" if has_gpu() else "cpu"
-    with TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
-        work.mkdir(parents=True, exist_ok=True)
+    with work_folder(args.work) as work:
         checkpoint = random_checkpoint(args.size, work, device)
         found = measure(checkpoint, device, args.rounds, args.prompts)
     write_result(args.out, "benchmarks.shared_prompts", {"size": args.size, **found})

@@ -24,13 +24,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from qwen3vl_rl.data.boxes import check_box_1000, scale_to_px
+from qwen3vl_rl.data.boxes import check_box_1000
 from qwen3vl_rl.data.expressions import check_label, check_tokens, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
 from qwen3vl_rl.errors import InputError, cli, row_error
-from qwen3vl_rl.grounding import PLAIN, parse_box_1000, px_to_1000, target_text
+from qwen3vl_rl.grounding import PLAIN, parse_box_1000, px_to_1000, scale_to_px, target_text
 from sft.token_check import TokenCheck
 from sft.traces import failed_check, read_traces
 

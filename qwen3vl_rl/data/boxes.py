@@ -75,12 +75,6 @@ def surely_boxes_1000(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return inside & ((spans > 1.5) & (spans * sizes > 1000 * SURE_PX)).all(axis=1)
 
 
-def scale_to_px(xyxy_1000: Box, width: int, height: int) -> Box:
-    """0..1000 to px, not rounded."""
-    x1, y1, x2, y2 = xyxy_1000
-    return x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000
-
-
 def is_box(value: Any) -> bool:
     """Whether a JSON value is four numbers; NaN and infinity may be among them."""
     return type(value) in (list, tuple) and len(value) == 4 and _NUMBERS.issuperset(map(type, value))

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qwen3vl_rl.data.boxes import check_box_1000, scale_to_px, surely_boxes_1000
+from qwen3vl_rl.data.boxes import check_box_1000, surely_boxes_1000
 from qwen3vl_rl.data.expressions import read_user_turn
 from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_parquet, write_rows
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import PLAIN, Box, px_to_1000
+from qwen3vl_rl.grounding import PLAIN, Box, px_to_1000, scale_to_px
 
 RL_SCHEMA = pa.schema(
     {

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from qwen3vl_rl.data.pictures import open_picture, thumbnail_url, to_rgb
-from qwen3vl_rl.grounding import Box, parse_box_1000, reward_iou
+from qwen3vl_rl.grounding import Box, parse_box_1000, reward_iou, scale_to_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,5 @@ def _card_answer(example: Example, parser: str, threshold: float) -> CardAnswer:
 
 def _to_px(xyxy_1000: Box, example: Example) -> Box:
     """Unrounded, for drawing."""
-    sides = (int(example.width), int(example.height)) * 2
-    x1, y1, x2, y2 = (float(v) * side / 1000 for v, side in zip(xyxy_1000, sides, strict=True))
-    return x1, y1, x2, y2
+    x1, y1, x2, y2 = map(float, xyxy_1000)
+    return scale_to_px((x1, y1, x2, y2), int(example.width), int(example.height))

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen3vl_rl.data.boxes import check_box_1000, check_box_px, scale_to_px
+from qwen3vl_rl.data.boxes import check_box_1000, check_box_px
 from qwen3vl_rl.data.expressions import check_sent, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.pictures import Header, PictureError, open_picture, read_header, refused_size
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import Box
+from qwen3vl_rl.grounding import Box, scale_to_px
 
 _BOX = re.compile(r"<box>\s*\[([^\[\]]*)\]\s*</box>")
 

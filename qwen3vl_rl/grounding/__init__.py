@@ -11,6 +11,7 @@ from qwen3vl_rl.grounding.boxes import (
     order_corners,
     px_to_1000,
     reward_iou,
+    scale_to_px,
     xywh_to_xyxy,
     xyxy_to_xywh,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "render_turn",
     "reward_iou",
     "row_error",
+    "scale_to_px",
     "target_text",
     "xywh_to_xyxy",
     "xyxy_to_xywh",

@@ -41,6 +41,12 @@ def px_to_1000(xyxy_px: Box, width: int, height: int) -> IntBox:
     )
 
 
+def scale_to_px(xyxy_1000: Box, width: int, height: int) -> Box:
+    """0..1000 to px, not rounded."""
+    x1, y1, x2, y2 = xyxy_1000
+    return x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000
+
+
 def box_1000_to_px(xyxy_1000: Box, width: int, height: int) -> IntBox:
     """Relative coordinates to whole pixels, as the released reward and evaluation scale them.
 

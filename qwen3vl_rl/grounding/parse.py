@@ -7,7 +7,7 @@ from math import isfinite
 from types import MappingProxyType
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding.boxes import Box, answer_px_to_1000, box_1000_to_px, clamp, order_corners
+from qwen3vl_rl.grounding.boxes import Box, answer_px_to_1000, box_1000_to_px, clamp, order_corners, scale_to_px
 
 RELATIVE_1000 = "relative_1000"
 # How an answer writes its box, by the values of the release's `--box_remap`: scale, keep, inverse. The latter two are
@@ -56,8 +56,7 @@ def answer_box_px(text: str, parser: str, coordinates: str, width: int, height: 
         return numbers
     if coordinates == RELATIVE_1000:
         return box_1000_to_px(numbers, width, height)
-    x1, y1, x2, y2 = answer_px_to_1000(numbers, width, height)
-    return x1 * width / 1000, y1 * height / 1000, x2 * width / 1000, y2 * height / 1000
+    return scale_to_px(answer_px_to_1000(numbers, width, height), width, height)
 
 
 def parser_name(name: str) -> str:

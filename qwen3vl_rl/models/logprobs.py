@@ -23,26 +23,30 @@ Scores = tuple[torch.Tensor, torch.Tensor | None]
 
 
 class Scored(NamedTuple):
-    """What tokens are scored by: `labels` (n,), `temperature` (n,) that divides logits, None for 1."""
+    """What tokens are scored by: the places of the states before them, their labels, and the temperatures that divide
+    logits, None for 1; each (n,)."""
 
+    places: torch.Tensor
     labels: torch.Tensor
     temperature: torch.Tensor | None
     with_entropy: bool
 
 
 def score_hidden(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, scored: Scored) -> torch.Tensor:
-    """float32 (n, 1), or (n, 2) with entropies: log-probabilities of the labels from the states before them, (n,
-    hidden), with the logits of `HEAD_TOKENS` at once. `head`: the language model's."""
+    """float32 (n, 1), or (n, 2) with entropies: log-probabilities of the labels, with the logits of `HEAD_TOKENS` at
+    once. hidden: (tokens, hidden). Several answers may begin at one state, whose gradient adds up in 32 bits. `head`:
+    the language model's."""
+    states = hidden.float()[scored.places].to(hidden.dtype)
 
     def score(*part: torch.Tensor) -> torch.Tensor:
-        states, labels, temperature = part
-        found = score_tokens(head(states), labels, temperature, scored.with_entropy)
+        some, labels, temperature = part
+        found = score_tokens(head(some), labels, temperature, scored.with_entropy)
         return torch.stack([values for values in found if values is not None], dim=1)
 
-    if len(hidden) <= HEAD_TOKENS:
-        return score(hidden, scored.labels, scored.temperature)
+    if len(states) <= HEAD_TOKENS:
+        return score(states, scored.labels, scored.temperature)
     temperatures = repeat(None) if scored.temperature is None else scored.temperature.split(HEAD_TOKENS)
-    parts = zip(hidden.split(HEAD_TOKENS), scored.labels.split(HEAD_TOKENS), temperatures, strict=False)
+    parts = zip(states.split(HEAD_TOKENS), scored.labels.split(HEAD_TOKENS), temperatures, strict=False)
     return torch.cat([checkpoint(score, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
 
 

@@ -143,8 +143,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.engine_config.response_logits_only:
             positions = self._find_loss_positions(output_args["pad_size"])
             self._loss_positions = to_device(positions)
-            self._scored_places = to_device(layout.places[positions]) if layout else self._loss_positions
-            self._scored = self._what_is_scored(output_args, positions)
+            places = to_device(layout.places[positions]) if layout else self._loss_positions
+            self._scored = self._what_is_scored(output_args, positions, places)
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
         if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
             image_processor = self.model_config.processor.image_processor
@@ -164,20 +164,20 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])
         return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
 
-    def _what_is_scored(self, output_args: dict, positions: torch.Tensor) -> Scored:
+    def _what_is_scored(self, output_args: dict, positions: torch.Tensor, places: torch.Tensor) -> Scored:
+        """`positions`, on the host: of the tokens before those that carry loss, among the samples'; `places`, on the
+        device: of their states."""
         wants = partial(tensordict_utils.get_non_tensor_data, self._on_host, default=False)
         if wanted := [name for name in LOGITS_WANTED if wants(name)]:
             raise ValueError(f"{wanted[0]}: needs all logits, set response_logits_only=false")
         labels, temperature = output_args["input_ids_rmpad_rolled"][positions], None
         if not output_args["temperature_is_one"]:
             temperature = to_device(output_args["temperature_rmpad"][positions])
-        return Scored(to_device(labels), temperature, wants("calculate_entropy"))
+        return Scored(places, to_device(labels), temperature, wants("calculate_entropy"))
 
     def _score(self, head, hidden: torch.Tensor) -> torch.Tensor:
-        """The head's forward: (1, tokens, hidden) to scores of tokens that carry loss. Many answers begin at one state,
-        whose gradient adds up in 32 bits."""
-        states = hidden[0].float()[self._scored_places].to(hidden.dtype)
-        return score_hidden(head, states, self._scored)
+        """The head's forward: (1, tokens, hidden) to scores of tokens that carry loss."""
+        return score_hidden(head, hidden[0], self._scored)
 
     def _find_loss_positions(self, pad_size: int) -> torch.Tensor:
         """Positions, in this rank's slice of the packed samples, whose next token carries loss."""

@@ -40,10 +40,11 @@ def find_groups(data: TensorDict) -> list[Group]:
     """The samples that have the same prompt and show the same images."""
     ids, ends = data["input_ids"].values(), data["input_ids"].offsets().tolist()
     answers = data["loss_mask"].offsets().diff().tolist()
+    prompts = [after - before - answer for before, after, answer in zip(ends, ends[1:], answers, strict=False)]
     images = image_inputs(data)
     found: dict[bytes, list[list[int]]] = {}
-    for number, answer in enumerate(answers):
-        prompt = ids[ends[number] : ends[number + 1] - answer].numpy(force=True).tobytes()
+    for number, count in enumerate(prompts):
+        prompt = ids[ends[number] : ends[number] + count].numpy(force=True).tobytes()
         alike = found.setdefault(prompt, [])
         group = next((group for group in alike if same_images(images[group[0]], images[number])), None)
         if group is None:
@@ -51,7 +52,6 @@ def find_groups(data: TensorDict) -> list[Group]:
         else:
             group.append(number)
     groups = sorted(group for alike in found.values() for group in alike)
-    prompts = [ends[number + 1] - ends[number] - answers[number] for number in range(len(answers))]
     return [Group(tuple(group), prompts[group[0]], tuple(answers[number] for number in group)) for group in groups]
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from qwen3vl_rl.data.boxes import BoxError, check_box_1000, check_box_px, scale_to_px, surely_boxes_1000
+from qwen3vl_rl.data.boxes import BoxError, check_box_1000, check_box_px, surely_boxes_1000
 from qwen3vl_rl.data.pictures import refused_size
-from qwen3vl_rl.grounding import px_to_1000
+from qwen3vl_rl.grounding import px_to_1000, scale_to_px
 
 FILE = Path("f.jsonl")
 SIZES = st.integers(1, 5000)

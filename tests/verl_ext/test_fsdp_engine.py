@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# In a process of its own, as importing our engine imports verl's.
+# Runs in its own process, as importing our engine imports verl's.
 MORE_EPOCHS = """
 import torch
 from qwen3vl_rl.verl_ext.fsdp_engine import set_scheduled_rates

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from qwen3vl_rl.data.boxes import BoxError, scale_to_px
+from qwen3vl_rl.data.boxes import BoxError
 from qwen3vl_rl.data.entries import Entry, image_key, read_entries
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS
 from qwen3vl_rl.data.samples import ImageCheck
 from qwen3vl_rl.data.tools.conventions import Conventions
 from qwen3vl_rl.errors import InputError, cli, row_error
+from qwen3vl_rl.grounding import scale_to_px
 
 
 @dataclass
