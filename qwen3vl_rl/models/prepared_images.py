@@ -46,7 +46,7 @@ class PreparedImages:
     """A Qwen image processor that remembers: `pixel_values` uint8 (patches, channels * patch²), not normalised."""
 
     def __init__(self, processor):
-        self.prompts = {"decoded": Recent(), "tokens": Recent()}
+        self.prompts = {"decoded": Recent(), "tokens": Recent(), "requests": Recent()}
         self._processor = processor
         self._prepared = Recent()
 

@@ -1,4 +1,4 @@
-"""Prompts of rollouts: made once for all answers, and their images sent to the trainer as bytes.
+"""Prompts of rollouts: made once for all answers, asked once, and their images sent to the trainer as bytes.
 
 verl 0.9.1 decodes the image of a prompt and writes out its tokens for every answer, runs the image processor three
 times for each, and hands the trainer what comes out: 1.9 GB of floats for the 256 answers to 16 prompts with images of
@@ -9,7 +9,9 @@ verl resizes each image before the image processor does, to multiples of two pat
 14, as in the release, images become multiples of 28 first, and some get another token grid: 500 x 375 px becomes
 512 x 352 instead of 512 x 384.
 
-verl gives the answers to a prompt the same message objects, which is how they are known to belong together.
+verl runs one agent loop for each answer, and gives those of a prompt the same message objects, which is how they are
+known to belong together. With vLLM the first to be ready asks the server for the answers of all (`vllm_server.py`). In
+verl's asynchronous modes each asks for its own, as they interrupt and resume single answers.
 """
 
 import asyncio
@@ -18,17 +20,21 @@ from functools import partial
 from typing import Any
 
 from PIL.Image import Image
-from verl.experimental.agent_loop.agent_loop import register
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import TokenOutput
 
 from qwen3vl_rl.data.pictures import open_picture, to_rgb
 from qwen3vl_rl.models.prepared_images import PreparedImages
 
+NAME = "image_once"
 REMOTE = ("http://", "https://", "data:")  # left to verl
+ANSWERS = "answers"  # the key of `TokenOutput.extra_fields` with the answers to a shared request
 MEDIA = ("images", "videos", "audios")  # as verl's data set returns them
 
 
-@register("image_once")
+@register(NAME)
 class ImageOnceAgentLoop(SingleTurnAgentLoop):
     """verl's single turn; chosen with `rollout.agent.default_agent_loop`."""
 
@@ -36,6 +42,24 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         super().__init__(*args, **kwargs)
         if not isinstance(self.processor.image_processor, PreparedImages):  # one processor for all answers of a worker
             self.processor.image_processor = PreparedImages(self.processor.image_processor)
+        rollout = self.rollout_config
+        self._may_share = (
+            rollout.name == "vllm"
+            and self.config.trainer.v1.trainer_mode == "sync"
+            and not rollout.disaggregation.enabled  # whose servers give the first answer alone
+        )
+
+    async def run(self, sampling_params: dict[str, Any], **fields: Any) -> AgentLoopOutput:
+        if self._may_share and sampling_params["temperature"] > 0:  # vLLM gives one answer without sampling
+            self.server_manager = self._join_request(fields["raw_prompt"], sampling_params)
+        return await super().run(sampling_params, **fields)
+
+    def _join_request(self, messages: list[dict], sampling_params: dict[str, Any]) -> "SharedRequest":
+        """verl starts the loops of a prompt before any of them can be ready to ask: the request knows all of them."""
+        requests, client = self.processor.image_processor.prompts["requests"], self.server_manager
+        request = requests.get([*messages, sampling_params], lambda: SharedRequest(client))
+        request.answers_wanted += 1
+        return request
 
     async def process_multi_modal_info(self, messages: list[dict]) -> dict:
         return dict(await self._once("decoded", messages, partial(self._decode, messages)))
@@ -57,6 +81,27 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         made = self.processor.image_processor.prompts[what]
         task = made.get(messages, lambda: asyncio.ensure_future(make()))
         return await asyncio.shield(task)  # an answer that is given up does not stop the others
+
+
+class SharedRequest:
+    """Takes the place of verl's client: one request for the answers to a prompt, of which each caller gets its own."""
+
+    def __init__(self, client: LLMServerClient):
+        self.answers_wanted = 0
+        self._client = client
+        self._asked: asyncio.Task | None = None
+        self._untaken = 0
+
+    async def generate(self, request_id: str, *, sampling_params: dict[str, Any], **prompt: Any) -> TokenOutput:
+        if self._asked is None:
+            self._untaken = self.answers_wanted
+            whole = sampling_params | {"n": self.answers_wanted}
+            self._asked = asyncio.ensure_future(self._client.generate(request_id, sampling_params=whole, **prompt))
+        self._untaken -= 1
+        share = self._untaken
+        found = await asyncio.shield(self._asked)  # an answer that is given up does not stop the others
+        fields = {name: value for name, value in found.extra_fields.items() if name != ANSWERS}
+        return found.extra_fields[ANSWERS][share].model_copy(update={"extra_fields": fields})
 
 
 def with_pictures(messages: list[dict]) -> list[dict]:

@@ -35,7 +35,7 @@ from qwen3vl_rl.models.parameters import (
 )
 from qwen3vl_rl.models.prepared_images import restore_patches
 from qwen3vl_rl.models.shared_prompts import lay_out
-from qwen3vl_rl.verl_ext.micro_batches import GROUPS
+from qwen3vl_rl.verl_ext.micro_batches import GROUPS, IMAGES
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
 LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")  # verl's, of all tokens
@@ -120,10 +120,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
         self._on_host = micro_batch  # verl works on what it moves to the device
+        moved = micro_batch.exclude(IMAGES)  # read on the host; to move their column takes milliseconds a sample
         if self.engine_config.response_logits_only:  # nothing reads positions any more, and moving them takes time
-            micro_batch = micro_batch.exclude("position_ids")
+            moved = moved.exclude("position_ids")
         try:
-            return super().forward_step(micro_batch, loss_function, forward_only)
+            return super().forward_step(moved, loss_function, forward_only)
         finally:
             self._on_host = None
 

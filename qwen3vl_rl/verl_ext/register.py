@@ -89,6 +89,13 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         reason="each run hands weights to vLLM at its own socket; verl has one name for all runs of a machine",
         test="verl_ext/test_vllm_weights.py",
     ),
+    Hook(
+        module=f"{OURS}.rollout_replica",
+        extends="verl.workers.rollout.replica",
+        private=(),
+        reason="a server that gives all answers to a prompt for one request; verl's gives the first one",
+        test="verl_ext/test_vllm_server.py",
+    ),
 )
 
 NAMED_IN_RECIPE: tuple[Hook, ...] = (
@@ -98,6 +105,17 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         private=(),
         reason="our engine's switches have one validated schema",
         test="verl_ext/test_engine_config.py",
+    ),
+    Hook(
+        module=f"{OURS}.agent_loop_worker",
+        extends="actor_rollout_ref.rollout.agent.agent_loop_manager_class",
+        private=(
+            "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._run_agent_loop",
+            "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._compute_multi_modal_inputs",
+            "verl/trainer/ppo/v1/agent_loop_tq.py:AgentLoopWorkerTQ._agent_loop_postprocess",
+        ),
+        reason="an agent loop is built once, and the images of a prompt become inputs once; verl does it every time",
+        test="verl_ext/test_agent_loop.py",
     ),
     Hook(
         module=f"{OURS}.replay_buffer",

@@ -1,0 +1,64 @@
+"""Workers that run agent loops, with what verl 0.9.1 does for every answer done once.
+
+verl builds an agent loop from its configuration for every answer, and runs the processor over every answer and its
+prompt twice: for the reward, and for the trainer. On the host of an H200 that is a third of a worker's time, most of it
+while the GPU waits.
+"""
+
+from copy import copy
+from functools import cached_property
+from typing import Any
+
+import ray
+import torch
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from qwen3vl_rl.models.prepared_images import Recent
+from qwen3vl_rl.verl_ext.agent_loop import NAME, ImageOnceAgentLoop
+
+VerlWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+
+class GroupWorker(VerlWorker):
+    """verl's worker; see the module."""
+
+    @cached_property
+    def _loop(self) -> ImageOnceAgentLoop:
+        return ImageOnceAgentLoop(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+            hf_model_type=self.hf_model_type,
+        )
+
+    @cached_property
+    def _image_inputs(self) -> Recent:
+        return Recent()
+
+    async def _run_agent_loop(
+        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **fields: Any
+    ) -> None:
+        if agent_name != NAME:  # a user's own, which may keep something between its turns
+            return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, **fields)
+        fields.pop("trace", None)  # verl's workers trace nothing yet
+        output = await copy(self._loop).run(sampling_params, **fields)
+        return await self._agent_loop_postprocess(output, trajectory["validate"], **fields)
+
+    def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What became of the images of a prompt is the same for all answers to it."""
+        compute, media = super()._compute_multi_modal_inputs, output.multi_modal_data or {}
+        if media.keys() != {"images"}:
+            return compute(output, input_ids)
+        return dict(self._image_inputs.get(media["images"], lambda: compute(output, input_ids)))
+
+
+class GroupManager(AgentLoopManagerTQ):
+    """verl's manager, with our workers; chosen with `rollout.agent.agent_loop_manager_class`."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(GroupWorker)
