@@ -149,6 +149,13 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         test="verl_ext/test_vllm_weights.py",
     ),
     Hook(
+        module=f"{OURS}.vllm_server",
+        extends="actor_rollout_ref.rollout.name=vllm, through rollout_replica.py",
+        private=(),
+        reason="the server of rollout_replica.py, which imports vLLM",
+        test="verl_ext/test_vllm_server.py",
+    ),
+    Hook(
         module=f"{OURS}.cpu_platform",
         extends="VERL_USE_EXTERNAL_MODULES, on a CPU",
         private=("torch/distributed/distributed_c10d.py:init_process_group",),

@@ -11,10 +11,11 @@ from PIL import Image
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.utils.dataset.rl_dataset import RLHFDataset
+from verl.workers.rollout.replica import TokenOutput
 
 from examples.starter.build import build_processor
 from qwen3vl_rl import plan
-from qwen3vl_rl.verl_ext.agent_loop import ImageOnceAgentLoop
+from qwen3vl_rl.verl_ext.agent_loop import ANSWERS, ImageOnceAgentLoop, SharedRequest
 
 pytestmark = pytest.mark.slow
 RELEASED = "data.image_patch_size=14"
@@ -117,3 +118,42 @@ def test_as_many_coco_images_get_another_grid_as_in_the_release(build):
     ours, released = (token_grids(build(ImageOnceAgentLoop, *words), sizes) for words in ([], [RELEASED]))
     others = {size for size, one, other in zip(sizes, ours, released, strict=True) if one != other}
     assert (len(size_of), sum(size in others for size in size_of.values())) == (460, 41)
+
+
+class Client:
+    """Stands for verl's client, which sends requests to a server: keeps them, and answers as `GroupServer` does."""
+
+    def __init__(self, error: Exception | None = None):
+        self.asked, self._error = [], error
+
+    async def generate(self, request_id: str, *, sampling_params: dict, **prompt) -> TokenOutput:
+        self.asked.append(sampling_params)
+        await asyncio.sleep(0)
+        if self._error:
+            raise self._error
+        answers = [TokenOutput(token_ids=[number]) for number in range(sampling_params["n"])]
+        return answers[0].model_copy(update={"extra_fields": {"global_steps": 3, ANSWERS: answers}})
+
+
+def share(client: Client, answers: int) -> list:
+    async def ask() -> list:
+        request = SharedRequest(client)
+        request.answers_wanted = answers
+        asking = (request.generate(str(number), sampling_params={"top_k": 50}) for number in range(answers))
+        return await asyncio.gather(*asking, return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def test_one_request_gives_every_answer_its_share():
+    client = Client()
+    found = share(client, 4)
+    assert client.asked == [{"top_k": 50, "n": 4}]
+    assert sorted(answer.token_ids for answer in found) == [[0], [1], [2], [3]]
+    assert [answer.extra_fields for answer in found] == [{"global_steps": 3}] * 4
+    found[0].extra_fields["reward"] = 1
+    assert "reward" not in found[1].extra_fields
+
+
+def test_a_lost_request_is_told_to_every_answer():
+    assert [type(error) for error in share(Client(OSError("the engine died")), 3)] == [OSError] * 3
