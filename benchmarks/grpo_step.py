@@ -73,7 +73,10 @@ CHANGES = {
         f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
     ],
     "prompt-per-answer": [f"{ENGINE}.share_prompts=false"],  # as verl computes them
-    "image-per-answer": [f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent"],  # as verl prepares and sends them
+    "image-per-answer": [  # as verl prepares and sends them
+        f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent",
+        f"{ROLLOUT}.agent.agent_loop_manager_class=null",
+    ],
     "no-shard": [f"{ENGINE}.no_shard=true"],
     "sharded": [f"{ENGINE}.no_shard=false"],  # one GPU, as several are
     # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.

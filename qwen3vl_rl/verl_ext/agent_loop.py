@@ -17,6 +17,7 @@ verl's asynchronous modes each asks for its own, as they interrupt and resume si
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import count
 from typing import Any
 
 from PIL.Image import Image
@@ -90,15 +91,13 @@ class SharedRequest:
         self.answers_wanted = 0
         self._client = client
         self._asked: asyncio.Task | None = None
-        self._untaken = 0
+        self._shares = count()
 
     async def generate(self, request_id: str, *, sampling_params: dict[str, Any], **prompt: Any) -> TokenOutput:
         if self._asked is None:
-            self._untaken = self.answers_wanted
             whole = sampling_params | {"n": self.answers_wanted}
             self._asked = asyncio.ensure_future(self._client.generate(request_id, sampling_params=whole, **prompt))
-        self._untaken -= 1
-        share = self._untaken
+        share = next(self._shares)
         found = await asyncio.shield(self._asked)  # an answer that is given up does not stop the others
         fields = {name: value for name, value in found.extra_fields.items() if name != ANSWERS}
         return found.extra_fields[ANSWERS][share].model_copy(update={"extra_fields": fields})

@@ -1,8 +1,7 @@
 """Workers that run agent loops, with what verl 0.9.1 does for every answer done once.
 
 verl builds an agent loop from its configuration for every answer, and runs the processor over every answer and its
-prompt twice: for the reward, and for the trainer. On the host of an H200 that is a third of a worker's time, most of it
-while the GPU waits.
+prompt twice: for the reward, and for the trainer.
 """
 
 from copy import copy
@@ -23,7 +22,11 @@ VerlWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 class GroupWorker(VerlWorker):
     """verl's worker; see the module."""
 
-    @cached_property
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._image_inputs = Recent()
+
+    @cached_property  # when first needed: it changes the processor, which others' loops use as it is
     def _loop(self) -> ImageOnceAgentLoop:
         return ImageOnceAgentLoop(
             trainer_config=DictConfigWrap(self.config),
@@ -35,16 +38,20 @@ class GroupWorker(VerlWorker):
             hf_model_type=self.hf_model_type,
         )
 
-    @cached_property
-    def _image_inputs(self) -> Recent:
-        return Recent()
-
     async def _run_agent_loop(
-        self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, agent_name: str, **fields: Any
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **fields: Any,
     ) -> None:
-        if agent_name != NAME:  # a user's own, which may keep something between its turns
-            return await super()._run_agent_loop(sampling_params, trajectory, agent_name=agent_name, **fields)
-        fields.pop("trace", None)  # verl's workers trace nothing yet
+        """verl's, with a copy of one loop for each answer. verl's trainer asks for no `trace`."""
+        if agent_name != NAME:
+            return await super()._run_agent_loop(
+                sampling_params, trajectory, agent_name=agent_name, trace=trace, **fields
+            )
         output = await copy(self._loop).run(sampling_params, **fields)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **fields)
 

@@ -120,7 +120,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
         self._on_host = micro_batch  # verl works on what it moves to the device
-        moved = micro_batch.exclude(IMAGES)  # read on the host; to move their column takes milliseconds a sample
+        moved = micro_batch.exclude(IMAGES)  # read on the host; tensordict moves such a column row by row
         if self.engine_config.response_logits_only:  # nothing reads positions any more, and moving them takes time
             moved = moved.exclude("position_ids")
         try:

@@ -84,17 +84,10 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     ),
     Hook(
         module=f"{OURS}.rollout_adapter",
-        extends="verl.workers.rollout.base",
+        extends="verl.workers.rollout",
         private=("verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",),
-        reason="each run hands weights to vLLM at its own socket; verl has one name for all runs of a machine",
+        reason="vLLM's registered parts are ours: see vllm_weights and vllm_server, which import vLLM",
         test="verl_ext/test_vllm_weights.py",
-    ),
-    Hook(
-        module=f"{OURS}.rollout_replica",
-        extends="verl.workers.rollout.replica",
-        private=(),
-        reason="a server that gives all answers to a prompt for one request; verl's gives the first one",
-        test="verl_ext/test_vllm_server.py",
     ),
 )
 
@@ -113,6 +106,7 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._run_agent_loop",
             "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._compute_multi_modal_inputs",
             "verl/trainer/ppo/v1/agent_loop_tq.py:AgentLoopWorkerTQ._agent_loop_postprocess",
+            "ray/actor.py:_ActorClassMetadata.modified_class",  # verl's worker is decorated where it is defined
         ),
         reason="an agent loop is built once, and the images of a prompt become inputs once; verl does it every time",
         test="verl_ext/test_agent_loop.py",
@@ -145,14 +139,15 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension._get_zmq_handle",
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension.update_weights_from_ipc",
         ),
-        reason="the worker's side of the socket; vLLM on a CPU drops the linear weights that verl would load into",
+        reason="each run has its own socket for weights, where verl has one name for all runs of a machine; vLLM on a "
+        "CPU drops the linear weights that verl would load into",
         test="verl_ext/test_vllm_weights.py",
     ),
     Hook(
         module=f"{OURS}.vllm_server",
-        extends="actor_rollout_ref.rollout.name=vllm, through rollout_replica.py",
+        extends="actor_rollout_ref.rollout.name=vllm, as rollout_adapter registers it",
         private=(),
-        reason="the server of rollout_replica.py, which imports vLLM",
+        reason="a server that gives all answers to a prompt for one request; verl's gives the first one",
         test="verl_ext/test_vllm_server.py",
     ),
     Hook(

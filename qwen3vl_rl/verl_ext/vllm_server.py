@@ -16,6 +16,8 @@ from vllm.sampling_params import RequestOutputKind
 
 from qwen3vl_rl.verl_ext.agent_loop import ANSWERS
 
+STOP_REASONS = {"stop": "completed", "length": "completed", "abort": "aborted"}  # vLLM's in verl's words
+
 
 class GroupServer(vLLMHttpServer):
     """verl's server; see the module."""
@@ -55,7 +57,7 @@ def fields_of(output: CompletionOutput) -> dict[str, Any]:
         "token_ids": list(tokens),
         "log_probs": likely and [words[token].logprob for token, words in zip(tokens, likely, strict=True)],
         "routed_experts": output.routed_experts,
-        "stop_reason": {"stop": "completed", "length": "completed", "abort": "aborted"}[output.finish_reason],
+        "stop_reason": STOP_REASONS.get(output.finish_reason, output.finish_reason),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-# In a process of its own: verl finds vLLM's CPU build only where `cpu.activate` was called before all imports.
+# Runs in its own process: verl finds vLLM's CPU build only where `cpu.activate` was called before all imports.
 FIELDS = """
 import json
 from qwen3vl_rl.training import cpu
