@@ -92,7 +92,7 @@ def fill_micro_batches(
 
     A group is split where it does not fit, or where whole groups would need more micro-batches. `agree` gives the
     largest of all ranks' numbers of micro-batches, and every rank makes that many: ranks with equally many samples
-    always can. Raises ValueError where one answer does not fit.
+    always can. Raises ValueError where one answer does not fit, or where a rank has fewer samples than that.
     """
     agreed = 1
     while True:
@@ -104,14 +104,16 @@ def fill_micro_batches(
 
 def _fill(groups: Sequence[Group], limit: int, at_least: int) -> list[list[Group]]:
     parts = [part for group in groups for part in _fitting(group, limit)]
+    samples = sum(len(part.samples) for part in parts)
     count = max(at_least, math.ceil(sum(part.tokens for part in parts) / limit))
-    while True:
+    while count <= samples:
         for finer in (1, 2, 4):  # whole groups fill micro-batches badly where hardly more than one fits
             split = _at_least([piece for part in parts for piece in part.split(finer)], count)
             batches = _deal(split, count)
             if all(batches) and max(sum(part.tokens for part in batch) for batch in batches) <= limit:
                 return batches
         count += 1
+    raise ValueError(f"{count} micro-batches, as another rank needs: this one has {samples} samples")
 
 
 def _fitting(group: Group, limit: int) -> list[Group]:

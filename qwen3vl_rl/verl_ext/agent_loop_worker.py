@@ -4,14 +4,20 @@ verl builds an agent loop from its configuration for every answer, and runs the 
 prompt twice: for the reward, and for the trainer.
 """
 
+import random
+from collections.abc import Mapping
 from copy import copy
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from tensordict import TensorDict
+from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.profiler import simple_timer
 
 from qwen3vl_rl.models.prepared_images import Recent
 from qwen3vl_rl.verl_ext.agent_loop import NAME, ImageOnceAgentLoop
@@ -55,12 +61,40 @@ class GroupWorker(VerlWorker):
         output = await copy(self._loop).run(sampling_params, **fields)
         return await self._agent_loop_postprocess(output, trajectory["validate"], **fields)
 
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        """verl's, of an answer's tokens alone: it computes positions for the reward, and no reward reads them."""
+        if len(outputs) != 1 or outputs[0].reward_score is not None or self.reward_loop_worker_handles is None:
+            return await super()._compute_score(outputs, kwargs)
+        output, timing = outputs[0], {}
+        with simple_timer("compute_score", timing):
+            worker = random.choice(self.reward_loop_worker_handles)
+            result = await worker.compute_score.remote(reward_input(output, kwargs))
+        output.reward_score = result["reward_score"]
+        output.extra_fields["reward_extra_info"] = result["reward_extra_info"]
+        output.metrics.compute_score = timing["compute_score"]
+
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """What became of the images of a prompt is the same for all answers to it."""
         compute, media = super()._compute_multi_modal_inputs, output.multi_modal_data or {}
         if media.keys() != {"images"}:
             return compute(output, input_ids)
         return dict(self._image_inputs.get(media["images"], lambda: compute(output, input_ids)))
+
+
+def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProto:
+    """One row as verl's reward managers read it: (1, tokens) of prompt and answer, and the sample's fields."""
+    prompt, answer = torch.tensor([output.prompt_ids]), torch.tensor([output.response_ids])
+    tokens = torch.cat([prompt, answer], dim=1)
+    tensors = {"prompts": prompt, "responses": answer, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    objects = fields | {"__num_turns__": output.num_turns, "tool_extra_fields": output.extra_fields}
+    return DataProto(TensorDict(tensors, batch_size=1), {name: column_of(value) for name, value in objects.items()})
+
+
+def column_of(value: Any) -> np.ndarray:
+    """The value as the one entry of a column of objects; NumPy would take lists and arrays apart."""
+    column = np.empty(1, dtype=object)
+    column[0] = value
+    return column
 
 
 class GroupManager(AgentLoopManagerTQ):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.torch_dtypes import PrecisionType
@@ -115,6 +115,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
+        data = data.exclude(*(name for name, column in data.items() if is_unread(name, column)))
         tensordict_utils.assign_non_tensor(data, share_prompts=self.engine_config.share_prompts)
         return super().forward_backward_batch(data, loss_function, forward_only)
 
@@ -186,6 +187,12 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if self.use_ulysses_sp:
             carries = slice_input_tensor(carries, dim=0, padding=False)
         return carries.nonzero().squeeze(1)
+
+
+def is_unread(name: str, column) -> bool:
+    """Whether a column holds an object a sample that no forward pass reads, such as its messages or its reward.
+    tensordict takes such columns apart for every micro-batch, row by row."""
+    return isinstance(column, NonTensorStack) and name != IMAGES
 
 
 def set_scheduled_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:

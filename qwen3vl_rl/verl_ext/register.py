@@ -105,11 +105,12 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         private=(
             "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._run_agent_loop",
             "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._compute_multi_modal_inputs",
+            "verl/experimental/agent_loop/agent_loop.py:AgentLoopWorker._compute_score",
             "verl/trainer/ppo/v1/agent_loop_tq.py:AgentLoopWorkerTQ._agent_loop_postprocess",
             "ray/actor.py:_ActorClassMetadata.modified_class",  # verl's worker is decorated where it is defined
         ),
-        reason="an agent loop is built once, and the images of a prompt become inputs once; verl does it every time",
-        test="verl_ext/test_agent_loop.py",
+        reason="an agent loop is built once, the images of a prompt become inputs once, and rewards get tokens alone",
+        test="verl_ext/test_agent_loop_worker.py",
     ),
     Hook(
         module=f"{OURS}.replay_buffer",

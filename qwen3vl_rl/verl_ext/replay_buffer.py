@@ -20,6 +20,7 @@ from qwen3vl_rl.data.sample_card import Example, render_page
 from qwen3vl_rl.training.watch import end_when_one_dies
 
 LOST = 0.01  # of the answers to a step, at most
+FEW = 10  # prompts: of as many or more, a training step may lose one, whose answers fail together
 NONE_LEFT = "no materializable trajectories"  # what verl says of a step without any answer
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
@@ -46,8 +47,9 @@ class ReportingReplayBuffer(ReplayBuffer):
             if NONE_LEFT in str(error):  # verl's advice is to ask again, of an engine that may be dead
                 check_answered(0, wanted, global_steps)
             raise
-        check_answered(len(batch), wanted, global_steps)
-        if partition_id == "train":
+        is_training = partition_id == "train"
+        check_answered(len(batch), wanted, global_steps, options.answers if is_training and batch_size >= FEW else 0)
+        if is_training:
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
             return batch, {**metrics, **mean_parts(batch), "rollout/missing_responses": wanted - len(batch)}
@@ -74,10 +76,10 @@ class ReportingReplayBuffer(ReplayBuffer):
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
 
 
-def check_answered(answers: int, wanted: int, step: int) -> None:
-    """Raise RuntimeError where more answers are missing than chance explains. verl goes on without those whose engine
-    or reward failed, and what is left looks better than it is."""
-    if answers < (1 - LOST) * wanted or not answers:
+def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
+    """Raise RuntimeError where more answers are missing than chance explains: `LOST` of them, or `lost` where that is
+    more. verl goes on without those whose engine or reward failed, and what is left looks better than it is."""
+    if wanted - answers > max(LOST * wanted, lost) or not answers:
         raise RuntimeError(
             f"step {step}: {wanted - answers} of {wanted} answers are missing, the engine or the reward failed: see "
             "'Error in _run_prompt' above"
