@@ -10,8 +10,8 @@ verl resizes each image before the image processor does, to multiples of two pat
 512 x 352 instead of 512 x 384.
 
 verl runs one agent loop for each answer, and gives those of a prompt the same message objects, which is how they are
-known to belong together. With vLLM the first to be ready asks the server for the answers of all (`vllm_server.py`). In
-verl's asynchronous modes each asks for its own, as they interrupt and resume single answers.
+known to belong together. The first to be ready asks the server for the answers of all (`shared_request.py`). In verl's
+asynchronous modes each asks for its own, as they interrupt and resume single answers.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from qwen3vl_rl.models.prepared_images import PreparedImages
 
 NAME = "image_once"
 REMOTE = ("http://", "https://", "data:")  # left to verl
+SHARING = ("vllm", "sglang")  # engines whose servers are ours
 ANSWERS = "answers"  # the key of `TokenOutput.extra_fields` with the answers to a shared request
 MEDIA = ("images", "videos", "audios")  # as verl's data set returns them
 
@@ -45,13 +46,13 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
             self.processor.image_processor = PreparedImages(self.processor.image_processor)
         rollout = self.rollout_config
         self._may_share = (
-            rollout.name == "vllm"
+            rollout.name in SHARING
             and self.config.trainer.v1.trainer_mode == "sync"
             and not rollout.disaggregation.enabled  # whose servers give the first answer alone
         )
 
     async def run(self, sampling_params: dict[str, Any], **fields: Any) -> AgentLoopOutput:
-        if self._may_share and sampling_params["temperature"] > 0:  # vLLM gives one answer without sampling
+        if self._may_share and sampling_params["temperature"] > 0:  # engines give one answer without sampling
             self.server_manager = self._join_request(fields["raw_prompt"], sampling_params)
         return await super().run(sampling_params, **fields)
 

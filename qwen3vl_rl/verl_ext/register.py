@@ -85,8 +85,12 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.rollout_adapter",
         extends="verl.workers.rollout",
-        private=("verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",),
-        reason="vLLM's registered parts are ours: see vllm_weights and vllm_server, which import vLLM",
+        private=(
+            "verl/workers/rollout/base.py:_ROLLOUT_REGISTRY",
+            "verl/workers/rollout/replica.py:_load_vllm",
+            "verl/workers/rollout/replica.py:_load_sglang",
+        ),
+        reason="the engines' registered parts are ours: see vllm_weights, vllm_server and sglang_server",
         test="verl_ext/test_vllm_weights.py",
     ),
 )
@@ -145,11 +149,25 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         test="verl_ext/test_vllm_weights.py",
     ),
     Hook(
-        module=f"{OURS}.vllm_server",
-        extends="actor_rollout_ref.rollout.name=vllm, as rollout_adapter registers it",
+        module=f"{OURS}.shared_request",
+        extends="the two servers below",
         private=(),
         reason="a server that gives all answers to a prompt for one request; verl's gives the first one",
+        test="verl_ext/test_shared_request.py",
+    ),
+    Hook(
+        module=f"{OURS}.vllm_server",
+        extends="actor_rollout_ref.rollout.name=vllm, as rollout_adapter registers it",
+        private=("verl/workers/rollout/vllm_rollout/vllm_async_server.py:vLLMHttpServer._apply_quantization",),
+        reason="shared requests of vLLM, answered as tokens alone when the last answer ends; short tables of rotations",
         test="verl_ext/test_vllm_server.py",
+    ),
+    Hook(
+        module=f"{OURS}.sglang_server",
+        extends="actor_rollout_ref.rollout.name=sglang, as rollout_adapter registers it",
+        private=(),
+        reason="shared requests of sglang, which takes the images of one as a batch",
+        test="verl_ext/test_shared_request.py",
     ),
     Hook(
         module=f"{OURS}.cpu_platform",

@@ -1,10 +1,24 @@
-"""Our parts replace verl 0.9.1's in vLLM rollouts: the actor's side, and the servers. Naming them imports no vLLM."""
+"""Our parts replace verl 0.9.1's in rollouts: the servers, and for vLLM the actor's side. Naming them imports neither
+engine."""
 
-from functools import partial
+from collections.abc import Callable
 
 from hydra.utils import get_class
+from verl.workers.rollout import replica
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY
-from verl.workers.rollout.replica import RolloutReplicaRegistry
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+
+
+def loader(server: str, load_verls: Callable[[], type[RolloutReplica]]) -> Callable[[], type[RolloutReplica]]:
+    """Loads our replica after verl's, which sets up what its engine needs."""
+
+    def load() -> type[RolloutReplica]:
+        load_verls()
+        return get_class(f"qwen3vl_rl.verl_ext.{server}.GroupReplica")
+
+    return load
+
 
 _ROLLOUT_REGISTRY["vllm", "async"] = "qwen3vl_rl.verl_ext.vllm_weights.OwnSocketAdapter"
-RolloutReplicaRegistry.register("vllm", partial(get_class, "qwen3vl_rl.verl_ext.vllm_server.GroupReplica"))
+RolloutReplicaRegistry.register("vllm", loader("vllm_server", replica._load_vllm))
+RolloutReplicaRegistry.register("sglang", loader("sglang_server", replica._load_sglang))

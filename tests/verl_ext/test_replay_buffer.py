@@ -1,6 +1,7 @@
 """What our replay buffer reports, from fields as verl keeps them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from inspect import getsource
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from qwen3vl_rl.verl_ext.replay_buffer import (

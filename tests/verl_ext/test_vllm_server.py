@@ -12,31 +12,22 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 # Runs in its own process: verl finds vLLM's CPU build only where `cpu.activate` was called before all imports.
-FIELDS = """
+SPLIT = """
 import json
 from qwen3vl_rl.training import cpu
 cpu.activate()
-from vllm.logprobs import Logprob
-from vllm.outputs import CompletionOutput
-from qwen3vl_rl.verl_ext.vllm_server import fields_of
-likely = [{5: Logprob(-1.0)}, {7: Logprob(-2.0), 9: Logprob(-0.5)}]
-found = [
-    fields_of(CompletionOutput(1, "", [5, 7], None, likely, finish_reason="length")),
-    fields_of(CompletionOutput(0, "", [5], None, None, finish_reason="abort")),
-]
-print(json.dumps(found))
+from vllm.outputs import CompletionOutput, RequestOutput
+from qwen3vl_rl.verl_ext.vllm_server import split
+outputs = [CompletionOutput(number, "", [5, number], None, None) for number in range(2)]
+singles = split(RequestOutput("name", None, [1], None, outputs, True))
+print(json.dumps([[single.request_id, [output.token_ids for output in single.outputs]] for single in singles]))
 """
 
 
-def test_an_answer_has_its_own_fields(user_environment):
-    done = subprocess.run(
-        [sys.executable, "-c", FIELDS], cwd=ROOT, env=user_environment, capture_output=True, text=True
-    )
+def test_a_result_is_split_into_its_answers(user_environment):
+    done = subprocess.run([sys.executable, "-c", SPLIT], cwd=ROOT, env=user_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    whole, aborted = json.loads(done.stdout.splitlines()[-1])
-    own = {"token_ids": [5, 7], "log_probs": [-1.0, -2.0], "routed_experts": None, "stop_reason": "completed"}
-    assert whole == own
-    assert (aborted["log_probs"], aborted["stop_reason"]) == (None, "aborted")
+    assert json.loads(done.stdout.splitlines()[-1]) == [["name", [[5, 0]]], ["name", [[5, 1]]]]
 
 
 def test_the_answers_to_a_prompt_differ_in_a_run(rl_run):

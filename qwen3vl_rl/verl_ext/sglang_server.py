@@ -1,0 +1,53 @@
+"""An sglang server of rollouts that gives all answers to a prompt for one request (see `shared_request.py`).
+
+sglang prepares the image of every request by itself: of 256 requests for the answers to 16 prompts, 256 times.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import ray
+from sglang.srt.managers.io_struct import GenerateReqInput
+from verl.workers.rollout.replica import TokenOutput
+from verl.workers.rollout.sglang_rollout.async_sglang_server import SGLangHttpServer, SGLangReplica
+
+from qwen3vl_rl.verl_ext.shared_request import AnswersSharedRequests
+
+
+class GroupServer(AnswersSharedRequests, SGLangHttpServer):
+    """verl's server; see the module."""
+
+    async def launch_server(self, *args, **kwargs) -> None:
+        await super().launch_server(*args, **kwargs)
+        if manager := self.tokenizer_manager:  # on the first node of an engine alone
+            self._generate, manager.generate_request = manager.generate_request, self._generate_next
+
+    async def generate(
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        request_id: str,
+        image_data: list | None = None,
+        **options: Any,
+    ) -> TokenOutput:
+        if image_data and "n" in sampling_params:  # for sglang a batch of one prompt, with all its images
+            image_data = [image_data]
+        return await super().generate(prompt_ids, sampling_params, request_id, image_data=image_data, **options)
+
+    async def _generate_next(self, request: GenerateReqInput, *rest: Any) -> AsyncGenerator[dict | list[dict]]:
+        """What sglang yields; of a shared request the next answer."""
+        name = request.rid  # which sglang changes
+        results = self._generate(request, *rest)
+        if isinstance(name, str) and name in self._answers:
+            yield await self.next_answer(name, results, list)
+            return
+        async for result in results:
+            yield result
+
+
+class GroupReplica(SGLangReplica):
+    """verl's replica, with our server."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(GroupServer)
