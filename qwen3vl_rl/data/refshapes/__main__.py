@@ -8,6 +8,9 @@ writes what RefCOCO preparation writes: `refshapes_train.jsonl`, `refshapes_trai
 Scenes hold 3 to 5 coloured shapes of three sizes that may hide one another, so that every object has a visible and an
 amodal box. Expressions use attributes, superlatives, relations and ordinals. The world `crowded` has more objects, and
 ordinals among the objects on one side of another object.
+
+Traces are thorough: they list what has to be compared, and pick one. `--brief 0.65` makes 65 % of them as short as an
+annotator's who is in a hurry, `--rationalised` plausible but of no help. Samples and pictures stay the same.
 """
 
 import argparse
@@ -30,11 +33,14 @@ def main() -> None:
     parser.add_argument("--val", type=int, default=100, help="samples in each evaluation split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--world", choices=WORLDS, default="plain")
+    parser.add_argument("--brief", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
+    parser.add_argument("--rationalised", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
     args = parser.parse_args()
     for name in ("train", "val"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
-    build(args.out, args.train, args.val, args.seed, WORLDS[args.world])
+    shares = {"brief": args.brief, "rationalised": args.rationalised}
+    build(args.out, args.train, args.val, args.seed, WORLDS[args.world], shares)
     counts = {"train": args.train} | dict.fromkeys(WORLDS[args.world].splits, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 

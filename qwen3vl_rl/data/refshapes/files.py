@@ -1,7 +1,7 @@
 """Samples drawn from a seed, and their files."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,14 @@ from tqdm import tqdm
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.refshapes.expressions import Query, sample_query
 from qwen3vl_rl.data.refshapes.scenes import HEIGHT, PLAIN, WIDTH, Scene, Shape, World, is_occluded, sample_scene
-from qwen3vl_rl.data.refshapes.traces import amodal_reasoning, visible_reasoning
+from qwen3vl_rl.data.refshapes.traces import (
+    STYLES,
+    amodal_reasoning,
+    brief_reasoning,
+    rationalised_reasoning,
+    visible_reasoning,
+)
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import Box, px_to_1000, render_prompt
 
 WISHES = 6  # kinds of samples that a scene is asked for
@@ -36,7 +43,14 @@ class Referral:
 
     @property
     def reasoning(self) -> str:
+        """The thorough trace."""
         return (amodal_reasoning if self.amodal else visible_reasoning)(self.scene, self.query)
+
+    def reasoning_in(self, style: str, rng: random.Random) -> str:
+        """A trace in one of `STYLES`."""
+        if style == "brief":
+            return brief_reasoning(self.query, rng)
+        return rationalised_reasoning(self.scene, self.query, rng) if style == "rationalised" else self.reasoning
 
 
 def referrals(
@@ -114,14 +128,30 @@ def _draw(
         yield referral, str(path.relative_to(out / "images"))
 
 
-def build(out: Path, train: int, val: int, seed: int, world: World = PLAIN) -> None:
-    """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split."""
-    rows, traces = [], []
+def build(
+    out: Path, train: int, val: int, seed: int, world: World = PLAIN, shares: Mapping[str, float] | None = None
+) -> None:
+    """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split.
+
+    `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough. They change
+    nothing but the traces. Raises InputError for shares that are no shares.
+    """
+    weights = style_weights(shares or {})
+    rows, traces, rng = [], [], random.Random(f"styles-{seed}")
     for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):
         rows.append(training_row(referral, f"refshapes_train_{i:06d}", image))
-        traces.append({"id": rows[-1]["id"], "reasoning": referral.reasoning})
+        (style,) = rng.choices(STYLES, weights)
+        traces.append({"id": rows[-1]["id"], "style": style, "reasoning": referral.reasoning_in(style, rng)})
     write_jsonl(out / "refshapes_train.jsonl", rows)
     write_jsonl(out / "refshapes_train_traces.jsonl", traces)
     for split, kinds in world.splits.items():
         drawn = _draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out)
         write_jsonl(out / "eval" / f"{split}.jsonl", [evaluation_row(*item) for item in drawn])
+
+
+def style_weights(shares: Mapping[str, float]) -> list[float]:
+    """The share of each of `STYLES`; what others leave is thorough."""
+    whole = {"thorough": 1 - sum(shares.values())} | shares
+    if min(whole.values()) < -1e-9:
+        raise InputError(f"shares of traces: expected numbers from 0 to 1, together at most 1, got {dict(shares)}")
+    return [max(whole.get(style, 0.0), 0.0) for style in STYLES]

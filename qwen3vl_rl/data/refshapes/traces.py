@@ -1,8 +1,29 @@
-"""Reasoning traces, drawn from the scene: they list the candidates in the order of the expression and pick one."""
+"""Reasoning traces, drawn from the scene, in three styles as annotators have them.
+
+A *thorough* trace lists the candidates in the order of the expression and picks one. A *brief* one says what is looked
+for. A *rationalised* one is what somebody writes who was shown the answer: it fits, but does not lead there. Where a
+model has learnt only thorough traces, nothing is left for reinforcement learning to bring out; of several styles it
+finds the one that is right most often.
+"""
+
+import random
 
 from qwen3vl_rl.data.refshapes.expressions import ORDINALS, Category, Order, Query
 from qwen3vl_rl.data.refshapes.scenes import HEIGHT, WIDTH, Scene
 from qwen3vl_rl.grounding import Box, px_to_1000
+
+STYLES = ("thorough", "brief", "rationalised")
+BRIEF = ("I look for {sent}.", "In this picture I need to find {sent}.", "What I have to find is {sent}.")
+RATIONALISED = (
+    "I can see {sent} {place} of the picture.",
+    "There is {sent} {place} of the picture, and it fits well.",
+    "Looking {place} of the picture, I find {sent}.",
+)
+PLACES = (  # the thirds of a picture from top to bottom, each from left to right
+    ("in the upper left", "at the top", "in the upper right"),
+    ("on the left", "in the middle", "on the right"),
+    ("in the lower left", "at the bottom", "in the lower right"),
+)
 
 
 def visible_reasoning(scene: Scene, query: Query) -> str:
@@ -27,6 +48,27 @@ def amodal_reasoning(scene: Scene, query: Query) -> str:
     """The trace of an amodal sample. Its target is partly hidden, and the trace says by what."""
     front = scene.shapes[scene.shapes[query.target].hidden_by]
     return f"{visible_reasoning(scene, query)} The {front.colour} {front.shape} hides a part of it."
+
+
+def brief_reasoning(query: Query, rng: random.Random) -> str:
+    return rng.choice(BRIEF).format(sent=noun_phrase(query.sent))
+
+
+def rationalised_reasoning(scene: Scene, query: Query, rng: random.Random) -> str:
+    place = name_place(scene.shapes[query.target].centre_px)
+    return rng.choice(RATIONALISED).format(sent=noun_phrase(query.sent), place=place)
+
+
+def noun_phrase(sent: str) -> str:
+    """`of the circles above the star, the second from the left` with its group at the end; others as they are."""
+    group, comma, one = sent.partition(", ")
+    return f"{one} {group}" if comma else sent
+
+
+def name_place(centre_px: tuple[float, float]) -> str:
+    """The one of `PLACES` that a point is in."""
+    x, y = centre_px
+    return PLACES[int(3 * y / HEIGHT)][int(3 * x / WIDTH)]
 
 
 def list_candidates(scene: Scene, category: Category, order: Order, members: list[int]) -> str:

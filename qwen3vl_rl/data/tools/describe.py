@@ -1,12 +1,15 @@
 """What is in this file? Counts, box sizes, expression lengths, and a sheet of samples with their boxes drawn.
 
 python -m qwen3vl_rl.data.tools.describe FILE… [--sheet sheet.png --images DIR]
+
+Of a file of reasoning traces it tells how long they are and, where they name their style, the share of each.
 """
 
 import argparse
 import random
 import textwrap
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +20,10 @@ from tqdm import tqdm
 
 from qwen3vl_rl.data.entries import Entry, read_entries
 from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.samples import ImageCheck, undecodable
-from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.errors import InputError, cli, row_error
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # COCO's object sizes, by the area of the box in px
@@ -81,6 +85,31 @@ def describe_file(path: Path, keep: int, seed: int = 0) -> Description:
     return description
 
 
+def are_traces(path: Path) -> bool:
+    """Whether a file holds reasoning traces alone, without their samples, by its first row."""
+    if path.suffix != ".jsonl":
+        return False
+    first = next((parse_line(path, number, line) for number, line in iter_lines(path)), {})
+    return "reasoning" in first and not {"conversations", "sent", "image"} & first.keys()
+
+
+def describe_traces(path: Path) -> Iterator[str]:
+    """The description of a file of traces as text. Raises InputError for the first row without a trace."""
+    words, styles = array("f"), Counter()
+    for number, line in iter_lines(path):
+        row = parse_line(path, number, line)
+        if not isinstance(row.get("reasoning"), str):
+            raise row_error(path, number, "reasoning", "a text", row.get("reasoning"))
+        words.append(len(row["reasoning"].split()))
+        styles[row.get("style")] += 1
+    yield f"{len(words):,} reasoning traces"
+    yield f"{'':26}" + "".join(f"{f'{q:.0%}':>8}" for q in QUANTILES) + f"{'mean':>8}"
+    yield _quantile_line("words", words)
+    if styles.keys() != {None}:
+        shares = (f"{style or 'no style'} {count / len(words):.1%}" for style, count in styles.most_common())
+        yield f"styles: {', '.join(shares)}"
+
+
 def draw_sheet(located: list[tuple[Path, int, Entry]], folder: Path) -> Image.Image:
     """Samples in a grid, the box in green, the expression below. Raises InputError for an unreadable image."""
     rows = -(-len(located) // COLUMNS)
@@ -132,6 +161,9 @@ def main() -> None:
         raise InputError("--sheet: expected --images DIR beside it")
     located = []
     for path in args.files:
+        if are_traces(path):
+            print(f"{path}:", *describe_traces(path), sep="\n  ")
+            continue
         description = describe_file(path, args.samples, args.seed)
         print(f"{path}:", *description.lines(), sep="\n  ")
         located += [(path, number, entry) for number, entry in description.kept]

@@ -5,11 +5,16 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from qwen3vl_rl.data.jsonl import read_jsonl
 from qwen3vl_rl.data.refshapes import PLAIN, WORLDS, build, referrals
 from qwen3vl_rl.data.refshapes.scenes import is_occluded
 from qwen3vl_rl.data.samples import check_images, read_samples
+from qwen3vl_rl.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,6 +52,26 @@ def test_files_are_deterministic_and_valid(tmp_path):
         assert len(samples) == (40 if file == files[0] else 10)
         check_images(((tmp_path, n, s) for n, s in enumerate(samples, start=1)), tmp_path / "a" / "images")
     assert all(s.modal_xyxy_px for s in read_samples(tmp_path / "a/eval/refshapes_amodal_val.jsonl"))
+
+
+def test_shares_of_traces_change_the_traces_alone(tmp_path):
+    build(tmp_path / "all", train=200, val=2, seed=3)
+    build(tmp_path / "mixed", train=200, val=2, seed=3, shares={"brief": 0.5, "rationalised": 0.2})
+    whole, mixed = (read_jsonl(tmp_path / name / "refshapes_train_traces.jsonl") for name in ("all", "mixed"))
+    counts = Counter(row["style"] for row in mixed)
+    assert {row["style"] for row in whole} == {"thorough"}
+    assert abs(counts["brief"] - 100) < 25 and abs(counts["rationalised"] - 40) < 20 and counts["thorough"] > 35
+    kept = [row for row in mixed if row["style"] == "thorough"]
+    assert kept == [row for row in whole if row["id"] in {row["id"] for row in kept}]
+    first, second = ((tmp_path / name / "refshapes_train.jsonl").read_bytes() for name in ("all", "mixed"))
+    assert first == second
+
+
+@pytest.mark.parametrize("shares", [{"brief": 1.2}, {"brief": -0.1}, {"brief": 0.6, "rationalised": 0.6}])
+def test_shares_that_are_none_are_refused(tmp_path, shares):
+    with pytest.raises(InputError, match="together at most 1"):
+        build(tmp_path / "new", train=2, val=2, seed=0, shares=shares)
+    assert not (tmp_path / "new").exists()
 
 
 def test_splits_hold_their_kinds(tmp_path, world):
