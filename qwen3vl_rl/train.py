@@ -8,7 +8,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import hydra
@@ -46,10 +46,21 @@ def train(config: DictConfig) -> None:
         set_sglang_sampling(config)
     repair_checkpoint_record(folder)
     launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
-    metrics = read_metrics(folder)
-    rewards = {step: row["critic/score/mean"] for step, row in metrics.items() if "critic/score/mean" in row}
+    for line in summary(read_metrics(folder)):
+        print(line)
+
+
+def summary(metrics: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
+    """What became of reward and length of the answers over the steps of a run."""
+    rewards, lengths = (
+        {step: row[name] for step, row in metrics.items() if name in row}
+        for name in ("critic/score/mean", "response_length/mean")
+    )
     if (slope := trend(rewards)) is not None:
-        print("reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope))
+        yield "reward trend per step {:+.4f} (95 % interval {:+.4f} to {:+.4f})".format(*slope)
+    if lengths:
+        first, last = min(lengths), max(lengths)
+        yield f"answers: {lengths[first]:.0f} tokens in step {first}, {lengths[last]:.0f} in step {last}"
 
 
 def make_paths_absolute(config: DictConfig) -> None:

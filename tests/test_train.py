@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from qwen3vl_rl.train import make_paths_absolute, set_sglang_sampling, trend
+from qwen3vl_rl.train import make_paths_absolute, set_sglang_sampling, summary, trend
 from qwen3vl_rl.training.metrics import read_metrics
 
 
@@ -83,3 +83,14 @@ def test_the_interval_covers_the_slope_of_noisy_rewards():
 
 def test_two_steps_have_no_trend():
     assert trend({1: 0.1, 2: 0.9}) is None
+
+
+def test_the_end_of_a_run_tells_reward_and_length():
+    rewards = {1: 0.2, 2: 0.4, 3: 0.6, 4: 0.8}
+    rows = {
+        step: {"critic/score/mean": reward, "response_length/mean": 60.0 + step} for step, reward in rewards.items()
+    }
+    first, second = summary({0: {"val-core/acc": 0.5}} | rows)
+    assert first.startswith("reward trend per step +0.2000")
+    assert second == "answers: 61 tokens in step 1, 64 in step 4"
+    assert list(summary({})) == []

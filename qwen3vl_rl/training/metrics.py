@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from qwen3vl_rl.data.jsonl import whole_lines
+from qwen3vl_rl.training.signs import Signs
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
@@ -18,8 +19,9 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     return steps
 
 
-def print_new_steps(metrics: Path, position: int, columns: Mapping[str, str]) -> int:
-    """Print a line for each whole row of `metrics` from byte `position` on; returns where the rows end.
+def print_new_steps(metrics: Path, position: int, columns: Mapping[str, str], signs: Signs) -> int:
+    """Print a line for each whole row of `metrics` from byte `position` on, and one for each of the `signs` that it
+    shows; returns where the rows end.
 
     `columns` maps labels to names of metrics, in which `*` stands for anything: the line shows the mean of all matches.
     """
@@ -27,6 +29,6 @@ def print_new_steps(metrics: Path, position: int, columns: Mapping[str, str]) ->
         row = json.loads(line)
         found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
         values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
-        print("  ".join([f"step {row['step']}", *values]), flush=True)
+        print("  ".join([f"step {row['step']}", *values]), *signs.look(row["data"]), sep="\n", flush=True)
         position += len(line)
     return position

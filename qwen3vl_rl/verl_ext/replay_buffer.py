@@ -99,13 +99,27 @@ def check_lengths(tokens: Sequence[int]) -> None:
 
 
 def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
-    """`reward/NAME`: the mean of every part that the reward function returned, over the answers that have it."""
+    """`reward/NAME`: the mean of every part that the reward function returned, over the answers that have it; and
+    `rollout/alike_groups`."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
+    parts = [fields["reward_extra_info"] for fields in plain(data["extra_fields"])]
     values = defaultdict(list)
-    for fields in plain(data["extra_fields"]):
-        for name, value in fields["reward_extra_info"].items():
+    for part in parts:
+        for name, value in part.items():
             values[f"reward/{name}"].append(value)
-    return {name: float(np.mean(column)) for name, column in values.items()}
+    means = {name: float(np.mean(column)) for name, column in values.items()}
+    return means | alike_groups([key.split("_")[0] for key in batch.keys], parts)  # of PROMPT_ANSWER_TURN
+
+
+def alike_groups(prompts: Sequence[str], parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """`rollout/alike_groups`: the share of prompts whose answers are all right or all wrong by the reward's part `acc`.
+    They teach hardly anything. Nothing for a reward without that part."""
+    found = defaultdict(list)
+    for prompt, part in zip(prompts, parts, strict=True):
+        if "acc" in part:
+            found[prompt].append(part["acc"])
+    several = [values for values in found.values() if len(values) > 1]
+    return {"rollout/alike_groups": float(np.mean([min(v) == max(v) for v in several]))} if several else {}
 
 
 def has_image(messages: list[dict]) -> bool:

@@ -15,6 +15,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from qwen3vl_rl.verl_ext.replay_buffer import (
     NONE_LEFT,
     ReportingReplayBuffer,
+    alike_groups,
     check_answered,
     check_lengths,
     example,
@@ -132,3 +133,10 @@ def test_other_errors_of_the_buffer_are_left_as_they_are(build_buffer, monkeypat
     buffer = build_buffer(answers=4)
     with pytest.raises(RuntimeError, match="another one"):
         buffer.sample(7, "train", 2)
+
+
+def test_prompts_whose_answers_are_all_alike_are_counted():
+    prompts = ["a", "a", "b", "b", "c", "c", "d"]
+    parts = [{"acc": value} for value in (1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0)]  # d lost all but one
+    assert alike_groups(prompts, parts) == {"rollout/alike_groups": pytest.approx(2 / 3)}
+    assert alike_groups(["a", "a"], [{"score": 1.0}] * 2) == {}

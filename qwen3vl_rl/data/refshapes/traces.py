@@ -13,7 +13,7 @@ from qwen3vl_rl.data.refshapes.scenes import HEIGHT, WIDTH, Scene
 from qwen3vl_rl.grounding import Box, px_to_1000
 
 STYLES = ("thorough", "brief", "rationalised")
-BRIEF = ("I look for {sent}.", "In this picture I need to find {sent}.", "What I have to find is {sent}.")
+BRIEF = ("I look for {sent}.", "I need to find {sent}.", "I have to find {sent} in the picture.")
 RATIONALISED = (
     "I can see {sent} {place} of the picture.",
     "There is {sent} {place} of the picture, and it fits well.",
