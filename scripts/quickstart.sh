@@ -39,15 +39,16 @@ stage() {
   echo "   took $((SECONDS - begin)) s"
 }
 
-# What stage 1 learns from: sft_data OUT TRACES.
+# What stage 1 learns from: sft_data OUT TRACES PROCESSOR SAMPLES.
 sft_data() {
   "$python" -m sft.build_dataset --samples "$data/refshapes_train.jsonl" --traces "$2" --images "$data/images" \
-    --rows ":$SFT_SAMPLES" --processor "$MODEL" --out "$1"
+    --rows ":$4" --processor "$3" --out "$1"
 }
 
+# thorough_data OUT PROCESSOR SAMPLES: the same from the thorough traces alone.
 thorough_data() {
   grep '"style": "thorough"' "$data/refshapes_train_traces.jsonl" >"$data/thorough_traces.jsonl"
-  sft_data "$data/sft_thorough.parquet" "$data/thorough_traces.jsonl"
+  sft_data "$1" "$data/thorough_traces.jsonl" "$2" "$3"
 }
 
 # sft NAME TITLE PARQUET: train, and export to a Hugging Face folder.
@@ -66,8 +67,9 @@ main() {
     "$python" -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES \
     --brief 0.5 --seed "$SEED"
   stage sft-data "data: samples and reasoning traces to SFT parquet" \
-    sft_data "$data/sft_train.parquet" "$data/refshapes_train_traces.jsonl"
-  stage sft-thorough-data "data: the same, with the thorough traces alone" thorough_data
+    sft_data "$data/sft_train.parquet" "$data/refshapes_train_traces.jsonl" "$MODEL" $SFT_SAMPLES
+  stage sft-thorough-data "data: the same, with the thorough traces alone" \
+    thorough_data "$data/sft_thorough.parquet" "$MODEL" $SFT_SAMPLES
   stage rl-data "data: other samples to RL parquet" \
     "$python" -m qwen3vl_rl.data.tools.rl_parquet --samples "$data/refshapes_train.jsonl" --images "$data/images" \
     --rows "$SFT_SAMPLES:" --split train --out "$data/rl_train.parquet"
@@ -87,7 +89,8 @@ main() {
   echo "== evaluation: base, SFT and RL on four splits, SFT on thorough traces beside them"
   "$python" -m qwen3vl_rl.evaluation --data "$data/eval" --images "$data/images" --out "$OUT/eval" \
     --report "$OUT/report/index.html" --max-tokens 192 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
-    --model rl="$OUT/checkpoints/rl" --model sft_thorough="$OUT/checkpoints/sft_thorough" --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
+    --model rl="$OUT/checkpoints/rl" --model sft_thorough="$OUT/checkpoints/sft_thorough" \
+    --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
     --curves rl="$(ls "$OUT"/rl/metrics-*.jsonl | tail -1)"
   echo "the whole run took $SECONDS s"
 }

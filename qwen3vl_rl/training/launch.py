@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import FATAL
 from qwen3vl_rl.training import cpu, processes
+from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.metrics import print_new_steps, read_metrics
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
 from qwen3vl_rl.training.signs import Signs
@@ -147,7 +148,8 @@ def _follow(
 ) -> str | None:
     """Print a line for every step that `child` reports until it ends. Returns what to say where it hangs instead."""
     position, reported, looked = 0, time.monotonic(), 0.0
-    signs = Signs(row for _, row in sorted(read_metrics(metrics.parent).items()))
+    kept = latest_step(metrics.parent) or 0  # later steps are made again
+    signs = Signs(row for step, row in sorted(read_metrics(metrics.parent).items()) if step <= kept)
     while True:
         ended = child.poll() is not None  # asked first: steps that were written before the end are still printed
         new_position = print_new_steps(metrics, position, columns, signs)

@@ -42,7 +42,7 @@ class Signs:
         alike = mean(recent, "rollout/alike_groups")
         if alike is not None and alike > ALIKE:
             yield "nothing-to-learn-from", f"of {alike:.0%} of the prompts all answers are right, or all are wrong"
-        cut = mean(recent, "response_length/clip_ratio")
+        cut = mean(recent, "rollout/cut_off")
         if cut is not None and cut > CUT:
             yield "answers-are-cut-off", f"{cut:.0%} of the answers reach data.max_response_length"
         now, before = mean(recent, "response_length/mean"), mean(first, "response_length/mean")

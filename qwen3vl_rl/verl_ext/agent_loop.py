@@ -49,7 +49,16 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
             rollout.name in SHARING
             and self.config.trainer.v1.trainer_mode == "sync"
             and not rollout.disaggregation.enabled  # whose servers give the first answer alone
+            and (rollout.name != "sglang" or self._sglang_may_share())
         )
+
+    def _sglang_may_share(self) -> bool:
+        """sglang 0.5.12 releases an adapter once too often for a shared request, and a picture in shared memory, which
+        it uses where it has a tokenizer, too early."""
+        model = self.config.actor_rollout_ref.model
+        lora = model.get("lora", {})
+        has_adapter = (model.get("lora_rank") or lora.get("rank")) and not lora.get("merge")
+        return not has_adapter and self.rollout_config.skip_tokenizer_init
 
     async def run(self, sampling_params: dict[str, Any], **fields: Any) -> AgentLoopOutput:
         if self._may_share and sampling_params["temperature"] > 0:  # engines give one answer without sampling

@@ -83,10 +83,16 @@ class GroupWorker(VerlWorker):
 
 def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProto:
     """One row as verl's reward managers read it: (1, tokens) of prompt and answer, and the sample's fields."""
-    prompt, answer = torch.tensor([output.prompt_ids]), torch.tensor([output.response_ids])
-    tokens = torch.cat([prompt, answer], dim=1)
-    tensors = {"prompts": prompt, "responses": answer, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    objects = fields | {"__num_turns__": output.num_turns, "tool_extra_fields": output.extra_fields}
+    ids = output.response_ids or [0]  # verl's form of NumPy has no empty tensors
+    mask = [1] * (len(output.prompt_ids) + len(output.response_ids)) + [0] * (len(ids) - len(output.response_ids))
+    columns = {"prompts": output.prompt_ids, "responses": ids, "input_ids": output.prompt_ids + ids}
+    tensors = {name: torch.tensor([row]) for name, row in (columns | {"attention_mask": mask}).items()}
+    objects = fields | {
+        "__num_turns__": output.num_turns,
+        "tool_extra_fields": output.extra_fields,
+        "prompt_len": len(output.prompt_ids),
+        "response_len": len(output.response_ids),
+    }
     return DataProto(TensorDict(tensors, batch_size=1), {name: column_of(value) for name, value in objects.items()})
 
 

@@ -5,7 +5,7 @@ through `trainer.v1.sampler.custom_sampler`.
 """
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class ReportingReplayBuffer(ReplayBuffer):
     """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
 
     `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page),
-    `answers` (to a training prompt) and `val_answers` (to a validation prompt).
+    `answers` (to a training prompt), `val_answers` (to a validation prompt), `answer_tokens` (of an answer, at most).
     """
 
     def __init__(self, **kwargs: Any):
@@ -48,11 +48,14 @@ class ReportingReplayBuffer(ReplayBuffer):
                 check_answered(0, wanted, global_steps)
             raise
         is_training = partition_id == "train"
-        check_answered(len(batch), wanted, global_steps, options.answers if is_training and batch_size >= FEW else 0)
+        lost_one = is_training and batch_size >= FEW and has_lost_one_prompt(batch.keys, batch_size, options.answers)
+        check_answered(len(batch), wanted, global_steps, options.answers if lost_one else 0)
         if is_training:
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
-            return batch, {**metrics, **mean_parts(batch), "rollout/missing_responses": wanted - len(batch)}
+            cut_off = np.mean([tag["response_len"] >= options.answer_tokens for tag in batch.tags])
+            own = {"rollout/missing_responses": wanted - len(batch), "rollout/cut_off": float(cut_off)}
+            return batch, {**metrics, **mean_parts(batch), **own}
         if global_steps != self._shown:  # of several validation batches, the first has the first samples
             self._write_page(batch, global_steps)
             self._shown = global_steps
@@ -74,6 +77,17 @@ class ReportingReplayBuffer(ReplayBuffer):
         wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
         if wandb and wandb.run:
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def prompt_of(key: str) -> str:
+    """Of verl's PROMPT_ANSWER_TURN."""
+    return key.split("_")[0]
+
+
+def has_lost_one_prompt(keys: Sequence[str], prompts: int, answers: int) -> bool:
+    """Whether all but one of the prompts have all their answers."""
+    found = Counter(map(prompt_of, keys))
+    return len(found) == prompts - 1 and set(found.values()) == {answers}
 
 
 def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
@@ -108,12 +122,13 @@ def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
         for name, value in part.items():
             values[f"reward/{name}"].append(value)
     means = {name: float(np.mean(column)) for name, column in values.items()}
-    return means | alike_groups([key.split("_")[0] for key in batch.keys], parts)  # of PROMPT_ANSWER_TURN
+    return means | alike_groups(list(map(prompt_of, batch.keys)), parts)
 
 
 def alike_groups(prompts: Sequence[str], parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """`rollout/alike_groups`: the share of prompts whose answers are all right or all wrong by the reward's part `acc`.
-    They teach hardly anything. Nothing for a reward without that part."""
+    They teach nothing about right and wrong; a graded reward still moves their boxes. Nothing for a reward without that
+    part."""
     found = defaultdict(list)
     for prompt, part in zip(prompts, parts, strict=True):
         if "acc" in part:

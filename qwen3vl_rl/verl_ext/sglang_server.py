@@ -30,9 +30,14 @@ class GroupServer(AnswersSharedRequests, SGLangHttpServer):
         image_data: list | None = None,
         **options: Any,
     ) -> TokenOutput:
-        if image_data and "n" in sampling_params:  # for sglang a batch of one prompt, with all its images
+        count = sampling_params.get("n", 1)
+        if image_data and count > 1:  # for sglang a batch of one prompt, with all its images
             image_data = [image_data]
-        return await super().generate(prompt_ids, sampling_params, request_id, image_data=image_data, **options)
+        try:
+            return await super().generate(prompt_ids, sampling_params, request_id, image_data=image_data, **options)
+        finally:  # sglang names a request for every answer, gives it another name and forgets the first of them alone
+            for number in range(count if count > 1 else 0):
+                self.tokenizer_manager.rid_to_state.pop(f"{request_id}_{number}", None)
 
     async def _generate_next(self, request: GenerateReqInput, *rest: Any) -> AsyncGenerator[dict | list[dict]]:
         """What sglang yields; of a shared request the next answer."""

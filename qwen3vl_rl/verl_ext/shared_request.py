@@ -4,7 +4,7 @@ verl 0.9.1's servers return the first answer alone, so that its agent loops send
 answer. Here a request whose sampling parameters have `n` (see `agent_loop.py`) gets its `n` answers at once.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from verl.workers.rollout.replica import TokenOutput
@@ -24,23 +24,29 @@ class AnswersSharedRequests:
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **options: Any
     ) -> TokenOutput:
         """The first answer; where `sampling_params` have `n`, with all of them in `extra_fields[ANSWERS]`."""
-        generate_one = super().generate
-        if "n" not in sampling_params:
+        generate_one, count = super().generate, sampling_params.get("n")
+        if count is None:
             return await generate_one(prompt_ids, sampling_params, request_id, **options)
+        if count == 1:  # which engines answer in another form
+            alone = {name: value for name, value in sampling_params.items() if name != "n"}
+            found = [await generate_one(prompt_ids, alone, request_id, **options)]
+            return with_answers(found)
         self._answers[request_id] = None
         try:  # verl changes the parameters that it is given
-            found = [
-                await generate_one(prompt_ids, dict(sampling_params), request_id, **options)
-                for _ in range(sampling_params["n"])
-            ]
+            found = [await generate_one(prompt_ids, dict(sampling_params), request_id, **options) for _ in range(count)]
         finally:
             del self._answers[request_id]
-        return found[0].model_copy(update={"extra_fields": found[0].extra_fields | {ANSWERS: found}})
+        return with_answers(found)
 
-    async def next_answer(self, request_id: str, results: AsyncIterator, split: Callable[[Any], list]) -> Any:
+    async def next_answer(self, request_id: str, results: AsyncIterator, split: Callable[[Any], Iterable]) -> Any:
         """The next of the answers into which `split` takes the engine's last result; `results` are read once."""
         if self._answers[request_id] is None:
             async for result in results:
                 last = result
             self._answers[request_id] = iter(split(last))
         return next(self._answers[request_id])
+
+
+def with_answers(found: list[TokenOutput]) -> TokenOutput:
+    """The first of the answers, which carries all."""
+    return found[0].model_copy(update={"extra_fields": found[0].extra_fields | {ANSWERS: found}})

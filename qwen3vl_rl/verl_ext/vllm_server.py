@@ -4,8 +4,9 @@ vLLM sends back each answer after every token, as text too; for a shared request
 ends.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from copy import copy
+from itertools import repeat
 from typing import Any
 
 import ray
@@ -36,11 +37,16 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
         """verl's, and rotations for the positions that rollouts can have. vLLM holds those of four times the positions
         that the model knows, 256 MB of Qwen3-VL, and copies them to the host and back whenever it sleeps."""
         quantization, overrides = super()._apply_quantization()
+        own_length = "max_model_len" in ((self.config.engine_kwargs or {}).get("vllm") or {})
+        if own_length or getattr(self.model_config.hf_config, "text_config", None) is None:
+            return quantization, overrides
         return quantization, overrides | {"text_config": {"max_position_embeddings": self.config.max_model_len}}
 
-    async def _generate_next(self, *, request_id: str, **options: Any) -> AsyncGenerator[RequestOutput]:
+    async def _generate_next(
+        self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput]:
         """What vLLM yields; of a shared request the next answer."""
-        results = self._generate(request_id=request_id, **options)
+        results = self._generate(prompt, sampling_params, request_id, **options)
         if request_id in self._answers:
             yield await self.next_answer(request_id, results, split)
             return
@@ -48,8 +54,10 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
             yield result
 
 
-def split(result: RequestOutput) -> list[RequestOutput]:
-    """One result for each of its outputs."""
+def split(result: RequestOutput) -> Iterable[RequestOutput]:
+    """One result for each of its outputs; of a request that was aborted, which has none, itself for every answer."""
+    if not result.outputs:
+        return repeat(result)
     singles = [copy(result) for _ in result.outputs]
     for single, output in zip(singles, result.outputs, strict=True):
         single.outputs = [output]

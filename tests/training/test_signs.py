@@ -10,14 +10,14 @@ from qwen3vl_rl.training.signs import HELP, WINDOW, Signs
 ROOT = Path(__file__).parents[2]
 HEALTHY = {
     "response_length/mean": 100.0,
-    "response_length/clip_ratio": 0.0,
+    "rollout/cut_off": 0.0,
     "rollout/alike_groups": 0.6,
     "actor/kl_loss": 0.02,
     "training/rollout_probs_diff_mean": 0.01,
 }
 SICK = {
     "nothing-to-learn-from": {"rollout/alike_groups": 0.97},
-    "answers-are-cut-off": {"response_length/clip_ratio": 0.3},
+    "answers-are-cut-off": {"rollout/cut_off": 0.3},
     "answers-get-short": {"response_length/mean": 40.0},
     "far-from-the-start": {"actor/kl_loss": 3.0},
     "engine-and-actor-differ": {"training/rollout_probs_diff_mean": 0.3},

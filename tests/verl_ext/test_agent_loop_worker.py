@@ -39,11 +39,11 @@ def rewarder(monkeypatch):
     return SimpleNamespace(compute_score=SimpleNamespace(remote=compute_score), seen=seen)
 
 
-def scored(worker_class: type, rewarder) -> AgentLoopOutput:
+def scored(worker_class: type, rewarder, text: str = "It is [10, 20, 30, 40].") -> AgentLoopOutput:
     worker = object.__new__(worker_class)
     worker.reward_loop_worker_handles, worker.processor, worker.mm_processor_kwargs = [rewarder], None, {}
     tokenizer = build_processor().tokenizer
-    prompt, answer = (tokenizer.encode(text) for text in ("Where is the red disc?", "It is [10, 20, 30, 40]."))
+    prompt, answer = (tokenizer.encode(words) for words in ("Where is the red disc?", text))
     output = AgentLoopOutput(
         prompt_ids=prompt,
         response_ids=answer,
@@ -72,3 +72,9 @@ def test_a_reward_function_sees_what_verl_shows_it(rewarder):
     _, text, truth, extra = rewarder.seen[0]
     assert (text, truth, extra["width"]) == ("It is [10, 20, 30, 40].", [10, 20, 30, 40], 160)
     assert extra["length_tokens"] == len(ours.response_ids)
+
+
+def test_an_empty_answer_is_scored_too(rewarder):
+    assert scored(GroupWorker, rewarder, "").reward_score == 0.5
+    _, text, _, extra = rewarder.seen[0]
+    assert (text, extra["length_tokens"]) == ("", 0)

@@ -91,20 +91,21 @@ def test_a_step_that_lost_answers_ends_the_run():
     [
         *(("train", 16, 60, True), ("train", 16, 59, False)),  # a request, whose four answers fail together, and more
         *(("train", 9, 32, False), ("train", 200, 792, True), ("train", 200, 791, False)),
-        *(("val", 16, 48, True), ("val", 16, 45, False), ("val", 400, 1188, True)),
+        *(("train", 16, 61, False), ("val", 16, 48, True), ("val", 16, 45, False), ("val", 400, 1188, True)),
     ],
 )
 def test_a_training_step_of_ten_prompts_may_lose_one(build_buffer, monkeypatch, partition, prompts, answers, goes_on):
     batch = KVBatchMeta(
-        keys=[str(number) for number in range(answers)],
-        tags=[{"seq_len": number} for number in range(answers)],
+        keys=[f"{number // 4}_{number % 4}_0" for number in range(answers)],
+        tags=[{"seq_len": number, "response_len": 2} for number in range(answers)],
         partition_id=partition,
     )
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (batch, {}))
     monkeypatch.setattr("qwen3vl_rl.verl_ext.replay_buffer.mean_parts", lambda _: {})
     monkeypatch.setattr(ReportingReplayBuffer, "_write_page", lambda *_: None)
     with nullcontext() if goes_on else pytest.raises(RuntimeError, match="answers are missing"):
-        build_buffer(answers=4, val_answers=3).sample(1, partition, prompts)
+        _, metrics = build_buffer(answers=4, val_answers=3, answer_tokens=2).sample(1, partition, prompts)
+        assert metrics.get("rollout/cut_off", 1.0) == 1.0
 
 
 @pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 6)])

@@ -64,6 +64,12 @@ def test_the_engine_is_asked_once_for_all_answers():
     assert server._answers == {}
 
 
+def test_a_request_for_one_answer_is_put_as_any_other():
+    server = Sharing()
+    found = asyncio.run(server.generate([1], {"n": 1}, "a"))
+    assert [answer.token_ids for answer in found.extra_fields[ANSWERS]] == [[0, 0]]
+
+
 def test_a_request_that_fails_is_forgotten():
     server = Sharing()
     server.engine.generate = lambda *_: (_ for _ in ()).throw(OSError("the engine died"))

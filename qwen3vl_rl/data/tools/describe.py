@@ -167,6 +167,10 @@ def main() -> None:
         description = describe_file(path, args.samples, args.seed)
         print(f"{path}:", *description.lines(), sep="\n  ")
         located += [(path, number, entry) for number, entry in description.kept]
+    if args.sheet and not located:
+        raise InputError(
+            f"--sheet: expected a file of samples, found traces alone in {', '.join(map(str, args.files))}"
+        )
     if args.sheet:
         sheet = draw_sheet(located, args.images)
         with replacing(args.sheet) as part:

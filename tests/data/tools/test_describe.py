@@ -34,6 +34,12 @@ def test_traces_without_a_style_have_no_shares(tmp_path, monkeypatch, capsys):
     assert "styles" not in capsys.readouterr().out
 
 
+def test_traces_have_no_pictures_to_draw(tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "traces.jsonl", [{"id": "a", "reasoning": "The star is on the left."}])
+    with pytest.raises(InputError, match="expected a file of samples"):
+        run(monkeypatch, tmp_path / "traces.jsonl", "--sheet", tmp_path / "sheet.png", "--images", tmp_path)
+
+
 def test_a_row_without_a_trace_is_named(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "traces.jsonl", [{"id": "a", "reasoning": "The star."}, {"id": "b", "reasoning": None}])
     with pytest.raises(InputError, match=r'row 2: field "reasoning": expected a text'):
