@@ -5,7 +5,7 @@
 #
 # BASE_IMG_PATH  what image paths are relative to    OUTPUT_DIR  gets train_grounding.parquet
 # VAL_DIR        holds refcoco_val.jsonl and so on   TRAIN_JSON  training or evaluation rows, jsonl
-# Further arguments go to qwen3vl_rl.data.rl_rows. Exit code 1: written, but evaluation images are in it.
+# Further arguments go to qwen3vl_rl.data.tools.rl_parquet. Exit code 1: written, but evaluation images are in it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
 BASE_IMG_PATH=${BASE_IMG_PATH:-${BASE_IMG_DIR:-}} # the release's name

@@ -67,7 +67,8 @@ def has_finished(out: Path) -> bool:
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
     """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
-    and of bigger ones; RL against the SFT that it came from; direct answers of bigger rungs against its own. Of the
+    and of bigger ones; RL against the SFT that it came from, and that of mixed traces against SFT on thorough ones;
+    direct answers of bigger rungs against its own. Of the
     ablations each against the run of seed 0, which they vary, and RL of direct answers against these, too."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
@@ -75,9 +76,10 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
     for rung in rungs:
         if not by_seed(results, f"{rung}/rl-"):
             continue
-        for training, other in itertools.product(("sft", "rl"), rungs[rungs.index(rung) :]):
+        for training, other in itertools.product(("sft", "rl", "mixed_rl"), rungs[rungs.index(rung) :]):
             yield from paired(results, f"{rung}/{training}", f"{other}/direct")
-        yield from paired(results, f"{rung}/rl", f"{rung}/sft")
+        for after, before in (("rl", "sft"), ("mixed_rl", "mixed"), ("mixed_rl", "sft")):
+            yield from paired(results, f"{rung}/{after}", f"{rung}/{before}")
         for other in rungs[rungs.index(rung) + 1 :]:
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):

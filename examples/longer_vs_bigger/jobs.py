@@ -61,21 +61,34 @@ class Experiment:
             yield Job(
                 f"data-{seed}", (python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),)
             )
+            mixed = python(
+                "qwen3vl_rl.data.refshapes",
+                "--out",
+                folder / "mixed",
+                *flat(count.items()),
+                *world,
+                "--brief",
+                self.config.brief,
+            )  # the same samples
+            yield Job(f"mixed-traces-{seed}", (mixed,))
             for name, rows in self.parquets(folder).items():
-                yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor"))
+                needs = (f"mixed-traces-{seed}",) if name == "mixed" else ()
+                yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor", *needs))
         yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / str(FIRST),
                                     "--val", samples.eval, *world),), (f"data-{FIRST}",))  # fmt: skip
 
     def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """Commands by what their rows are for: reasoning, direct answers, RL and its validation."""
+        """Commands by what their rows are for: reasoning by thorough traces and by mixed ones, direct answers, RL and
+        its validation."""
         samples = ["--samples", folder / "refshapes_train.jsonl", "--images", folder / "images"]
         taught = ["sft.build_dataset", *samples, "--rows", f":{self.config.samples.sft}",
                   "--processor", self.out / "processor"]  # fmt: skip
         asked = ["--samples", folder / "eval" / "refshapes_val.jsonl", "--images", folder / "images"]
         traces, rest = folder / "refshapes_train_traces.jsonl", f"{self.config.samples.sft}:"
-        rl = "qwen3vl_rl.data.rl_rows"
+        rl = "qwen3vl_rl.data.tools.rl_parquet"
         return {
             "sft": python(*taught, "--traces", traces, "--out", folder / "sft.parquet"),
+            "mixed": python(*taught, "--traces", folder / "mixed" / traces.name, "--out", folder / "mixed.parquet"),
             "direct": python(*taught, "--reasoning", "none", "--out", folder / "direct.parquet"),
             "rl": python(rl, *samples, "--rows", rest, "--split", "train", "--out", folder / "rl.parquet"),
             "val": python(rl, *asked, "--split", "test", "--out", folder / "rl_val.parquet"),
@@ -94,10 +107,11 @@ class Experiment:
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
 
     def longer(self) -> Iterator[Job]:
-        """Small rungs learn to reason, by SFT and then GRPO."""
+        """Small rungs learn to reason, by SFT and then GRPO: from thorough traces, and from traces of two kinds."""
         for rung, seed in itertools.product(self.config.longer, self.config.seeds):
-            yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
-            yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
+            for taught, improved in (("sft", "rl"), ("mixed", "mixed_rl")):
+                yield self.sft(f"{taught}-{rung}-{seed}", rung, seed, taught)
+                yield self.rl(f"{improved}-{rung}-{seed}", f"{taught}-{rung}-{seed}", seed)
 
     def direct(self) -> Iterator[Job]:
         """All rungs learn to answer directly, by SFT on the same samples."""
@@ -117,7 +131,7 @@ class Experiment:
             models = {f"{training}-{seed}": f"{training}-{rung}-{seed}" for training, seed in seeds}
             yield self.evaluation(rung, {"base": f"base-{rung}"} | models)
         for rung in self.config.ladder:  # what of the errors is language: the same images and boxes in two wordings
-            models = {training: job for training, job in self.first(rung).items() if training != "sft"}
+            models = {training: job for training, job in self.first(rung).items() if training in ("direct", "rl")}
             yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
         rung = self.config.ablated
         models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*self.config.rewards, "from-direct")}
@@ -138,7 +152,7 @@ class Experiment:
             yield replace(job, share=1.0, last=True)
 
     def trainings(self, rung: str) -> tuple[str, ...]:
-        return ("direct", "sft", "rl") if rung in self.config.longer else ("direct",)
+        return ("direct", "sft", "rl", "mixed", "mixed_rl") if rung in self.config.longer else ("direct",)
 
     def first(self, rung: str) -> dict[str, str]:
         """training -> its job of the first seed."""

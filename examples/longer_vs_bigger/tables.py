@@ -22,7 +22,14 @@ SPLITS = {
     "testB": "refshapes_testB",
     "amodal": "refshapes_amodal_val",
 }
-ANSWERS = {"base": "none yet", "direct": "direct", "sft": "reasoning (SFT)", "rl": "reasoning (SFT, GRPO)"}
+ANSWERS = {
+    "base": "none yet",
+    "direct": "direct",
+    "sft": "reasoning (SFT)",
+    "rl": "reasoning (SFT, GRPO)",
+    "mixed": "reasoning, mixed traces (SFT)",
+    "mixed_rl": "reasoning, mixed traces (SFT, GRPO)",
+}
 
 
 def rungs(results: dict) -> list[str]:

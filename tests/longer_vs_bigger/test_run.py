@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from examples.longer_vs_bigger.jobs import Experiment, Job
 from examples.longer_vs_bigger.run import Queue, read_config, visible_gpus, with_needs
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.recipe import verl_config
 
 pytestmark = pytest.mark.slow
 
@@ -197,6 +198,11 @@ def test_the_experiment_is_made_of_commands_that_the_project_has(tmp_path, hardw
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     assert {need for job in jobs for need in job.needs} <= set(names)
+    for module in {command[2] for job in jobs for command in job.commands}:  # one without does nothing, and succeeds
+        place = ROOT / module.replace(".", "/")
+        file = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
+        assert 'if __name__ == "__main__":' in file.read_text(), module
+    assert verl_config()  # the resolver that finds verl's own configs
     recipes = {"sft.train": "sft", "qwen3vl_rl.train": "grounding_grpo"}
     commands = [command[2:] for job in jobs for command in job.commands if command[2] in recipes]
     # Rungs and seeds change values alone. Of the commands with the same keys one is composed.
