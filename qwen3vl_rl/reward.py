@@ -36,6 +36,9 @@ class Parts(NamedTuple):
     alpha: float  # share of the step [iou >= threshold] in `mix`
     threshold: float  # IoU from which an answer is right
     budget_tokens: int  # what `efficient` lets an answer spend for free
+    answer: str = ""  # as generated, without its reasoning
+    reasoning: str = ""  # what comes before `</think>`, without a `<think>` that opens it
+    sample: Mapping[str, Any] = MappingProxyType({})  # `extra_info` of the sample's row
 
 
 Reward = Callable[[Parts], float]
@@ -72,6 +75,16 @@ def giou(parts: Parts) -> float:
     return parts.alpha * accuracy(parts) + (1 - parts.alpha) * graded
 
 
+def diou(parts: Parts) -> float:
+    """`mix` with (1 + DIoU) / 2 in place of the IoU: what is graded where boxes miss is the distance of their centres.
+
+    DIoU = iou - distance² / diagonal², -1..1, of the centres and of the hull (Zheng et al. 2020, arXiv 1911.08287).
+    """
+    predicted_px = order_corners(parts.predicted_px)
+    graded = (1 + parts.iou - centre_distance(predicted_px, parts.truth_px)) / 2
+    return parts.alpha * accuracy(parts) + (1 - parts.alpha) * graded
+
+
 def efficient(parts: Parts) -> float:
     """`mix` within the budget; beyond it `mix * budget_tokens / length_tokens`. Being short earns nothing by itself."""
     return mix(parts) * min(1.0, parts.budget_tokens / max(1, parts.length_tokens))
@@ -96,6 +109,7 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
         "penalty": penalty,
         "normalized_exp": normalized_exp,
         "giou": giou,
+        "diou": diou,
         "efficient": efficient,
         "amodal": amodal,
         "eval": accuracy,
@@ -153,6 +167,9 @@ def compute_score(
             alpha=alpha,
             threshold=threshold,
             budget_tokens=budget_tokens,
+            answer=solution_str.rpartition("</think>")[2].strip(),
+            reasoning=solution_str.rpartition("</think>")[0].removeprefix("<think>").strip(),
+            sample=extra_info,
         )
         score, acc = _apply(reward, parts, f"reward {reward_type}", solution_str, extra_info), accuracy(parts)
     result = {
@@ -208,7 +225,10 @@ def _apply(reward: Reward, parts: Parts, name: str, answer: str, extra_info: Map
             raise InputError(f"expected a finite number, got {value!r}")
     except Exception as error:
         sample = next((extra_info[key] for key in ("id", "index") if extra_info.get(key) is not None), None)
-        where = f"sample {sample}, answer {answer[-SHOWN_CHARACTERS:]!r}, {parts}"
+        numbers = {
+            name: value for name, value in parts._asdict().items() if name not in ("answer", "reasoning", "sample")
+        }
+        where = f"sample {sample}, answer {answer[-SHOWN_CHARACTERS:]!r}, parts {numbers}"
         print(f"{FATAL} {name} raised {type(error).__name__}: {error} for {where}", file=sys.stderr, flush=True)
         raise
     return score
@@ -243,6 +263,13 @@ def generalized_iou(a: Box, b: Box) -> float:
     overlap = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     union = areas - overlap
     return (overlap / union if union else 0.0) - ((hull - union) / hull if hull else 0.0)
+
+
+def centre_distance(a: Box, b: Box) -> float:
+    """The squared distance of the centres over the squared diagonal of the common hull, 0..1; 0 of equal points."""
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
+    apart = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
+    return apart / hull if hull else 0.0
 
 
 def longest_run(words: list[str]) -> int:

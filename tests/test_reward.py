@@ -74,6 +74,7 @@ def test_rewards_are_their_formulas(parts):
         "penalty": mixed - too_long - (0.3 if parts.repeats >= 7 else 0),
         "normalized_exp": (1 - exp(-k * i)) / (1 - exp(-k)),
         "giou": a * right + (1 - a) * (1 + giou_of_masks(parts.predicted_px, parts.truth_px)) / 2,
+        "diou": a * right + (1 - a) * (1 + diou_of_corners(parts.predicted_px, parts.truth_px)) / 2,
         "efficient": mixed / over,
         "amodal": mixed if (m := parts.modal_iou) is None else (mixed + a * (m >= t) + (1 - a) * m) / 2,
         "eval": right,
@@ -90,6 +91,15 @@ def giou_of_masks(a, b) -> float:
     ys, xs = np.nonzero(union)
     hull = (np.ptp(ys) + 1) * (np.ptp(xs) + 1)
     return masks.all(axis=0).sum() / union.sum() - (hull - union.sum()) / hull
+
+
+def diou_of_corners(a, b) -> float:
+    """By the formula of the paper, with complex numbers for points."""
+    centres = [complex(x1 + x2, y1 + y2) / 2 for x1, y1, x2, y2 in (a, b)]
+    corners = [complex(*corner) for box in (a, b) for corner in (box[:2], box[2:])]
+    xs, ys = [corner.real for corner in corners], [corner.imag for corner in corners]
+    diagonal = abs(complex(max(xs) - min(xs), max(ys) - min(ys)))
+    return iou(a, b) - (abs(centres[0] - centres[1]) / diagonal) ** 2
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,26 @@ def test_giou_grades_boxes_that_miss():
     assert REWARDS["giou"](parts(1.0)) == 1
 
 
+def test_diou_grades_boxes_that_miss_by_their_centres():
+    near, far = parts(predicted_px=(20, 0, 30, 10)), parts(predicted_px=(90, 0, 100, 10))
+    assert REWARDS["diou"](near) == pytest.approx(0.25 * (1 - 400 / 1000))
+    assert REWARDS["diou"](far) == pytest.approx(0.25 * (1 - 8100 / 10100))
+    assert REWARDS["diou"](parts(1.0)) == 1
+    point = (9, 9, 9, 9)
+    assert REWARDS["diou"](parts(predicted_px=point, truth_px=point)) == 0.25
+
+
+def test_a_reward_of_ones_own_sees_the_answer_its_reasoning_and_the_sample(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "def own(parts):\n"
+        "    assert parts.answer.startswith('```json') and 'think' not in parts.answer + parts.reasoning\n"
+        "    return len(parts.reasoning) + parts.sample['index'] / 10\n"
+    )
+    text = "<think>\n" + answer((100, 200, 500, 500), reasoning="left")
+    assert score(text, reward_type=f"{file}:own")["score"] == 4.3
+
+
 @pytest.mark.parametrize(("tokens", "expected"), [(0, 1), (100, 1), (101, 100 / 101), (200, 0.5), (1000, 0.1)])
 def test_efficient_shrinks_beyond_the_budget(tokens, expected):
     assert REWARDS["efficient"](parts(1.0, length_tokens=tokens)) == pytest.approx(expected)
@@ -139,9 +169,11 @@ def test_penalty_counts_begun_fifties_and_seven_in_a_row(words, repeats, less):
 def test_a_better_box_never_scores_less(one, other_px):
     other = one._replace(predicted_px=other_px, iou=iou(other_px, one.truth_px))
     worse, better = sorted((one, other), key=lambda parts: parts.iou)
-    for name in REWARDS.keys() - {"giou"}:
+    graded_apart = {"giou", "diou"}
+    for name in REWARDS.keys() - graded_apart:
         assert REWARDS[name](better) >= REWARDS[name](worse)
-    assert REWARDS["giou"](one._replace(predicted_px=one.truth_px, iou=1.0)) >= REWARDS["giou"](one)
+    for name in graded_apart:
+        assert REWARDS[name](one._replace(predicted_px=one.truth_px, iou=1.0)) >= REWARDS[name](one)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), max_size=40))
@@ -267,7 +299,7 @@ def test_missing_extra_info_names_the_width():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_unknown_reward_lists_the_known_ones(split):
-    known = "mix, sigmoid, penalty, normalized_exp, giou, efficient, amodal, eval"
+    known = "mix, sigmoid, penalty, normalized_exp, giou, diou, efficient, amodal, eval"
     with pytest.raises(InputError, match=f'reward_type: expected one of {known} or FILE.py:NAME, got "best"'):
         score(answer(TRUTH), info={**INFO, "split": split}, reward_type="best")
 
@@ -342,6 +374,16 @@ def test_the_example_of_one_pays_right_answers_for_being_short():
     assert right["score"] == pytest.approx(1 + 0.1 * (50 - right["length_words"]) / 50)
     assert wrong["score"] == 0
     assert score(answer(TRUTH, "so " * 60), reward_type=name)["score"] == 1
+
+
+def test_the_example_of_reading_an_answer_pays_for_the_words_of_the_question():
+    name = f"{Path(__file__).parents[1]}/examples/rewards/named.py:named"
+    info = INFO | {"question": "the large red mug"}
+    told, silent = (
+        score(answer(TRUTH, text), info=info, reward_type=name)["score"]
+        for text in ("A large mug, and a red one.", "On the left.")
+    )
+    assert (told, silent) == (pytest.approx(1.1), 1)
 
 
 # Nasty answers
