@@ -95,4 +95,4 @@ main() {
   echo "the whole run took $SECONDS s"
 }
 
-main "$@" && exit # bash has read it all before it starts, and reads no more: the file may change meanwhile
+main "$@"; exit # one line, read before it starts: the file may change meanwhile
