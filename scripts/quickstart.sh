@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole method on a CPU in about a quarter of an hour: RefShapes → SFT → GRPO → evaluation → table and report.
+# The whole method on a CPU in less than an hour: RefShapes → SFT → GRPO → evaluation → table and report.
 #
 #   bash scripts/quickstart.sh [Hydra overrides of stage 2, such as reward=sigmoid]
 #
@@ -13,7 +13,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 OUT=${OUT:-$root/outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-$root/examples/starter/checkpoint}
-SFT_SAMPLES=4800 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # what two cores finish in that time
+SFT_SAMPLES=4800 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=$root/.venv/bin/python data=$OUT/data
@@ -86,7 +86,7 @@ main() {
     actor_rollout_ref.actor.optim.lr=$RL_RATE "$@"
   stage rl-export "stage 2: checkpoint to Hugging Face folder" \
     "$python" -m qwen3vl_rl.export "$OUT/rl" "$OUT/checkpoints/rl"
-  echo "== evaluation: base, SFT and RL on four splits, SFT on thorough traces beside them"
+  echo "== evaluation: base, SFT, RL and SFT on thorough traces, on four splits"
   "$python" -m qwen3vl_rl.evaluation --data "$data/eval" --images "$data/images" --out "$OUT/eval" \
     --report "$OUT/report/index.html" --max-tokens 192 --model base="$MODEL" --model sft="$OUT/checkpoints/sft" \
     --model rl="$OUT/checkpoints/rl" --model sft_thorough="$OUT/checkpoints/sft_thorough" \

@@ -57,20 +57,12 @@ class Experiment:
         yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
         for seed in self.config.seeds:
             folder = self.out / "data" / str(seed)
-            count = {"--train": samples.sft + samples.rl, "--val": samples.eval if seed == FIRST else 1, "--seed": seed}
-            yield Job(
-                f"data-{seed}", (python("qwen3vl_rl.data.refshapes", "--out", folder, *flat(count.items()), *world),)
-            )
-            mixed = python(
-                "qwen3vl_rl.data.refshapes",
-                "--out",
-                folder / "mixed",
-                *flat(count.items()),
-                *world,
-                "--brief",
-                self.config.brief,
-            )  # the same samples
-            yield Job(f"mixed-traces-{seed}", (mixed,))
+            drawn = ["--train", samples.sft + samples.rl, "--seed", seed, *world]
+            asked = ["--val", samples.eval if seed == FIRST else 1]
+            refshapes = "qwen3vl_rl.data.refshapes"
+            yield Job(f"data-{seed}", (python(refshapes, "--out", folder, *drawn, *asked),))
+            mixed = ["--out", folder / "mixed", "--val", 1, "--brief", self.config.brief]  # other traces of the same
+            yield Job(f"mixed-traces-{seed}", (python(refshapes, *mixed, *drawn),))
             for name, rows in self.parquets(folder).items():
                 needs = (f"mixed-traces-{seed}",) if name == "mixed" else ()
                 yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor", *needs))

@@ -1,19 +1,31 @@
 """Signs in the metrics of stage 2 that a run learns nothing, or something that was not meant.
 
-Each is told once, with the section of `docs/troubleshooting.md` that says what to do. Thresholds are ours: of healthy
-runs on RefShapes none comes near them.
+Each is reported once, with the section of `docs/troubleshooting.md` that says what to do. The limits are ours: in the
+quickstart's run the means over `WINDOW` steps stayed within all of them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 
 WINDOW = 5  # steps: of a single one chance decides
-ALIKE = 0.9  # of the prompts
-CUT = 0.1  # of the answers
 SHORTER = 0.6  # of the length at the start
-KL = 0.5  # nats a token
-DRIFT = 0.1  # of a token's probability
 HELP = "docs/troubleshooting.md#"
+LIMITS = (  # section, metric, the highest mean that passes, and what to say of a higher one
+    (
+        "nothing-to-learn-from",
+        "rollout/alike_groups",
+        0.9,
+        "of {:.0%} of the prompts all answers are right, or all are wrong",
+    ),
+    ("answers-are-cut-off", "rollout/cut_off", 0.1, "{:.0%} of the answers reach data.max_response_length"),
+    ("far-from-the-start", "actor/kl_loss", 0.5, "the policy is {:.2f} nats a token from where it began"),
+    (
+        "engine-and-actor-differ",
+        "training/rollout_probs_diff_mean",
+        0.1,
+        "probabilities of engine and actor differ by {:.2f} on average",
+    ),
+)
 
 
 class Signs:
@@ -39,21 +51,13 @@ class Signs:
 
     def _found(self) -> Iterator[tuple[str, str]]:
         recent, first = self._steps[-WINDOW:], self._steps[:WINDOW]
-        alike = mean(recent, "rollout/alike_groups")
-        if alike is not None and alike > ALIKE:
-            yield "nothing-to-learn-from", f"of {alike:.0%} of the prompts all answers are right, or all are wrong"
-        cut = mean(recent, "rollout/cut_off")
-        if cut is not None and cut > CUT:
-            yield "answers-are-cut-off", f"{cut:.0%} of the answers reach data.max_response_length"
+        for section, metric, limit, text in LIMITS:
+            value = mean(recent, metric)
+            if value is not None and value > limit:
+                yield section, text.format(value)
         now, before = mean(recent, "response_length/mean"), mean(first, "response_length/mean")
         if now < SHORTER * before:
             yield "answers-get-short", f"answers have {now:.0f} tokens, {before:.0f} at the start"
-        kl = mean(recent, "actor/kl_loss")
-        if kl is not None and kl > KL:
-            yield "far-from-the-start", f"the policy is {kl:.2f} nats a token from where it began"
-        drift = mean(recent, "training/rollout_probs_diff_mean")
-        if drift is not None and drift > DRIFT:
-            yield "engine-and-actor-differ", f"probabilities of engine and actor differ by {drift:.2f} on average"
 
 
 def mean(steps: Iterable[Mapping[str, float]], name: str) -> float | None:

@@ -84,7 +84,7 @@ class GroupWorker(VerlWorker):
 def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProto:
     """One row as verl's reward managers read it: (1, tokens) of prompt and answer, and the sample's fields."""
     ids = output.response_ids or [0]  # verl's form of NumPy has no empty tensors
-    mask = [1] * (len(output.prompt_ids) + len(output.response_ids)) + [0] * (len(ids) - len(output.response_ids))
+    mask = [1] * len(output.prompt_ids) + [int(bool(output.response_ids))] * len(ids)
     columns = {"prompts": output.prompt_ids, "responses": ids, "input_ids": output.prompt_ids + ids}
     tensors = {name: torch.tensor([row]) for name, row in (columns | {"attention_mask": mask}).items()}
     objects = fields | {

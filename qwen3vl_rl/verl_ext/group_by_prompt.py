@@ -13,6 +13,11 @@ from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions, log_seqlen_unbalance
 
 
+def prompt_of(key: str) -> str:
+    """The prompt in one of verl's keys, which are PROMPT_ANSWER_TURN."""
+    return key.split("_")[0]
+
+
 def shared_tokens(prompts: Sequence[str], prompt_tokens: Sequence[int], answer_tokens: Sequence[int]) -> list[int]:
     """The tokens that each sample adds to the batch: the first one to a prompt brings the prompt."""
     seen: set[str] = set()
@@ -57,7 +62,7 @@ class GroupByPrompt(PPOTrainer):
         batch = upsample_batch_to_divisible_size(
             batch, self._get_required_batch_multiple(ranks), self.tokenizer.eos_token_id
         )
-        prompts = [key.split("_")[0] for key in batch.keys]  # of PROMPT_ANSWER_TURN
+        prompts = list(map(prompt_of, batch.keys))
         tokens = shared_tokens(prompts, *([tag[name] for tag in batch.tags] for name in ("prompt_len", "response_len")))
         dealt = deal_prompts(prompts, tokens, ranks)
         batch.reorder([number for numbers in dealt for number in numbers])

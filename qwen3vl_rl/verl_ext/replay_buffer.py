@@ -18,6 +18,7 @@ from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.data.sample_card import Example, render_page
 from qwen3vl_rl.training.watch import end_when_one_dies
+from qwen3vl_rl.verl_ext.group_by_prompt import prompt_of
 
 LOST = 0.01  # of the answers to a step, at most
 FEW = 10  # prompts: of as many or more, a training step may lose one, whose answers fail together
@@ -77,11 +78,6 @@ class ReportingReplayBuffer(ReplayBuffer):
         wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
         if wandb and wandb.run:
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
-
-
-def prompt_of(key: str) -> str:
-    """Of verl's PROMPT_ANSWER_TURN."""
-    return key.split("_")[0]
 
 
 def has_lost_one_prompt(keys: Sequence[str], prompts: int, answers: int) -> bool:

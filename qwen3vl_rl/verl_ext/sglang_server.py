@@ -39,15 +39,10 @@ class GroupServer(AnswersSharedRequests, SGLangHttpServer):
             for number in range(count if count > 1 else 0):
                 self.tokenizer_manager.rid_to_state.pop(f"{request_id}_{number}", None)
 
-    async def _generate_next(self, request: GenerateReqInput, *rest: Any) -> AsyncGenerator[dict | list[dict]]:
-        """What sglang yields; of a shared request the next answer."""
-        name = request.rid  # which sglang changes
-        results = self._generate(request, *rest)
-        if isinstance(name, str) and name in self._answers:
-            yield await self.next_answer(name, results, list)
-            return
-        async for result in results:
-            yield result
+    def _generate_next(self, request: GenerateReqInput, *rest: Any) -> AsyncGenerator[dict | list[dict]]:
+        """In the place of sglang's `generate_request`, which changes the request's name."""
+        name = request.rid if isinstance(request.rid, str) else None  # a batch has a list of names
+        return self.take_turns(name, self._generate(request, *rest), list)
 
 
 class GroupReplica(SGLangReplica):

@@ -4,7 +4,7 @@ verl 0.9.1's servers return the first answer alone, so that its agent loops send
 answer. Here a request whose sampling parameters have `n` (see `agent_loop.py`) gets its `n` answers at once.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from verl.workers.rollout.replica import TokenOutput
@@ -14,7 +14,7 @@ from qwen3vl_rl.verl_ext.agent_loop import ANSWERS
 
 class AnswersSharedRequests:
     """Mixed into a server of verl's. verl's `generate` runs once for each answer and reads it in verl's way, but its
-    engine is asked once, by the first: the server puts `next_answer` in the engine's place."""
+    engine is asked once, by the first: the server passes the engine's results through `take_turns`."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -38,13 +38,20 @@ class AnswersSharedRequests:
             del self._answers[request_id]
         return with_answers(found)
 
-    async def next_answer(self, request_id: str, results: AsyncIterator, split: Callable[[Any], Iterable]) -> Any:
-        """The next of the answers into which `split` takes the engine's last result; `results` are read once."""
+    async def take_turns(
+        self, request_id: str | None, results: AsyncIterator, split: Callable[[Any], Iterable]
+    ) -> AsyncGenerator[Any]:
+        """The engine's results; for a shared request, the next of the answers into which `split` divides its last
+        result. The results of a shared request are read once, for its first answer."""
+        if request_id not in self._answers:
+            async for result in results:
+                yield result
+            return
         if self._answers[request_id] is None:
             async for result in results:
                 last = result
             self._answers[request_id] = iter(split(last))
-        return next(self._answers[request_id])
+        yield next(self._answers[request_id])
 
 
 def with_answers(found: list[TokenOutput]) -> TokenOutput:

@@ -42,16 +42,11 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
             return quantization, overrides
         return quantization, overrides | {"text_config": {"max_position_embeddings": self.config.max_model_len}}
 
-    async def _generate_next(
+    def _generate_next(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput]:
-        """What vLLM yields; of a shared request the next answer."""
-        results = self._generate(prompt, sampling_params, request_id, **options)
-        if request_id in self._answers:
-            yield await self.next_answer(request_id, results, split)
-            return
-        async for result in results:
-            yield result
+        """In the place of vLLM's `generate`."""
+        return self.take_turns(request_id, self._generate(prompt, sampling_params, request_id, **options), split)
 
 
 def split(result: RequestOutput) -> Iterable[RequestOutput]:

@@ -37,13 +37,8 @@ class Sharing(AnswersSharedRequests, Server):
         super().__init__()
         stream = self.engine.generate
 
-        async def generate_next(request_id: str, count: int):
-            results = stream(request_id, count)
-            if request_id in self._answers:
-                yield await self.next_answer(request_id, results, lambda last: [[copy(answer)] for answer in last])
-                return
-            async for result in results:
-                yield result
+        def generate_next(request_id: str, count: int):
+            return self.take_turns(request_id, stream(request_id, count), lambda last: [[copy(one)] for one in last])
 
         self.engine.generate = generate_next
 

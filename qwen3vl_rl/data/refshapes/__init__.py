@@ -15,7 +15,7 @@ from qwen3vl_rl.data.refshapes.expressions import (
 )
 from qwen3vl_rl.data.refshapes.files import Referral, build, evaluation_row, referrals
 from qwen3vl_rl.data.refshapes.scenes import HEIGHT, PLAIN, WIDTH, WORLDS, Scene, World, sample_scene
-from qwen3vl_rl.data.refshapes.traces import STYLES, format_box_1000, list_candidates, pick
+from qwen3vl_rl.data.refshapes.traces import format_box_1000, list_candidates, pick
 
 __all__ = [
     "HEIGHT",
@@ -23,7 +23,6 @@ __all__ = [
     "ORDERS",
     "ORDINALS",
     "PLAIN",
-    "STYLES",
     "WIDTH",
     "WORLDS",
     "Category",

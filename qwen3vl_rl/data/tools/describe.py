@@ -60,7 +60,7 @@ class Description:
     def lines(self) -> Iterator[str]:
         """The description as text."""
         yield f"{self.rows:,} rows, {len(self.images):,} images, {self.no_referent:,} rows without a referent"
-        yield f"{'':26}" + "".join(f"{f'{q:.0%}':>8}" for q in QUANTILES) + f"{'mean':>8}"
+        yield _quantile_head()
         yield _quantile_line("words", self.words)
         yield _quantile_line("box area, % of the image", self.area_percent)
         if self.area_px2:
@@ -103,7 +103,7 @@ def describe_traces(path: Path) -> Iterator[str]:
         words.append(len(row["reasoning"].split()))
         styles[row.get("style")] += 1
     yield f"{len(words):,} reasoning traces"
-    yield f"{'':26}" + "".join(f"{f'{q:.0%}':>8}" for q in QUANTILES) + f"{'mean':>8}"
+    yield _quantile_head()
     yield _quantile_line("words", words)
     if styles.keys() != {None}:
         shares = (f"{style or 'no style'} {count / len(words):.1%}" for style, count in styles.most_common())
@@ -140,6 +140,10 @@ def _tile(image_path: Path, entry: Entry) -> Image.Image:
     font = ImageFont.load_default(FONT_PX)
     ImageDraw.Draw(tile).multiline_text((4, image.height + 6), caption, fill="black", font=font, spacing=2)
     return tile
+
+
+def _quantile_head() -> str:
+    return f"{'':26}" + "".join(f"{f'{q:.0%}':>8}" for q in QUANTILES) + f"{'mean':>8}"
 
 
 def _quantile_line(name: str, values: array) -> str:
