@@ -6,14 +6,14 @@
 # OUT=DIR   where everything goes (outputs/quickstart of the checkout)       SEED=N   of data and RL (0)
 # MODEL=DIR the checkpoint to start from (examples/starter/checkpoint)
 #
-# SFT learns from reasoning traces of two kinds, as annotators write them: half are brief, the others thorough.
+# SFT learns from reasoning traces of two kinds, as annotators write them: nearly half are brief, the others thorough.
 # GRPO finds out which of them answers well. `sft_thorough` learns from the thorough ones alone, for comparison.
 #
 # A second run goes on where the first stopped and skips what is done.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 OUT=${OUT:-$root/outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-$root/examples/starter/checkpoint}
-SFT_SAMPLES=4800 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
+SFT_SAMPLES=5600 BRIEF=0.45 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=$root/.venv/bin/python data=$OUT/data
@@ -65,7 +65,7 @@ main() {
 
   stage refshapes "data: RefShapes, $((SFT_SAMPLES + RL_SAMPLES)) training samples, $EVAL_SAMPLES per evaluation split" \
     "$python" -m qwen3vl_rl.data.refshapes --out "$data" --train $((SFT_SAMPLES + RL_SAMPLES)) --val $EVAL_SAMPLES \
-    --brief 0.5 --seed "$SEED"
+    --brief $BRIEF --seed "$SEED"
   stage sft-data "data: samples and reasoning traces to SFT parquet" \
     sft_data "$data/sft_train.parquet" "$data/refshapes_train_traces.jsonl" "$MODEL" $SFT_SAMPLES
   stage sft-thorough-data "data: the same, with the thorough traces alone" \
@@ -76,7 +76,7 @@ main() {
   stage rl-val-data "data: RL validation parquet, from the val split alone" \
     "$python" -m qwen3vl_rl.data.tools.rl_parquet --samples "$data/eval/refshapes_val.jsonl" --images "$data/images" \
     --rows :32 --split test --out "$data/rl_val.parquet"
-  sft sft "stage 1: SFT on $SFT_SAMPLES traces, half of them brief" "$data/sft_train.parquet"
+  sft sft "stage 1: SFT on $SFT_SAMPLES traces, $BRIEF of them brief" "$data/sft_train.parquet"
   sft sft_thorough "stage 1: SFT on the thorough ones alone, to compare" "$data/sft_thorough.parquet"
   stage rl "stage 2: GRPO with the IoU reward" \
     "$python" -m qwen3vl_rl.train hardware=cpu size=tiny data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED" \
