@@ -8,11 +8,13 @@ nothing of how much another training would differ: `by_seed` has each seed's dif
 import argparse
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import yaml
 
 from benchmarks.common import write_result
@@ -25,12 +27,17 @@ from qwen3vl_rl.models.shapes import find_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
 LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
+STUDY = "study-"  # folders of eval/ with the starter's models of one seed
+REASONING = ("sft", "rl", "sft_thorough")  # trainings of the ladder that do not answer directly
+BUCKETS = 12  # points of a learning curve
+CURVES = {"acc": "reward/acc", "tokens": "response_length/mean", "alike_groups": "rollout/alike_groups"}
 
 
 def collect(out: Path) -> dict:
     """Raises InputError where nothing is evaluated yet."""
     folders = {f"{f.parts[-2]}/{f.parts[-1]}": f for f in sorted((out / "eval").glob("*/*"))}
-    results = {name: read_result(folder) for name, folder in folders.items() if not missing_part(folder)}
+    finished = {name: read_result(folder) for name, folder in folders.items() if not missing_part(folder)}
+    results = {name: result for name, result in finished.items() if not name.startswith(STUDY)}
     if not results:
         raise InputError(f"{out}: expected finished evaluations below eval/, found none")
     jobs = {record.stem: json.loads(record.read_text()) for record in sorted((out / "jobs").glob("*.json"))}
@@ -52,7 +59,8 @@ def collect(out: Path) -> dict:
             if name.startswith(LATENCY) and SINGLE_REQUEST in result.timing
         },
         "differences": dict(differences(results, out, folders)),
-        "sampled": dict(sampled(out / "runs")),
+        "study": study(finished),
+        "learning": dict(learning(out / "runs")),
         "budgets": {
             name: {way.name: accuracies(way) for way in ways}
             for name, ways in (read_scaling(budgets) if has_finished(budgets) else {}).items()
@@ -67,19 +75,19 @@ def has_finished(out: Path) -> bool:
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
     """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
-    and of bigger ones; RL against the SFT that it came from, and that of mixed traces against SFT on thorough ones;
-    direct answers of bigger rungs against its own. Of the
-    ablations each against the run of seed 0, which they vary, and RL of direct answers against these, too."""
+    and of bigger ones; RL against the SFT that it came from, against SFT on thorough traces and against RL by other
+    settings; direct answers of bigger rungs against its own. Of the ablations each against the run of seed 0, which
+    they vary, and RL of direct answers against these, too."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]
     for rung in rungs:
         if not by_seed(results, f"{rung}/rl-"):
             continue
-        for training, other in itertools.product(("sft", "rl", "mixed_rl"), rungs[rungs.index(rung) :]):
+        for training, other in itertools.product(REASONING, rungs[rungs.index(rung) :]):
             yield from paired(results, f"{rung}/{training}", f"{other}/direct")
-        for after, before in (("rl", "sft"), ("mixed_rl", "mixed"), ("mixed_rl", "sft")):
-            yield from paired(results, f"{rung}/{after}", f"{rung}/{before}")
+        for before in ("sft", "sft_thorough", "rl_ours"):
+            yield from paired(results, f"{rung}/rl", f"{rung}/{before}")
         for other in rungs[rungs.index(rung) + 1 :]:
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):
@@ -117,12 +125,44 @@ def difference(pairs: Sequence[tuple[Result, Result]]) -> dict:
     }
 
 
-def sampled(runs: Path) -> Iterator[tuple[str, dict]]:
-    """Of each RL run, how many of the answers that it was trained on were right, at its beginning and at its end."""
-    for run in sorted(runs.glob("rl-*")):
-        steps = [row["reward/acc"] for row in read_metrics(run).values() if "reward/acc" in row]
-        if quarter := len(steps) // 4:
-            yield run.name, {"first_quarter": fmean(steps[:quarter]), "last_quarter": fmean(steps[-quarter:])}
+def study(results: dict[str, Result]) -> dict[str, dict]:
+    """By percent of thorough traces, `35`, and what else RL had, `35_rate_3e-5`: the starter after SFT and after RL, a
+    seed each, and what they differ by."""
+    found = {name.partition("/")[2]: result for name, result in results.items() if name.startswith(STUDY)}
+    pairs = defaultdict(list)  # (after SFT, after RL)
+    for name, result in found.items():
+        training, _, rest = name.partition("-")
+        setting, _, seed = rest.rpartition("-")
+        start = found.get(f"study_sft-{setting.partition('_')[0]}-{seed}")
+        if training == "study_rl" and start:
+            pairs[setting].append((start, result))
+    return {
+        setting: {
+            "sft": [accuracies(before) for before, _ in seeds],
+            "rl": [accuracies(after) for _, after in seeds],
+            "difference": difference(seeds),
+        }
+        for setting, seeds in pairs.items()
+    }
+
+
+def learning(runs: Path) -> Iterator[tuple[str, dict]]:
+    """Of each RL run, in equal parts of its steps: how many of the answers that it was trained on were right, their
+    tokens, and the share of groups whose answers were all alike."""
+    for run in sorted(runs.glob("*rl*-*")):
+        rows = [row for row in read_metrics(run).values() if "reward/acc" in row]
+        parts = [part for part in np.array_split(np.arange(len(rows)), BUCKETS) if len(part)]
+        if parts:
+            yield (
+                run.name,
+                {
+                    "step": [int(part[-1]) + 1 for part in parts],
+                    **{
+                        name: [round(fmean(rows[i][key] for i in part), 4) for part in parts]
+                        for name, key in CURVES.items()
+                    },
+                },
+            )
 
 
 def checkpoint_of(out: Path, folder: Path) -> Path:

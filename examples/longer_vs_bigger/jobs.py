@@ -43,8 +43,8 @@ class Experiment:
     def jobs(self) -> list[Job]:
         """In the order in which they begin where several could."""
         return [
-            *self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.evaluations(),
-            *self.latencies(),
+            *self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.studies(),
+            *self.evaluations(), *self.latencies(),
         ]  # fmt: skip
 
     def gpu_share(self, name: str) -> float:
@@ -53,38 +53,45 @@ class Experiment:
 
     def data(self) -> Iterator[Job]:
         """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
-        samples, world = self.config.samples, ["--world", self.config.world]
+        samples, world = self.config.samples, self.config.world
         yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
         for seed in self.config.seeds:
             folder = self.out / "data" / str(seed)
-            drawn = ["--train", samples.sft + samples.rl, "--seed", seed, *world]
-            asked = ["--val", samples.eval if seed == FIRST else 1]
-            refshapes = "qwen3vl_rl.data.refshapes"
-            yield Job(f"data-{seed}", (python(refshapes, "--out", folder, *drawn, *asked),))
-            mixed = ["--out", folder / "mixed", "--val", 1, "--brief", self.config.brief]  # other traces of the same
-            yield Job(f"mixed-traces-{seed}", (python(refshapes, *mixed, *drawn),))
+            drawn = ["--train", samples.sft + samples.rl, "--seed", seed, "--world", world]
+            asked = samples.eval if seed == FIRST else 1
+            yield Job(f"data-{seed}", (refshapes(folder, *drawn, "--val", asked, "--brief", self.config.brief),))
+            thorough = refshapes(folder / "thorough", *drawn, "--val", 1)  # other traces of the same
+            yield Job(f"thorough-traces-{seed}", (thorough,))
             for name, rows in self.parquets(folder).items():
-                needs = (f"mixed-traces-{seed}",) if name == "mixed" else ()
+                needs = (f"thorough-traces-{seed}",) if name == "sft_thorough" else ()
                 yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor", *needs))
         yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / str(FIRST),
-                                    "--val", samples.eval, *world),), (f"data-{FIRST}",))  # fmt: skip
+                                    "--val", samples.eval, "--world", world),), (f"data-{FIRST}",))  # fmt: skip
 
     def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """Commands by what their rows are for: reasoning by thorough traces and by mixed ones, direct answers, RL and
-        its validation."""
-        samples = ["--samples", folder / "refshapes_train.jsonl", "--images", folder / "images"]
-        taught = ["sft.build_dataset", *samples, "--rows", f":{self.config.samples.sft}",
-                  "--processor", self.out / "processor"]  # fmt: skip
-        asked = ["--samples", folder / "eval" / "refshapes_val.jsonl", "--images", folder / "images"]
-        traces, rest = folder / "refshapes_train_traces.jsonl", f"{self.config.samples.sft}:"
-        rl = "qwen3vl_rl.data.tools.rl_parquet"
+        """Commands by what their rows are for: reasoning by traces of two kinds and by thorough ones, direct answers,
+        RL and its validation."""
+        samples, images = folder / "refshapes_train.jsonl", folder / "images"
+        taught, rest = f":{self.config.samples.sft}", f"{self.config.samples.sft}:"
+        traces = "refshapes_train_traces.jsonl"
         return {
-            "sft": python(*taught, "--traces", traces, "--out", folder / "sft.parquet"),
-            "mixed": python(*taught, "--traces", folder / "mixed" / traces.name, "--out", folder / "mixed.parquet"),
-            "direct": python(*taught, "--reasoning", "none", "--out", folder / "direct.parquet"),
-            "rl": python(rl, *samples, "--rows", rest, "--split", "train", "--out", folder / "rl.parquet"),
-            "val": python(rl, *asked, "--split", "test", "--out", folder / "rl_val.parquet"),
+            "sft": self.sft_rows(folder, "--traces", folder / traces, "--rows", taught, name="sft"),
+            "sft_thorough": self.sft_rows(
+                folder, "--traces", folder / "thorough" / traces, "--rows", taught, name="sft_thorough"
+            ),
+            "direct": self.sft_rows(folder, "--reasoning", "none", "--rows", taught, name="direct"),
+            "rl": rl_rows(samples, images, "--rows", rest, "--split", "train", "--out", folder / "rl.parquet"),
+            "val": rl_rows(
+                folder / "eval" / "refshapes_val.jsonl", images, "--split", "test", "--out", folder / "rl_val.parquet"
+            ),
         }
+
+    def sft_rows(self, folder: Path, *options, name: str) -> tuple[str, ...]:
+        """The samples of `folder` to its NAME.parquet."""
+        return python(
+            "sft.build_dataset", "--samples", folder / "refshapes_train.jsonl", "--images", folder / "images",
+            "--processor", self.out / "processor", *options, "--out", folder / f"{name}.parquet",
+        )  # fmt: skip
 
     def bases(self) -> Iterator[Job]:
         """The ladder: each rung learns to see and to speak of what it sees. The largest takes longest and begins."""
@@ -99,11 +106,11 @@ class Experiment:
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
 
     def longer(self) -> Iterator[Job]:
-        """Small rungs learn to reason, by SFT and then GRPO: from thorough traces, and from traces of two kinds."""
+        """Small rungs learn to reason: SFT on traces of two kinds and then GRPO, and SFT on thorough ones alone."""
         for rung, seed in itertools.product(self.config.longer, self.config.seeds):
-            for taught, improved in (("sft", "rl"), ("mixed", "mixed_rl")):
-                yield self.sft(f"{taught}-{rung}-{seed}", rung, seed, taught)
-                yield self.rl(f"{improved}-{rung}-{seed}", f"{taught}-{rung}-{seed}", seed)
+            yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
+            yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
+            yield self.sft(f"sft_thorough-{rung}-{seed}", rung, seed, "sft_thorough")
 
     def direct(self) -> Iterator[Job]:
         """All rungs learn to answer directly, by SFT on the same samples."""
@@ -111,15 +118,54 @@ class Experiment:
             yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
 
     def ablations(self) -> Iterator[Job]:
-        """Other rewards than that of `rl`, and RL of a model that answers directly."""
+        """RL by other settings than the recipe's, by other rewards, and of a model that answers directly."""
         rung = self.config.ablated
+        for seed in self.config.seeds:
+            yield self.rl(f"rl_ours-{rung}-{seed}", f"sft-{rung}-{seed}", seed, *self.config.ours)
         for reward in self.config.rewards:
             yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{FIRST}", FIRST, f"reward={reward}")
         yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{FIRST}", FIRST)
 
+    def studies(self) -> Iterator[Job]:
+        """What RL learns from, of the starter: shares of thorough traces, rates and sizes of groups."""
+        study = self.config.study
+        for thorough, seed in itertools.product(study.thorough, self.config.seeds):
+            yield from self.study_data(thorough, seed)
+            data = self.study_folder(thorough, seed) / "sft.parquet"
+            needs = (f"study_data-{thorough}-{seed}",)
+            yield self.trained_sft(f"study_sft-{thorough}-{seed}", STARTER, data, needs, *study.sft)
+            yield self.study_rl(f"study_rl-{thorough}-{seed}", thorough, seed)
+            if thorough == study.varied:
+                for name, changes in study.changes.items():
+                    yield self.study_rl(f"study_rl-{thorough}_{name}-{seed}", thorough, seed, *changes)
+
+    def study_data(self, thorough: int, seed: int) -> Iterator[Job]:
+        """Samples of which `thorough` percent of the traces are thorough, for SFT and for RL."""
+        folder, samples = self.study_folder(thorough, seed), self.config.study.samples
+        drawn = ["--train", samples.sft + samples.rl, "--val", 1, "--brief", 1 - thorough / 100]
+        rows, images = folder / "refshapes_train.jsonl", folder / "images"
+        commands = (
+            # Seeds of their own: the questions of the evaluation are those of seed 0 of the ladder.
+            refshapes(folder, *drawn, "--seed", 100 + seed, "--world", self.config.world),
+            self.sft_rows(
+                folder, "--traces", folder / "refshapes_train_traces.jsonl", "--rows", f":{samples.sft}", name="sft"
+            ),
+            rl_rows(rows, images, "--rows", f"{samples.sft}:", "--split", "train", "--out", folder / "rl.parquet"),
+        )
+        yield Job(f"study_data-{thorough}-{seed}", commands, ("processor",))
+
+    def study_folder(self, thorough: int, seed: int) -> Path:
+        return self.out / "study" / f"{thorough}-{seed}"
+
+    def study_rl(self, name: str, thorough: int, seed: int, *changes: str) -> Job:
+        start, folder = f"study_sft-{thorough}-{seed}", self.study_folder(thorough, seed)
+        needs = (start, f"study_data-{thorough}-{seed}", f"val-data-{FIRST}")
+        return self.trained_rl(name, start, folder / "rl.parquet", seed, needs, *changes)
+
     def evaluations(self) -> Iterator[Job]:
         for rung in self.config.ladder:
-            seeds = itertools.product(self.trainings(rung), self.config.seeds)
+            trainings = (*self.trainings(rung), *(["rl_ours"] if rung == self.config.ablated else []))
+            seeds = itertools.product(trainings, self.config.seeds)
             models = {f"{training}-{seed}": f"{training}-{rung}-{seed}" for training, seed in seeds}
             yield self.evaluation(rung, {"base": f"base-{rung}"} | models)
         for rung in self.config.ladder:  # what of the errors is language: the same images and boxes in two wordings
@@ -128,6 +174,9 @@ class Experiment:
         rung = self.config.ablated
         models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*self.config.rewards, "from-direct")}
         yield self.evaluation(rung, models, folder="ablations")
+        for seed in self.config.seeds:
+            names = [job.name for job in self.studies() if job.name.endswith(f"-{seed}") and job.share]
+            yield self.evaluation("starter", dict(zip(names, names, strict=True)), folder=f"study-{seed}")
         best = f"rl-{rung}-{FIRST}"
         budgets = python(
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",
@@ -144,7 +193,7 @@ class Experiment:
             yield replace(job, share=1.0, last=True)
 
     def trainings(self, rung: str) -> tuple[str, ...]:
-        return ("direct", "sft", "rl", "mixed", "mixed_rl") if rung in self.config.longer else ("direct",)
+        return ("direct", "sft", "rl", "sft_thorough") if rung in self.config.longer else ("direct",)
 
     def first(self, rung: str) -> dict[str, str]:
         """training -> its job of the first seed."""
@@ -153,28 +202,33 @@ class Experiment:
     # --- one job ----------------------------------------------------------------------------------------------------
 
     def sft(self, name: str, rung: str, seed: int, data: str) -> Job:
+        folder, needs = self.out / "data" / str(seed), (f"base-{rung}", f"{data}-data-{seed}")
+        job = self.trained_sft(name, self.base(rung), folder / f"{data}.parquet", needs, *self.config.sft)
+        return replace(job, share=max(self.share, self.gpu_share(rung) / 2))  # half as many samples as its base took
+
+    def trained_sft(self, name: str, model: Path, data: Path, needs: tuple[str, ...], *changes: str) -> Job:
         train = python(
-            "sft.train", f"hardware={self.hardware}", "size=tiny", f"model.path={self.base(rung)}",
-            f"data.train_files={self.out / 'data' / str(seed) / f'{data}.parquet'}",
-            f"trainer.default_local_dir={self.out / 'runs' / name}", *self.config.sft,
+            "sft.train", f"hardware={self.hardware}", "size=tiny", f"model.path={model}", f"data.train_files={data}",
+            f"trainer.default_local_dir={self.out / 'runs' / name}", *changes,
         )  # fmt: skip
-        needs = (f"base-{rung}", f"{data}-data-{seed}")
-        share = max(self.share, self.gpu_share(rung) / 2)  # half as many samples at once as its base took
-        return Job(name, (train, self.export(name)), needs, share=share)
+        return Job(name, (train, self.export(name)), needs, share=self.share)
 
     def rl(self, name: str, start: str, seed: int, *changes: str) -> Job:
-        data = self.out / "data" / str(seed)
+        needs = (start, f"rl-data-{seed}", f"val-data-{FIRST}")
+        return self.trained_rl(name, start, self.out / "data" / str(seed) / "rl.parquet", seed, needs, *changes)
+
+    def trained_rl(self, name: str, start: str, data: Path, seed: int, needs: tuple[str, ...], *changes: str) -> Job:
         memory = [] if self.hardware == "cpu" else [
             f"actor_rollout_ref.rollout.gpu_memory_utilization={GPU_SHARE}",
             f"+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_memory_bytes={CACHE_BYTES}",
         ]  # fmt: skip
         train = python(
             "qwen3vl_rl.train", f"hardware={self.hardware}", "engine=vllm", "size=tiny",
-            f"actor_rollout_ref.model.path={self.checkpoint(start)}", f"data.train_files={data / 'rl.parquet'}",
-            f"data.val_files={data / 'rl_val.parquet'}", f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}",
-            f"trainer.default_local_dir={self.out / 'runs' / name}", *memory, *self.config.rl, *changes,
+            f"actor_rollout_ref.model.path={self.checkpoint(start)}", f"data.train_files={data}",
+            f"data.val_files={self.out / 'data' / str(FIRST) / 'rl_val.parquet'}", f"data.seed={seed}",
+            f"actor_rollout_ref.rollout.seed={seed}", f"trainer.default_local_dir={self.out / 'runs' / name}", *memory,
+            *self.config.rl, *changes,
         )  # fmt: skip
-        needs = (start, f"rl-data-{seed}", f"val-data-{seed}")
         return Job(name, (train, self.export(name)), needs, share=self.share)
 
     def export(self, name: str) -> tuple[str, ...]:
@@ -205,6 +259,14 @@ class Experiment:
 
 def flat(pairs: Iterable[tuple]) -> list:
     return [x for pair in pairs for x in pair]
+
+
+def refshapes(out: Path, *options) -> tuple[str, ...]:
+    return python("qwen3vl_rl.data.refshapes", "--out", out, *options)
+
+
+def rl_rows(samples: Path, images: Path, *options) -> tuple[str, ...]:
+    return python("qwen3vl_rl.data.tools.rl_parquet", "--samples", samples, "--images", images, *options)
 
 
 def python(module: str, *arguments) -> tuple[str, ...]:

@@ -27,8 +27,8 @@ ANSWERS = {
     "direct": "direct",
     "sft": "reasoning (SFT)",
     "rl": "reasoning (SFT, GRPO)",
-    "mixed": "reasoning, mixed traces (SFT)",
-    "mixed_rl": "reasoning, mixed traces (SFT, GRPO)",
+    "rl_ours": "reasoning (SFT, GRPO by our settings)",
+    "sft_thorough": "reasoning (SFT on thorough traces)",
 }
 
 
@@ -104,16 +104,21 @@ def ablations(results: dict) -> str:
     return _differences(results, varied=True)
 
 
-def _differences(results: dict, *, varied: bool) -> str:
-    def cell(estimate: dict) -> str:
-        text = f"{estimate['points']:+.1f}"
-        return text + (" ({:+.1f} to {:+.1f})".format(*estimate["interval"]) if estimate["interval"] else "")
+def points(estimate: dict) -> str:
+    text = f"{estimate['points']:+.1f}"
+    return text + (" ({:+.1f} to {:+.1f})".format(*estimate["interval"]) if estimate["interval"] else "")
 
+
+def points_by_seed(estimate: dict) -> str:
+    return ", ".join(f"{points:+.1f}" for points in estimate["by_seed"])
+
+
+def _differences(results: dict, *, varied: bool) -> str:
     rows = (
         (
             name.removeprefix("ablations/"),
-            *(cell(found[place]) for place in ("average", *SPLITS.values())),
-            *([", ".join(f"{points:+.1f}" for points in found["average"]["by_seed"])] if not varied else []),
+            *(points(found[place]) for place in ("average", *SPLITS.values())),
+            *([points_by_seed(found["average"])] if not varied else []),
         )
         for name, found in results["differences"].items()
         if name.startswith("ablations/") == varied
@@ -144,6 +149,27 @@ def oracle(results: dict) -> str:
     return table(("model", "answers", "as asked", "in simple words"), rows())
 
 
+def study(results: dict) -> str:
+    """What RL gains, by what SFT had learnt from and by how RL was set."""
+
+    def mean(models: Sequence[dict]) -> str:
+        accuracies = [model["average"]["acc"] for model in models]
+        return f"{spread(accuracies, None)}, {sum(model['tokens'] for model in models) / len(models):.0f} tokens"
+
+    def order(setting: str) -> tuple[int, str]:
+        thorough, _, changed = setting.partition("_")
+        return int(thorough), changed
+
+    def rows() -> Iterator[Sequence[object]]:
+        for setting in sorted(results["study"], key=order):
+            found, (thorough, _, changed) = results["study"][setting], setting.partition("_")
+            gain = found["difference"]["average"]
+            what = ", ".join(filter(None, (f"{thorough} %", changed.replace("_", " "))))
+            yield what, mean(found["sft"]), mean(found["rl"]), points(gain), points_by_seed(gain)
+
+    return table(("thorough traces", "SFT", "SFT, GRPO", "difference", "of each seed"), rows())
+
+
 def budgets(results: dict) -> str:
     rows = (
         (model, way, spread([found["average"]["acc"]], found["average"]["interval"]), f"{found['tokens']:.0f}")
@@ -160,6 +186,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "oracle": oracle,
     "ablations": ablations,
     "budgets": budgets,
+    "study": study,
 }
 
 

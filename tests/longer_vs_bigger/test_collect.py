@@ -111,6 +111,7 @@ def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out)
 def test_tables_say_it(out):
     results = collect(out)
     tables = {name: of_results(name, results) for name in TABLES}
+    assert len(tables["study"].splitlines()) == 2
     ladder = tables["ladder"].splitlines()[2:]
     assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
         "| s none yet", "| s direct", "| s reasoning (SFT, GRPO)", "| l none yet", "| l direct",
@@ -127,13 +128,33 @@ def test_rl_of_direct_answers_is_compared_with_these_too(out):
     assert points["ablations/rl-from-direct - s/direct-0"] == 25 and points["ablations/rl-from-direct - s/rl-0"] == -25
 
 
-def test_answers_that_rl_trained_on_are_counted_at_both_ends(out):
+def test_a_learning_curve_has_the_means_of_a_few_steps_each(out):
     (out / "runs" / "rl-s-0").mkdir(parents=True)
-    rows = [{"step": step, "data": {"reward/acc": step / 10}} for step in range(1, 9)]
-    lines = [json.dumps(row) + "\n" for row in [*rows, {"step": 8, "data": {"val-core/grounding/acc/mean@1": 1.0}}]]
+    rows = [
+        {"step": n, "data": {"reward/acc": n / 100, "response_length/mean": n, "rollout/alike_groups": 0.5}}
+        for n in range(1, 25)
+    ]
+    lines = [json.dumps(row) + "\n" for row in [*rows, {"step": 24, "data": {"val-core/grounding/acc/mean@1": 1.0}}]]
     (out / "runs" / "rl-s-0" / "metrics-000.jsonl").write_text("".join(lines))
-    found = collect(out)["sampled"]["rl-s-0"]
-    assert (found["first_quarter"], found["last_quarter"]) == pytest.approx((0.15, 0.75))
+    (out / "runs" / "rl-s-1").mkdir()  # one that has not begun
+    found = collect(out)["learning"]
+    assert list(found) == ["rl-s-0"] and found["rl-s-0"]["step"] == list(range(2, 25, 2))
+    assert found["rl-s-0"]["acc"][:2] == [0.015, 0.035] and found["rl-s-0"]["tokens"][-1] == 23.5
+
+
+def test_the_study_compares_rl_with_the_sft_that_it_came_from(out):
+    for name, right in (("sft-35-0", 1), ("rl-35-0", 3), ("rl-35_n_4-0", 2), ("sft-35-1", 2), ("rl-35-1", 3)):
+        write_model(out, f"study-{name[-1]}/study_{name}", f"study_{name}", right=right)
+    write_model(out, "study-1/study_rl-65-1", "study_rl-65-1", right=4)  # whose SFT is not evaluated yet
+    results = collect(out)
+    assert {name: found["difference"]["average"]["by_seed"] for name, found in results["study"].items()} == {
+        "35": [50, 25],
+        "35_n_4": [25],
+    }
+    assert not any("study" in name for name in (*results["models"], *results["differences"]))
+    rows = of_results("study", results).splitlines()[2:]
+    assert rows[0].startswith("| 35 % | 37.5 [25.0, 50.0], 36 tokens | 75.0 [75.0, 75.0], 36 tokens | +37.5 (")
+    assert rows[1].startswith("| 35 %, n 4 | 25.0, 36 tokens | 50.0, 36 tokens | +25.0 (")
 
 
 def test_what_is_not_finished_is_left_out(out):

@@ -87,6 +87,10 @@ def test_some_jobs_are_run_with_what_they_need(tmp_path):
     jobs = Experiment(read_config([]), tmp_path, "gpu1").jobs()
     names = [job.name for job in with_needs(jobs, ["sft-4m-0", "base-1m"])]
     assert names == ["processor", "data-0", "sft-data-0", "base-4m", "base-1m", "sft-4m-0"]
+    names = [job.name for job in with_needs(jobs, ["study_rl-35_n_4-1"])]
+    assert names == [
+        "processor", "data-0", "val-data-0", "study_data-35-1", "study_sft-35-1", "study_rl-35_n_4-1",
+    ]  # fmt: skip
     with pytest.raises(InputError, match="--only stf: expected the beginning of a job's name"):
         with_needs(jobs, ["base", "stf"])
 
