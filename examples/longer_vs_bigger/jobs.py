@@ -122,8 +122,8 @@ class Experiment:
         rung = self.config.ablated
         for seed in self.config.seeds:
             yield self.rl(f"rl_ours-{rung}-{seed}", f"sft-{rung}-{seed}", seed, *self.config.ours)
-        for reward in self.config.rewards:
-            yield self.rl(f"rl-{rung}-{reward}", f"sft-{rung}-{FIRST}", FIRST, f"reward={reward}")
+        for changes in self.config.rewards:
+            yield self.rl(f"rl-{rung}-{named(changes)}", f"sft-{rung}-{FIRST}", FIRST, *changes)
         yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{FIRST}", FIRST)
 
     def studies(self) -> Iterator[Job]:
@@ -172,7 +172,7 @@ class Experiment:
             models = {training: job for training, job in self.first(rung).items() if training in ("direct", "rl")}
             yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
         rung = self.config.ablated
-        models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*self.config.rewards, "from-direct")}
+        models = {f"rl-{name}": f"rl-{rung}-{name}" for name in (*map(named, self.config.rewards), "from-direct")}
         yield self.evaluation(rung, models, folder="ablations")
         for seed in self.config.seeds:
             names = [job.name for job in self.studies() if job.name.endswith(f"-{seed}") and job.share]
@@ -255,6 +255,11 @@ class Experiment:
 
     def checkpoint(self, job: str) -> Path:
         return self.out / "checkpoints" / job
+
+
+def named(changes: Iterable[str]) -> str:
+    """`efficient_60` of [reward=efficient, reward.budget_tokens=60]."""
+    return "_".join(change.partition("=")[2] for change in changes)
 
 
 def flat(pairs: Iterable[tuple]) -> list:
