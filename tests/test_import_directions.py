@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # a part of the package, or `sft`: the part
     "train": FRONT_DOORS,
     "export": FRONT_DOORS,
     "plan": FRONT_DOORS,
+    "first_contact": FRONT_DOORS | {"evaluation"},
 }
 ENGINES = {"verl", "ray", "vllm", "sglang"}
 WITHOUT_ENGINES = {"errors", "grounding", "reward", "data", "models"}

@@ -37,11 +37,13 @@ class NoReply(EndpointFailed):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`reasoning`: what an endpoint with a reasoning parser gives apart from the text."""
+    """`reasoning`: what an endpoint with a reasoning parser gives apart from the text. `logprobs`: each generated token
+    and its log-probability, for a request that asks for `logprobs`."""
 
     text: str
     finish_reason: str | None
     reasoning: str = ""
+    logprobs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,8 @@ def _read_choice(choice: dict) -> Choice:
     text, reasoning = message.get("content") or "", message.get("reasoning_content") or message.get("reasoning") or ""
     if not isinstance(text, str) or not isinstance(reasoning, str):
         raise TypeError(f"content is a {type(text).__name__}, reasoning a {type(reasoning).__name__}")
-    return Choice(text, choice.get("finish_reason"), reasoning)
+    scores = (choice.get("logprobs") or {}).get("content") or ()
+    return Choice(text, choice.get("finish_reason"), reasoning, tuple((one["token"], one["logprob"]) for one in scores))
 
 
 def retry_after_s(header: str | None) -> float | None:

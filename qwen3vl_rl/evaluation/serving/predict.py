@@ -59,6 +59,20 @@ def predict(
     asyncio.run(_predict(target, questions, concurrency, finished))
 
 
+def complete(target: Target, questions: Sequence[Question], **fields) -> list[Completion]:
+    """The completions of `questions`, one after the other, with further `fields` of a chat request.
+
+    Raises RequestFailed for one that fails for good, and EngineError where the server is gone.
+    """
+
+    async def ask() -> list[Completion]:
+        async with OpenAIClient(f"{target.url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s) as client:
+            predictor = _Predictor(target, client)
+            return [await predictor.complete(question, **fields) for question in questions]
+
+    return asyncio.run(ask())
+
+
 async def _predict(target: Target, questions: Sequence[Question], concurrency: int, finished) -> None:
     async with OpenAIClient(f"{target.url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s) as client:
         predictor = _Predictor(target, client)
@@ -91,6 +105,10 @@ class _Predictor:
             latency_s=round(completion.latency_s, 6),
             finish_reason=chosen.finish_reason,
         )
+
+    async def complete(self, question: Question, **fields) -> Completion:
+        """One whole completion, whatever the settings' budget."""
+        return await self._complete(await self._request(question) | fields)
 
     async def _ask(self, question: Question) -> Completion:
         """All answers to one question, with the tokens of all and the seconds that they took together."""

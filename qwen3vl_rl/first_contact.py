@@ -1,0 +1,102 @@
+"""The first minutes with a checkpoint: does it hold what this project assumes, and does it answer as it should?
+
+    python -m qwen3vl_rl.first_contact MODEL                                      # its files alone, no GPU
+    python -m qwen3vl_rl.first_contact MODEL --data refcoco_val.jsonl --images DIR  # and its answers to 100 questions
+
+MODEL is a folder or a name on the Hugging Face hub. Each finding says what it means and what to change. With `--data`
+an engine is started, its log-probabilities are compared with those of transformers, and OUT/NAME keeps predictions and
+report. All arguments after `--` go to the engine's server. Exit code 1: something needs attention.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from qwen3vl_rl.data.files import alone_in
+from qwen3vl_rl.data.predictions import read_predictions
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation import command
+from qwen3vl_rl.evaluation.contact import Finding
+from qwen3vl_rl.evaluation.contact.answers import judge
+from qwen3vl_rl.evaluation.contact.checkpoint import look, published_size
+from qwen3vl_rl.evaluation.reporting.report import write_report
+from qwen3vl_rl.evaluation.run import Load, Run
+from qwen3vl_rl.evaluation.scoring.results import read_result
+from qwen3vl_rl.evaluation.serving.checkpoints import resolve_checkpoint
+from qwen3vl_rl.evaluation.serving.engines import ENGINES
+from qwen3vl_rl.evaluation.serving.predict import Target
+from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+
+NEEDS_ATTENTION = 1
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.first_contact",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL")
+    add("--data", nargs="+", type=Path, help="evaluation jsonl files, one a split, or folders of them")
+    add("--images", type=Path, help="the folder that image paths are relative to")
+    add("--samples", type=int, default=100, metavar="N", help="questions of each split (100)")
+    add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
+    add("--engine", choices=ENGINES, default="vllm")
+    add("--out", type=Path, default=Path("outputs/first_contact"))
+    add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments of the server")
+    args = parser.parse_args(arguments)
+    if bool(args.data) != bool(args.images):
+        raise InputError("--data, --images: expected both or neither")
+    return args
+
+
+def show(findings: Iterable[Finding]) -> int:
+    """Print each finding as it comes. Returns how many need attention."""
+    open_ones = 0
+    for finding in findings:
+        print(f"{'ok' if finding.is_fine else '!!':<4}{finding.name:<18} {finding.found}", flush=True)
+        if not finding.is_fine:
+            open_ones += 1
+            print(f"      means  {finding.means}\n      do     {finding.change}", flush=True)
+    return open_ones
+
+
+def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
+    """Ask the checkpoint, on an engine of our own."""
+    from qwen3vl_rl.evaluation.contact import logprobs  # imports torch, which a look at answers does without
+
+    settings = load_settings(max_tokens=args.max_tokens)
+    questions = read_questions(args.data, args.images, limit=args.samples)
+    folder = args.out / checkpoint.name
+    log, images = folder / "server.log", readable_folder(questions, args.images)
+    with alone_in(folder), Server(ENGINES[args.engine], log, images, settings, args.server_arguments) as server:
+        run = Run(folder, str(checkpoint), questions, settings, server)
+        run.complete(args.images, Load(concurrency=64))
+        name = server.load(str(checkpoint))
+        asked = logprobs.ask(Target(server.url, name, args.images, server.by_path, settings), questions)
+    yield logprobs.compare(checkpoint, asked, args.images, settings)
+    size = published_size(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    yield from judge(read_predictions(folder / "predictions.jsonl"), size)
+    report = write_report(folder / "report.html", [read_result(folder)], args.images, {})
+    print(f"report: {report}")
+
+
+def main() -> None:
+    args = parse_args()
+    checkpoint = resolve_checkpoint(args.model)
+    open_ones = show(look(checkpoint))
+    if args.data:
+        open_ones += show(answers(args, checkpoint))
+    if open_ones:
+        print(f"{open_ones} findings need attention" if open_ones > 1 else "1 finding needs attention")
+        sys.exit(NEEDS_ATTENTION)
+    print("nothing needs attention")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,151 @@
+"""Each way in which a checkpoint may be wrong is found, by a checkpoint that is wrong in that way alone."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from qwen3vl_rl.evaluation.contact.checkpoint import look
+
+UNLIKE_QWENS = {"context", "pixels"}  # what is small about the starter
+
+
+@pytest.fixture
+def broken(starter, tmp_path) -> Path:
+    """A copy of the starter, to be broken."""
+    return Path(shutil.copytree(starter, tmp_path / "checkpoint"))
+
+
+def attention(checkpoint: Path) -> dict[str, str]:
+    """What needs attention, without what is small about the starter."""
+    return {one.name: one.found for one in look(checkpoint) if not (one.is_fine or one.name in UNLIKE_QWENS)}
+
+
+def change_json(path: Path, change: Callable[[dict], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def change_weights(checkpoint: Path, change: Callable[[dict], None]) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    change(tensors)
+    save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_whole_checkpoint_needs_no_attention_but_for_its_size(starter):
+    findings = list(look(starter))
+    assert attention(starter) == {}
+    assert {one.name for one in findings if not one.is_fine} == UNLIKE_QWENS
+    assert all(one.means and one.change for one in findings if not one.is_fine)
+
+
+def test_another_architecture_is_named_and_nothing_else_looked_at(broken):
+    change_json(broken / "config.json", lambda c: c.update(architectures=["Qwen2_5_VLForConditionalGeneration"]))
+    assert attention(broken) == {"architecture": "Qwen2_5_VLForConditionalGeneration"}
+    assert len(list(look(broken))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda t: t.pop("model.visual.merger.norm.weight"), "model.visual.merger.norm.weight is missing"),
+        (lambda t: t.update(extra=t["model.visual.merger.norm.weight"].clone()), "extra is not of this model"),
+        (
+            lambda t: t.update({"model.visual.merger.norm.weight": t["model.visual.merger.norm.weight"][:-1].clone()}),
+            "model.visual.merger.norm.weight is [191], expected [192]",
+        ),
+    ],
+)
+def test_tensors_are_compared_with_the_configuration(broken, change, found):
+    change_weights(broken, change)
+    assert attention(broken) == {"weights": found}
+
+
+def test_an_untied_model_has_a_head_of_its_own(broken):
+    def untie(config: dict) -> None:
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+
+    change_json(broken / "config.json", untie)
+    assert attention(broken) == {"weights": "lm_head.weight is missing"}
+
+
+def test_places_that_disagree_on_tied_embeddings_are_named(broken):
+    change_json(broken / "config.json", lambda config: config["text_config"].update(tie_word_embeddings=False))
+    found = attention(broken)["tied embeddings"]
+    assert found == "tie_word_embeddings=true, text_config.tie_word_embeddings=false"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("assistant\\n<think>\\n", "assistant\\n", "opens no <think>"),
+        ("{%- for message in messages", "{{- 'You are a helpful assistant.' -}}{%- for message in messages", "helpful"),
+        (
+            "<|vision_start|><|image_pad|>",
+            "<|image_pad|>",
+            "at '<|im_start|>user\\n<|image_pad|>",
+        ),
+    ],
+)
+def test_the_template_is_compared_with_qwens(broken, old, new, found):
+    path = broken / "chat_template.jinja"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert list(attention(broken)) == ["chat template"] and found in attention(broken)["chat template"]
+
+
+def test_numbers_of_special_tokens_are_those_of_the_tokenizer(broken):
+    change_json(broken / "config.json", lambda config: config.update(image_token_id=3))
+    assert attention(broken)["special tokens"].startswith("image_token_id=3, but <|image_pad|> is ")
+
+
+def test_the_tokenizer_has_a_row_of_embeddings_for_every_token(broken):
+    change_json(broken / "tokenizer_config.json", lambda config: config.update(eos_token="<|endoftext|>"))
+    assert "the end of a turn is <|endoftext|>" in attention(broken)["special tokens"]
+
+
+def test_digits_are_tokens_of_their_own(broken):
+    def merge(tokenizer: dict) -> None:
+        """A tokenizer that learnt to write 10 at once."""
+        tokenizer["pre_tokenizer"] = {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": False,
+        }
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary["10"] = vocabulary.pop(next(reversed(vocabulary)))
+        tokenizer["model"]["merges"] = [["1", "0"]]
+
+    change_json(broken / "tokenizer.json", merge)
+    assert attention(broken)["digits"] == "1000 is 3 tokens"
+
+
+def test_patches_of_model_and_processor_agree(broken):
+    def widen(processor: dict) -> None:
+        processor["image_processor"]["patch_size"] = 14
+
+    change_json(broken / "processor_config.json", widen)
+    assert attention(broken) == {"patches": "14 px, merged 2 x 2; config.json says 16 px, merged 2 x 2"}
+
+
+def test_pictures_are_scaled_as_qwens(broken):
+    change_json(broken / "processor_config.json", lambda c: c["image_processor"].update(image_mean=[0.48, 0.46, 0.41]))
+    found = {one.name: one.found for one in look(broken)}["pixels"]
+    assert found.startswith("mean [0.48, 0.46, 0.41]")
+
+
+def test_answers_end_with_the_turn(broken):
+    change_json(broken / "generation_config.json", lambda config: config.update(eos_token_id=0))
+    assert attention(broken) == {"generation config": "stops at ['!']"}
+
+
+def test_a_checkpoint_without_a_processor_is_named(broken):
+    for name in ("processor_config.json", "tokenizer.json"):
+        (broken / name).unlink()
+    assert list(attention(broken)) == ["processor"]

@@ -1,0 +1,31 @@
+"""The command on a checkpoint that has learnt nothing: its files are fine, the engine agrees, its answers are not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl import first_contact
+from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.engine
+def test_files_engine_and_answers_are_looked_at(starter, tmp_path):
+    refshapes.build(tmp_path / "data", train=1, val=6, seed=0)
+    command = [sys.executable, "-m", "qwen3vl_rl.first_contact", starter, "--out", tmp_path / "out"]
+    command += ["--data", tmp_path / "data" / "eval", "--images", tmp_path / "data" / "images"]
+    run = subprocess.run([*map(str, command), "--max-tokens", "40"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == first_contact.NEEDS_ATTENTION, run.stdout + run.stderr
+    seen = {line[4:23].strip(): line[:2] for line in run.stdout.splitlines() if line[:2] in ("ok", "!!")}
+    assert {name for name, mark in seen.items() if mark == "!!"} == {"context", "pixels", "length", "boxes"}
+    assert seen["log-probabilities"] == "ok" and "4 findings need attention" in run.stdout
+    assert (tmp_path / "out" / "checkpoint" / "report.html").is_file()
+
+
+def test_questions_need_their_pictures(starter, tmp_path):
+    with pytest.raises(InputError, match="--data, --images: expected both or neither"):
+        first_contact.parse_args([str(starter), "--data", str(tmp_path)])
