@@ -1,6 +1,7 @@
 """Samples and reasoning to the SFT parquet that `sft.dataset` reads.
 
     python -m sft.build_dataset --samples train.jsonl --traces traces.jsonl --images DIR --processor MODEL --out FILE
+    python -m sft.build_dataset --samples train.jsonl --traces some.jsonl --untraced direct …    # the others directly
     python -m sft.build_dataset --samples train.jsonl --reasoning none …     # direct answers, for ablations
     python -m sft.build_dataset --samples cot.jsonl --reasoning cot …        # the released conversations
     python -m sft.build_dataset --samples gpt_answers --reasoning cot …      # analysis_*.json of the released generator
@@ -69,7 +70,7 @@ def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str 
     if args.reasoning == "none":
         yield from ((*located, "") for located in select_samples(args))
         return
-    traces = read_traces(args.traces)
+    traces, untraced = read_traces(args.traces), "" if args.untraced == "direct" else None
     unused = dict.fromkeys(traces)
     for path, number, sample in select_samples(args):
         trace = traces.get(sample.id)
@@ -78,7 +79,7 @@ def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str 
         if trace and not trace.fits(sample):
             raise row_error(path, number, "id", f"the sample that its trace in {args.traces} speaks of", sample.id)
         unused.pop(sample.id, None)
-        yield path, number, sample, trace and trace.reasoning
+        yield path, number, sample, trace.reasoning if trace else untraced
     if unused:
         print(f"{args.traces}: {len(unused)} traces of samples that were not chosen, such as {next(iter(unused))}")
 
@@ -214,6 +215,9 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--reasoning", choices=("traces", "cot", "none"), default="traces")
     parser.add_argument("--traces", type=Path)
+    parser.add_argument(
+        "--untraced", choices=("leave-out", "direct"), default="leave-out", help="samples without trace"
+    )
     parser.add_argument("--processor", metavar="MODEL", help="the checkpoint to be tuned: check tokens and lengths")
     parser.add_argument("--max-length", type=int, default=8192, help="tokens of a row (recipe: 8192)")
     parser.add_argument("--check-rows", type=int, default=64, help="compare so many rows token by token")

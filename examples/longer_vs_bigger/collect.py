@@ -88,6 +88,9 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
             yield from paired(results, f"{rung}/{training}", f"{other}/direct")
         for before in ("sft", "sft_thorough", "rl_ours"):
             yield from paired(results, f"{rung}/rl", f"{rung}/{before}")
+        yield from paired(results, f"{rung}/rl_amodal", f"{rung}/sft_amodal")
+        for after in ("rl", "sft_amodal", "rl_amodal"):  # whether amodal boxes are kept: each has all splits
+            yield from against_base(results, f"{rung}/{after}", f"{rung}/base")
         for other in rungs[rungs.index(rung) + 1 :]:
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
     for name in (name for name in results if name.startswith("ablations/")):
@@ -102,6 +105,12 @@ def paired(results: dict[str, Result], after: str, before: str) -> Iterator[tupl
     late, early = by_seed(results, f"{after}-"), by_seed(results, f"{before}-")
     if shared := sorted(late.keys() & early.keys()):
         yield f"{after} - {before}", difference([(early[seed], late[seed]) for seed in shared])
+
+
+def against_base(results: dict[str, Result], after: str, base: str) -> Iterator[tuple[str, dict]]:
+    """Of every seed, against the one model that they began with."""
+    if found := by_seed(results, f"{after}-"):
+        yield f"{after} - {base}", difference([(results[base], result) for result in found.values()])
 
 
 def by_seed(results: dict[str, Result], prefix: str) -> dict[str, Result]:
@@ -199,7 +208,7 @@ def by_kind(result: Result, kinds: dict[str, str]) -> dict[str, dict]:
 def accuracies(result: Result) -> dict:
     summary = result.summary
     return {
-        "splits": {name: accuracy(split) for name, split in summary["splits"].items()},
+        "splits": {name: accuracy(split) | {"acc_90": split["acc_90"]} for name, split in summary["splits"].items()},
         "average": accuracy(summary["average"]),
         "tokens": summary["average"]["mean_tokens"],
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 STARTER = Path(__file__).parents[1] / "starter" / "checkpoint"  # whose vision tower all rungs begin with
+VARIED = ("rl_ours", "sft_amodal", "rl_amodal")  # trainings of one rung alone, with all seeds
 FIRST = 0  # the seed whose samples all are measured on, and of what is varied
 # Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
 CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
@@ -60,13 +61,17 @@ class Experiment:
             drawn = ["--train", samples.sft + samples.rl, "--seed", seed, "--world", world]
             asked = samples.eval if seed == FIRST else 1
             yield Job(f"data-{seed}", (refshapes(folder, *drawn, "--val", asked, "--brief", self.config.brief),))
-            thorough = refshapes(folder / "thorough", *drawn, "--val", 1)  # other traces of the same
-            yield Job(f"thorough-traces-{seed}", (thorough,))
+            for name, options in self.other_traces().items():  # of the same samples
+                yield Job(f"{name}-traces-{seed}", (refshapes(folder / name, *drawn, "--val", 1, *options),))
             for name, rows in self.parquets(folder).items():
-                needs = (f"thorough-traces-{seed}",) if name == "sft_thorough" else ()
+                needs = (f"{name}-traces-{seed}",) if name in self.other_traces() else ()
                 yield Job(f"{name}-data-{seed}", (rows,), (f"data-{seed}", "processor", *needs))
         yield Job("oracle", (python("examples.longer_vs_bigger.oracle", "--data", self.out / "data" / str(FIRST),
                                     "--val", samples.eval, "--world", world),), (f"data-{FIRST}",))  # fmt: skip
+
+    def other_traces(self) -> dict[str, tuple]:
+        """By the training that learns from them: all thorough, or none of amodal samples."""
+        return {"sft_thorough": (), "sft_amodal": ("--brief", self.config.brief, "--no-amodal-traces")}
 
     def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
         """Commands by what their rows are for: reasoning by traces of two kinds and by thorough ones, direct answers,
@@ -76,9 +81,12 @@ class Experiment:
         traces = "refshapes_train_traces.jsonl"
         return {
             "sft": self.sft_rows(folder, "--traces", folder / traces, "--rows", taught, name="sft"),
-            "sft_thorough": self.sft_rows(
-                folder, "--traces", folder / "thorough" / traces, "--rows", taught, name="sft_thorough"
-            ),
+            **{
+                name: self.sft_rows(
+                    folder, "--traces", folder / name / traces, "--untraced", "direct", "--rows", taught, name=name
+                )
+                for name in self.other_traces()
+            },
             "direct": self.sft_rows(folder, "--reasoning", "none", "--rows", taught, name="direct"),
             "rl": rl_rows(samples, images, "--rows", rest, "--split", "train", "--out", folder / "rl.parquet"),
             "val": rl_rows(
@@ -118,10 +126,13 @@ class Experiment:
             yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
 
     def ablations(self) -> Iterator[Job]:
-        """RL by other settings than the recipe's, by other rewards, and of a model that answers directly."""
+        """RL by other settings than the recipe's, by other rewards, of a model that answers amodal questions directly,
+        and of one that answers all directly."""
         rung = self.config.ablated
         for seed in self.config.seeds:
             yield self.rl(f"rl_ours-{rung}-{seed}", f"sft-{rung}-{seed}", seed, *self.config.ours)
+            yield self.sft(f"sft_amodal-{rung}-{seed}", rung, seed, "sft_amodal")
+            yield self.rl(f"rl_amodal-{rung}-{seed}", f"sft_amodal-{rung}-{seed}", seed)
         for changes in self.config.rewards:
             yield self.rl(f"rl-{rung}-{named(changes)}", f"sft-{rung}-{FIRST}", FIRST, *changes)
         yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{FIRST}", FIRST)
@@ -164,8 +175,8 @@ class Experiment:
 
     def evaluations(self) -> Iterator[Job]:
         for rung in self.config.ladder:
-            trainings = (*self.trainings(rung), *(["rl_ours"] if rung == self.config.ablated else []))
-            seeds = itertools.product(trainings, self.config.seeds)
+            varied = VARIED if rung == self.config.ablated else ()
+            seeds = itertools.product((*self.trainings(rung), *varied), self.config.seeds)
             models = {f"{training}-{seed}": f"{training}-{rung}-{seed}" for training, seed in seeds}
             yield self.evaluation(rung, {"base": f"base-{rung}"} | models)
         for rung in self.config.ladder:  # what of the errors is language: the same images and boxes in two wordings

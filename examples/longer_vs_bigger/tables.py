@@ -29,6 +29,8 @@ ANSWERS = {
     "rl": "reasoning (SFT, GRPO)",
     "rl_ours": "reasoning (SFT, GRPO by our settings)",
     "sft_thorough": "reasoning (SFT on thorough traces)",
+    "sft_amodal": "reasoning, amodal directly (SFT)",
+    "rl_amodal": "reasoning, amodal directly (SFT, GRPO)",
 }
 
 
@@ -170,6 +172,20 @@ def study(results: dict) -> str:
     return table(("thorough traces", "SFT", "SFT, GRPO", "difference", "of each seed"), rows())
 
 
+def amodal(results: dict) -> str:
+    """What becomes of amodal boxes that the base has found exactly."""
+    split = SPLITS["amodal"]
+
+    def rows() -> Iterator[Sequence[object]]:
+        for rung, training, found in trained(results):
+            models = list(found.values())
+            if "acc_90" in models[0]["splits"][split]:
+                exact = spread([model["splits"][split]["acc_90"] for model in models], None)
+                yield rung, ANSWERS[training], accuracy(found, lambda model: model["splits"][split]), exact
+
+    return table(("model", "answers", "amodal, IoU > 0.5", "IoU > 0.9"), rows())
+
+
 def budgets(results: dict) -> str:
     rows = (
         (model, way, spread([found["average"]["acc"]], found["average"]["interval"]), f"{found['tokens']:.0f}")
@@ -187,6 +203,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "ablations": ablations,
     "budgets": budgets,
     "study": study,
+    "amodal": amodal,
 }
 
 

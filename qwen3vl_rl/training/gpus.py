@@ -32,7 +32,16 @@ GPUS: Mapping[str, Gpu] = {
 
 def gpu_memories_mib() -> list[int]:
     """Memory of each GPU that CUDA_VISIBLE_DEVICES leaves; none where there is no NVIDIA driver."""
-    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    return _memory_mib("total")
+
+
+def gpu_used_mib() -> list[int]:
+    """What is in use on each of them, by whatever process."""
+    return _memory_mib("used")
+
+
+def _memory_mib(kind: str) -> list[int]:
+    query = ["nvidia-smi", f"--query-gpu=index,uuid,memory.{kind}", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):

@@ -83,7 +83,13 @@ def test_models_of_several_seeds_are_compared_with_smaller_and_bigger_ones(out):
     found = collect(out)["differences"]
     average = {name: places["average"]["points"] for name, places in found.items()}
     assert average == pytest.approx(
-        {"s/rl - s/direct": 50, "s/rl - l/direct": 37.5, "l/direct - s/direct": 25, "ablations/rl-giou - s/rl-0": -25}
+        {
+            "s/rl - s/direct": 50,
+            "s/rl - l/direct": 37.5,
+            "s/rl - s/base": 62.5,
+            "l/direct - s/direct": 25,
+            "ablations/rl-giou - s/rl-0": -25,
+        }
     )
     low, high = found["s/rl - l/direct"]["average"]["interval"]
     assert low < 37.5 < high
@@ -119,6 +125,7 @@ def test_tables_say_it(out):
     assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 [60] | 400 [500] |" in ladder[1]
     assert "| s/rl - l/direct | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
     assert "| rl-giou - s/rl-0 | -25.0 (" in tables["ablations"]
+    assert "| s | none yet | 25.0 [0.0, 75.0] | 25.0 |" in tables["amodal"]
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
 
 

@@ -83,6 +83,14 @@ def test_samples_without_a_trace_are_left_out_and_listed(build, world, tmp_path)
     assert Path(rows[0]["images"][0]) == (world / "images" / sample.image).resolve()
 
 
+def test_samples_without_a_trace_may_be_answered_directly(build, world, tmp_path):
+    lines = (world / "refshapes_train_traces.jsonl").read_text().splitlines()
+    (tmp_path / "traces.jsonl").write_text("\n".join(lines[:-3]) + "\n")
+    _, _, rows, left_out = build("--traces", tmp_path / "traces.jsonl", "--untraced", "direct", "--check-rows", 12)
+    direct = [row["messages"][1]["content"].startswith("\n</think>\n\n```json\n") for row in rows]
+    assert direct == [False] * 9 + [True] * 3 and left_out == []
+
+
 def test_a_trace_of_another_sample_under_the_same_id_is_refused(build, world, tmp_path):
     rows = [json.loads(line) for line in (world / "refshapes_train_traces.jsonl").open()]
     traces = tmp_path / "traces.jsonl"

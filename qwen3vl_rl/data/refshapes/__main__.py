@@ -10,7 +10,8 @@ amodal box. Expressions use attributes, superlatives, relations and ordinals. Th
 ordinals among the objects on one side of another object.
 
 Traces are thorough: they list what has to be compared, and pick one. `--brief 0.65` makes 65 % of them as short as an
-annotator's who is in a hurry, `--rationalised` plausible but of no help. Samples and pictures stay the same.
+annotator's who is in a hurry, `--rationalised` plausible but of no help. `--no-amodal-traces` leaves amodal samples
+without one: traces list visible boxes. Samples and pictures stay the same.
 """
 
 import argparse
@@ -35,13 +36,15 @@ def main() -> None:
     parser.add_argument("--world", choices=WORLDS, default="plain")
     parser.add_argument("--brief", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
     parser.add_argument("--rationalised", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
+    parser.add_argument("--no-amodal-traces", action="store_true")
     args = parser.parse_args()
     for name in ("train", "val"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
     shares = {"brief": args.brief, "rationalised": args.rationalised}
-    build(args.out, args.train, args.val, args.seed, WORLDS[args.world], shares)
-    counts = {"train": args.train} | dict.fromkeys(WORLDS[args.world].splits, args.val)
+    world, amodal_traces = WORLDS[args.world], not args.no_amodal_traces
+    build(args.out, args.train, args.val, args.seed, world, shares, amodal_traces=amodal_traces)
+    counts = {"train": args.train} | dict.fromkeys(world.splits, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 
 

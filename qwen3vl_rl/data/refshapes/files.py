@@ -129,19 +129,29 @@ def _draw(
 
 
 def build(
-    out: Path, train: int, val: int, seed: int, world: World = PLAIN, shares: Mapping[str, float] | None = None
+    out: Path,
+    train: int,
+    val: int,
+    seed: int,
+    world: World = PLAIN,
+    shares: Mapping[str, float] | None = None,
+    *,
+    amodal_traces: bool = True,
 ) -> None:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split.
 
-    `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough. They change
-    nothing but the traces. Raises InputError for shares that are no shares.
+    `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough.
+    `amodal_traces`: whether amodal samples have one. Both change nothing but the traces. Raises InputError for shares
+    that are no shares.
     """
     weights = style_weights(shares or {})
     rows, traces, rng = [], [], random.Random(f"styles-{seed}")
     for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):
         rows.append(training_row(referral, f"refshapes_train_{i:06d}", image))
         (style,) = rng.choices(STYLES, weights)
-        traces.append({"id": rows[-1]["id"], "style": style, "reasoning": referral.reasoning_in(style, rng)})
+        trace = {"id": rows[-1]["id"], "style": style, "reasoning": referral.reasoning_in(style, rng)}
+        if amodal_traces or not referral.amodal:
+            traces.append(trace)
     write_jsonl(out / "refshapes_train.jsonl", rows)
     write_jsonl(out / "refshapes_train_traces.jsonl", traces)
     for split, kinds in world.splits.items():

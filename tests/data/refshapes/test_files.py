@@ -67,6 +67,15 @@ def test_shares_of_traces_change_the_traces_alone(tmp_path):
     assert first == second
 
 
+def test_amodal_samples_may_go_without_a_trace(tmp_path):
+    build(tmp_path / "all", train=60, val=2, seed=3, shares={"brief": 0.5})
+    build(tmp_path / "some", train=60, val=2, seed=3, shares={"brief": 0.5}, amodal_traces=False)
+    rows = read_jsonl(tmp_path / "some" / "refshapes_train.jsonl")
+    whole, some = (list(read_jsonl(tmp_path / name / "refshapes_train_traces.jsonl")) for name in ("all", "some"))
+    visible = {row["id"] for row in rows if "modal_bbox" not in row}
+    assert some == [row for row in whole if row["id"] in visible] and len(some) < 60
+
+
 @pytest.mark.parametrize("shares", [{"brief": 1.2}, {"brief": -0.1}, {"brief": 0.6, "rationalised": 0.6}])
 def test_shares_that_are_none_are_refused(tmp_path, shares):
     with pytest.raises(InputError, match="together at most 1"):
