@@ -254,3 +254,17 @@ def test_a_full_disk_is_reported_and_leaves_the_previous_checkpoint_whole(train,
     train(more)
     assert latest_step(folder) == 2
     assert json.loads((folder / "global_step_2" / "actor" / "fsdp_config.json").read_text())["world_size"] == 1
+
+
+def test_a_run_is_rehearsed_by_its_own_script(sft_checkpoint, training_data, tmp_path):
+    """Small as the starter, and short of answers as an untrained model's are not."""
+    for name, rows in (("train", "rl"), ("val", "rl_val")):
+        shutil.copyfile(training_data / f"{rows}.parquet", tmp_path / f"{name}_grounding.parquet")
+    variables = {"DATA_DIR": f"{tmp_path}", "MODEL_PATH": f"{sft_checkpoint}", "OUTPUT_DIR": f"{tmp_path}/out"}
+    sizes = ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4", "data.max_response_length=32"]
+    command = ["bash", "scripts/rehearse.sh", "hardware=cpu", "engine=vllm", "size=tiny", *sizes]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "rehearsed 3 of 96 steps, killed after the second and resumed" in run.stdout
+    assert "a validation of all rows: " in run.stdout and "of the answers are cut off" in run.stdout
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,33 @@
+"""A rehearsal of stage 1 as a user starts it; that of stage 2 is in tests/soak."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.rehearse import rehearse
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.engine
+def test_stage_1_is_rehearsed_and_leaves_nothing_behind(starter, training_data, tmp_path):
+    variables = {"TRAIN_FILE": f"{training_data}/sft.parquet", "MODEL_PATH": str(starter), "OUTPUT_DIR": str(tmp_path)}
+    command = ["bash", "scripts/rehearse.sh", "scripts/sft_qwen3_grounding.sh", "tiny", "hardware=cpu"]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("\nstep 3 ") == 1 and "killing everything" in run.stderr
+    assert "rehearsed 3 of 16 steps, killed after the second and resumed" in run.stdout
+    assert "\nan answer: " in run.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_what_the_script_refuses_is_said_and_nothing_is_started(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_DIR", str(tmp_path))
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    with pytest.raises(InputError, match="DATA_DIR: must name the folder"):
+        rehearse(str(ROOT / "scripts" / "grounding_qwen.sh"), [])
+    with pytest.raises(InputError, match="expected OUTPUT_DIR to name the folder"):
+        rehearse(str(ROOT / "scripts" / "grounding_qwen.sh"), ["trainer.default_local_dir=x"])
+    assert list(tmp_path.iterdir()) == []
