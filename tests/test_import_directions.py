@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # a part of the package, or `sft`: the part
     "export": FRONT_DOORS,
     "plan": FRONT_DOORS,
     "first_contact": FRONT_DOORS | {"evaluation"},
+    "monitor": FRONT_DOORS,
     "rehearse": FRONT_DOORS | {"evaluation", "export"},
 }
 ENGINES = {"verl", "ray", "vllm", "sglang"}

@@ -21,7 +21,8 @@ from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import FATAL
 from qwen3vl_rl.training import cpu, processes
 from qwen3vl_rl.training.checkpoints import latest_step
-from qwen3vl_rl.training.metrics import print_new_steps, read_metrics
+from qwen3vl_rl.training.metrics import is_validation, print_step, read_metrics, read_new_rows
+from qwen3vl_rl.training.page import write_page
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
 from qwen3vl_rl.training.signs import Signs
 
@@ -152,10 +153,13 @@ def _follow(
     signs = Signs(row for step, row in sorted(read_metrics(metrics.parent).items()) if step <= kept)
     while True:
         ended = child.poll() is not None  # asked first: steps that were written before the end are still printed
-        new_position = print_new_steps(metrics, position, columns, signs)
+        rows, position = read_new_rows(metrics, position)
         now = time.monotonic()
-        if new_position > position:
-            position, reported = new_position, now
+        for row in rows:
+            print_step(row, columns, signs)
+            reported = now
+        if position and (ended or any(map(is_validation, rows))):
+            _write_page(metrics.parent)
         if ended:
             return None
         if timeout_s and now - reported > timeout_s:
@@ -164,3 +168,11 @@ def _follow(
             tree.snapshot()
             looked = now
         time.sleep(POLL_S)
+
+
+def _write_page(folder: Path) -> None:
+    """The page of the run as it is now. Nothing that goes wrong with it may stop the run."""
+    try:
+        write_page(folder)
+    except Exception as error:
+        print(f"no page of the run: {type(error).__name__}: {error}", flush=True)

@@ -19,16 +19,21 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     return steps
 
 
-def print_new_steps(metrics: Path, position: int, columns: Mapping[str, str], signs: Signs) -> int:
-    """Print a line for each whole row of `metrics` from byte `position` on, and one for each of the `signs` that it
-    shows; returns where the rows end.
+def read_new_rows(metrics: Path, position: int) -> tuple[list[dict], int]:
+    """The whole rows of `metrics` from byte `position` on, and where they end."""
+    lines = list(whole_lines(metrics, position))
+    return [json.loads(line) for line in lines], position + sum(map(len, lines))
+
+
+def print_step(row: Mapping, columns: Mapping[str, str], signs: Signs) -> None:
+    """Print a line for a row of the metrics, and one for each of the `signs` that it shows.
 
     `columns` maps labels to names of metrics, in which `*` stands for anything: the line shows the mean of all matches.
     """
-    for line in whole_lines(metrics, position):
-        row = json.loads(line)
-        found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
-        values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
-        print("  ".join([f"step {row['step']}", *values]), *signs.look(row["data"]), sep="\n", flush=True)
-        position += len(line)
-    return position
+    found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
+    values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
+    print("  ".join([f"step {row['step']}", *values]), *signs.look(row["data"]), sep="\n", flush=True)
+
+
+def is_validation(row: Mapping) -> bool:
+    return any(name.startswith("val") for name in row["data"])

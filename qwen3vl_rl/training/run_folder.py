@@ -1,8 +1,9 @@
 """The folder of a run, and what decides whether a new start resumes the run in it.
 
 FOLDER (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `train.log`, everything that verl and its
-engines print; `metrics-*.jsonl`, verl's metrics, one file per start; and the checkpoints, `global_step_*`. Files whose
-names begin with `earlier-` belong to an earlier run that this one did not resume.
+engines print; `metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, a page of the run; and the
+checkpoints, `global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that this one did not
+resume.
 """
 
 import hashlib

@@ -3,10 +3,8 @@
 The page embeds everything that it shows and loads nothing. The same results give the same file.
 """
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from qwen3vl_rl.data.drawing import Drawing, line, svg
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.browser import browser_data
@@ -31,12 +30,6 @@ CURVES = {  # verl's metric -> title; which of them a run has depends on the sta
 }
 
 Metrics = Mapping[int, Mapping[str, float]]  # by step
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    title: str
-    svg: Markup
 
 
 def write_report(path: Path, results: Sequence[Result], images: Path, curves: Mapping[str, Metrics]) -> Path:
@@ -91,8 +84,7 @@ def draw_curves(name: str, metrics: Metrics) -> list[Drawing]:
         points = [(step, row[metric]) for step, row in sorted(metrics.items()) if metric in row]
         if len(points) > 1:
             steps, values = zip(*points, strict=True)
-            svg = _svg(lambda axes: axes.plot(steps, values, color=COLORS[1], linewidth=1.3), "step")  # noqa: B023
-            drawn.append(Drawing(f"{name}: {title}", svg))
+            drawn.append(Drawing(f"{name}: {title}", line(steps, values, COLORS[1])))
     return drawn
 
 
@@ -120,9 +112,9 @@ def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
         return draw
 
     return [
-        Drawing("accuracy (%) by the IoU an answer must exceed", _svg(accuracy, "IoU")),
-        Drawing("share of answers (%) with at most so many tokens", _svg(share_below(tokens), "tokens")),
-        Drawing("share of answers (%) within this latency", _svg(share_below(latencies_s), "seconds")),
+        Drawing("accuracy (%) by the IoU an answer must exceed", svg(accuracy, "IoU")),
+        Drawing("share of answers (%) with at most so many tokens", svg(share_below(tokens), "tokens")),
+        Drawing("share of answers (%) within this latency", svg(share_below(latencies_s), "seconds")),
     ]
 
 
@@ -134,20 +126,3 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _svg(draw: Callable, xlabel: str) -> Markup:
-    import matplotlib  # takes a second to import
-    from matplotlib.figure import Figure
-
-    style = {"svg.fonttype": "none", "svg.hashsalt": "egm", "font.size": 8, "axes.spines.top": False}
-    with matplotlib.rc_context(style | {"axes.spines.right": False, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(3.6, 1.9), layout="constrained")
-        axes = figure.add_subplot()
-        draw(axes)
-        axes.set_xlabel(xlabel)
-        axes.grid(axis="y", color="#e4e1da", linewidth=0.6)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    return Markup(svg[svg.index("<svg") :])

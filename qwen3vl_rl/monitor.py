@@ -1,0 +1,21 @@
+"""The page of a run, now: python -m qwen3vl_rl.monitor RUN
+
+Writes RUN/monitor.html: warnings, curves, phases and the latest validation answers in one file. A run itself writes it
+at every validation and at its end.
+"""
+
+import argparse
+from pathlib import Path
+
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.training.page import write_page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="trainer.default_local_dir of a run of either stage")
+    print(write_page(parser.parse_args().run))
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,124 @@
+"""The page of a run, one HTML file: warnings, curves, where the time goes, and the latest validation answers.
+
+`launch.py` writes it anew at every validation and at the end, `python -m qwen3vl_rl.monitor RUN` at any time.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import OmegaConf
+
+from qwen3vl_rl.data.drawing import Drawing, line, svg
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.run_folder import RECIPE_FILE
+from qwen3vl_rl.training.signs import Signs
+
+PAGE = "monitor.html"
+COLORS = ("#2b5d9b", "#d9302c", "#c77700", "#7a3e9d", "#00838f", "#8d6e63", "#7f8fa6", "#12804a")
+CURVES = {  # verl's metric: title. Those that a run has are drawn, and every part of the reward
+    "train/loss": "training loss",
+    "val/loss": "validation loss",
+    "critic/score/mean": "reward",
+    "val-core/grounding/acc/mean@1": "validation accuracy",
+    "response_length/mean": "tokens of an answer",
+    "rollout/alike_groups": "groups whose answers are all alike",
+    "rollout/cut_off": "answers that are cut off",
+    "actor/kl_loss": "KL from the start, nats a token",
+    "actor/entropy": "entropy, nats a token",
+    "training/rollout_probs_diff_mean": "difference of engine's and actor's probabilities",
+    "actor/grad_norm": "gradient norm",
+    "train/grad_norm": "gradient norm",
+    "perf/tokens_per_s": "tokens a second",
+    "actor/perf/max_memory_allocated_gb": "GiB that the actor allocates",
+    "perf/max_memory_allocated_gb": "GiB allocated",
+}
+PARTS, TIMING = "reward/", "timing_s/"
+WHOLE = "reward/score"  # is drawn as critic/score/mean
+NOT_PHASES = ("step", "testing")  # the whole, and what comes behind it
+SETTINGS = {  # what of the recipe stands at the top, of either stage
+    "actor_rollout_ref.model.path": "model",
+    "model.path": "model",
+    "data.train_files": "data",
+    "data.train_batch_size": "batch",
+    "reward.custom_reward_function.reward_kwargs.reward_type": "reward",
+    "actor_rollout_ref.rollout.name": "engine",
+    "actor_rollout_ref.rollout.n": "answers to a prompt",
+    "actor_rollout_ref.actor.optim.lr": "rate",
+    "optim.lr": "rate",
+    "trainer.n_gpus_per_node": "GPUs of a node",
+    "trainer.nnodes": "nodes",
+}
+
+Metrics = Mapping[int, Mapping[str, float]]  # by step
+
+
+def write_page(folder: Path) -> Path:
+    """Write the page of the run in `folder`, and return its path. Raises InputError where it has no metrics."""
+    metrics = dict(sorted(read_metrics(folder).items()))
+    if not metrics:
+        raise InputError(f"{folder}: expected a training run with metrics-*.jsonl")
+    environment = Environment(
+        loader=PackageLoader("qwen3vl_rl", "training"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("page.html.j2").render(
+        name=folder.resolve().name,
+        step=max(metrics),
+        settings=list(settings(folder)),
+        warnings=list(warnings(metrics)),
+        drawings=[*curves(metrics), *phases(metrics)],
+        validation=latest_validation(folder),
+    )
+    with replacing(folder / PAGE) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return folder / PAGE
+
+
+def settings(folder: Path) -> Iterator[tuple[str, str]]:
+    recipe = OmegaConf.load(folder / RECIPE_FILE) if (folder / RECIPE_FILE).exists() else OmegaConf.create()
+    for key, title in SETTINGS.items():
+        if (value := OmegaConf.select(recipe, key)) is not None:
+            yield title, str(value)
+
+
+def warnings(metrics: Metrics) -> Iterator[str]:
+    """Every sign that the run has shown, with its step."""
+    signs = Signs()
+    for step, row in metrics.items():
+        yield from (f"step {step}: {line.removeprefix('warning: ')}" for line in signs.look(row))
+
+
+def curves(metrics: Metrics) -> Iterator[Drawing]:
+    parts = sorted({name for row in metrics.values() for name in row if name.startswith(PARTS)} - {WHOLE})
+    for name, title in (CURVES | {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}).items():
+        points = [(step, row[name]) for step, row in metrics.items() if name in row]
+        if len(points) > 1 and any(value for _, value in points):
+            yield Drawing(title, line(*zip(*points, strict=True), COLORS[0]))
+
+
+def phases(metrics: Metrics) -> Iterator[Drawing]:
+    """Where the seconds of each step go, the largest phases by name."""
+    rows = {step: row for step, row in metrics.items() if f"{TIMING}step" in row}
+    names = {name for row in rows.values() for name in row if name.startswith(TIMING)}
+    names -= {f"{TIMING}{name}" for name in NOT_PHASES}
+    total = {name: sum(row.get(name, 0.0) for row in rows.values()) for name in names}
+    shown = sorted(total, key=total.__getitem__, reverse=True)[: len(COLORS)]
+    if len(rows) < 2:
+        return
+
+    def stack(axes) -> None:
+        values = [[row.get(name, 0.0) for row in rows.values()] for name in shown]
+        labels = [name.removeprefix(TIMING) for name in shown]
+        axes.stackplot(list(rows), values, labels=labels, colors=COLORS)
+        axes.legend(fontsize=6, frameon=False, loc="upper right")
+
+    yield Drawing("seconds of a step, by phase", svg(stack, "step"))
+
+
+def latest_validation(folder: Path) -> tuple[int, str] | None:
+    """The step and the page of the newest answers to validation questions, if the run has any."""
+    pages = {int(path.stem): path for path in (folder / "validation").glob("*.html") if path.stem.isdecimal()}
+    return (max(pages), pages[max(pages)].read_text(encoding="utf-8")) if pages else None
