@@ -27,13 +27,12 @@ COLUMNS = {
 }
 LOSS_SPANS = ("answer", "turn")
 COLUMNS_OF_FILE = ("messages", "images")
-# Settings that make two starts one run. The number of GPUs, too: verl names shards and data loaders' states by them.
+# Settings that make two starts one run.
 SAME_RUN = (
     "model.path",
     *(f"model.{name}" for name in LORA),
     "engine.freeze_vision",
     "engine.freeze_deepstack_mergers",
-    "engine.no_shard",
     "data.train_files",
     "data.train_batch_size",
     "data.max_length",
@@ -41,8 +40,6 @@ SAME_RUN = (
     "trainer.train_files_sha256",
     "pixels.sft",
     "optim",
-    "trainer.nnodes",
-    "trainer.n_gpus_per_node",
 )
 
 

@@ -1,4 +1,5 @@
-"""verl 0.9.1's SFT trainer, resumed rightly at an epoch's end, and timed. `sft.train` starts it under torchrun.
+"""verl 0.9.1's SFT trainer, resumed rightly at an epoch's end and on other GPUs, and timed. `sft.train` starts it under
+torchrun.
 
 A checkpoint written at the end of an epoch holds a data loader that has nothing left. verl goes on with it, so that the
 next epoch passes without a step; if it was to be the last, nothing more is trained or saved.
@@ -6,17 +7,48 @@ next epoch passes without a step; if it was to be the last, nothing more is trai
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
+import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils import tensordict_utils
+from verl.utils.checkpoint.checkpoint_handler import CheckpointHandler
 from verl.utils.device import auto_set_device
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
 
+class AnyRanksHandler(CheckpointHandler):
+    """Also takes the state of data loaders that another number of ranks has written. Each rank has taken as many
+    batches, which are smaller where there are more ranks: together they have taken the same samples."""
+
+    def _load_dataloader_state(self, checkpoint_path: str) -> None:
+        written, ranks = len(list(Path(checkpoint_path).glob("data_*.pt"))), self.engine.get_data_parallel_size()
+        if written in (0, ranks):
+            return super()._load_dataloader_state(checkpoint_path)
+        state = torch.load(Path(checkpoint_path, "data_0.pt"), map_location="cpu", weights_only=False)
+        self.train_dataloader.load_state_dict(scale_samples(state, written, ranks))
+
+
+def scale_samples(state: dict, written: int, ranks: int) -> dict:
+    """The state of a data loader of one of `written` ranks as one of `ranks` ranks has it."""
+    return {
+        key: scale_samples(value, written, ranks)
+        if isinstance(value, dict)
+        else value * written // ranks
+        if key == "samples_yielded"
+        else value
+        for key, value in state.items()
+    }
+
+
 class EpochSafeSFTTrainer(SFTTrainer):
+    def _build_ckpt_handler(self) -> None:
+        super()._build_ckpt_handler()
+        self.ckpt_handler.__class__ = AnyRanksHandler  # verl names its own in that method
+
     def fit(self) -> None:
         if self.resume_global_step and self.resume_global_step % self.steps_per_epoch == 0:
             self._build_dataloader()

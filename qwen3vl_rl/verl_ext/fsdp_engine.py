@@ -35,6 +35,7 @@ from qwen3vl_rl.models.parameters import (
 )
 from qwen3vl_rl.models.prepared_images import restore_patches
 from qwen3vl_rl.models.shared_prompts import lay_out
+from qwen3vl_rl.verl_ext.any_ranks import AnyRanksCheckpointManager
 from qwen3vl_rl.verl_ext.micro_batches import GROUPS, IMAGES
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
@@ -102,6 +103,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if not self._is_lora:  # whose adapters are folded into weights of the precision that they were saved in
             hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
+
+    def initialize(self):
+        """verl's, with checkpoints that another number of ranks may have written."""
+        super().initialize()
+        self.checkpoint_manager.__class__ = AnyRanksCheckpointManager  # which verl names in this method
 
     def load_checkpoint(self, *args, **kwargs):
         """verl's. With more epochs than before, the optimizer comes back with the last rate of the shorter schedule,

@@ -131,6 +131,16 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         test="test_reward.py",
     ),
     Hook(
+        module=f"{OURS}.any_ranks",
+        extends="the checkpoint manager that verl's engine names, in both stages",
+        private=(
+            "verl/workers/engine/fsdp/transformer_impl.py:FSDPEngine.checkpoint_manager",
+            "torch/distributed/tensor/_utils.py:compute_local_shape_and_global_offset",
+        ),
+        reason="a run is resumed on another number of GPUs; verl loads no shards but those of as many ranks",
+        test="verl_ext/test_any_ranks.py",
+    ),
+    Hook(
         module=f"{OURS}.checkpoint_callback",
         extends="trainer.checkpoint_callback_class",
         private=(),
@@ -189,8 +199,13 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
     Hook(
         module="sft.trainer",
         extends="torchrun -m sft.trainer (stage 1)",
-        private=("verl/trainer/sft_trainer.py:SFTTrainer._build_dataloader",),
-        reason="verl skips an epoch after a resume at an epoch's end, and does not time its steps",
+        private=(
+            "verl/trainer/sft_trainer.py:SFTTrainer._build_dataloader",
+            "verl/trainer/sft_trainer.py:SFTTrainer._build_ckpt_handler",
+            "verl/utils/checkpoint/checkpoint_handler.py:CheckpointHandler._load_dataloader_state",
+        ),
+        reason="verl skips an epoch after a resume at an epoch's end, starts the data anew on another number of GPUs, "
+        "and does not time its steps",
         test="soak/test_sft.py",
     ),
 )

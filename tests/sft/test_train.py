@@ -115,9 +115,8 @@ def test_a_finished_run_says_so_and_starts_nothing(recipe, checkpointed, capsys,
     "override",
     [
         "optim.lr=1e-2",
-        "trainer.n_gpus_per_node=2",
         "pixels.sft.max_pixels=100352",
-        "engine.no_shard=true",
+        "engine.freeze_vision=false",
     ],
 )
 def test_a_folder_keeps_to_one_run(recipe, checkpointed, override):

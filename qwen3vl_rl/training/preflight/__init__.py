@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from qwen3vl_rl.reward import check_settings
 from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
 from qwen3vl_rl.training.preflight.machine import check_gpus, check_gpus_here, check_memory, check_rollout_engine
-from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_ranks
+from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_whole
 from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
 from qwen3vl_rl.training.preflight.settings import (
     check_agent_loop,
@@ -51,7 +51,7 @@ def check(config: DictConfig) -> int:
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     check_numbers(config)
     check_lengths(config)
-    check_ranks(config)
+    check_whole(config)
     check_engine_flags(config)
     check_fsdp_wrapping(config)
     check_trainer(config)

@@ -29,22 +29,17 @@ SAME_RUN = (
 )
 
 
-def check_ranks(config: DictConfig) -> None:
-    """A checkpoint is resumed on as many GPUs as wrote it, by whose number verl names its shards, and with shards where
-    it has shards."""
+def check_whole(config: DictConfig) -> None:
+    """The checkpoint that a run is resumed from is all there. On how many GPUs it was written does not matter."""
     folder = Path(config.trainer.default_local_dir)
     if not resumes_latest(config):
         return
     step = latest_step(folder)
+    actor = folder / f"global_step_{step}" / "actor"
     try:
-        saved = json.loads((folder / f"global_step_{step}" / "actor" / "fsdp_config.json").read_text())
-        ranks, plain = saved["world_size"], saved["FSDP_version"] == 0
+        ranks = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
     except (OSError, ValueError, KeyError):
         raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
-    wanted = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    if ranks != wanted:
-        raise InputError(f"{folder}: its checkpoint was written by {ranks} GPUs, and {wanted} cannot resume it")
-    if plain != config.actor_rollout_ref.actor.fsdp_config.no_shard:
-        key = f"{TRAINING_ENGINE}.no_shard"
-        how = "without shards" if plain else "with shards"
-        raise InputError(f"{folder}: its checkpoint was written {how}; {key}={str(plain).lower()} resumes it")
+    for rank in range(ranks if config.trainer.nnodes == 1 else 0):  # other nodes may have disks of their own
+        if not (shard := actor / f"model_world_size_{ranks}_rank_{rank}.pt").exists():
+            raise InputError(f"{shard}: expected all {ranks} shards of this checkpoint, found no such file")

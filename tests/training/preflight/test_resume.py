@@ -27,21 +27,18 @@ def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
         check_same_run(recipe(place, change), resume.SAME_RUN)
 
 
-def test_a_checkpoint_is_continued_by_as_many_gpus(config, tmp_path):
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_checkpoint_is_resumed_on_any_number_of_gpus_where_all_of_it_is_there(config, tmp_path, ranks):
     shards = tmp_path / "run" / "global_step_5" / "actor"
     shards.mkdir(parents=True)
-    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 2}))
-    resume.check_ranks(config)  # not yet whole
+    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": ranks, "FSDP_version": 2}))
+    resume.check_whole(config)  # not yet recorded
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
-    with pytest.raises(InputError, match="written by 1 GPUs, and 2 cannot resume it"):
-        resume.check_ranks(config)
-    config.trainer.n_gpus_per_node = 1
-    resume.check_ranks(config)
-    config.actor_rollout_ref.actor.fsdp_config.no_shard = True
-    with pytest.raises(InputError, match=r"written with shards; .*\.no_shard=false resumes it"):
-        resume.check_ranks(config)
-    (shards / "fsdp_config.json").write_text(json.dumps({"world_size": 1, "FSDP_version": 0}))
-    resume.check_ranks(config)
+    for rank in range(ranks):
+        with pytest.raises(InputError, match=rf"rank_{rank}.pt: expected all {ranks} shards of this checkpoint"):
+            resume.check_whole(config)
+        (shards / f"model_world_size_{ranks}_rank_{rank}.pt").touch()
+    resume.check_whole(config)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +63,4 @@ def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
 def test_a_record_without_its_checkpoint_is_named(recipe, tmp_path):
     (tmp_path / LATEST).write_text("2")
     with pytest.raises(InputError, match="expected a whole checkpoint in global_step_2"):
-        resume.check_ranks(recipe(f"trainer.default_local_dir={tmp_path}"))
+        resume.check_whole(recipe(f"trainer.default_local_dir={tmp_path}"))
