@@ -20,6 +20,7 @@ from qwen3vl_rl.training.planner.timing import step_seconds
 from qwen3vl_rl.training.preflight import check_steps
 from qwen3vl_rl.training.preflight.machine import modelled_run
 from qwen3vl_rl.training.preflight.rows import file_paths
+from qwen3vl_rl.training.workload import times
 
 NAME = "rehearsal"  # the run's name, and its folder's
 STEPS = 3  # the first compiles, the second is measured, the third is resumed
@@ -91,11 +92,6 @@ class Rehearsal:
     def total_s(self) -> float:
         beside_s = self.saves * self.save_s + self.validations * (self.validate_s or 0.0)
         return self.start_s + self.steps * self.step_s + beside_s
-
-
-def times(steps: int, frequency: int) -> int:
-    """How often something happens in a run that does it every `frequency` steps and at the end; -1: never."""
-    return -(-steps // frequency) if frequency > 0 else 0
 
 
 def count_rows(config: DictConfig, key: str) -> int:

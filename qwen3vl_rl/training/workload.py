@@ -30,6 +30,7 @@ class Workload:
     image_px: tuple[int, int] = (640, 480)  # width, height
     answer_tokens: int = 101  # mean of EGM-8B's answers
     train_rows: int = 83_989  # of the training set
+    val_rows: int = 5_741  # of the validation set: a tenth of each of the eight RefCOCO splits
 
 
 PAPER_WORKLOAD = Workload()
@@ -54,6 +55,11 @@ class Run:
     update_answers: int
     train_rows: int
     epochs: int
+    val_rows: int
+    val_answers: int  # to a question of the validation
+    val_before_train: bool
+    test_freq: int  # steps from one validation to the next; -1: never
+    save_freq: int  # steps from one checkpoint to the next; -1: never
     tokens_per_micro_batch: int
     response_logits_only: bool
     compiled: bool
@@ -70,6 +76,18 @@ class Run:
     rollout_tp: int
     rollout_slots: int
     rollout_sleeps: bool
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * (self.train_rows // self.prompts)
+
+    @property
+    def checkpoints(self) -> int:
+        return times(self.steps, self.save_freq)
+
+    @property
+    def validations(self) -> int:
+        return times(self.steps, self.test_freq) + self.val_before_train
 
     @property
     def prompt_tokens(self) -> int:
@@ -121,6 +139,11 @@ class Run:
         )
         image = self.shape.vision_flops(self.image_tokens)
         return self.answers * (sample - prompt) + prompts * prompt + images * image
+
+
+def times(steps: int, frequency: int) -> int:
+    """How often a run does what it does every `frequency` steps and at the end; -1: never."""
+    return -(-steps // frequency) if frequency > 0 else 0
 
 
 def compose_recipe(overrides: Sequence[str]) -> DictConfig:
@@ -194,6 +217,11 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         update_answers=actor.ppo_mini_batch_size * rollout.n,
         train_rows=workload.train_rows,
         epochs=config.trainer.total_epochs,
+        val_rows=workload.val_rows,
+        val_answers=rollout.val_kwargs.n,
+        val_before_train=config.trainer.val_before_train,
+        test_freq=config.trainer.test_freq,
+        save_freq=config.trainer.save_freq,
         tokens_per_micro_batch=actor.ppo_max_token_len_per_gpu,
         response_logits_only=fsdp.response_logits_only,
         compiled=fsdp.compile_blocks,

@@ -100,6 +100,7 @@ def constants() -> Constants:
         fixed_step_s=3.0,
         node_bytes_per_s=2e11,
         network_bytes_per_s=2e10,
+        disk_bytes_per_s=1e9,
         logit_bytes=10.0,
         activation_values=34.0,
         reserved_gib=4.0,

@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.data.samples import read_samples
 from qwen3vl_rl.training import rehearsal
-from qwen3vl_rl.training.rehearsal import GIB, Rehearsal, advice, first_question, report, times
+from qwen3vl_rl.training.rehearsal import GIB, Rehearsal, advice, first_question, report
+from qwen3vl_rl.training.workload import times
 
 CONFIG = {"trainer": {"save_freq": 10, "test_freq": 20, "val_before_train": True}}
 

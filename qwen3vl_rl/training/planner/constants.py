@@ -29,6 +29,7 @@ class Constants(MemoryConstants):
     fixed_step_s: float  # what depends on none of these
     node_bytes_per_s: float  # between GPUs of one node, per GPU
     network_bytes_per_s: float  # between nodes, per GPU
+    disk_bytes_per_s: float  # of a node, while a checkpoint is written
 
 
 def read_constants(path: Path | None = None) -> tuple[Constants, dict[str, str]]:

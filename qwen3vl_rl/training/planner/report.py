@@ -12,7 +12,7 @@ from qwen3vl_rl.training.memory import (
 )
 from qwen3vl_rl.training.planner.constants import Constants
 from qwen3vl_rl.training.planner.remedies import remedies
-from qwen3vl_rl.training.planner.timing import step_seconds
+from qwen3vl_rl.training.planner.timing import checkpoint_s, step_seconds, validation_s
 from qwen3vl_rl.training.workload import Run
 
 PHASES = {  # verl's names
@@ -49,6 +49,8 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
         lines.append("no single change that was tried makes it fit")
     phases = step_seconds(run, gpu, constants)
     step_s, steps = sum(phases.values()), run.train_rows // run.prompts
+    validate_s, save_s = validation_s(run, gpu, constants), checkpoint_s(run, constants)
+    beside_s = run.validations * validate_s + run.checkpoints * save_s
     lines.append(
         f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.answers_per_prompt} answers of "
         f"{run.answer_tokens}: {step_s:.0f} s"
@@ -56,8 +58,13 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     lines += [f"  {seconds:7.1f}  {name:15} {PHASES[name]}" for name, seconds in phases.items()]
     lines.append(
         f"\nan epoch of {run.train_rows} samples: {steps} steps, {steps * step_s / 3600:.1f} h; "
-        f"{run.epochs} epochs: {run.epochs * steps * step_s / 3600:.1f} h (without validation and checkpoints)"
+        f"{run.epochs} epochs: {run.steps * step_s / 3600:.1f} h"
     )
+    lines += [
+        f"validations and checkpoints: {beside_s / 3600:.1f} h more",
+        f"  {validate_s:7.1f}  x {run.validations} (trainer.test_freq={run.test_freq}, {run.val_rows} questions each)",
+        f"  {save_s:7.1f}  x {run.checkpoints} (trainer.save_freq={run.save_freq})",
+    ]
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]
     lines.append(f"assumed: {', '.join(assumed)}; the other constants are measured on {FITTED_ON}")
     if run.rollout_engine == "sglang":

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from qwen3vl_rl.models.shapes import BF16_BYTES
 from qwen3vl_rl.training.gpus import Gpu
-from qwen3vl_rl.training.memory import cache_tokens
+from qwen3vl_rl.training.memory import GIB, cache_tokens, checkpoint_gib
 from qwen3vl_rl.training.planner.constants import Constants
 from qwen3vl_rl.training.workload import Run
 
@@ -26,6 +27,18 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
         run, constants, params=run.param_offload
     )
     return phases | {"other": constants.fixed_step_s}
+
+
+def validation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
+    """Answers to the whole validation set."""
+    asked = replace(run, prompts=run.val_rows, answers_per_prompt=run.val_answers)
+    return generation_s(asked, gpu, constants)
+
+
+def checkpoint_s(run: Run, constants: Constants) -> float:
+    """Each node writes its own shards."""
+    nodes = math.ceil(run.gpus / run.gpus_per_node)
+    return checkpoint_gib(run) * GIB / (nodes * constants.disk_bytes_per_s)
 
 
 def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:

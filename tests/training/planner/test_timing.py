@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qwen3vl_rl.training.gpus import GPUS
 from qwen3vl_rl.training.memory import update_memory_gib
 from qwen3vl_rl.training.planner.constants import Constants
-from qwen3vl_rl.training.planner.timing import at_width, step_seconds
+from qwen3vl_rl.training.planner.timing import at_width, checkpoint_s, step_seconds, validation_s
 from qwen3vl_rl.training.workload import Run
 
 GPU = GPUS["h200"]
@@ -42,3 +42,12 @@ def test_between_measured_widths_lines_are_straight_and_beyond_them_flat():
 def test_sglang_s_rollouts_take_longer(read, constants):
     run = read("size=2b", "hardware=gpu1", "engine=vllm")
     assert step_s(replace(run, rollout_engine="sglang"), constants) > step_s(run, constants)
+
+
+def test_validations_and_checkpoints_cost_as_often_as_they_are_asked_for(read, constants):
+    run = read("trainer.test_freq=10", "trainer.save_freq=-1", "trainer.total_epochs=1")
+    assert (run.steps, run.validations, run.checkpoints) == (3, 2, 0)  # before the first step and behind the last
+    assert replace(run, test_freq=-1, val_before_train=False).validations == 0
+    assert validation_s(replace(run, val_rows=2 * run.val_rows), GPU, constants) > validation_s(run, GPU, constants)
+    two_nodes = replace(run, gpus=2 * run.gpus)
+    assert checkpoint_s(run, constants) == pytest.approx(2 * checkpoint_s(two_nodes, constants))
