@@ -148,7 +148,11 @@ def test_every_second_step_may_train_on_answers_of_the_weights_before(train, rl_
     train(rl_command(tmp_path, *options))
     metrics = read_metrics(tmp_path)
     assert [metrics[step]["training/off_policy/trajectory_staleness/mean"] for step in (1, 2, 3, 4)] == [0, 1, 0, 1]
-    assert metrics[3]["training/rollout_probs_diff_max"] < 1e-3  # the rollouts have what the second step has made
+    # The third step's rollouts have what the second has made. On a slow machine some answers have begun before that.
+    stale, fresh = (metrics[step]["training/rollout_probs_diff_mean"] for step in (2, 3))
+    assert fresh < stale / 5
+    if metrics[3]["training/off_policy/trajectory_spans/max"] == 1:
+        assert metrics[3]["training/rollout_probs_diff_max"] < 1e-3
 
 
 def test_two_runs_at_once_keep_their_weights_apart(start, rl_command, lengths, tmp_path):
