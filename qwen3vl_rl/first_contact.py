@@ -9,12 +9,14 @@ report. All arguments after `--` go to the engine's server. Exit code 1: somethi
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
+from qwen3vl_rl.data.openai_client import RequestFailed
 from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
@@ -24,7 +26,7 @@ from qwen3vl_rl.evaluation.contact.checkpoint import look, published_size
 from qwen3vl_rl.evaluation.reporting.report import write_report
 from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.scoring.results import read_result
-from qwen3vl_rl.evaluation.serving.checkpoints import resolve_checkpoint
+from qwen3vl_rl.evaluation.serving.checkpoints import fingerprint, resolve_checkpoint
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import Target
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
@@ -66,19 +68,30 @@ def show(findings: Iterable[Finding]) -> int:
     return open_ones
 
 
+def run_name(args: argparse.Namespace, checkpoint: Path) -> str:
+    """Another for each checkpoint and each way to serve it: what was changed on our advice is asked anew."""
+    served = f"{sorted(fingerprint(checkpoint).items())} {args.engine} {args.max_tokens} {args.server_arguments}"
+    return f"{Path(args.model).name}-{hashlib.sha256(served.encode()).hexdigest()[:8]}"
+
+
 def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
     """Ask the checkpoint, on an engine of our own."""
     from qwen3vl_rl.evaluation.contact import logprobs  # imports torch, which a look at answers does without
 
     settings = load_settings(max_tokens=args.max_tokens)
     questions = read_questions(args.data, args.images, limit=args.samples)
-    folder = args.out / checkpoint.name
+    folder = args.out / run_name(args, checkpoint)
     log, images = folder / "server.log", readable_folder(questions, args.images)
     with alone_in(folder), Server(ENGINES[args.engine], log, images, settings, args.server_arguments) as server:
         run = Run(folder, str(checkpoint), questions, settings, server)
         run.complete(args.images, Load(concurrency=64))
         name = server.load(str(checkpoint))
-        asked = logprobs.ask(Target(server.url, name, args.images, server.by_path, settings), questions)
+        target = Target(server.url, name, args.images, server.by_path, settings)
+        try:
+            asked = logprobs.ask(target, questions)
+        except RequestFailed as failure:
+            print(f"no log-probabilities: {failure}", file=sys.stderr)
+            asked = []
     yield logprobs.compare(checkpoint, asked, args.images, settings)
     size = published_size(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
     yield from judge(read_predictions(folder / "predictions.jsonl"), size)

@@ -11,16 +11,22 @@ ends; its checkpoint is exported and answers one question. `training/rehearsal.p
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from qwen3vl_rl.data.predictions import Question
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
@@ -31,53 +37,125 @@ from qwen3vl_rl.export import export
 from qwen3vl_rl.training import processes
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.gpus import gpu_used_mib
+from qwen3vl_rl.training.launch import TEMPORARY
+from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.rehearsal import NAME, STEPS, Rehearsal, advice, first_question, report
 from qwen3vl_rl.training.run_folder import LOG
 
-POLL_S = 1.0
-FAILED = 1
-KEPT_LOG = f"{NAME}.log"  # beside the folder, of a rehearsal that failed
+POLL_S, SNAPSHOT_S = 1.0, 15.0
+MARK = ".rehearsal"  # in our folder, with the number of the process that rehearses
+SERVER_LOG = "server.log"
+EXPORTED_BY_STAGE_1 = "hf"  # below the run's folder
 
 
-class Rehearsed:
-    """One start of the script in a session of its own, with the most memory in use on each GPU meanwhile."""
+class Start:
+    """One start of the script in a session of its own, with the most memory in use on each GPU meanwhile. Leaving it
+    kills all that it has started."""
 
-    def __init__(self, words: Sequence[str]):
-        self.begin = time.monotonic()
-        self.child = subprocess.Popen(words, start_new_session=True, env=os.environ | {"TASK_NAME": NAME})
+    def __init__(self, words: Sequence[str], environment: dict[str, str]):
+        self.begin, self.looked = time.monotonic(), 0.0
+        self.child = subprocess.Popen(words, start_new_session=True, env=environment)
         self.tree = processes.ProcessTree(self.child.pid)
         self.peaks_mib: list[int] = []
-        self._watching = threading.Thread(target=self._watch, daemon=True)
-        self._watching.start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __enter__(self) -> "Start":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.tree.snapshot()
+        self.tree.kill()
+        self.child.wait()
 
     def until(self, holds: Callable[[], bool]) -> bool:
         """Wait until `holds()`, or until the script has ended: then False."""
         while self.child.poll() is None:
             if holds():
                 return True
-            self.tree.snapshot()
+            if time.monotonic() - self.looked > SNAPSHOT_S:
+                self.tree.snapshot()
+                self.looked = time.monotonic()
             time.sleep(POLL_S)
         return False
 
-    def kill(self) -> None:
-        """Kill all that the script has started, at once and without a word."""
-        self.tree.snapshot()
-        self.tree.kill()
-        self.child.wait()
-
     def _watch(self) -> None:
         while self.child.poll() is None:
-            used = gpu_used_mib()
-            self.peaks_mib = [max(pair) for pair in zip(self.peaks_mib or used, used, strict=True)]
+            with suppress(ValueError):  # nvidia-smi knows no number now
+                self.peaks_mib = highest(self.peaks_mib, gpu_used_mib())
             time.sleep(POLL_S)
 
 
-def compose(words: Sequence[str]) -> DictConfig:
+def highest(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    return [max(pair) for pair in zip_longest(first, second, fillvalue=0)]
+
+
+def rehearse(script: str, overrides: Sequence[str]) -> None:
+    for word in overrides:
+        if word.startswith("trainer.default_local_dir="):
+            raise InputError(f"{word}: expected OUTPUT_DIR to name the folder")
+    folder = Path(os.environ.get("OUTPUT_DIR") or "outputs").resolve() / NAME
+    with TemporaryDirectory(prefix=TEMPORARY, dir="/tmp", ignore_cleanup_errors=True) as temporary:
+        environment = os.environ | {"TASK_NAME": NAME, "TMPDIR": temporary}  # what is killed leaves its files there
+        words = ["bash", script, *overrides]
+        config = compose(words, environment)
+        engine = choose_engine(config)
+        clear(folder)
+        try:
+            _rehearse([*words, *changes(config)], environment, folder, config, engine)
+        except BaseException:
+            _keep_logs(folder)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.with_suffix(".parquet").unlink(missing_ok=True)  # stage 1 builds it of conversations
+
+
+def _rehearse(words: Sequence[str], environment: dict[str, str], folder: Path, config: DictConfig, engine: str) -> None:
+    try:  # now, as bad data shall not be found in the end
+        question = first_question(config)
+    except (InputError, OSError, TypeError, KeyError) as error:
+        question = None  # of conversations that stage 1 has yet to convert, for one
+        _say(f"no question will be asked: {error}")
+    done = _train(words, environment, folder, config)
+    print(f"\n{report(done)}", *(f"change: {line}" for line in advice(done)), sep="\n", flush=True)
+    exported = folder / EXPORTED_BY_STAGE_1
+    if not exported.exists():
+        exported = folder / "exported"
+        _say("exporting the checkpoint")
+        export(folder, exported)
+    if question:
+        _say("asking it a question")
+        print(f"\nan answer: {_answer(config, exported, question, engine)}")
+
+
+def compose(words: Sequence[str], environment: dict[str, str]) -> DictConfig:
     """The recipe of the script. Raises InputError where the script refuses it."""
-    looked = subprocess.run([*words, "--cfg", "job"], capture_output=True, text=True)
+    looked = subprocess.run([*words, "--cfg", "job"], capture_output=True, text=True, env=environment)
     if looked.returncode:
         raise InputError(f"{words[1]}: it does not compose:\n{(looked.stderr or looked.stdout).strip()}")
     return OmegaConf.create(yaml.safe_load(looked.stdout))
+
+
+def choose_engine(config: DictConfig) -> str:
+    """The one of the recipe; stage 1 has none, and takes the one that is installed. Raises InputError without any."""
+    wanted = OmegaConf.select(config, "actor_rollout_ref.rollout.name")
+    found = [name for name in ENGINES if find_spec(name)]
+    if not found or (wanted and wanted not in found):
+        raise InputError(f"engine={wanted or 'any'}: not installed; scripts/setup.sh installs one")
+    return wanted or found[0]
+
+
+def clear(folder: Path) -> None:
+    """Make an empty folder of our own. Raises InputError where another rehearsal is at work, and for a run's folder."""
+    if folder.exists():
+        mark = folder / MARK
+        if not mark.exists():
+            raise InputError(f"{folder}: expected no such folder, found a run; choose another OUTPUT_DIR")
+        if Path("/proc", mark.read_text()).exists():
+            raise InputError(f"{folder}: another rehearsal is at work there")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text(str(os.getpid()))
 
 
 def changes(config: DictConfig) -> list[str]:
@@ -92,70 +170,45 @@ def changes(config: DictConfig) -> list[str]:
     ]  # fmt: skip
 
 
-def rehearse(script: str, overrides: Sequence[str]) -> None:
-    words = ["bash", script, *overrides]
-    for word in overrides:
-        if word.startswith("trainer.default_local_dir="):
-            raise InputError(f"{word}: expected OUTPUT_DIR to name the folder")
-    config = compose(words)
-    folder = Path(os.environ.get("OUTPUT_DIR", "outputs")).resolve() / NAME
-    shutil.rmtree(folder, ignore_errors=True)  # of a rehearsal that was killed
-    words += changes(config)
-    try:
-        done = _train(words, folder, config)
-        _say("exporting the checkpoint")
-        export(folder, folder / "exported")
-        _say("asking it a question")
-        answer = _answer(config, folder)
-        print(f"\n{report(done)}\n\nan answer: {answer}")
-        for line in advice(done):
-            print(f"change: {line}")
-    except BaseException:
-        _keep_log(folder)
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _train(words: Sequence[str], folder: Path, config: DictConfig) -> Rehearsal:
+def _train(words: Sequence[str], environment: dict[str, str], folder: Path, config: DictConfig) -> Rehearsal:
     """Two steps, a kill, a third."""
-    first, saved_s = Rehearsed(words), []
-    for step in range(1, STEPS):
-        if not first.until(lambda step=step: (latest_step(folder) or 0) >= step):
-            raise SystemExit(f"error: the script ended with code {first.child.returncode} before step {step} was saved")
-        saved_s.append(time.monotonic() - first.begin)
-    _say(f"killing everything after {saved_s[-1]:.0f} s, and resuming")
-    first.kill()
-    second = Rehearsed(words)
-    second.until(lambda: False)
-    if second.child.returncode or latest_step(folder) != STEPS:
-        raise SystemExit(f"error: the resumed script ended with code {second.child.returncode}")
-    peaks = [max(pair) for pair in zip(first.peaks_mib, second.peaks_mib, strict=True)]
-    return Rehearsal.read(folder, config, peaks, saved_s)
+    saved_s = []
+    with Start(words, environment) as first:
+        for step in range(1, STEPS):  # saved, and written down: verl does that a moment later
+            if not first.until(lambda n=step: (latest_step(folder) or 0) >= n and n in read_metrics(folder)):
+                code = first.child.returncode
+                raise SystemExit(f"error: the script ended with code {code} before step {step} was saved")
+            saved_s.append(time.monotonic() - first.begin)
+        _say(f"killing everything after {saved_s[-1]:.0f} s, and resuming")
+    with Start(words, environment) as second:
+        second.until(lambda: False)
+        code = second.child.returncode
+    if code or latest_step(folder) != STEPS:
+        raise SystemExit(f"error: the resumed script ended with code {code}")
+    return Rehearsal.read(folder, config, highest(first.peaks_mib, second.peaks_mib), saved_s[0])
 
 
-def _answer(config: DictConfig, folder: Path) -> str:
-    """What the exported checkpoint answers to the first question of the data, by the engine of the recipe."""
-    question = first_question(config)
-    name = OmegaConf.select(config, "actor_rollout_ref.rollout.name") or "vllm"
+def _answer(config: DictConfig, checkpoint: Path, question: Question, engine: str) -> str:
+    """What the exported checkpoint answers."""
     settings = load_settings(max_tokens=config.data.get("max_response_length") or config.data.max_length)
     images = Path(question.sample.image).resolve().parent
-    with Server(ENGINES[name], folder / "server.log", images, settings) as server:
-        served = server.load(str(folder / "exported"))
+    with Server(ENGINES[engine], checkpoint.with_name(SERVER_LOG), images, settings) as server:
+        served = server.load(str(checkpoint))
         answers = []
         predict(Target(server.url, served, Path("/"), server.by_path, settings), [question], 1, answers.append)
     (answer,) = answers
     if answer.error:
         raise SystemExit(f"error: the server refused the question ({answer.error})")
-    place = "no box" if answer.pred_xyxy_px is None else f"IoU {answer.iou:.2f}"
+    place = "no box" if answer.pred_xyxy_px is None else "a box" if answer.iou is None else f"IoU {answer.iou:.2f}"
     return f'"{question.sample.sent}": {answer.tokens} tokens, {place}, {answer.latency_s:.1f} s'
 
 
-def _keep_log(folder: Path) -> None:
-    if (folder / LOG).is_file():
-        kept = folder.with_name(KEPT_LOG)
-        shutil.copyfile(folder / LOG, kept)
-        _say(f"the log is kept as {kept}")
+def _keep_logs(folder: Path) -> None:
+    for name in (LOG, SERVER_LOG):
+        if (folder / name).is_file():
+            kept = folder.with_name(f"{NAME}.{name}")
+            shutil.copyfile(folder / name, kept)
+            _say(f"kept {kept}")
 
 
 def _say(what: str) -> None:
@@ -167,7 +220,12 @@ def main() -> None:
     parser.add_argument("script", help="scripts/grounding_qwen.sh, or one of scripts/sft_qwen3_*_grounding.sh")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     args = parser.parse_args()
-    rehearse(args.script, args.overrides)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # an exception, so that what was started is killed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        rehearse(args.script, args.overrides)
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing is left running")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ def check(config: DictConfig) -> int:
         preflight.check_texts(config, key, "messages", "model.path")
     record_data_hash(config, "data.train_files")
     check_same_run(config, SAME_RUN)
+    preflight.check_whole(config)
     steps = preflight.check_steps(config, rows["data.train_files"])
     if (found := rows.get("data.val_files", steps * config.data.train_batch_size)) < config.data.train_batch_size:
         batch = config.data.train_batch_size  # verl drops what is less, and works on nothing

@@ -25,23 +25,18 @@ class AnyRanksHandler(CheckpointHandler):
     batches, which are smaller where there are more ranks: together they have taken the same samples."""
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
-        written, ranks = len(list(Path(checkpoint_path).glob("data_*.pt"))), self.engine.get_data_parallel_size()
-        if written in (0, ranks):
-            return super()._load_dataloader_state(checkpoint_path)
-        state = torch.load(Path(checkpoint_path, "data_0.pt"), map_location="cpu", weights_only=False)
-        self.train_dataloader.load_state_dict(scale_samples(state, written, ranks))
+        own, first = (Path(checkpoint_path, f"data_{rank}.pt") for rank in (self.dp_rank, 0))
+        state = torch.load(own if own.exists() else first, map_location="cpu", weights_only=False)
+        self.train_dataloader.load_state_dict(with_batches_of(state, self.train_dataloader.batch_size))
 
 
-def scale_samples(state: dict, written: int, ranks: int) -> dict:
-    """The state of a data loader of one of `written` ranks as one of `ranks` ranks has it."""
-    return {
-        key: scale_samples(value, written, ranks)
-        if isinstance(value, dict)
-        else value * written // ranks
-        if key == "samples_yielded"
-        else value
-        for key, value in state.items()
-    }
+def with_batches_of(state: dict, size: int) -> dict:
+    """The state of a data loader whose batches have `size` samples, from that of one with other batches."""
+    state = {key: with_batches_of(value, size) if isinstance(value, dict) else value for key, value in state.items()}
+    sampler = state.get("_sampler_iter_state")
+    if sampler and "samples_yielded" in sampler:
+        sampler["samples_yielded"] = state["_sampler_iter_yielded"] * size
+    return state
 
 
 class EpochSafeSFTTrainer(SFTTrainer):

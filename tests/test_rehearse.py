@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.rehearse import rehearse
+from qwen3vl_rl.rehearse import MARK, clear, highest, rehearse
+from qwen3vl_rl.training.rehearsal import NAME
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +22,24 @@ def test_stage_1_is_rehearsed_and_leaves_nothing_behind(starter, training_data, 
     assert run.stdout.count("\nstep 3 ") == 1 and "killing everything" in run.stderr
     assert "rehearsed 3 of 16 steps, killed after the second and resumed" in run.stdout
     assert "\nan answer: " in run.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_that_name_is_not_removed_and_what_a_kill_left_is(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    (folder / "recipe.yaml").touch()
+    with pytest.raises(InputError, match="expected no such folder, found a run"):
+        clear(folder)
+    (folder / MARK).write_text(str(os.getpid()))
+    with pytest.raises(InputError, match="another rehearsal is at work there"):
+        clear(folder)
+    (folder / MARK).write_text("999999999")
+    clear(folder)
+    assert [path.name for path in folder.iterdir()] == [MARK]
+
+
+def test_the_highest_of_all_looks_counts_though_one_fails():
+    assert highest([], [5, 6]) == [5, 6] and highest([7, 1], []) == [7, 1] and highest([7, 1], [2, 3]) == [7, 3]
 
 
 def test_what_the_script_refuses_is_said_and_nothing_is_started(tmp_path, monkeypatch):

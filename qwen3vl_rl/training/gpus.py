@@ -32,21 +32,26 @@ GPUS: Mapping[str, Gpu] = {
 
 def gpu_memories_mib() -> list[int]:
     """Memory of each GPU that CUDA_VISIBLE_DEVICES leaves; none where there is no NVIDIA driver."""
-    return _memory_mib("total")
+    return [int(mib) for mib in _ask("memory.total")]
 
 
 def gpu_used_mib() -> list[int]:
-    """What is in use on each of them, by whatever process."""
-    return _memory_mib("used")
+    """What is in use on each of them, by whatever process. Raises ValueError where the driver does not say."""
+    return [int(mib) for mib in _ask("memory.used")]
 
 
-def _memory_mib(kind: str) -> list[int]:
-    query = ["nvidia-smi", f"--query-gpu=index,uuid,memory.{kind}", "--format=csv,noheader,nounits"]
+def gpu_names() -> list[str]:
+    """Such as `NVIDIA H100 80GB HBM3`."""
+    return _ask("name")
+
+
+def _ask(field: str) -> list[str]:
+    query = ["nvidia-smi", f"--query-gpu=index,uuid,{field}", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
-    gpus = [[field.strip() for field in line.split(",")] for line in lines]
+    gpus = [[part.strip() for part in line.split(",")] for line in lines]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     chosen = None if visible is None else visible.split(",")
-    return [int(mib) for index, uuid, mib in gpus if chosen is None or index in chosen or uuid in chosen]
+    return [value for index, uuid, value in gpus if chosen is None or index in chosen or uuid in chosen]

@@ -1,8 +1,9 @@
-"""The page of a run, one HTML file: warnings, curves, where the time goes, and the latest validation answers.
+"""The page of a run, one HTML file: warnings and curves; of stage 2 also phases and the latest validation answers.
 
 `launch.py` writes it anew at every validation and at the end, `python -m qwen3vl_rl.monitor RUN` at any time.
 """
 
+import fnmatch
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from qwen3vl_rl.data.drawing import Drawing, line, svg
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.checkpoints import VALIDATION
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import RECIPE_FILE
 from qwen3vl_rl.training.signs import Signs
@@ -22,7 +24,6 @@ CURVES = {  # verl's metric: title. Those that a run has are drawn, and every pa
     "train/loss": "training loss",
     "val/loss": "validation loss",
     "critic/score/mean": "reward",
-    "val-core/grounding/acc/mean@1": "validation accuracy",
     "response_length/mean": "tokens of an answer",
     "rollout/alike_groups": "groups whose answers are all alike",
     "rollout/cut_off": "answers that are cut off",
@@ -93,7 +94,9 @@ def warnings(metrics: Metrics) -> Iterator[str]:
 
 def curves(metrics: Metrics) -> Iterator[Drawing]:
     parts = sorted({name for row in metrics.values() for name in row if name.startswith(PARTS)} - {WHOLE})
-    for name, title in (CURVES | {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}).items():
+    validated = sorted({name for row in metrics.values() for name in fnmatch.filter(row, VALIDATION)})
+    titles = {name: f"validation accuracy, {name.split('/')[1]}" for name in validated} | CURVES
+    for name, title in (titles | {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}).items():
         points = [(step, row[name]) for step, row in metrics.items() if name in row]
         if len(points) > 1 and any(value for _, value in points):
             yield Drawing(title, line(*zip(*points, strict=True), COLORS[0]))

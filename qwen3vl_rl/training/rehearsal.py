@@ -2,10 +2,10 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qwen3vl_rl.data.expressions import read_prompt
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
@@ -13,7 +13,7 @@ from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.predictions import Question, question_key
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.grounding import parse_box_1000, scale_to_px
-from qwen3vl_rl.training.gpus import GPUS, gpu_memories_mib
+from qwen3vl_rl.training.gpus import GPUS, gpu_memories_mib, gpu_names
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.planner.constants import read_constants
 from qwen3vl_rl.training.planner.timing import step_seconds
@@ -37,6 +37,7 @@ class Rehearsal:
 
     config: DictConfig
     steps: int  # of the run
+    steps_per_epoch: int
     start_s: float  # until the first step was done
     step_s: float
     phases_s: Mapping[str, float]
@@ -45,53 +46,69 @@ class Rehearsal:
     validate_s: float | None  # None where the run has no validation
     free_bytes: int  # on the disk of the run, with the rehearsal's checkpoints removed
     peaks_mib: tuple[int, ...]  # in use on each GPU
+    answer_tokens: float | None  # of a mean answer, in stage 2
     cut_off: float  # share of the answers
 
     @classmethod
-    def read(cls, folder: Path, config: DictConfig, peaks_mib: Sequence[int], saved_s: Sequence[float]) -> "Rehearsal":
-        """Of the folder of a rehearsal; `saved_s`: when its first and its second step were saved."""
+    def read(cls, folder: Path, config: DictConfig, peaks_mib: Sequence[int], first_saved_s: float) -> "Rehearsal":
+        """Of the folder of a rehearsal; `first_saved_s`: from its start until its first step was saved."""
         metrics = read_metrics(folder)
         measured, last = metrics[STEPS - 1], metrics[STEPS]
-        step_s = measured.get("timing_s/step", measured.get("perf/step_s"))
+        step_s, save_s = step_and_save_s(measured)
         newest = folder / f"global_step_{STEPS}"
         size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
-        rows = count_rows(config, "data.train_files")
-        validated = last.get("timing_s/testing")
-        if validated is not None:
-            batch = config.data.val_batch_size or config.data.train_batch_size
-            validated *= max(1.0, count_rows(config, "data.val_files") / batch)
-        if "timing_s/save_checkpoint" in measured:  # stage 2, whose step counts it in
-            save_s = measured["timing_s/save_checkpoint"]
-            step_s -= save_s
-        else:
-            save_s = max(0.0, saved_s[1] - saved_s[0] - step_s)
         return cls(
             config=config,
-            steps=check_steps(config, rows),
-            start_s=saved_s[0] - save_s,
+            steps=check_steps(config, count_rows(config, "data.train_files")),
+            steps_per_epoch=count_rows(config, "data.train_files") // config.data.train_batch_size,
+            start_s=first_saved_s - save_s,
             step_s=step_s,
             phases_s={name.removeprefix(TIMING): value for name, value in measured.items() if name.startswith(TIMING)},
             save_s=save_s,
             checkpoint_bytes=size,
-            validate_s=validated,
+            validate_s=validation_s(config, last),
             free_bytes=shutil.disk_usage(folder).free + size * len(list(folder.glob("global_step_*"))),
             peaks_mib=tuple(peaks_mib),
+            answer_tokens=measured.get("response_length/mean"),
             cut_off=measured.get("rollout/cut_off", 0.0),
         )
 
+    def _frequency(self, key: str) -> int:
+        """Stage 1 may say `after_each_epoch`."""
+        value = self.config.trainer[key]
+        return value if isinstance(value, int) else self.steps_per_epoch
+
     @property
     def saves(self) -> int:
-        return times(self.steps, self.config.trainer.save_freq)
+        return times(self.steps, self._frequency("save_freq"))
 
     @property
     def validations(self) -> int:
         first = bool(self.config.trainer.get("val_before_train"))
-        return times(self.steps, self.config.trainer.test_freq) + first if self.validate_s is not None else 0
+        return times(self.steps, self._frequency("test_freq")) + first if self.validate_s is not None else 0
 
     @property
     def total_s(self) -> float:
         beside_s = self.saves * self.save_s + self.validations * (self.validate_s or 0.0)
         return self.start_s + self.steps * self.step_s + beside_s
+
+
+def step_and_save_s(measured: Mapping[str, float]) -> tuple[float, float]:
+    """Seconds of a step, and of the checkpoint before or behind it."""
+    if "timing_s/step" in measured:  # stage 2, whose step counts its checkpoint in
+        save_s = measured.get("timing_s/save_checkpoint", 0.0)
+        return measured["timing_s/step"] - save_s, save_s
+    between_s = measured["timing_s/data"]  # the step before is saved, and the next batch is loaded
+    return measured["perf/step_s"] - between_s, between_s
+
+
+def validation_s(config: DictConfig, last: Mapping[str, float]) -> float | None:
+    """Seconds of a whole validation, at most, as it grows with the rows; None where there is none."""
+    if (measured := last.get("timing_s/testing")) is None:
+        return None
+    rows, most = count_rows(config, "data.val_files"), config.data.val_max_samples
+    rows = min(rows, most) if most > 0 else rows
+    return measured * max(1.0, rows / (config.data.val_batch_size or config.data.train_batch_size))
 
 
 def count_rows(config: DictConfig, key: str) -> int:
@@ -103,7 +120,8 @@ def count_rows(config: DictConfig, key: str) -> int:
 
 
 def first_question(config: DictConfig) -> Question:
-    """The first row of the validation data, else of the training data. Its picture's path is absolute."""
+    """The first row of the validation data, in stage 1 of the training data. Its picture's path is absolute. Raises
+    InputError, TypeError or KeyError for rows of another kind."""
     key = "data.val_files" if "actor_rollout_ref" in config else "data.train_files"
     column = "prompt" if "actor_rollout_ref" in config else "messages"
     path = file_paths(config, key)[0]
@@ -121,7 +139,7 @@ def first_question(config: DictConfig) -> Question:
 
 
 def report(done: Rehearsal) -> str:
-    planned = planned_phases(done.config)
+    planned = planned_phases(done)
     lines = [f"rehearsed {STEPS} of {done.steps} steps, killed after the second and resumed"]
     lines.append(f"start, first step included: {done.start_s:.0f} s")
     beside = f", the planner expects {sum(planned.values()):.0f} s" if planned else ""
@@ -143,26 +161,28 @@ def report(done: Rehearsal) -> str:
     return "\n".join(lines)
 
 
-def planned_phases(config: DictConfig) -> dict[str, float]:
-    """The planner's, for stage 2 on GPUs that it knows; else none."""
-    if "actor_rollout_ref" not in config or (run := modelled_run(config)) is None:
+def planned_phases(done: Rehearsal) -> dict[str, float]:
+    """The planner's, for answers as long as those measured, in stage 2 on GPUs that it knows; else none."""
+    if "actor_rollout_ref" not in done.config or (run := modelled_run(done.config)) is None:
         return {}
-    memories = gpu_memories_mib()
-    gpu = next((gpu for gpu in GPUS.values() if memories and abs(gpu.memory_gib - memories[0] / 1024) < 2), None)
-    return step_seconds(run, gpu, read_constants()[0]) if gpu else {}
+    names = gpu_names()
+    gpu = next((gpu for gpu in GPUS.values() if names and gpu.name in names[0]), None)
+    if gpu is None or done.answer_tokens is None:
+        return {}
+    return step_seconds(replace(run, answer_tokens=round(done.answer_tokens)), gpu, read_constants()[0])
 
 
 def advice(done: Rehearsal) -> Iterator[str]:
     """What to change before the run."""
-    kept = OmegaConf.select(done.config, "trainer.max_ckpt_to_keep") or 2  # stage 2 keeps the latest and the best
+    stage_2 = "actor_rollout_ref" in done.config
+    kept = 2 if stage_2 else done.config.trainer.max_ckpt_to_keep or done.saves  # stage 2: the latest and the best
     if done.free_bytes < (kept + 1) * done.checkpoint_bytes:
         needed_gib = (kept + 1) * done.checkpoint_bytes / GIB
         yield f"free {needed_gib:.0f} GiB of disk for {kept + 1} checkpoints, or keep fewer"
     if any(peak > FULL * memory for peak, memory in zip(done.peaks_mib, gpu_memories_mib(), strict=False)):
-        yield (
-            "GPU memory is nearly full: lower actor_rollout_ref.rollout.gpu_memory_utilization, or the tokens of a "
-            "micro-batch (ppo_max_token_len_per_gpu, data.max_token_len_per_gpu)"
-        )
+        less = "actor_rollout_ref.rollout.gpu_memory_utilization or " if stage_2 else ""
+        tokens = "ppo_max_token_len_per_gpu" if stage_2 else "data.max_token_len_per_gpu"
+        yield f"GPU memory is nearly full: lower {less}{tokens}"
     if done.saves * done.save_s > SAVING * done.total_s:
         yield f"checkpoints take {done.saves * done.save_s / done.total_s:.0%} of the time: raise trainer.save_freq"
     if done.validate_s and done.validations * done.validate_s > SAVING * done.total_s:

@@ -24,7 +24,6 @@ FORMER_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "actor_rollout_ref.actor.fsdp_config.freeze_vision": "actor_rollout_ref.model.override_config.freeze_vision",
         "engine.freeze_vision": "model.override_config.freeze_vision",
-        "engine.no_shard": "model.override_config.unsharded",
     }
 )
 

@@ -18,9 +18,8 @@ PLAIN = 0  # as verl writes down a model that FSDP has not wrapped
 
 class AnyRanksCheckpointManager(FSDPCheckpointManager):
     def load_checkpoint(self, local_path: str, *args, **kwargs) -> None:
-        saved = json.loads((Path(local_path) / "fsdp_config.json").read_text())
-        ranks, parameter = saved["world_size"], next(self.model.parameters())
-        if (ranks, saved["FSDP_version"] != PLAIN) == (self.world_size, isinstance(parameter, DTensor)):
+        ranks = self._ranks_of(Path(local_path))
+        if ranks is None:
             return super().load_checkpoint(local_path, *args, **kwargs)
         if self.should_load_model:
             self._load_model(_read(local_path, "model", ranks))
@@ -30,11 +29,26 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
             self._load_extra(Path(local_path, _name("extra_state", ranks, self.rank % ranks)))
         torch.distributed.barrier()
 
+    def _ranks_of(self, folder: Path) -> int | None:
+        """How many ranks wrote the checkpoint; None where verl loads it itself, as it is of as many ranks. verl writes
+        the number on the first node alone."""
+        own, path = folder / _name("model", self.world_size, self.rank), folder / "fsdp_config.json"
+        if own.exists() and not path.exists():
+            return None
+        saved, is_sharded = json.loads(path.read_text()), isinstance(next(self.model.parameters()), DTensor)
+        is_same = (saved["world_size"], saved["FSDP_version"] != PLAIN) == (self.world_size, is_sharded)
+        return None if is_same else saved["world_size"]
+
+    @torch.no_grad()
     def _load_model(self, shards: Sequence[dict]) -> None:
         own = self.model.state_dict()
-        state = {name: part_of([shard[name] for shard in shards], own[name]) for name in shards[0]}
-        self.model.load_state_dict(state, strict=not self.is_lora_only_state_dict(state))
+        is_partial = self.is_lora_only_state_dict(shards[0])
+        if unknown := shards[0].keys() - own.keys() or (own.keys() - shards[0].keys() if not is_partial else set()):
+            raise ValueError(f"checkpoint and model do not have the same tensors, such as {sorted(unknown)[0]}")
+        for name in shards[0]:
+            copy_part([shard[name] for shard in shards], own[name])
 
+    @torch.no_grad()
     def _load_optimizer(self, shards: Sequence[dict]) -> None:
         """The optimizer's state has its parameters by number, in the order of the groups."""
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
@@ -42,16 +56,15 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
         numbers = [number for group in groups for number in group["params"]]
         if len(numbers) != len(parameters):
             raise ValueError(f"the checkpoint trains {len(numbers)} tensors, this run {len(parameters)}")
-        own = dict(zip(numbers, parameters, strict=True))
-        state = {
-            number: {
-                name: part_of([shard["state"][number][name] for shard in shards], own[number])
-                if values.shape == own[number].shape
-                else values.clone()
-                for name, values in first.items()
-            }
-            for number, first in shards[0]["state"].items()
-        }
+        own, state = dict(zip(numbers, parameters, strict=True)), {}
+        for number, values in shards[0]["state"].items():
+            state[number] = {}
+            for name, value in values.items():
+                if value.shape != own[number].shape:  # the number of steps
+                    state[number][name] = value.clone()
+                    continue
+                state[number][name] = torch.empty_like(own[number])
+                copy_part([shard["state"][number][name] for shard in shards], state[number][name])
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _load_extra(self, path: Path) -> None:
@@ -62,22 +75,19 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
             self.lr_scheduler.load_state_dict(extra["lr_scheduler"])
 
 
-def part_of(shards: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-    """What a rank holds of a tensor. `shards`: as each of the ranks that wrote it held it, in their order; `like`: a
-    tensor of this run with the same shape, whole or a DTensor, whose device, dtype and layout the result has."""
+def copy_part(shards: Sequence[torch.Tensor], into: torch.Tensor) -> None:
+    """Fill a tensor of this run, whole or a DTensor, with what a rank holds of it. `shards`: the same tensor as each of
+    the ranks that wrote it held it, in their order."""
     axis, pieces = _pieces(shards)
-    if not isinstance(like, DTensor):
-        return torch.cat(pieces, axis).to(like.device, like.dtype)
-    sizes, offsets = compute_local_shape_and_global_offset(like.shape, like.device_mesh, like.placements)
-    local = _cut(pieces, axis, offsets[axis], sizes[axis])
-    for other in range(local.dim()):
+    if not isinstance(into, DTensor):
+        into.copy_(torch.cat(pieces, axis))
+        return
+    sizes, offsets = compute_local_shape_and_global_offset(into.shape, into.device_mesh, into.placements)
+    part = _cut(pieces, axis, offsets[axis], sizes[axis])
+    for other in range(part.dim()):
         if other != axis:
-            local = local.narrow(other, offsets[other], sizes[other])
-    held = like.to_local()
-    local = local.to(held.device, held.dtype).contiguous()
-    return DTensor.from_local(
-        local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
+            part = part.narrow(other, offsets[other], sizes[other])
+    into.to_local().copy_(part)
 
 
 def _pieces(shards: Sequence[torch.Tensor]) -> tuple[int, list[torch.Tensor]]:
@@ -85,11 +95,15 @@ def _pieces(shards: Sequence[torch.Tensor]) -> tuple[int, list[torch.Tensor]]:
     first = shards[0]
     if not isinstance(first, DTensor):
         return 0, [first]
-    if all(isinstance(placement, Replicate) for placement in first.placements):
+    *copies, last = first.placements
+    if not all(isinstance(placement, Replicate) for placement in copies) or not isinstance(last, Replicate | Shard):
+        raise ValueError(
+            f"cannot take apart a checkpoint with {first.placements}: resume it on the ranks that wrote it"
+        )
+    if isinstance(last, Replicate):
         return 0, [first.to_local()]
-    if len(first.placements) == 1 and isinstance(first.placements[0], Shard):
-        return first.placements[0].dim, [shard.to_local() for shard in shards]
-    raise ValueError(f"cannot take apart a checkpoint with {first.placements}: resume it on the ranks that wrote it")
+    ranks = first.device_mesh.mesh.reshape(-1, first.device_mesh.mesh.shape[-1])[0]  # of the first copy
+    return last.dim, [shards[rank].to_local() for rank in ranks.tolist()]
 
 
 def _cut(pieces: Sequence[torch.Tensor], axis: int, start: int, size: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.preflight.resume import KINDS
 from qwen3vl_rl.training.recipe import verl_config
 from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, record_data_hash
 from sft.train import train
@@ -38,7 +39,11 @@ def recipe(tmp_path):
 @pytest.fixture
 def checkpointed(recipe, tmp_path):
     """A folder that holds a run of `recipe()` after step 2, an epoch."""
-    (tmp_path / "run" / "global_step_2").mkdir(parents=True)
+    step = tmp_path / "run" / "global_step_2"
+    step.mkdir(parents=True)
+    (step / "fsdp_config.json").write_text('{"world_size": 1}')
+    for kind in KINDS:
+        (step / f"{kind}_world_size_1_rank_0.pt").touch()
     (tmp_path / "run" / LATEST).write_text("2")
     config = recipe()
     record_data_hash(config, "data.train_files")
@@ -97,6 +102,12 @@ def test_other_files_and_missing_images_are_named(recipe, tmp_path):
     rows["images"] = [[__file__]] * 69 + [["gone.png"]]
     rows.to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(InputError, match='row 70: field "images": expected an image that exists'):
+        train(recipe())
+
+
+def test_a_checkpoint_that_is_not_whole_is_named(recipe, checkpointed, tmp_path):
+    (tmp_path / "run" / "global_step_2" / "optim_world_size_1_rank_0.pt").unlink()
+    with pytest.raises(InputError, match=r"optim_world_size_1_rank_0.pt: expected all 1 shards"):
         train(recipe())
 
 

@@ -14,6 +14,7 @@ RECIPE = "actor_rollout_ref: {model: {path: models/<sft>}, rollout: {name: vllm,
 def step(number: int, **metrics: float) -> dict:
     timing = {"timing_s/step": 3.0, "timing_s/gen": 2.0, "timing_s/update_actor": 1.0, "timing_s/testing": 9.0}
     parts = {"reward/iou": 0.1 * number, "reward/score": 0.1 * number, "critic/score/mean": 0.1 * number}
+    parts |= {"val-core/amodal/acc/mean@4": 0.5}
     return {"step": number, "data": {"response_length/mean": 50.0} | timing | parts | metrics}
 
 
@@ -32,7 +33,13 @@ def test_the_page_shows_the_run_and_loads_nothing(run):
     text = write_page(run).read_text()
     assert f"<h1>{run.name}, step 8</h1>" in text and "<dd>models/&lt;sft&gt;</dd>" in text
     assert "step 8: of 100% of the prompts all answers are right" in text
-    for title in ("reward", "reward: iou", "tokens of an answer", "seconds of a step, by phase"):
+    for title in (
+        "reward",
+        "validation accuracy, amodal",
+        "reward: iou",
+        "tokens of an answer",
+        "seconds of a step, by phase",
+    ):
         assert f"<figcaption>{title}</figcaption>" in text
     assert "reward: score" not in text and "testing" not in text
     assert "Validation answers at step 10" in text and "&lt;p class=&#34;answer&#34;&gt;answers of 10" in text

@@ -8,18 +8,30 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.data.samples import read_samples
 from qwen3vl_rl.training import rehearsal
-from qwen3vl_rl.training.rehearsal import GIB, Rehearsal, advice, first_question, report
+from qwen3vl_rl.training.gpus import GPUS
+from qwen3vl_rl.training.planner.constants import read_constants
+from qwen3vl_rl.training.planner.timing import step_seconds
+from qwen3vl_rl.training.rehearsal import (
+    GIB,
+    Rehearsal,
+    advice,
+    first_question,
+    planned_phases,
+    report,
+    step_and_save_s,
+)
 from qwen3vl_rl.training.workload import times
 
-CONFIG = {"trainer": {"save_freq": 10, "test_freq": 20, "val_before_train": True}}
+CONFIG = {"trainer": {"save_freq": 10, "test_freq": 20, "val_before_train": True, "max_ckpt_to_keep": 2}}
 
 
 @pytest.fixture
 def done() -> Rehearsal:
     return Rehearsal(
-        config=OmegaConf.create(CONFIG), steps=100, start_s=200.0, step_s=50.0,
+        config=OmegaConf.create(CONFIG), steps=100, steps_per_epoch=50, start_s=200.0, step_s=50.0,
         phases_s={"gen": 20.0, "update_actor": 29.9, "adv": 0.1, "step": 52.0, "save_checkpoint": 2.0}, save_s=2.0,
-        checkpoint_bytes=10 * GIB, validate_s=30.0, free_bytes=100 * GIB, peaks_mib=(70_000, 60_000), cut_off=0.02,
+        checkpoint_bytes=10 * GIB, validate_s=30.0, free_bytes=100 * GIB, peaks_mib=(70_000, 60_000),
+        answer_tokens=100.0, cut_off=0.02,
     )  # fmt: skip
 
 
@@ -40,6 +52,28 @@ def test_the_whole_run_is_its_steps_checkpoints_and_validations(done, gpus):
     assert "GPU 0: 68.4 of 79.6 GiB in use at most" in text and "29.9  update_actor" in text
     assert "  adv" not in text and "  step" not in text  # of no weight, and the whole
     assert list(advice(done)) == []
+
+
+def test_stage_1_may_save_by_epochs_and_keep_all(done, gpus):
+    OmegaConf.update(done.config, "trainer.save_freq", "after_each_epoch")
+    OmegaConf.update(done.config, "trainer.max_ckpt_to_keep", None)
+    assert done.saves == 2
+    (line,) = advice(replace(done, free_bytes=25 * GIB))
+    assert line.startswith("free 30 GiB of disk for 3 checkpoints")
+
+
+def test_a_step_is_told_from_its_checkpoint():
+    assert step_and_save_s({"timing_s/step": 12.0, "timing_s/save_checkpoint": 2.0}) == (10.0, 2.0)
+    assert step_and_save_s({"perf/step_s": 70.0, "timing_s/data": 60.0}) == (10.0, 60.0)  # stage 1, whose data wait
+
+
+@pytest.mark.parametrize(("name", "known"), [("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA A100-SXM4-80GB", "a100")])
+def test_gpus_are_told_apart_by_name_as_their_memory_is_alike(done, run_8b, monkeypatch, name, known):
+    monkeypatch.setattr(rehearsal, "gpu_names", lambda: [name])
+    monkeypatch.setattr(rehearsal, "modelled_run", lambda config: run_8b)
+    config = OmegaConf.merge(done.config, {"actor_rollout_ref": {}})
+    expected = step_seconds(replace(run_8b, answer_tokens=100), GPUS[known], read_constants()[0])
+    assert planned_phases(replace(done, config=config)) == expected
 
 
 def test_a_run_without_validation_has_none(done):

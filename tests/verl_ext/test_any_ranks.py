@@ -9,7 +9,7 @@ import torch
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LATEST
 from qwen3vl_rl.verl_ext.any_ranks import _cut
-from sft.trainer import scale_samples
+from sft.trainer import with_batches_of
 
 STEPS, TOLERANCE = 4, 1e-5
 
@@ -25,9 +25,9 @@ def test_a_part_is_cut_out_of_pieces_of_any_size():
 
 
 def test_samples_of_a_data_loader_are_those_of_all_ranks_together():
-    state = {"_snapshot": {"_main_snapshot": {"_sampler_iter_state": {"samples_yielded": 24}}, "_snapshot_step": 3}}
-    found = scale_samples(state, written=2, ranks=1)["_snapshot"]
-    assert found == {"_main_snapshot": {"_sampler_iter_state": {"samples_yielded": 48}}, "_snapshot_step": 3}
+    main = {"_sampler_iter_state": {"samples_yielded": 24}, "_sampler_iter_yielded": 3, "_num_workers": 1}
+    found = with_batches_of({"_snapshot": {"_main_snapshot": main, "_snapshot_step": 3}}, size=16)["_snapshot"]
+    assert found["_main_snapshot"] == main | {"_sampler_iter_state": {"samples_yielded": 48}}
 
 
 def losses(folder: Path) -> dict[int, float]:

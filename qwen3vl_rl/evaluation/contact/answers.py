@@ -86,7 +86,7 @@ def coordinates(answered: Sequence[Prediction]) -> Finding:
     scores = {name: fmean(_hits(row, reading) for row in rows) for name, reading in READINGS.items()}
     best = max(scores, key=scores.__getitem__)
     if scores[best] < ours + CLEARLY_BETTER:
-        return Finding("coordinates", "xyxy in 0..1000")
+        return Finding("coordinates", f"no reading scores better than xyxy in 0..1000 ({ours:.0%} right)")
     text = f"read as {best}, {scores[best]:.0%} of the answers are right, and {ours:.0%} as xyxy in 0..1000"
     change = "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels: set coordinates: px and parser: released."
     return Finding(

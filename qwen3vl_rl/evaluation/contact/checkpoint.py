@@ -73,7 +73,7 @@ def weights(checkpoint: Path) -> Finding:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(checkpoint))
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    if model.config.get_text_config().tie_word_embeddings:
+    if model.config.tie_word_embeddings:  # which transformers reads; 8B's text_config has no such key
         wanted.pop(HEAD, None)
     stored = {
         name: shape
@@ -97,7 +97,7 @@ def weights(checkpoint: Path) -> Finding:
 
 
 def tied(config: Mapping[str, Any]) -> Finding:
-    """Both places of config.json in which libraries look for tied embeddings agree, and with the published size."""
+    """Both places of config.json in which libraries look for tied embeddings agree."""
     places = {
         place: part["tie_word_embeddings"]
         for place, part in (("", config), ("text_config.", config["text_config"]))
@@ -208,12 +208,10 @@ def pixels(processor) -> Finding:
 def ends(checkpoint: Path, tokenizer) -> Finding:
     """The tokens at which engines stop."""
     path = checkpoint / "generation_config.json"
-    given = (
-        json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else tokenizer.eos_token_id
-    )
-    numbers = given if isinstance(given, list) else [given]
+    given = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    numbers = {*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id} - {None}
     if tokenizer.convert_tokens_to_ids("<|im_end|>") in numbers:
         return Finding("generation config", "stops at <|im_end|>")
     means = "Answers do not end with the turn: every one runs until max_tokens."
     change = "Add the number of <|im_end|> to eos_token_id of generation_config.json."
-    return Finding("generation config", f"stops at {tokenizer.convert_ids_to_tokens(numbers)}", means, change)
+    return Finding("generation config", f"stops at {tokenizer.convert_ids_to_tokens(sorted(numbers))}", means, change)

@@ -194,7 +194,7 @@ def with_reasoning(choice: Choice) -> Choice:
     if not choice.reasoning:
         return choice
     answer = f"\n</think>\n\n{choice.text.lstrip()}" if choice.text else ""
-    return Choice(choice.reasoning.strip() + answer, choice.finish_reason)
+    return replace(choice, text=choice.reasoning.strip() + answer, reasoning="")
 
 
 def answer_now(text: str) -> str:

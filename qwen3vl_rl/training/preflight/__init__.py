@@ -42,6 +42,7 @@ __all__ = [  # beside `check`: what stage 1 and the planner ask
     "check_steps",
     "check_strategy",
     "check_texts",
+    "check_whole",
 ]
 
 

@@ -1,5 +1,6 @@
 """What a run must share with the one that its folder holds."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,6 +29,8 @@ SAME_RUN = (
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "optim")),
 )
 
+KINDS = ("model", "optim", "extra_state")  # of files of which each rank writes one
+
 
 def check_whole(config: DictConfig) -> None:
     """The checkpoint that a run is resumed from is all there. On how many GPUs it was written does not matter."""
@@ -35,11 +38,14 @@ def check_whole(config: DictConfig) -> None:
     if not resumes_latest(config):
         return
     step = latest_step(folder)
-    actor = folder / f"global_step_{step}" / "actor"
+    newest = folder / f"global_step_{step}"
+    shards = newest / "actor" if (newest / "actor").is_dir() else newest  # stage 2, or stage 1
     try:
-        ranks = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
+        ranks = json.loads((shards / "fsdp_config.json").read_text())["world_size"]
     except (OSError, ValueError, KeyError):
         raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
-    for rank in range(ranks if config.trainer.nnodes == 1 else 0):  # other nodes may have disks of their own
-        if not (shard := actor / f"model_world_size_{ranks}_rank_{rank}.pt").exists():
+    if config.trainer.nnodes > 1:  # whose other nodes may have disks of their own
+        return
+    for kind, rank in itertools.product(KINDS, range(ranks)):
+        if not (shard := shards / f"{kind}_world_size_{ranks}_rank_{rank}.pt").exists():
             raise InputError(f"{shard}: expected all {ranks} shards of this checkpoint, found no such file")

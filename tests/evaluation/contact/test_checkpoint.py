@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from qwen3vl_rl.evaluation.contact.checkpoint import look
+from qwen3vl_rl.evaluation.contact.checkpoint import HEAD, look
 
 UNLIKE_QWENS = {"context", "pixels"}  # what is small about the starter
 
@@ -71,6 +71,18 @@ def test_an_untied_model_has_a_head_of_its_own(broken):
 
     change_json(broken / "config.json", untie)
     assert attention(broken) == {"weights": "lm_head.weight is missing"}
+
+
+def test_the_published_8b_says_only_once_that_nothing_is_tied(broken):
+    """Its text_config has no such key, and neither has transformers' class."""
+
+    def say_once(config: dict) -> None:
+        config["tie_word_embeddings"] = False
+        del config["text_config"]["tie_word_embeddings"]
+
+    change_json(broken / "config.json", say_once)
+    change_weights(broken, lambda t: t.update({HEAD: t["model.language_model.embed_tokens.weight"].clone()}))
+    assert attention(broken) == {}
 
 
 def test_places_that_disagree_on_tied_embeddings_are_named(broken):
@@ -142,7 +154,11 @@ def test_pictures_are_scaled_as_qwens(broken):
 
 def test_answers_end_with_the_turn(broken):
     change_json(broken / "generation_config.json", lambda config: config.update(eos_token_id=0))
-    assert attention(broken) == {"generation config": "stops at ['!']"}
+    assert attention(broken) == {}  # the tokenizer says it, too
+    change_json(broken / "tokenizer_config.json", lambda config: config.update(eos_token="<|endoftext|>"))
+    assert attention(broken)["generation config"] == "stops at ['!', '<|endoftext|>']"
+    (broken / "generation_config.json").unlink()
+    assert attention(broken)["generation config"] == "stops at ['<|endoftext|>']"
 
 
 def test_a_checkpoint_without_a_processor_is_named(broken):

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -34,10 +35,11 @@ def test_a_checkpoint_is_resumed_on_any_number_of_gpus_where_all_of_it_is_there(
     (shards / "fsdp_config.json").write_text(json.dumps({"world_size": ranks, "FSDP_version": 2}))
     resume.check_whole(config)  # not yet recorded
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
-    for rank in range(ranks):
-        with pytest.raises(InputError, match=rf"rank_{rank}.pt: expected all {ranks} shards of this checkpoint"):
+    for kind, rank in itertools.product(("model", "optim", "extra_state"), range(ranks)):
+        name = f"{kind}_world_size_{ranks}_rank_{rank}.pt"
+        with pytest.raises(InputError, match=rf"{name}: expected all {ranks} shards of this checkpoint"):
             resume.check_whole(config)
-        (shards / f"model_world_size_{ranks}_rank_{rank}.pt").touch()
+        (shards / name).touch()
     resume.check_whole(config)
 
 
