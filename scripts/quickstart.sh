@@ -6,14 +6,14 @@
 # OUT=DIR   where everything goes (outputs/quickstart of the checkout)       SEED=N   of data and RL (0)
 # MODEL=DIR the checkpoint to start from (examples/starter/checkpoint)
 #
-# SFT learns from reasoning traces of two kinds, as annotators write them: nearly half are brief, the others thorough.
+# SFT learns from reasoning traces of two kinds, as annotators write them: half are brief, the others thorough.
 # GRPO finds out which of them answers well. `sft_thorough` learns from the thorough ones alone, for comparison.
 #
 # A second run goes on where the first stopped and skips what is done.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 OUT=${OUT:-$root/outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-$root/examples/starter/checkpoint}
-SFT_SAMPLES=5600 BRIEF=0.45 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
+SFT_SAMPLES=4800 BRIEF=0.5 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=$root/.venv/bin/python data=$OUT/data
