@@ -12,7 +12,6 @@ minute or two; the first step, which compiles and captures graphs, is not counte
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from benchmarks.common import (
 )
 from benchmarks.results import current
 from qwen3vl_rl.training import processes as process
+from qwen3vl_rl.training.gpus import gpu_used_mib
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE
 
@@ -137,7 +137,7 @@ def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str
     child = process.start(command, screen, {})
     try:
         while child.poll() is None and time.monotonic() < start + timeout_s:
-            used = gpu_memory_mib()
+            used = gpu_used_mib()
             peaks = [max(pair) for pair in zip(peaks, used, strict=True)] if peaks else used
             time.sleep(POLL_S)
         late = child.poll() is None
@@ -147,16 +147,6 @@ def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str
     print(text, end="", flush=True)
     error = f"not finished after {timeout_s:.0f} s" if late else text[-500:] if child.returncode else None
     return error, time.monotonic() - start, peaks
-
-
-def gpu_memory_mib() -> list[int]:
-    """In use on each GPU that the trainer sees; beside them others may be at work."""
-    if not has_gpu():
-        return []
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        query += ["-i", visible]
-    return [int(line) for line in subprocess.run(query, capture_output=True, text=True).stdout.split()]
 
 
 def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: str, folder: Path) -> dict:

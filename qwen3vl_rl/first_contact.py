@@ -20,7 +20,7 @@ from qwen3vl_rl.data.openai_client import RequestFailed
 from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
-from qwen3vl_rl.evaluation.contact import Finding
+from qwen3vl_rl.evaluation.contact import Finding, logprobs
 from qwen3vl_rl.evaluation.contact.answers import judge
 from qwen3vl_rl.evaluation.contact.checkpoint import look, published_size
 from qwen3vl_rl.evaluation.reporting.report import write_report
@@ -76,8 +76,6 @@ def run_name(args: argparse.Namespace, checkpoint: Path) -> str:
 
 def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
     """Ask the checkpoint, on an engine of our own."""
-    from qwen3vl_rl.evaluation.contact import logprobs  # imports torch, which a look at answers does without
-
     settings = load_settings(max_tokens=args.max_tokens)
     questions = read_questions(args.data, args.images, limit=args.samples)
     folder = args.out / run_name(args, checkpoint)

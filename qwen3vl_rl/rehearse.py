@@ -49,7 +49,7 @@ EXPORTED_BY_STAGE_1 = "hf"  # below the run's folder
 
 
 class Start:
-    """One start of the script in a session of its own, with the most memory in use on each GPU meanwhile. Leaving it
+    """One start of the script, in its own session, with the most memory in use on each GPU meanwhile. Leaving it
     kills all that it has started."""
 
     def __init__(self, words: Sequence[str], environment: dict[str, str]):

@@ -77,7 +77,7 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
     """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
     and of bigger ones; RL against the SFT that it came from, against SFT on thorough traces and against RL by other
     settings; direct answers of bigger rungs against its own. Of the ablations each against the run of seed 0, which
-    they vary, and RL of direct answers against these, too."""
+    they vary, and RL of direct answers also against these."""
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]

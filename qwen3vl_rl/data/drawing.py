@@ -1,7 +1,7 @@
 """Small drawings in SVG for HTML pages. The same values give the same text."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,9 +13,14 @@ class Drawing:
     svg: Markup
 
 
-def line(x: Sequence[float], y: Sequence[float], color: str, xlabel: str = "step") -> Markup:
-    """One line over `x`."""
-    return svg(lambda axes: axes.plot(x, y, color=color, linewidth=1.3), xlabel)
+def lines(metrics: Mapping[int, Mapping[str, float]], titles: Mapping[str, str], color: str) -> Iterator[Drawing]:
+    """One drawing for each metric of `titles` (name: title) that several steps have. `metrics`: by step."""
+    for name, title in titles.items():
+        points = [(step, row[name]) for step, row in sorted(metrics.items()) if name in row]
+        if len(points) > 1:
+            steps, values = zip(*points, strict=True)
+            drawn = svg(lambda axes, x=steps, y=values: axes.plot(x, y, color=color, linewidth=1.3), "step")
+            yield Drawing(title, drawn)
 
 
 def svg(draw: Callable, xlabel: str) -> Markup:

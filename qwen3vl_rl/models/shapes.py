@@ -11,6 +11,8 @@ from qwen3vl_rl.errors import InputError
 BF16_BYTES = 2
 PATCH_VALUES = 3 * 2 * 16 * 16  # colours, frames, height, width
 MERGED_PATCH_PX = 32  # 2 x 2 patches of 16
+EDGES = ("shortest_edge", "longest_edge")  # what processors call their limits of pixels, which are areas
+QWENS_PIXELS = (65_536, 16_777_216)  # of the published Qwen3-VL processors
 POSITIONS = 2304  # of the vision tower's table, a 48 x 48 grid
 
 

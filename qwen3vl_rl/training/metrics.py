@@ -9,6 +9,8 @@ from statistics import fmean
 from qwen3vl_rl.data.jsonl import whole_lines
 from qwen3vl_rl.training.signs import Signs
 
+TIMING = "timing_s/"  # begins verl's names of phases
+
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     """The metrics of a run by step. Of a metric that was logged twice, after a resume, the later value counts."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import OmegaConf
 
-from qwen3vl_rl.data.drawing import Drawing, line, svg
+from qwen3vl_rl.data.drawing import Drawing, lines, svg
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.checkpoints import VALIDATION
-from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.metrics import TIMING, read_metrics
 from qwen3vl_rl.training.run_folder import RECIPE_FILE
 from qwen3vl_rl.training.signs import Signs
 
@@ -36,7 +36,7 @@ CURVES = {  # verl's metric: title. Those that a run has are drawn, and every pa
     "actor/perf/max_memory_allocated_gb": "GiB that the actor allocates",
     "perf/max_memory_allocated_gb": "GiB allocated",
 }
-PARTS, TIMING = "reward/", "timing_s/"
+PARTS = "reward/"
 WHOLE = "reward/score"  # is drawn as critic/score/mean
 NOT_PHASES = ("step", "testing")  # the whole, and what comes behind it
 SETTINGS = {  # what of the recipe stands at the top, of either stage
@@ -96,10 +96,9 @@ def curves(metrics: Metrics) -> Iterator[Drawing]:
     parts = sorted({name for row in metrics.values() for name in row if name.startswith(PARTS)} - {WHOLE})
     validated = sorted({name for row in metrics.values() for name in fnmatch.filter(row, VALIDATION)})
     titles = {name: f"validation accuracy, {name.split('/')[1]}" for name in validated} | CURVES
-    for name, title in (titles | {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}).items():
-        points = [(step, row[name]) for step, row in metrics.items() if name in row]
-        if len(points) > 1 and any(value for _, value in points):
-            yield Drawing(title, line(*zip(*points, strict=True), COLORS[0]))
+    titles |= {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}
+    moving = {name: title for name, title in titles.items() if any(row.get(name) for row in metrics.values())}
+    yield from lines(metrics, moving, COLORS[0])
 
 
 def phases(metrics: Metrics) -> Iterator[Drawing]:

@@ -1,4 +1,4 @@
-"""What a rehearsal says of the run: time, memory and disk, beside what the planner expects, and what to change."""
+"""What a rehearsal says of the run: time, memory and disk, next to what the planner expects, and what to change."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,8 @@ from qwen3vl_rl.data.predictions import Question, question_key
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.grounding import parse_box_1000, scale_to_px
 from qwen3vl_rl.training.gpus import GPUS, gpu_memories_mib, gpu_names
-from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.memory import GIB
+from qwen3vl_rl.training.metrics import TIMING, read_metrics
 from qwen3vl_rl.training.planner.constants import read_constants
 from qwen3vl_rl.training.planner.timing import step_seconds
 from qwen3vl_rl.training.preflight import check_steps
@@ -27,8 +28,6 @@ STEPS = 3  # the first compiles, the second is measured, the third is resumed
 FULL = 0.95  # of a GPU's memory: answers of another step are longer
 SAVING = 0.1  # of the time of a run
 CUT_OFF = 0.1  # of the answers
-GIB = 2**30
-TIMING = "timing_s/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,8 @@ class Rehearsal:
 
     @property
     def total_s(self) -> float:
-        beside_s = self.saves * self.save_s + self.validations * (self.validate_s or 0.0)
-        return self.start_s + self.steps * self.step_s + beside_s
+        between_s = self.saves * self.save_s + self.validations * (self.validate_s or 0.0)
+        return self.start_s + self.steps * self.step_s + between_s
 
 
 def step_and_save_s(measured: Mapping[str, float]) -> tuple[float, float]:
@@ -142,8 +141,8 @@ def report(done: Rehearsal) -> str:
     planned = planned_phases(done)
     lines = [f"rehearsed {STEPS} of {done.steps} steps, killed after the second and resumed"]
     lines.append(f"start, first step included: {done.start_s:.0f} s")
-    beside = f", the planner expects {sum(planned.values()):.0f} s" if planned else ""
-    lines.append(f"a step: {done.step_s:.1f} s{beside}")
+    expected = f", the planner expects {sum(planned.values()):.0f} s" if planned else ""
+    lines.append(f"a step: {done.step_s:.1f} s{expected}")
     for name, seconds in sorted(done.phases_s.items(), key=lambda phase: -phase[1]):
         if name not in ("step", "save_checkpoint", "testing") and seconds >= 0.01 * done.step_s:
             lines.append(f"  {seconds:8.1f}  {name}" + (f" ({planned[name]:.1f})" if name in planned else ""))

@@ -9,7 +9,7 @@ from qwen3vl_rl.evaluation.contact import Finding
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
 from qwen3vl_rl.grounding import PARSERS, Box, iou, order_corners, scale_to_px, xywh_to_xyxy
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, fitted_size
+from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 
 FEW = 0.05  # of answers: less than that is the model's own weakness
 NOISE = "!" * 8  # token 0 of Qwen, over and over
@@ -40,7 +40,7 @@ Reading = Callable[[Box, int, int], Box]  # (four numbers of an answer, width, h
 
 def _resized(numbers: Box, width: int, height: int) -> Box:
     """From px of the picture as the processor resized it."""
-    seen_width, seen_height = fitted_size(width, height, MERGED_PATCH_PX, (65_536, 16_777_216))
+    seen_width, seen_height = fitted_size(width, height, MERGED_PATCH_PX, QWENS_PIXELS)
     x1, y1, x2, y2 = numbers
     return x1 * width / seen_width, y1 * height / seen_height, x2 * width / seen_width, y2 * height / seen_height
 
@@ -50,7 +50,7 @@ def _by_y(numbers: Box, width: int, height: int) -> Box:
     return scale_to_px((x1, y1, x2, y2), width, height)
 
 
-READINGS: Mapping[str, Reading] = {  # beside ours, xyxy in 0..1000
+READINGS: Mapping[str, Reading] = {  # other than ours, which is xyxy in 0..1000
     "pixels of the picture": lambda numbers, width, height: numbers,
     "pixels of the resized picture": _resized,
     "0..1": lambda numbers, width, height: scale_to_px(tuple(1000 * n for n in numbers), width, height),

@@ -14,11 +14,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from qwen3vl_rl.evaluation.contact import Finding
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
-from qwen3vl_rl.models.shapes import PUBLISHED, read_shape
+from qwen3vl_rl.models.shapes import EDGES, PUBLISHED, QWENS_PIXELS, read_shape
 
 ARCHITECTURE = "Qwen3VLForConditionalGeneration"
 PATCH_PX, MERGE, FRAMES = 16, 2, 2
-QWENS_PIXELS = {"shortest_edge": 65_536, "longest_edge": 16_777_216}  # areas in pixels, whatever the names
 MEAN_AND_DEVIATION = [0.5, 0.5, 0.5]
 ASKED = "Locate the red star, output its bbox coordinates using JSON format"
 TURN = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{ASKED}<|im_end|>\n<|im_start|>assistant\n"
@@ -190,13 +189,13 @@ def patches(config: Mapping[str, Any], processor) -> Finding:
 
 def pixels(processor) -> Finding:
     """What pictures are resized to, and their scaling."""
-    size = {name: processor.size.get(name) for name in QWENS_PIXELS}
-    text = f"{size['shortest_edge']} to {size['longest_edge']} pixels a picture"
+    limits = tuple(processor.size.get(name) for name in EDGES)
+    text = f"{limits[0]} to {limits[1]} pixels a picture"
     if (list(processor.image_mean), list(processor.image_std)) != (MEAN_AND_DEVIATION, MEAN_AND_DEVIATION):
         text = f"mean {list(processor.image_mean)}, deviation {list(processor.image_std)}"
         means = "Qwen3-VL sees colours scaled to -1..1."
         return Finding("pixels", text, means, "Set image_mean and image_std of preprocessor_config.json to 0.5 each.")
-    if size == QWENS_PIXELS:
+    if limits == QWENS_PIXELS:
         return Finding("pixels", text)
     means = (
         "The paper's stage 2 and evaluation show pictures within Qwen3-VL's own limits, 65,536 to 16,777,216 pixels."

@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from qwen3vl_rl.data.drawing import Drawing, line, svg
+from qwen3vl_rl.data.drawing import Drawing, lines, svg
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.browser import browser_data
@@ -79,13 +79,7 @@ def read_curves(runs: Mapping[str, str]) -> dict[str, Metrics]:
 
 def draw_curves(name: str, metrics: Metrics) -> list[Drawing]:
     """One drawing per metric of `CURVES` that the training run logged."""
-    drawn = []
-    for metric, title in CURVES.items():
-        points = [(step, row[metric]) for step, row in sorted(metrics.items()) if metric in row]
-        if len(points) > 1:
-            steps, values = zip(*points, strict=True)
-            drawn.append(Drawing(f"{name}: {title}", line(steps, values, COLORS[1])))
-    return drawn
+    return list(lines(metrics, {metric: f"{name}: {title}" for metric, title in CURVES.items()}, COLORS[1]))
 
 
 def draw_distributions(results: Sequence[Result]) -> list[Drawing]:

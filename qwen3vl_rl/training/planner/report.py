@@ -50,7 +50,7 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     phases = step_seconds(run, gpu, constants)
     step_s, steps = sum(phases.values()), run.train_rows // run.prompts
     validate_s, save_s = validation_s(run, gpu, constants), checkpoint_s(run, constants)
-    beside_s = run.validations * validate_s + run.checkpoints * save_s
+    between_s = run.validations * validate_s + run.checkpoints * save_s
     lines.append(
         f"\na step, {run.prompts} prompts of {run.prompt_tokens} tokens x {run.answers_per_prompt} answers of "
         f"{run.answer_tokens}: {step_s:.0f} s"
@@ -61,7 +61,7 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
         f"{run.epochs} epochs: {run.steps * step_s / 3600:.1f} h"
     )
     lines += [
-        f"validations and checkpoints: {beside_s / 3600:.1f} h more",
+        f"validations and checkpoints: {between_s / 3600:.1f} h more",
         f"  {validate_s:7.1f}  x {run.validations} (trainer.test_freq={run.test_freq}, {run.val_rows} questions each)",
         f"  {save_s:7.1f}  x {run.checkpoints} (trainer.save_freq={run.save_freq})",
     ]

@@ -14,12 +14,10 @@ from tokenizers import Tokenizer
 
 from qwen3vl_rl.data.parquet import open_parquet
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, fitted_size
+from qwen3vl_rl.models.shapes import EDGES, MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
 
 VERLS_TOKENS = (4, 16_384)  # verl resizes to so many tokens, before the processor
-EDGES = ("shortest_edge", "longest_edge")  # what processors call their limits of pixels
-QWENS_PIXELS = (65_536, 16_777_216)  # of the published Qwen3-VL processors
 TURN = "<|im_start|>user\n<|vision_start|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n<think>\n"
 MOST_TOKENS_OF_TURN = 32  # without the text
 

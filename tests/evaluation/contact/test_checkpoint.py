@@ -154,7 +154,7 @@ def test_pictures_are_scaled_as_qwens(broken):
 
 def test_answers_end_with_the_turn(broken):
     change_json(broken / "generation_config.json", lambda config: config.update(eos_token_id=0))
-    assert attention(broken) == {}  # the tokenizer says it, too
+    assert attention(broken) == {}  # the tokenizer also says it
     change_json(broken / "tokenizer_config.json", lambda config: config.update(eos_token="<|endoftext|>"))
     assert attention(broken)["generation config"] == "stops at ['!', '<|endoftext|>']"
     (broken / "generation_config.json").unlink()
