@@ -1,4 +1,5 @@
-"""The long tests write their outcomes to results.json as they end; what passed at this commit is not repeated."""
+"""The long tests write their outcomes to results.json as they end, each with the commit that it ran on; what passed at
+this commit is not repeated."""
 
 import json
 import os
@@ -24,21 +25,19 @@ def current_commit() -> str:
     return git("rev-parse", "HEAD").stdout.strip() + ("-dirty" if changed else "")
 
 
-def read_cases(commit: str) -> dict[str, dict]:
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return results["cases"] if results.get("commit") == commit else {}
+def read_cases() -> dict[str, dict]:
+    return json.loads(RESULTS.read_text())["cases"] if RESULTS.exists() else {}
 
 
-def write_cases(commit: str, cases: dict[str, dict]) -> None:
-    outcomes = [case["outcome"] for case in cases.values()]
-    counts = {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}
+def write_case(name: str, case: dict) -> None:
     draft = RESULTS.with_suffix(".part")
-    draft.write_text(json.dumps({"commit": commit, "counts": counts, "cases": cases}, indent=2) + "\n")
+    draft.write_text(json.dumps({"cases": read_cases() | {name: case}}, indent=2) + "\n")
     os.replace(draft, RESULTS)
 
 
 def pytest_collection_modifyitems(config, items):
-    done = {name for name, case in read_cases(current_commit()).items() if case["outcome"] == "passed"}
+    passed = {"outcome": "passed", "commit": current_commit()}
+    done = {name for name, case in read_cases().items() if case.items() >= passed.items()}
     again = [item for item in items if item.path.parent == HERE and item.nodeid in done]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
@@ -51,6 +50,5 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if item.path.parent == HERE and (report.when == "call" or not report.passed):
-        commit = current_commit()
-        case = {"outcome": report.outcome, "seconds": round(report.duration)}
-        write_cases(commit, read_cases(commit) | {item.nodeid: case})
+        case = {"outcome": report.outcome, "seconds": round(report.duration), "commit": current_commit()}
+        write_case(item.nodeid, case)
