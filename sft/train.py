@@ -16,7 +16,7 @@ from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, repair_checkpoint_record
 from qwen3vl_rl.training.recipe import LORA, check_choices, check_paths
-from qwen3vl_rl.training.run_folder import check_same_run, is_first_node, record_data_hash
+from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, is_first_node, record_data_hash
 
 COLUMNS = {
     "loss": "train/loss",
@@ -67,6 +67,7 @@ def check(config: DictConfig) -> int:
         preflight.check_texts(config, key, "messages", "model.path")
     record_data_hash(config, "data.train_files")
     check_same_run(config, SAME_RUN)
+    check_same_workers(config, "data.num_workers")
     preflight.check_whole(config)
     steps = preflight.check_steps(config, rows["data.train_files"])
     if (found := rows.get("data.val_files", steps * config.data.train_batch_size)) < config.data.train_batch_size:

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +14,15 @@ TIMING = "timing_s/"  # begins verl's names of phases
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """The metrics of a run by step. Of a metric that was logged twice, after a resume, the later value counts."""
-    lines = (line for path in sorted(folder.glob("metrics-*.jsonl")) for line in whole_lines(path))
+    """The metrics of a run by step. A resumed run makes the steps after its checkpoint again: those that were logged
+    before do not count. Of a metric that was logged twice, the later value counts."""
     steps: dict[int, dict[str, float]] = {}
-    for row in map(json.loads, lines):
-        steps.setdefault(row["step"], {}).update(row["data"])  # a resumed run validates its last step once more
+    for path in sorted(folder.glob("metrics-*.jsonl")):
+        rows = [json.loads(line) for line in whole_lines(path)]
+        resumed_at = rows[0]["step"] if rows else math.inf
+        steps = {step: row for step, row in steps.items() if step <= resumed_at}
+        for row in rows:
+            steps.setdefault(row["step"], {}).update(row["data"])  # a resumed run validates its last step once more
     return steps
 
 

@@ -63,6 +63,17 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
             )
 
 
+def check_same_workers(config: DictConfig, key: str) -> None:
+    """Raise InputError where the run in the folder was begun with another number of processes that load data: torchdata
+    finds its place in the data with that number alone."""
+    recipe = Path(config.trainer.default_local_dir) / RECIPE_FILE
+    if not _resumes(config) or not recipe.exists():
+        return
+    then, now = OmegaConf.select(OmegaConf.load(recipe), key), OmegaConf.select(config, key)
+    if then not in (None, now):
+        raise InputError(f"{key}={now}: expected {then}, with which the run in {recipe.parent} was begun")
+
+
 def set_earlier_run_aside(config: DictConfig) -> None:
     """Rename metrics and checkpoint record of a run that this start does not resume: they would count as its own."""
     if _resumes(config) or config.trainer.get("val_only") or not is_first_node():

@@ -1,5 +1,6 @@
 """A run's recipe, log and metrics are kept, its steps reach the screen, and its failure the exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -105,6 +106,20 @@ def test_temporary_files_of_a_run_lie_in_a_short_folder_that_goes_with_it(config
 def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
     (tmp_path / "metrics-000.jsonl").write_text('{"step":1,"data":{"loss":3}}\n{"step":2,"da')
     assert read_metrics(tmp_path) == {1: {"loss": 3}}
+
+
+def test_steps_that_a_resumed_run_makes_again_count_once_they_are_made(tmp_path):
+    def write(number: int, *steps: tuple[int, dict]) -> None:
+        rows = [json.dumps({"step": step, "data": data}) + "\n" for step, data in steps]
+        (tmp_path / f"metrics-{number:03d}.jsonl").write_text("".join(rows))
+
+    write(0, *((step, {"loss": step}) for step in (1, 2, 3, 4)))
+    write(1)  # resumed at 2, and killed before a step
+    assert list(read_metrics(tmp_path)) == [1, 2, 3, 4]
+    write(2, (2, {"val": 0.5}))
+    assert read_metrics(tmp_path) == {1: {"loss": 1}, 2: {"loss": 2, "val": 0.5}}
+    write(3, (3, {"loss": 30}))
+    assert read_metrics(tmp_path)[3] == {"loss": 30} and 4 not in read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize(

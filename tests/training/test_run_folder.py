@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, check_same_run
+from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, check_same_run, check_same_workers
 
 
 @pytest.fixture
@@ -60,3 +60,16 @@ def test_a_run_whose_recipe_has_former_names_is_resumed(config, tmp_path):
     OmegaConf.update(config, FREEZE, False)
     with pytest.raises(InputError, match=r"freeze_vision: True there, False here"):
         check_same_run(config, [FREEZE, REWARD])
+
+
+def test_a_run_keeps_its_number_of_loading_processes(config, tmp_path):
+    folder, key = tmp_path / "run", "data.num_workers"
+    folder.mkdir()
+    OmegaConf.save(OmegaConf.merge(config, {"data": {"num_workers": 8}}), folder / RECIPE_FILE)
+    OmegaConf.update(config, key, 4, force_add=True)
+    check_same_workers(config, key)  # no checkpoint was saved
+    (folder / LATEST).write_text("2")
+    with pytest.raises(InputError, match=r"data\.num_workers=4: expected 8, with which the run in .*run was begun"):
+        check_same_workers(config, key)
+    OmegaConf.update(config, key, 8)
+    check_same_workers(config, key)

@@ -26,7 +26,7 @@ from qwen3vl_rl.training.preflight.settings import (
     check_trainer,
 )
 from qwen3vl_rl.training.recipe import check_paths
-from qwen3vl_rl.training.run_folder import check_same_run, record_data_hash
+from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, record_data_hash
 
 __all__ = [  # beside `check`: what stage 1 and the planner ask
     "check",
@@ -69,4 +69,5 @@ def check(config: DictConfig) -> int:
         rows[key] = check_prompt_lengths(config, key, rows[key])
         record_data_hash(config, key)
     check_same_run(config, SAME_RUN)
+    check_same_workers(config, "data.dataloader_num_workers")
     return check_steps(config, rows["data.train_files"])

@@ -1,0 +1,199 @@
+"""Stage 2 over two machines: hosts of a network made on this machine, and two nodes of a real Slurm. Both need root."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from qwen3vl_rl.training.checkpoints import latest_step
+from qwen3vl_rl.training.metrics import read_metrics
+
+ROOT = Path(__file__).parents[2]
+ADDRESSES = {"egm-first": "10.83.7.1", "egm-second": "10.83.7.2"}  # by host
+PORT = 6397
+RESOURCES = ["--num-cpus=8", "--num-gpus=1"]  # logical: one rank a node
+TOKEN = {"RAY_AUTH_TOKEN": "of-this-test"}
+LONG = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.nnodes=2"]
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def on(host: str, *command: str) -> list[str]:
+    """The command with the network and the name of that host."""
+    named = ["unshare", "--uts", "bash", "-c", 'hostname "$0" && exec "$@"', host]
+    return ["ip", "netns", "exec", host, *named, *command]
+
+
+def shell(script: str) -> None:
+    subprocess.run(["bash", "-euc", script], check=True)
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    """Two network namespaces with an address each, joined by a cable; each knows its own name alone."""
+    first, second = ADDRESSES
+    try:
+        for host, address in ADDRESSES.items():
+            names = Path("/etc/netns", host)
+            names.mkdir(parents=True)
+            (names / "hosts").write_text(f"127.0.0.1 localhost\n{address} {host}\n")
+            shell(f"ip netns add {host}; ip -n {host} link set lo up")
+        shell(f"ip link add {first} netns {first} type veth peer name {second} netns {second}")
+        for host, address in ADDRESSES.items():
+            shell(f"ip -n {host} addr add {address}/24 dev {host}; ip -n {host} link set {host} up")
+        yield
+    finally:
+        for host in ADDRESSES:
+            switch_off(host)
+            shell(f"ip netns delete {host}")
+            shutil.rmtree(Path("/etc/netns", host))
+
+
+def switch_off(host: str) -> None:
+    """Kill -9 of all that runs on the host."""
+    pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True).stdout.split()
+    for pid in map(int, pids):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def wait_for(condition: Callable[[], bool], unless: Callable[[], bool] = lambda: False) -> None:
+    while not condition():
+        assert not unless()
+        time.sleep(0.5)
+
+
+@as_root
+@pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2")
+def test_a_run_on_two_hosts_goes_on_when_one_has_died(hosts, rl_command, tmp_path):
+    first, second = ADDRESSES
+    address, folder = f"{ADDRESSES[first]}:{PORT}", tmp_path / "run"
+    environment = os.environ | TOKEN | {"PORT": f"{PORT}"}
+
+    def ray(host: str, *command: str) -> subprocess.Popen:
+        options = [*RESOURCES, f"--node-ip-address={ADDRESSES[host]}"]
+        with (tmp_path / f"{host}.log").open("ab") as log:
+            command = on(host, "bash", "scripts/multinode/ray.sh", *command, *options)
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    def two_nodes() -> None:
+        wait = on(first, "bash", "scripts/multinode/ray.sh", "wait", address, "2")
+        subprocess.run(wait, cwd=ROOT, env=environment, check=True)
+
+    def train() -> subprocess.Popen:
+        joined = environment | {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
+        command = on(first, *rl_command(folder, *LONG))
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=joined, stdout=pipe, stderr=pipe, text=True)
+
+    ray(first, "head")
+    ray(second, "join", address)
+    two_nodes()
+    run = train()
+    wait_for(lambda: folder.exists() and latest_step(folder) == 2, unless=lambda: run.poll() is not None)
+    switch_off(second)
+    _, errors = run.communicate()
+    assert run.returncode == 1 and "training stopped with" in errors
+    ray(second, "join", address)
+    two_nodes()
+    run = train()
+    screen, errors = run.communicate()
+    assert run.returncode == 0, screen + errors
+    assert [line.split()[1] for line in screen.splitlines() if line.startswith("step ")] == ["3", "4"]
+    metrics = read_metrics(folder)
+    assert list(metrics) == [1, 2, 3, 4]
+    assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3  # both hosts were synced
+
+
+SLURM = """
+ClusterName=egm
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthInfo=socket={folder}/munge.sock
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool-%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldPort=16817
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SwitchType=switch/none
+MpiDefault=none
+GresTypes=gpu
+SlurmdParameters=config_overrides
+NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17001 CPUs=2 Gres=gpu:8
+NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17002 CPUs=2 Gres=gpu:8
+PartitionName=all Nodes=ALL Default=YES State=UP
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path) -> Iterator[Callable[..., str]]:
+    """`slurm(command)`: what a command of Slurm prints. Two nodes with eight GPUs each, which are empty files."""
+    folder = tmp_path / "slurm"
+    (folder / "state").mkdir(parents=True)
+    (folder / "slurm.conf").write_text(SLURM.format(host=socket.gethostname().split(".")[0], folder=folder))
+    (folder / "gres.conf").write_text(f"NodeName=node[1-2] Name=gpu File={folder}/gpu[0-7]\n")
+    for number in range(8):
+        (folder / f"gpu{number}").touch()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    files = [f"--{name}={folder}/munge.{end}" for name, end in (("socket", "sock"), ("key-file", "key"))]
+    files += [f"--{name}={folder}/munge.{name}" for name in ("pid-file", "log-file", "seed-file")]
+    environment = os.environ | TOKEN | {"SLURM_CONF": f"{folder}/slurm.conf"}
+    daemons = [
+        ["munged", "--foreground", "--force", *files],
+        ["slurmctld", "-D", "-L", f"{folder}/slurmctld.log"],
+        *(["slurmd", "-D", "-N", node, "-L", f"{folder}/{node}.log"] for node in ("node1", "node2")),
+    ]
+    started = []
+
+    def ask(*command: str, **variables: str) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    try:
+        for command in daemons:
+            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+            time.sleep(1)
+        wait_for(lambda: ask("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
+        yield ask
+        ask("scancel", "--full", "--user=root")
+        wait_for(lambda: ask("squeue", "-h") == "")
+    finally:
+        for daemon in reversed(started):
+            daemon.terminate()
+            daemon.wait()
+
+
+@as_root
+@pytest.mark.skipif(not shutil.which("slurmctld"), reason="needs Slurm and munge")
+def test_a_requeued_job_of_slurm_goes_on_at_its_last_checkpoint(slurm, rl_command, tmp_path):
+    folder, log = tmp_path / "run", tmp_path / "job.log"
+    _, _, _, *recipe = rl_command(folder, *LONG)  # after `python -m qwen3vl_rl.train`
+    options = ["--parsable", f"--output={log}", "--open-mode=append"]
+    one_rank = '{"CPU": 8, "GPU": 1}'  # logical, of each node
+    variables = {"DATA_DIR": f"{tmp_path}", "RAY_OVERRIDE_RESOURCES": one_rank}
+    job = slurm("sbatch", *options, "scripts/multinode/slurm.sh", *recipe, **variables)
+
+    def state() -> str:
+        return slurm("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
+
+    ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    wait_for(lambda: folder.exists() and latest_step(folder) == 2, unless=lambda: state() in ended)
+    slurm("scontrol", "requeue", job)
+    wait_for(lambda: state() in ended)
+    assert state() == "COMPLETED", log.read_text()
+    steps = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("step ")]
+    assert steps[-2:] == ["3", "4"] and steps.count("1") == 1
