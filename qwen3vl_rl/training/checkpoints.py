@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
+from qwen3vl_rl.training.signs import Signs
 
 # The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
 # answers were given to a question.
@@ -25,6 +26,12 @@ def latest_step(run: Path) -> int | None:
         return None
     written = (run / LATEST).read_text().strip()
     return int(written) if written else max(_steps(run), default=None)
+
+
+def signs_before(run: Path) -> Signs:
+    """What looks for signs in the steps of a start, and has seen those that it goes on from."""
+    kept = latest_step(run) or 0  # later steps are made again
+    return Signs(row for step, row in sorted(read_metrics(run).items()) if step <= kept)
 
 
 def best_step(run: Path) -> int | None:

@@ -20,11 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import FATAL
 from qwen3vl_rl.training import cpu, processes
-from qwen3vl_rl.training.checkpoints import latest_step
-from qwen3vl_rl.training.metrics import is_validation, print_step, read_metrics, read_new_rows
+from qwen3vl_rl.training.checkpoints import signs_before
+from qwen3vl_rl.training.metrics import METRICS_FILE, is_validation, print_step, read_new_rows
 from qwen3vl_rl.training.page import write_page
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
-from qwen3vl_rl.training.signs import Signs
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
@@ -57,7 +56,7 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     environment = {
         EXTERNAL_MODULES: external_modules(),
         "VERL_DATAPROTO_SERIALIZATION_METHOD": "numpy",  # torch's takes ten times as long, once for every answer
-        "VERL_FILE_LOGGER_PATH": str(metrics),
+        METRICS_FILE: str(metrics),
         "TENSORBOARD_DIR": str(folder / "tensorboard"),
         "WANDB_DIR": str(folder),
     }
@@ -149,8 +148,7 @@ def _follow(
 ) -> str | None:
     """Print a line for every step that `child` reports until it ends. Returns what to say where it hangs instead."""
     position, reported, looked = 0, time.monotonic(), 0.0
-    kept = latest_step(metrics.parent) or 0  # later steps are made again
-    signs = Signs(row for step, row in sorted(read_metrics(metrics.parent).items()) if step <= kept)
+    signs = signs_before(metrics.parent)
     while True:
         ended = child.poll() is not None  # asked first: steps that were written before the end are still printed
         rows, position = read_new_rows(metrics, position)

@@ -10,6 +10,7 @@ from statistics import fmean
 from qwen3vl_rl.data.jsonl import whole_lines
 from qwen3vl_rl.training.signs import Signs
 
+METRICS_FILE = "VERL_FILE_LOGGER_PATH"  # the variable that tells verl where to write them
 TIMING = "timing_s/"  # begins verl's names of phases
 
 

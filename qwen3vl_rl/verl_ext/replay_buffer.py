@@ -1,13 +1,16 @@
 """What verl 0.9.1 does not report of the rollouts: reward parts of every training step, pages of validation pictures.
+Where a run of Weights & Biases is on, it gets these pages, and an alert for each sign of `training/signs.py`.
 
 verl's trainer takes all rollouts from its replay buffer, and logs what `sample` returns beside them. Ours is chosen
 through `trainer.v1.sampler.custom_sampler`.
 """
 
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,9 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.data.sample_card import Example, render_page
+from qwen3vl_rl.training.checkpoints import signs_before
+from qwen3vl_rl.training.metrics import METRICS_FILE, read_new_rows
+from qwen3vl_rl.training.signs import Signs
 from qwen3vl_rl.training.watch import end_when_one_dies
 from qwen3vl_rl.verl_ext.group_by_prompt import prompt_of
 
@@ -37,6 +43,8 @@ class ReportingReplayBuffer(ReplayBuffer):
         super().__init__(**kwargs, poll_interval=POLL_S)
         self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
         self._shown: int | None = None  # the step of the last page
+        self._signs: Signs | None = None  # until there is a run to alert
+        self._looked_at = 0  # bytes of the file of metrics
         end_when_one_dies()  # the trainer makes its buffer first of all
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
@@ -52,6 +60,7 @@ class ReportingReplayBuffer(ReplayBuffer):
         lost_one = is_training and batch_size >= FEW and has_lost_one_prompt(batch.keys, batch_size, options.answers)
         check_answered(len(batch), wanted, global_steps, options.answers if lost_one else 0)
         if is_training:
+            self._alert()
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
             check_lengths([tag["seq_len"] for tag in batch.tags])
             cut_off = np.mean([tag["response_len"] >= options.answer_tokens for tag in batch.tags])
@@ -61,6 +70,15 @@ class ReportingReplayBuffer(ReplayBuffer):
             self._write_page(batch, global_steps)
             self._shown = global_steps
         return batch, metrics
+
+    def _alert(self) -> None:
+        """Alert Weights & Biases of the signs in the steps since the last call."""
+        if wandb := wandb_of_a_run():
+            metrics = Path(os.environ[METRICS_FILE])
+            self._signs = self._signs or signs_before(metrics.parent)
+            rows, self._looked_at = read_new_rows(metrics, self._looked_at)
+            for line in (line for row in rows for line in self._signs.look(row["data"])):
+                wandb.alert(title=metrics.parent.name, text=line)
 
     def _write_page(self, batch: KVBatchMeta, step: int) -> None:
         """The answers to the first samples, to `pages/STEP.html` and to Weights & Biases where a run is on."""
@@ -75,9 +93,14 @@ class ReportingReplayBuffer(ReplayBuffer):
         path = Path(options.pages, f"{step}.html")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
-        wandb = sys.modules.get("wandb")  # imported by verl where its logger is chosen
-        if wandb and wandb.run:
+        if wandb := wandb_of_a_run():
             wandb.log({"validation/page": wandb.Html(page)}, step=step, commit=False)
+
+
+def wandb_of_a_run() -> ModuleType | None:
+    """The package of Weights & Biases where a run is on: verl imports it where its logger is chosen."""
+    wandb = sys.modules.get("wandb")
+    return wandb if wandb and wandb.run else None
 
 
 def has_lost_one_prompt(keys: Sequence[str], prompts: int, answers: int) -> bool:

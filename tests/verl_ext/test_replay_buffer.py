@@ -1,5 +1,6 @@
 """What our replay buffer reports, from fields as verl keeps them."""
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from inspect import getsource
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
 from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from qwen3vl_rl.training.signs import WINDOW
 from qwen3vl_rl.verl_ext.replay_buffer import (
     NONE_LEFT,
     ReportingReplayBuffer,
@@ -40,6 +43,23 @@ def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
         )
 
     return build
+
+
+def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch, tmp_path):
+    metrics, alerts = tmp_path / "run" / "metrics-000.jsonl", []
+    metrics.parent.mkdir()
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
+    buffer, row = build_buffer(), {"response_length/mean": 50, "rollout/cut_off": 0.8}
+    buffer._alert()  # no run is on
+    with wandb.init(mode="offline", dir=tmp_path), monkeypatch.context() as patch:  # a run brings its own `alert`
+        patch.setattr(wandb, "alert", lambda title, text: alerts.append((title, text)))
+        for step in range(1, 8):
+            with metrics.open("a") as file:
+                file.write(json.dumps({"step": step, "data": row}) + "\n")
+            buffer._alert()
+            assert len(alerts) == (step >= WINDOW)
+    title, text = alerts[0]
+    assert title == "run" and "80% of the answers reach data.max_response_length" in text
 
 
 def test_columns_are_plain_whatever_holds_them():
