@@ -70,7 +70,7 @@ CHANGES = {
     "no-prefix-caching": [f"{ROLLOUT}.enable_prefix_caching=false"],
     "on-policy": [  # one update per batch: the ratio is 1, and its denominator need not be computed
         "algorithm.rollout_correction.bypass_mode=true",
-        f"{ACTOR}.policy_loss.loss_mode=gspo_on_policy",
+        "algorithm.rollout_correction.loss_type=on_policy",
     ],
     "prompt-per-answer": [f"{ENGINE}.share_prompts=false"],  # as verl computes them
     "image-per-answer": [  # as verl prepares and sends them

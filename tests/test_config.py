@@ -83,8 +83,8 @@ def test_verl_accepts_the_released_recipe(words):
     config = recipe(RL, "recipe=released", *words, *PATHS)
     validate_config(config, use_reference_policy=True, use_critic=False)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
-    loss = "gspo_on_policy" if "speed=fast" in words else "gspo_sequence_mean"
-    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == (loss, "token-mean")
+    assert (actor.policy_loss.loss_mode, actor.loss_agg_mode) == ("gspo_sequence_mean", "token-mean")
+    assert actor.policy_loss.rollout_correction.bypass_mode is ("speed=fast" in words)
     assert config.actor_rollout_ref.rollout.name == "vllm"
 
 

@@ -27,6 +27,8 @@ FORMER_KEYS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+LOSS, FORMER_LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode", "gspo_on_policy"
+
 # Keys that earlier versions did not write into recipe.yaml, with what they did.
 FORMER_VALUES: Mapping[str, object] = MappingProxyType(
     {"engine.freeze_deepstack_mergers": False, "data.loss_span": "answer"}
@@ -105,8 +107,11 @@ def _resumes(config: DictConfig) -> bool:
 
 
 def _load_recipe(folder: Path) -> DictConfig:
-    """The recipe of the run in `folder`, with the current name of its parser."""
+    """The recipe of the run in `folder`, with the current names of its parser and its loss."""
     recipe = OmegaConf.load(folder / RECIPE_FILE)
+    if OmegaConf.select(recipe, LOSS) == FORMER_LOSS:
+        OmegaConf.update(recipe, LOSS, "gspo")
+        OmegaConf.update(recipe, "algorithm.rollout_correction.loss_type", "on_policy")
     key = "reward.custom_reward_function.reward_kwargs.parser"
     if OmegaConf.select(recipe, key):
         OmegaConf.update(recipe, key, parser_name(OmegaConf.select(recipe, key)))

@@ -1,39 +1,99 @@
-"""GSPO averaged over sequences, with or without a pass for the old policy's log-probabilities.
+"""verl's policy losses on policy, without a pass for the old policy's log-probabilities, and two averaged otherwise.
 
-verl 0.9.1 averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. GSPO is defined as a mean
-over sequences of means over tokens. The losses here always are one, so that `loss_agg_mode` decides about the KL term
-alone. The release's verl does the same, where its script says token-mean.
+With one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch) the old policy is the current
+one: every ratio is 1, and only its gradient matters. verl 0.9.1 computes the old log-probabilities all the same. With
+`algorithm.rollout_correction.bypass_mode` it hands on the rollout's instead. `loss_type: on_policy` beside it, which is
+ours, makes every loss take the current policy's (`speed=fast`).
 
-- `gspo_sequence_mean`: verl's GSPO in all else (`recipe=released`).
-- `gspo_on_policy`: for one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch). The old
-  policy is the current one there: the ratio is 1 whatever the old log-probabilities are, and only its gradient matters.
-  verl computes them all the same. `algorithm.rollout_correction.bypass_mode` makes it hand on the rollout's instead,
-  which this loss reports on and does not use (`speed=fast`).
+Names of our own:
+- `gspo_sequence_mean`: verl averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. The
+  release's verl takes a mean over sequences for the former whatever its script says, and this does (`recipe=released`).
+- `gmpo`: verl's `geo_mean` is a mean over the answers of a micro-batch. verl adds up the micro-batches of an update, so
+  that the loss would grow with their number. This is a mean over the answers of the update.
 """
 
+from functools import wraps
+
 import torch
-from verl.trainer.ppo.core_algos import compute_policy_loss_gspo, register_policy_loss
+from verl.trainer.ppo.core_algos import (
+    POLICY_LOSS_REGISTRY,
+    PolicyLossFn,
+    compute_policy_loss_geo_mean,
+    compute_policy_loss_gspo,
+    register_policy_loss,
+)
 from verl.utils.torch_functional import masked_mean
+from verl.workers.config import ActorConfig
+
+ON_POLICY = "on_policy"
+OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for it, which needs the rollout's log-probabilities
+
+Loss = tuple[torch.Tensor, dict[str, float]]  # and metrics
 
 
 @register_policy_loss("gspo_sequence_mean")
 def gspo_sequence_mean(
     old_log_prob: torch.Tensor, log_prob: torch.Tensor, advantages: torch.Tensor, response_mask: torch.Tensor, **options
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> Loss:
     """All tensors are (samples, answer tokens)."""
     options["loss_agg_mode"] = "seq-mean-token-mean"
     return compute_policy_loss_gspo(old_log_prob, log_prob, advantages, response_mask, **options)
 
 
-@register_policy_loss("gspo_on_policy")
-def gspo_on_policy(
-    old_log_prob: torch.Tensor, log_prob: torch.Tensor, advantages: torch.Tensor, response_mask: torch.Tensor, **options
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """`old_log_prob` holds the rollout's log-probabilities; all tensors are (samples, answer tokens).
+@register_policy_loss("gmpo")
+def gmpo(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    *,
+    config: ActorConfig,
+    **options,
+) -> Loss:
+    """All tensors are (samples, answer tokens)."""
+    loss, metrics = compute_policy_loss_geo_mean(
+        old_log_prob, log_prob, advantages, response_mask, config=config, **options
+    )
+    batch = config.global_batch_info
+    answers = batch.get("global_batch_size") or len(log_prob)  # of all ranks; verl then averages over ranks
+    return loss * len(log_prob) / answers * batch.get("dp_size", 1), metrics
 
-    The metric `actor/rollout_log_prob_diff` is their mean absolute difference from the actor's. The rollout's are those
-    of the distribution that was sampled from, with top-k and top-p, so that 0 is expected without these alone.
+
+def on_policy(loss_fn: PolicyLossFn) -> PolicyLossFn:
+    """`loss_fn`, which takes the current policy for the old one where the recipe says so.
+
+    `old_log_prob` holds the rollout's log-probabilities then. The metric `actor/rollout_log_prob_diff` is their mean
+    absolute difference from the actor's. The rollout's are those of the distribution that was sampled from, with top-k
+    and top-p, so that 0 is expected without these alone.
     """
-    loss, metrics = gspo_sequence_mean(log_prob.detach(), log_prob, advantages, response_mask, **options)
-    difference = (log_prob.detach() - old_log_prob).abs()
-    return loss, metrics | {"actor/rollout_log_prob_diff": masked_mean(difference, response_mask).item()}
+
+    @wraps(loss_fn)
+    def computed(
+        *,
+        old_log_prob: torch.Tensor,
+        log_prob: torch.Tensor,
+        response_mask: torch.Tensor,
+        config: ActorConfig,
+        **options,
+    ) -> Loss:
+        correction = config.policy_loss.rollout_correction
+        current = log_prob.detach()
+        is_on_policy = correction.bypass_mode and correction.loss_type == ON_POLICY
+        loss, metrics = loss_fn(
+            old_log_prob=current if is_on_policy else old_log_prob,
+            log_prob=log_prob,
+            response_mask=response_mask,
+            config=config,
+            **options,
+        )
+        if is_on_policy:
+            difference = masked_mean((current - old_log_prob).abs(), response_mask)
+            metrics = metrics | {"actor/rollout_log_prob_diff": difference.item()}
+        return loss, metrics
+
+    return computed
+
+
+for name, loss_fn in [*POLICY_LOSS_REGISTRY.items()]:
+    if name != OF_BYPASS_MODE:
+        register_policy_loss(name)(on_policy(loss_fn))

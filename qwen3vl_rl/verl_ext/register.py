@@ -59,8 +59,9 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
-        private=(),
-        reason="GSPO as a mean over sequences whatever the KL term is, and without a pass for old log-probabilities",
+        private=("verl/trainer/ppo/core_algos.py:POLICY_LOSS_REGISTRY",),
+        reason="losses without a pass for the old policy; GSPO as a mean over sequences whatever the KL term is; "
+        "GMPO as a mean over all micro-batches",
         test="verl_ext/test_policy_loss.py",
     ),
     Hook(

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, check_same_run, check_same_workers
+from qwen3vl_rl.training.run_folder import LATEST, LOSS, RECIPE_FILE, check_same_run, check_same_workers
 
 
 @pytest.fixture
@@ -53,10 +53,13 @@ def test_a_run_whose_recipe_has_former_names_is_resumed(config, tmp_path):
     (folder / LATEST).write_text("2")
     former = OmegaConf.merge(config, {"actor_rollout_ref": {"model": {"override_config": {"freeze_vision": True}}}})
     OmegaConf.update(former, f"{REWARD}.reward_kwargs.parser", "house", force_add=True)
+    OmegaConf.update(former, LOSS, "gspo_on_policy", force_add=True)
     OmegaConf.save(former, folder / RECIPE_FILE)
     OmegaConf.update(config, FREEZE, True, force_add=True)
     OmegaConf.update(config, f"{REWARD}.reward_kwargs.parser", "strict", force_add=True)
-    check_same_run(config, [FREEZE, REWARD])
+    OmegaConf.update(config, LOSS, "gspo", force_add=True)
+    OmegaConf.update(config, "algorithm.rollout_correction.loss_type", "on_policy", force_add=True)
+    check_same_run(config, [FREEZE, REWARD, LOSS, "algorithm"])
     OmegaConf.update(config, FREEZE, False)
     with pytest.raises(InputError, match=r"freeze_vision: True there, False here"):
         check_same_run(config, [FREEZE, REWARD])

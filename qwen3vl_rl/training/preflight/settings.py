@@ -15,7 +15,7 @@ COUNTS = (
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
     f"actor_rollout_ref.{SEQUENCE_RANKS}",
 )
-ON_POLICY_LOSS = "gspo_on_policy"
+ON_POLICY = "on_policy"  # as verl_ext/policy_loss.py has it
 
 
 def check_numbers(config: DictConfig) -> None:
@@ -161,23 +161,22 @@ def check_agent_loop(config: DictConfig) -> None:
 
 
 def check_on_policy(config: DictConfig) -> None:
-    """The loss of `speed=fast` takes the old policy for the current one: they must be the same.
+    """Without a pass for the old policy (`speed=fast`) losses take it for the current one: they must be the same.
 
-    Bypass mode passes the rollout's log-probabilities as the old policy's, from which another loss computes its ratio.
+    verl's own losses for bypass mode take the rollout's probabilities, which are not those of the whole distribution.
     """
-    actor, key = config.actor_rollout_ref.actor, "actor_rollout_ref"
-    loss, bypass = actor.policy_loss.loss_mode, config.algorithm.rollout_correction.bypass_mode
-    if loss != ON_POLICY_LOSS and not bypass:
+    actor, correction, key = config.actor_rollout_ref.actor, config.algorithm.rollout_correction, "actor_rollout_ref"
+    if not correction.bypass_mode and correction.loss_type != ON_POLICY:
         return
     for name, value, needed in (
-        (f"{key}.actor.policy_loss.loss_mode", loss, ON_POLICY_LOSS),
+        ("algorithm.rollout_correction.bypass_mode", correction.bypass_mode, True),
+        ("algorithm.rollout_correction.loss_type", correction.loss_type, ON_POLICY),
         (f"{key}.actor.ppo_mini_batch_size", actor.ppo_mini_batch_size, config.data.train_batch_size),
         (f"{key}.actor.ppo_epochs", actor.ppo_epochs, 1),
-        ("algorithm.rollout_correction.bypass_mode", bypass, True),
     ):
         if value != needed:
             raise InputError(
-                f"{name}={value}: expected {needed}, as speed=fast is for GSPO with one update per batch; "
+                f"{name}={value}: expected {needed}, as speed=fast is for one update per batch; "
                 "speed=offload is for others"
             )
 

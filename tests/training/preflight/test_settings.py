@@ -153,16 +153,13 @@ def test_what_our_agent_loop_cannot_feed_is_refused(recipe, overrides, message):
 
 
 def test_the_loss_for_one_update_per_batch_is_refused_for_several(recipe):
-    one = ["actor_rollout_ref.actor.policy_loss.loss_mode=gspo_on_policy"]
-    fast = ["speed=fast"]
-    settings.check_on_policy(recipe(*fast))
-    bypass = "algorithm.rollout_correction.bypass_mode"
+    correction = "algorithm.rollout_correction"
+    settings.check_on_policy(recipe("speed=fast", "algorithm=cispo"))
     for overrides, message in (
-        (one, "bypass_mode=False: expected True"),
-        ([f"{bypass}=true"], "loss_mode=gspo: expected gspo_on_policy"),
-        ([*fast, f"{bypass}=false"], "bypass_mode=False: expected True"),
-        ([*fast, "actor_rollout_ref.actor.ppo_mini_batch_size=4"], "ppo_mini_batch_size=4: expected 16"),
-        ([*fast, "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"], "loss_mode=gspo: expected gspo_on_policy"),
+        ([f"{correction}.loss_type=on_policy"], "bypass_mode=False: expected True"),
+        ([f"{correction}.bypass_mode=true"], "loss_type=ppo_clip: expected on_policy"),
+        (["speed=fast", "actor_rollout_ref.actor.ppo_mini_batch_size=4"], "ppo_mini_batch_size=4: expected 16"),
+        (["speed=fast", "actor_rollout_ref.actor.ppo_epochs=2"], "ppo_epochs=2: expected 1"),
     ):
-        with pytest.raises(InputError, match=f"{message}, as speed=fast is for GSPO with one update per batch"):
+        with pytest.raises(InputError, match=f"{message}, as speed=fast is for one update per batch"):
             settings.check_on_policy(recipe(*overrides))
