@@ -20,6 +20,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.data.sample_card import Example, render_page
+from qwen3vl_rl.errors import MISSING
 from qwen3vl_rl.training.checkpoints import signs_before
 from qwen3vl_rl.training.metrics import METRICS_FILE, read_new_rows
 from qwen3vl_rl.training.signs import Signs
@@ -114,7 +115,7 @@ def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
     more. verl goes on without those whose engine or reward failed, and what is left looks better than it is."""
     if wanted - answers > max(LOST * wanted, lost) or not answers:
         raise RuntimeError(
-            f"step {step}: {wanted - answers} of {wanted} answers are missing, the engine or the reward failed: see "
+            f"step {step}: {wanted - answers} of {wanted} {MISSING}, the engine or the reward failed: see "
             "'Error in _run_prompt' above"
         )
 

@@ -69,6 +69,12 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
             r"print('x.ActorDiedError: It died.\n\tclass_name: S\n\tname: vllm_server_0_0\n'); raise SystemExit(1)",
             "vllm_server_0_0 has died",
         ),
+        (  # the trainer may notice the answers before it notices the server
+            "for line in ('x.ActorDiedError: It died.', '\\tclass_name: S', '\\tname: vllm_server_0_0'): "
+            "print('\\x1b[36m(GroupWorker pid=7)\\x1b[0m', line)\n"
+            "raise RuntimeError('step 3: 16 of 16 answers are missing')",
+            "vllm_server_0_0 has died",
+        ),
         ("print('(Task pid=7) Fatal' 'Error: server has died'); raise ValueError('of the driver')", "server has died"),
     ],
 )
