@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-MISSING = "answers are missing"  # is part of the exception of a step whose answers failed with a dead process
+ANSWERS_MISSING = "answers are missing"  # is part of the exception of a step whose answers failed with a dead process
 FATAL = "FatalError:"  # begins the log line that says why a run ends; `training/launch.py` shows it to the user
 
 

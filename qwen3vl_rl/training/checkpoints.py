@@ -29,7 +29,7 @@ def latest_step(run: Path) -> int | None:
 
 
 def signs_before(run: Path) -> Signs:
-    """What looks for signs in the steps of a start, and has seen those that it goes on from."""
+    """Signs that have already seen the steps up to the latest checkpoint."""
     kept = latest_step(run) or 0  # later steps are made again
     return Signs(row for step, row in sorted(read_metrics(run).items()) if step <= kept)
 

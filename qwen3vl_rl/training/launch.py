@@ -18,7 +18,7 @@ from types import FrameType
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.data.files import alone_in
-from qwen3vl_rl.errors import FATAL, MISSING
+from qwen3vl_rl.errors import ANSWERS_MISSING, FATAL
 from qwen3vl_rl.training import cpu, processes
 from qwen3vl_rl.training.checkpoints import signs_before
 from qwen3vl_rl.training.metrics import METRICS_FILE, is_validation, print_step, read_new_rows
@@ -141,7 +141,8 @@ def _reason(code: int, log: Path, begin: int) -> str:
     reason = causes[-1] if causes else exceptions[-1] if exceptions else f"exit code {code}"
     said = re.sub(r"^\S*\(\w+ pid=\d+[^)]*\)\S* ", "", text, flags=re.MULTILINE)  # without the names of Ray's workers
     dead = re.findall(r"ActorDiedError: .*\n(?:\t.*\n)*?\tname: (\w+)", said)  # Ray names the actor some lines below
-    return f"{dead[-1]} has died" if dead and any(sign in reason for sign in ("ActorDiedError", MISSING)) else reason
+    is_of_the_dead = "ActorDiedError" in reason or ANSWERS_MISSING in reason
+    return f"{dead[-1]} has died" if dead and is_of_the_dead else reason
 
 
 def _follow(

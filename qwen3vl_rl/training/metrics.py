@@ -20,8 +20,8 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     steps: dict[int, dict[str, float]] = {}
     for path in sorted(folder.glob("metrics-*.jsonl")):
         rows = [json.loads(line) for line in whole_lines(path)]
-        resumed_at = rows[0]["step"] if rows else math.inf
-        steps = {step: row for step, row in steps.items() if step <= resumed_at}
+        first_made = min((row["step"] for row in rows if not only_validates(row)), default=math.inf)
+        steps = {step: row for step, row in steps.items() if step < first_made}
         for row in rows:
             steps.setdefault(row["step"], {}).update(row["data"])  # a resumed run validates its last step once more
     return steps
@@ -45,3 +45,8 @@ def print_step(row: Mapping, columns: Mapping[str, str], signs: Signs) -> None:
 
 def is_validation(row: Mapping) -> bool:
     return any(name.startswith("val") for name in row["data"])
+
+
+def only_validates(row: Mapping) -> bool:
+    """Whether the row is of a validation before training, or without any."""
+    return all(name.startswith("val") for name in row["data"])

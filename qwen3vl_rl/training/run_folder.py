@@ -69,7 +69,7 @@ def check_same_workers(config: DictConfig, key: str) -> None:
     """Raise InputError where the run in the folder was begun with another number of processes that load data: torchdata
     finds its place in the data with that number alone."""
     recipe = Path(config.trainer.default_local_dir) / RECIPE_FILE
-    if not _resumes(config) or not recipe.exists():
+    if not _resumes(config) or not recipe.exists() or config.trainer.get("val_only"):
         return
     then, now = OmegaConf.select(OmegaConf.load(recipe), key), OmegaConf.select(config, key)
     if then not in (None, now):
@@ -110,7 +110,8 @@ def _load_recipe(folder: Path) -> DictConfig:
     """The recipe of the run in `folder`, with the current names of its parser and its loss."""
     recipe = OmegaConf.load(folder / RECIPE_FILE)
     if OmegaConf.select(recipe, LOSS) == FORMER_LOSS:
-        OmegaConf.update(recipe, LOSS, "gspo")
+        is_released = OmegaConf.select(recipe, "actor_rollout_ref.actor.loss_agg_mode") == "token-mean"
+        OmegaConf.update(recipe, LOSS, "gspo_sequence_mean" if is_released else "gspo")
         OmegaConf.update(recipe, "algorithm.rollout_correction.loss_type", "on_policy")
     key = "reward.custom_reward_function.reward_kwargs.parser"
     if OmegaConf.select(recipe, key):

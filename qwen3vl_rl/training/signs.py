@@ -60,6 +60,11 @@ class Signs:
             yield "answers-get-short", f"answers have {now:.0f} tokens, {before:.0f} at the start"
 
 
+def section_of(warning: str) -> str:
+    """The section that a line of `Signs.look` names."""
+    return warning.rpartition("#")[2]
+
+
 def mean(steps: Iterable[Mapping[str, float]], name: str) -> float | None:
     """Of a metric over the steps that have it."""
     values = [metrics[name] for metrics in steps if name in metrics]

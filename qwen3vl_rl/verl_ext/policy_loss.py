@@ -3,7 +3,8 @@
 With one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch) the old policy is the current
 one: every ratio is 1, and only its gradient matters. verl 0.9.1 computes the old log-probabilities all the same. With
 `algorithm.rollout_correction.bypass_mode` it hands on the rollout's instead. `loss_type: on_policy` beside it, which is
-ours, makes every loss take the current policy's (`speed=fast`).
+ours, makes every loss take the current policy's (`speed=fast`): those of verl and of this module. A loss that a module
+of a user's own registers later does so where it is wrapped in `on_policy`.
 
 Names of our own:
 - `gspo_sequence_mean`: verl averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. The
@@ -26,7 +27,7 @@ from verl.utils.torch_functional import masked_mean
 from verl.workers.config import ActorConfig
 
 ON_POLICY = "on_policy"
-OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for it, which needs the rollout's log-probabilities
+OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for that mode, which needs the rollout's log-probabilities
 
 Loss = tuple[torch.Tensor, dict[str, float]]  # and metrics
 
@@ -55,8 +56,8 @@ def gmpo(
         old_log_prob, log_prob, advantages, response_mask, config=config, **options
     )
     batch = config.global_batch_info
-    answers = batch.get("global_batch_size") or len(log_prob)  # of all ranks; verl then averages over ranks
-    return loss * len(log_prob) / answers * batch.get("dp_size", 1), metrics
+    share = len(log_prob) / batch["global_batch_size"]  # of the answers of all ranks, over which verl averages
+    return loss * share * batch["dp_size"], metrics
 
 
 def on_policy(loss_fn: PolicyLossFn) -> PolicyLossFn:
@@ -76,9 +77,10 @@ def on_policy(loss_fn: PolicyLossFn) -> PolicyLossFn:
         config: ActorConfig,
         **options,
     ) -> Loss:
-        correction = config.policy_loss.rollout_correction
+        policy_loss = config.get("policy_loss")  # none where verl distils
+        correction = policy_loss and policy_loss.rollout_correction
+        is_on_policy = correction and correction.bypass_mode and correction.loss_type == ON_POLICY
         current = log_prob.detach()
-        is_on_policy = correction.bypass_mode and correction.loss_type == ON_POLICY
         loss, metrics = loss_fn(
             old_log_prob=current if is_on_policy else old_log_prob,
             log_prob=log_prob,

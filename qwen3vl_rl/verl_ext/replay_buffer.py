@@ -20,10 +20,10 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.data.sample_card import Example, render_page
-from qwen3vl_rl.errors import MISSING
+from qwen3vl_rl.errors import ANSWERS_MISSING
 from qwen3vl_rl.training.checkpoints import signs_before
 from qwen3vl_rl.training.metrics import METRICS_FILE, read_new_rows
-from qwen3vl_rl.training.signs import Signs
+from qwen3vl_rl.training.signs import Signs, section_of
 from qwen3vl_rl.training.watch import end_when_one_dies
 from qwen3vl_rl.verl_ext.group_by_prompt import prompt_of
 
@@ -73,13 +73,14 @@ class ReportingReplayBuffer(ReplayBuffer):
         return batch, metrics
 
     def _alert(self) -> None:
-        """Alert Weights & Biases of the signs in the steps since the last call."""
+        """Alert Weights & Biases of the signs in the steps since the last call. Of alerts with one title it sends one a
+        minute, so each sign has its own."""
         if wandb := wandb_of_a_run():
             metrics = Path(os.environ[METRICS_FILE])
             self._signs = self._signs or signs_before(metrics.parent)
             rows, self._looked_at = read_new_rows(metrics, self._looked_at)
             for line in (line for row in rows for line in self._signs.look(row["data"])):
-                wandb.alert(title=metrics.parent.name, text=line)
+                wandb.alert(title=section_of(line), text=f"{metrics.parent.name}: {line}")
 
     def _write_page(self, batch: KVBatchMeta, step: int) -> None:
         """The answers to the first samples, to `pages/STEP.html` and to Weights & Biases where a run is on."""
@@ -115,7 +116,7 @@ def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
     more. verl goes on without those whose engine or reward failed, and what is left looks better than it is."""
     if wanted - answers > max(LOST * wanted, lost) or not answers:
         raise RuntimeError(
-            f"step {step}: {wanted - answers} of {wanted} {MISSING}, the engine or the reward failed: see "
+            f"step {step}: {wanted - answers} of {wanted} {ANSWERS_MISSING}, the engine or the reward failed: see "
             "'Error in _run_prompt' above"
         )
 

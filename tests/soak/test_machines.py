@@ -22,6 +22,7 @@ TOKEN = {"RAY_AUTH_TOKEN": "of-this-test"}
 LONG = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.nnodes=2"]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+has_networks = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True).returncode == 0
 
 
 def on(host: str, *command: str) -> list[str]:
@@ -41,7 +42,7 @@ def hosts() -> Iterator[None]:
     try:
         for host, address in ADDRESSES.items():
             names = Path("/etc/netns", host)
-            names.mkdir(parents=True)
+            names.mkdir(parents=True, exist_ok=True)
             (names / "hosts").write_text(f"127.0.0.1 localhost\n{address} {host}\n")
             shell(f"ip netns add {host}; ip -n {host} link set lo up")
         shell(f"ip link add {first} netns {first} type veth peer name {second} netns {second}")
@@ -51,8 +52,8 @@ def hosts() -> Iterator[None]:
     finally:
         for host in ADDRESSES:
             switch_off(host)
-            shell(f"ip netns delete {host}")
-            shutil.rmtree(Path("/etc/netns", host))
+            subprocess.run(["ip", "netns", "delete", host])
+            shutil.rmtree(Path("/etc/netns", host), ignore_errors=True)
 
 
 def switch_off(host: str) -> None:
@@ -65,14 +66,17 @@ def switch_off(host: str) -> None:
             continue
 
 
-def wait_for(condition: Callable[[], bool], unless: Callable[[], bool] = lambda: False) -> None:
+def wait_for(
+    condition: Callable[[], bool], unless: Callable[[], bool] = lambda: False, limit_s: float = float("inf")
+) -> None:
+    end = time.monotonic() + limit_s
     while not condition():
-        assert not unless()
+        assert not unless() and time.monotonic() < end
         time.sleep(0.5)
 
 
 @as_root
-@pytest.mark.skipif(not shutil.which("ip"), reason="needs iproute2")
+@pytest.mark.skipif(not (has_networks and shutil.which("ip")), reason="needs iproute2 and the right to make networks")
 def test_a_run_on_two_hosts_goes_on_when_one_has_died(hosts, rl_command, tmp_path):
     first, second = ADDRESSES
     address, folder = f"{ADDRESSES[first]}:{PORT}", tmp_path / "run"
@@ -158,20 +162,26 @@ def slurm(tmp_path) -> Iterator[Callable[..., str]]:
     ]
     started = []
 
+    def said(*command: str, **variables: str) -> str | None:
+        """None where it failed."""
+        done = subprocess.run(command, cwd=ROOT, env=environment | variables, stdout=subprocess.PIPE, text=True)
+        return None if done.returncode else done.stdout.strip()
+
     def ask(*command: str, **variables: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, env=environment | variables, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        answer = said(*command, **variables)
+        assert answer is not None, command
+        return answer
 
     try:
         for command in daemons:
             started.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
-            time.sleep(1)
-        wait_for(lambda: ask("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
+            if command[0] == "munged":
+                wait_for((folder / "munge.sock").exists)
+        wait_for(lambda: said("sinfo", "-h", "-t", "idle", "-o", "%D") == "2")
         yield ask
-        ask("scancel", "--full", "--user=root")
-        wait_for(lambda: ask("squeue", "-h") == "")
     finally:
+        said("scancel", "--full", "--user=root")
+        wait_for(lambda: said("squeue", "-h") == "", limit_s=300)
         for daemon in reversed(started):
             daemon.terminate()
             daemon.wait()

@@ -121,10 +121,11 @@ def test_steps_that_a_resumed_run_makes_again_count_once_they_are_made(tmp_path)
 
     write(0, *((step, {"loss": step}) for step in (1, 2, 3, 4)))
     write(1)  # resumed at 2, and killed before a step
-    assert list(read_metrics(tmp_path)) == [1, 2, 3, 4]
-    write(2, (2, {"val": 0.5}))
-    assert read_metrics(tmp_path) == {1: {"loss": 1}, 2: {"loss": 2, "val": 0.5}}
-    write(3, (3, {"loss": 30}))
+    write(2, (0, {"val": 0.1}))  # a validation of where it began
+    write(3, (2, {"val": 0.5}))
+    assert list(read_metrics(tmp_path)) == [1, 2, 3, 4, 0]
+    assert read_metrics(tmp_path)[2] == {"loss": 2, "val": 0.5}
+    write(4, (3, {"loss": 30}))
     assert read_metrics(tmp_path)[3] == {"loss": 30} and 4 not in read_metrics(tmp_path)
 
 

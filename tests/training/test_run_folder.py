@@ -53,16 +53,30 @@ def test_a_run_whose_recipe_has_former_names_is_resumed(config, tmp_path):
     (folder / LATEST).write_text("2")
     former = OmegaConf.merge(config, {"actor_rollout_ref": {"model": {"override_config": {"freeze_vision": True}}}})
     OmegaConf.update(former, f"{REWARD}.reward_kwargs.parser", "house", force_add=True)
-    OmegaConf.update(former, LOSS, "gspo_on_policy", force_add=True)
     OmegaConf.save(former, folder / RECIPE_FILE)
     OmegaConf.update(config, FREEZE, True, force_add=True)
     OmegaConf.update(config, f"{REWARD}.reward_kwargs.parser", "strict", force_add=True)
-    OmegaConf.update(config, LOSS, "gspo", force_add=True)
-    OmegaConf.update(config, "algorithm.rollout_correction.loss_type", "on_policy", force_add=True)
-    check_same_run(config, [FREEZE, REWARD, LOSS, "algorithm"])
+    check_same_run(config, [FREEZE, REWARD])
     OmegaConf.update(config, FREEZE, False)
     with pytest.raises(InputError, match=r"freeze_vision: True there, False here"):
         check_same_run(config, [FREEZE, REWARD])
+
+
+@pytest.mark.parametrize(
+    ("mean", "loss"),
+    [("seq-mean-token-mean", "gspo"), ("token-mean", "gspo_sequence_mean")],
+    ids=["default", "released"],
+)
+def test_a_fast_run_with_the_former_name_of_its_loss_is_resumed(config, tmp_path, mean, loss):
+    folder, key = tmp_path / "run", "actor_rollout_ref.actor.loss_agg_mode"
+    folder.mkdir()
+    (folder / LATEST).write_text("2")
+    OmegaConf.update(config, key, mean, force_add=True)
+    OmegaConf.update(config, LOSS, "gspo_on_policy", force_add=True)
+    OmegaConf.save(config, folder / RECIPE_FILE)
+    OmegaConf.update(config, LOSS, loss)
+    OmegaConf.update(config, "algorithm.rollout_correction.loss_type", "on_policy", force_add=True)
+    check_same_run(config, [key, LOSS, "algorithm"])
 
 
 def test_a_run_keeps_its_number_of_loading_processes(config, tmp_path):
@@ -74,5 +88,8 @@ def test_a_run_keeps_its_number_of_loading_processes(config, tmp_path):
     (folder / LATEST).write_text("2")
     with pytest.raises(InputError, match=r"data\.num_workers=4: expected 8, with which the run in .*run was begun"):
         check_same_workers(config, key)
+    OmegaConf.update(config, "trainer.val_only", True, force_add=True)
+    check_same_workers(config, key)  # takes none of the data
+    config.trainer.val_only = False
     OmegaConf.update(config, key, 8)
     check_same_workers(config, key)

@@ -49,7 +49,7 @@ def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch,
     metrics, alerts = tmp_path / "run" / "metrics-000.jsonl", []
     metrics.parent.mkdir()
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
-    buffer, row = build_buffer(), {"response_length/mean": 50, "rollout/cut_off": 0.8}
+    buffer, row = build_buffer(), {"response_length/mean": 50, "rollout/cut_off": 0.8, "actor/kl_loss": 2.0}
     buffer._alert()  # no run is on
     with wandb.init(mode="offline", dir=tmp_path), monkeypatch.context() as patch:  # a run brings its own `alert`
         patch.setattr(wandb, "alert", lambda title, text: alerts.append((title, text)))
@@ -57,9 +57,9 @@ def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch,
             with metrics.open("a") as file:
                 file.write(json.dumps({"step": step, "data": row}) + "\n")
             buffer._alert()
-            assert len(alerts) == (step >= WINDOW)
-    title, text = alerts[0]
-    assert title == "run" and "80% of the answers reach data.max_response_length" in text
+            assert len(alerts) == 2 * (step >= WINDOW)
+    assert [title for title, _ in alerts] == ["answers-are-cut-off", "far-from-the-start"]
+    assert alerts[0][1].startswith("run: warning: 80% of the answers reach data.max_response_length")
 
 
 def test_columns_are_plain_whatever_holds_them():

@@ -179,6 +179,8 @@ def check_on_policy(config: DictConfig) -> None:
                 f"{name}={value}: expected {needed}, as speed=fast is for one update per batch; "
                 "speed=offload is for others"
             )
+    if (loss := actor.policy_loss.loss_mode) == "bypass_mode":
+        raise InputError(f"{key}.actor.policy_loss.loss_mode={loss}: expected one that can be on policy")
 
 
 def check_sampler(config: DictConfig) -> None:

@@ -163,3 +163,5 @@ def test_the_loss_for_one_update_per_batch_is_refused_for_several(recipe):
     ):
         with pytest.raises(InputError, match=f"{message}, as speed=fast is for one update per batch"):
             settings.check_on_policy(recipe(*overrides))
+    with pytest.raises(InputError, match="loss_mode=bypass_mode: expected one that can be on policy"):
+        settings.check_on_policy(recipe("speed=fast", "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"))
