@@ -13,7 +13,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 OUT=${OUT:-$root/outputs/quickstart} SEED=${SEED:-0} MODEL=${MODEL:-$root/examples/starter/checkpoint}
-SFT_SAMPLES=4800 BRIEF=0.5 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=20 RL_RATE=2e-4 # two cores finish them in that time
+SFT_SAMPLES=4800 BRIEF=0.5 RL_SAMPLES=400 EVAL_SAMPLES=150 RL_STEPS=16 RL_RATE=2e-4 # two cores finish them in that time
 mkdir -p "$OUT/stages"
 OUT=$(cd "$OUT" && pwd)
 python=$root/.venv/bin/python data=$OUT/data
