@@ -28,6 +28,8 @@ CONFIG = Path(__file__).with_name("config.yaml")
 POLL_S, NOTE_S = 0.5, 15.0
 SLICES = "slices"  # folder beside the records of jobs: how long each start had how many GPUs
 LOG_LINES = 15
+# Of a dozen processes at once each would take all cores, and its threads spin while they wait for each other.
+FEW_THREADS = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
 INPUT_ERROR = 2  # exit code of the project's commands for bad input, which stays bad
 
 
@@ -113,7 +115,7 @@ class Queue:
 
     def start(self, job: Job, gpu: int, command: int, start: float) -> Running:
         log = self.folder / f"{job.name}.log"
-        child = process.start(job.commands[command], log, {"CUDA_VISIBLE_DEVICES": self.gpus[gpu]})
+        child = process.start(job.commands[command], log, FEW_THREADS | {"CUDA_VISIBLE_DEVICES": self.gpus[gpu]})
         return Running(job, gpu, command, child, start)
 
     def look(self) -> None:
