@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen3vl_rl.training import cpu
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.metrics import read_metrics
 
@@ -19,7 +20,8 @@ ADDRESSES = {"egm-first": "10.83.7.1", "egm-second": "10.83.7.2"}  # by host
 PORT = 6397
 RESOURCES = ["--num-cpus=8", "--num-gpus=1"]  # logical: one rank a node
 TOKEN = {"RAY_AUTH_TOKEN": "of-this-test"}
-LONG = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.nnodes=2"]
+OF_THE_CLUSTER = [f"ray_kwargs.ray_init.num_{kind}=null" for kind in ("cpus", "gpus")]  # `hardware=cpu` has its own
+LONG = ["trainer.total_training_steps=4", "trainer.save_freq=2", "trainer.nnodes=2", *OF_THE_CLUSTER]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 has_networks = subprocess.run(["unshare", "--net", "--uts", "true"], capture_output=True).returncode == 0
@@ -33,6 +35,14 @@ def on(host: str, *command: str) -> list[str]:
 
 def shell(script: str) -> None:
     subprocess.run(["bash", "-euc", script], check=True)
+
+
+@pytest.fixture(autouse=True)
+def without_gpu(monkeypatch) -> None:
+    """Ray's workers have the environment of the nodes' `ray start`, where the launcher of a run cannot put its own."""
+    for name in (*cpu.VARIABLES, "PYTHONPATH"):
+        monkeypatch.setenv(name, "")  # and as it was, after the test
+    cpu.activate()
 
 
 @pytest.fixture
@@ -67,11 +77,14 @@ def switch_off(host: str) -> None:
 
 
 def wait_for(
-    condition: Callable[[], bool], unless: Callable[[], bool] = lambda: False, limit_s: float = float("inf")
+    condition: Callable[[], bool], ended: Callable[[], str | None] = lambda: None, limit_s: float = float("inf")
 ) -> None:
+    """`ended`: what a run has said that ended before, which fails the test."""
     end = time.monotonic() + limit_s
     while not condition():
-        assert not unless() and time.monotonic() < end
+        if (said := ended()) is not None:
+            pytest.fail(said)
+        assert time.monotonic() < end
         time.sleep(0.5)
 
 
@@ -102,7 +115,10 @@ def test_a_run_on_two_hosts_goes_on_when_one_has_died(hosts, rl_command, tmp_pat
     ray(second, "join", address)
     two_nodes()
     run = train()
-    wait_for(lambda: folder.exists() and latest_step(folder) == 2, unless=lambda: run.poll() is not None)
+    wait_for(
+        lambda: folder.exists() and latest_step(folder) == 2,
+        ended=lambda: None if run.poll() is None else run.communicate()[1],
+    )
     switch_off(second)
     _, errors = run.communicate()
     assert run.returncode == 1 and "training stopped with" in errors
@@ -201,7 +217,10 @@ def test_a_requeued_job_of_slurm_goes_on_at_its_last_checkpoint(slurm, rl_comman
         return slurm("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
     ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-    wait_for(lambda: folder.exists() and latest_step(folder) == 2, unless=lambda: state() in ended)
+    wait_for(
+        lambda: folder.exists() and latest_step(folder) == 2,
+        ended=lambda: log.read_text() if state() in ended else None,
+    )
     slurm("scontrol", "requeue", job)
     wait_for(lambda: state() in ended)
     assert state() == "COMPLETED", log.read_text()
