@@ -7,8 +7,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from qwen3vl_rl.training import cpu
@@ -129,7 +131,7 @@ def test_a_run_on_two_hosts_goes_on_when_one_has_died(hosts, rl_command, tmp_pat
     assert run.returncode == 0, screen + errors
     assert [line.split()[1] for line in screen.splitlines() if line.startswith("step ")] == ["3", "4"]
     metrics = read_metrics(folder)
-    assert list(metrics) == [1, 2, 3, 4]
+    assert {1, 3, 4} <= metrics.keys()  # verl writes a step's after its checkpoint, with which the host died
     assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3  # both hosts were synced
 
 
@@ -154,6 +156,15 @@ NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17001 CPUs=2 Gres=gpu
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17002 CPUs=2 Gres=gpu:8
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
+
+
+def end_jobs(configuration: str) -> None:
+    """Kill what jobs have left, as control groups do on a cluster; here Slurm loses daemons out of sight."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            variables = process.environ()
+            if "SLURM_JOB_ID" in variables and variables.get("SLURM_CONF") == configuration:
+                process.kill()
 
 
 @pytest.fixture
@@ -198,6 +209,7 @@ def slurm(tmp_path) -> Iterator[Callable[..., str]]:
     finally:
         said("scancel", "--full", "--user=root")
         wait_for(lambda: said("squeue", "-h") == "", limit_s=300)
+        end_jobs(environment["SLURM_CONF"])
         for daemon in reversed(started):
             daemon.terminate()
             daemon.wait()
@@ -222,6 +234,8 @@ def test_a_requeued_job_of_slurm_goes_on_at_its_last_checkpoint(slurm, rl_comman
         ended=lambda: log.read_text() if state() in ended else None,
     )
     slurm("scontrol", "requeue", job)
+    wait_for(lambda: state() == "PENDING")
+    end_jobs(f"{tmp_path}/slurm/slurm.conf")
     wait_for(lambda: state() in ended)
     assert state() == "COMPLETED", log.read_text()
     steps = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("step ")]
