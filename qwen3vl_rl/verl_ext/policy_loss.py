@@ -2,9 +2,9 @@
 
 With one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch) the old policy is the current
 one: every ratio is 1, and only its gradient matters. verl 0.9.1 computes the old log-probabilities all the same. With
-`algorithm.rollout_correction.bypass_mode` it hands on the rollout's instead. `loss_type: on_policy` beside it, which is
-ours, makes every loss take the current policy's (`speed=fast`): those of verl and of this module. A loss that a module
-of a user's own registers later does so where it is wrapped in `on_policy`.
+`algorithm.rollout_correction.bypass_mode` it hands on the rollout's instead. If `loss_type` there is `on_policy`, which
+is ours, every loss takes the current policy's (`speed=fast`): those of verl and of this module. A loss that a module of
+a user's own registers later does so where it is wrapped in `on_policy`.
 
 Names of our own:
 - `gspo_sequence_mean`: verl averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. The

@@ -72,10 +72,8 @@ def switch_off(host: str) -> None:
     """Kill -9 of all that runs on the host."""
     pids = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True).stdout.split()
     for pid in map(int, pids):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def wait_for(
