@@ -200,6 +200,6 @@ def test_the_steps_of_a_resumed_run_are_read_once(tmp_path):
 
 
 def test_the_validation_of_a_resumed_run_leaves_the_metrics_of_its_step(tmp_path):
-    (tmp_path / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3,"accuracy":0.5}}\n')
-    (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"accuracy":0.6}}\n')
-    assert read_metrics(tmp_path) == {2: {"loss": 3, "accuracy": 0.6}}
+    (tmp_path / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3,"val-core/acc":0.5}}\n')
+    (tmp_path / "metrics-001.jsonl").write_text('{"step":2,"data":{"val-core/acc":0.6}}\n')
+    assert read_metrics(tmp_path) == {2: {"loss": 3, "val-core/acc": 0.6}}
