@@ -8,6 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+import qwen3vl_rl.training.recipe  # noqa: F401  (what `${verl_config:…}` in the recipes means)
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.reward import REWARDS, check_settings
 from qwen3vl_rl.training.metrics import read_metrics
