@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from qwen3vl_rl.errors import FATAL, InputError
 from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
 
+PARTS = ("score", "acc", "iou", "format", "length_words", "repeats")  # of the result, for every answer
 SHOWN_CHARACTERS = 500  # of the end of an answer in a message
 
 
@@ -172,14 +173,8 @@ def compute_score(
             sample=extra_info,
         )
         score, acc = _apply(reward, parts, f"reward {reward_type}", solution_str, extra_info), accuracy(parts)
-    result = {
-        "score": score,
-        "acc": acc,
-        "iou": overlap,
-        "format": float(predicted is not None),
-        "length_words": float(len(words)),
-        "repeats": float(repeats),
-    }
+    values = score, acc, overlap, float(predicted is not None), float(len(words)), float(repeats)
+    result = dict(zip(PARTS, values, strict=True))
     return result if modal is None else {**result, "modal_iou": modal}
 
 

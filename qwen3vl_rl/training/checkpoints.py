@@ -4,14 +4,15 @@ verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.
 """
 
 import fnmatch
+import json
 import shutil
 from pathlib import Path
 from statistics import fmean
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
+from qwen3vl_rl.training.run_folder import FETCHED_FILE, LATEST, resumes_latest
 from qwen3vl_rl.training.signs import Signs
 
 # The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
@@ -45,8 +46,20 @@ def best_step(run: Path) -> int | None:
 
 
 def is_trained(config: DictConfig, steps: int) -> bool:
-    """Whether the run that a recipe would resume has all its `steps`."""
-    return resumes_latest(config) and (latest_step(Path(config.trainer.default_local_dir)) or 0) >= steps
+    """Whether the run that a recipe would resume has all its `steps`, or, where it filters groups, too few prompts left
+    for another."""
+    if not resumes_latest(config):
+        return False
+    folder = Path(config.trainer.default_local_dir)
+    step = latest_step(folder) or 0
+    return step >= steps or _has_fetched_all(folder / f"global_step_{step}" / FETCHED_FILE, config, steps)
+
+
+def _has_fetched_all(path: Path, config: DictConfig, steps: int) -> bool:
+    filters = OmegaConf.select(config, "algorithm.filter_groups.enable")
+    if not filters or config.trainer.total_training_steps or not path.exists():
+        return False
+    return json.loads(path.read_text())["prompts"] > (steps - 1) * config.data.train_batch_size
 
 
 def remove_others(run: Path) -> None:

@@ -18,6 +18,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
+FETCHED_FILE = "fetched.json"  # in a checkpoint of stage 2: how many prompts the run has taken from its data
 
 # Keys under which earlier versions wrote a setting into recipe.yaml.
 FORMER_KEYS: Mapping[str, str] = MappingProxyType(

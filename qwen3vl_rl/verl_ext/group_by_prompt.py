@@ -12,6 +12,8 @@ from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerS
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions, log_seqlen_unbalance
 
+from qwen3vl_rl.verl_ext.filtering import CountPrompts
+
 
 def prompt_of(key: str) -> str:
     """The prompt in one of verl's keys, which are PROMPT_ANSWER_TURN."""
@@ -82,7 +84,7 @@ class GroupByPrompt(PPOTrainer):
         return max(workers._dispatch_info["actor"]) + 1
 
 
-class Sync(GroupByPrompt, PPOTrainerSync):
+class Sync(GroupByPrompt, CountPrompts, PPOTrainerSync):
     pass
 
 

@@ -57,6 +57,13 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         test="verl_ext/test_micro_batches.py",
     ),
     Hook(
+        module=f"{OURS}.position_ids",
+        extends="verl.utils.tensordict_utils",
+        private=("verl/utils/tensordict_utils.py:maybe_fix_3d_position_ids",),
+        reason="sequences of one length only; verl takes their position ids apart along another dimension than torch",
+        test="verl_ext/test_position_ids.py",
+    ),
+    Hook(
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
         private=("verl/trainer/ppo/core_algos.py:POLICY_LOSS_REGISTRY",),
@@ -123,6 +130,27 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         private=(),
         reason="reward parts of every training step, pages of validation answers, dead engines, missing answers",
         test="verl_ext/test_replay_buffer.py",
+    ),
+    Hook(
+        module=f"{OURS}.filtering",
+        extends="the sampler above, and the trainer of `sync`, as group_by_prompt registers it",
+        private=(
+            *(
+                f"verl/trainer/ppo/v1/replay_buffer.py:ReplayBuffer.{name}"
+                for name in (
+                    "_dapo_filtered_keys",
+                    "_dapo_classification_cache",
+                    "_evict_terminal_groups",
+                    "_select_prompt_uids",
+                )
+            ),
+            *(
+                f"verl/trainer/ppo/v1/trainer_base.py:PPOTrainer.{name}"
+                for name in ("_next_train_batch", "_compute_metrics", "_save_checkpoint", "_load_checkpoint")
+            ),
+        ),
+        reason="groups whose answers are alike are replaced within limits, and a run ends with its prompts",
+        test="verl_ext/test_filtering.py",
     ),
     Hook(
         module=f"{OURS}.reward_manager",

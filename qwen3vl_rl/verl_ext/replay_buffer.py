@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils import hf_tokenizer
 
 from qwen3vl_rl.data.sample_card import Example, render_page
@@ -25,6 +24,7 @@ from qwen3vl_rl.training.checkpoints import signs_before
 from qwen3vl_rl.training.metrics import METRICS_FILE, read_new_rows
 from qwen3vl_rl.training.signs import Signs, section_of
 from qwen3vl_rl.training.watch import end_when_one_dies
+from qwen3vl_rl.verl_ext.filtering import FilteringReplayBuffer
 from qwen3vl_rl.verl_ext.group_by_prompt import prompt_of
 
 LOST = 0.01  # of the answers to a step, at most
@@ -33,11 +33,12 @@ NONE_LEFT = "no materializable trajectories"  # what verl says of a step without
 POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
 
 
-class ReportingReplayBuffer(ReplayBuffer):
+class ReportingReplayBuffer(FilteringReplayBuffer):
     """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
 
-    `sampler_kwargs`: `tokenizer` (a model folder), `pages` (a folder), `parser`, `examples` (pictures a page),
-    `answers` (to a training prompt), `val_answers` (to a validation prompt), `answer_tokens` (of an answer, at most).
+    `sampler_kwargs`, beside those of `FilteringReplayBuffer`: `tokenizer` (a model folder), `pages` (a folder),
+    `parser`, `examples` (pictures a page), `answers` (to a training prompt), `val_answers` (to a validation prompt),
+    `answer_tokens` (of an answer, at most).
     """
 
     def __init__(self, **kwargs: Any):
@@ -63,7 +64,6 @@ class ReportingReplayBuffer(ReplayBuffer):
         if is_training:
             self._alert()
             batch.reorder(sorted(range(len(batch)), key=batch.keys.__getitem__))  # the answers to a prompt together
-            check_lengths([tag["seq_len"] for tag in batch.tags])
             cut_off = np.mean([tag["response_len"] >= options.answer_tokens for tag in batch.tags])
             own = {"rollout/missing_responses": wanted - len(batch), "rollout/cut_off": float(cut_off)}
             return batch, {**metrics, **mean_parts(batch), **own}
@@ -118,18 +118,6 @@ def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
         raise RuntimeError(
             f"step {step}: {wanted - answers} of {wanted} {ANSWERS_MISSING}, the engine or the reward failed: see "
             "'Error in _run_prompt' above"
-        )
-
-
-def check_lengths(tokens: Sequence[int]) -> None:
-    """Raise ValueError for a step whose sequences all have one length, which verl 0.9.1 cannot take apart.
-
-    Its mRoPE position ids, (4, tokens) per sample, are put together by torch's `as_nested_tensor`, which then takes the
-    4 for the dimension that differs; verl takes the other. It happens where a test forces the length of the answers.
-    """
-    if len(set(tokens)) == 1:
-        raise ValueError(
-            f"all {len(tokens)} sequences of a step have {tokens[0]} tokens: mix prompts of several lengths"
         )
 
 

@@ -20,11 +20,11 @@ from qwen3vl_rl.verl_ext.replay_buffer import (
     ReportingReplayBuffer,
     alike_groups,
     check_answered,
-    check_lengths,
     example,
     plain,
 )
 
+NO_FILTER = {"filter_groups": {"enable": False, "metric": "acc", "max_inflight_gen_batches": 1}}
 STARTER = Path(__file__).parents[2] / "examples" / "starter" / "checkpoint"
 
 
@@ -39,7 +39,8 @@ def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
             trainer_config=OmegaConf.create({}),
             max_off_policy_threshold=None,
             max_off_policy_strategy="drop",
-            sampler_kwargs=OmegaConf.create({"tokenizer": str(STARTER), **sampler_kwargs}),
+            sampler_kwargs=OmegaConf.create({"tokenizer": str(STARTER), "prompts": 1, **NO_FILTER, **sampler_kwargs}),
+            refill_fn=lambda prompts: prompts,
         )
 
     return build
@@ -72,29 +73,6 @@ def test_an_example_is_read_from_the_fields_of_an_answer():
     messages, model = [{"role": "user", "content": content}], {"ground_truth": np.array([1, 2, 3, 4])}
     shown = example("text", messages, model, {"width": 640, "height": 480, "index": 7})
     assert shown == ("/a.jpg", "Locate the cup", "text", (1, 2, 3, 4), 640, 480)
-
-
-def test_a_step_whose_sequences_all_have_one_length_is_refused():
-    check_lengths([7, 8, 7])
-    with pytest.raises(ValueError, match="all 3 sequences of a step have 7 tokens"):
-        check_lengths([7, 7, 7])
-
-
-def test_verl_fails_on_such_a_step():
-    """Should this test fail, a newer verl or torch has mended it, and the refusal can go."""
-    import torch
-    from tensordict import TensorDict
-    from verl.utils.tensordict_utils import chunk_tensordict, maybe_fix_3d_position_ids
-
-    def chunks(*tokens: int) -> list:
-        positions = torch.nested.as_nested_tensor([torch.zeros(4, n) for n in tokens], layout=torch.jagged)
-        batch = TensorDict({"position_ids": positions}, batch_size=len(tokens))
-        maybe_fix_3d_position_ids(batch)
-        return chunk_tensordict(batch, 2)
-
-    assert len(chunks(7, 8, 7, 7)) == 2
-    with pytest.raises(RuntimeError):
-        chunks(7, 7, 7, 7)
 
 
 def test_a_step_that_lost_answers_ends_the_run():

@@ -14,6 +14,7 @@ from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows,
 from qwen3vl_rl.training.preflight.settings import (
     check_agent_loop,
     check_engine_flags,
+    check_filter,
     check_fsdp_wrapping,
     check_lengths,
     check_liger,
@@ -59,6 +60,7 @@ def check(config: DictConfig) -> int:
     check_agent_loop(config)
     check_on_policy(config)
     check_sampler(config)
+    check_filter(config)
     check_rollout_engine(config)
     check_gpus(config)
     check_memory(config)

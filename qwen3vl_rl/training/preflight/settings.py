@@ -6,6 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.shapes import read_folder
+from qwen3vl_rl.reward import PARTS
+from qwen3vl_rl.training.preflight.rows import OUR_REWARD
 from qwen3vl_rl.training.workload import SEQUENCE_RANKS, TRAINING_ENGINE, sequence_ranks
 
 COUNTS = (
@@ -14,8 +16,10 @@ COUNTS = (
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_max_token_len_per_gpu")),
     *(f"actor_rollout_ref.rollout.{name}" for name in ("n", "max_num_seqs", "tensor_model_parallel_size")),
     f"actor_rollout_ref.{SEQUENCE_RANKS}",
+    "algorithm.filter_groups.max_inflight_gen_batches",
 )
 ON_POLICY = "on_policy"  # as verl_ext/policy_loss.py has it
+WHOLE_REWARD = "reward"  # as verl's filter of groups has it
 
 
 def check_numbers(config: DictConfig) -> None:
@@ -184,11 +188,22 @@ def check_on_policy(config: DictConfig) -> None:
 
 
 def check_sampler(config: DictConfig) -> None:
-    """verl leaves out the filter of groups where a sampler is named, and its separate trainer asks more of one."""
-    sampler, other = config.trainer.v1.sampler.custom_sampler, "trainer.v1.sampler.custom_sampler=null"
-    if not sampler or not sampler.path:
+    """verl's separate trainer asks more of a sampler than ours has."""
+    sampler, mode = config.trainer.v1.sampler.custom_sampler, config.trainer.v1.trainer_mode
+    if mode == "separate_async" and sampler and sampler.path:
+        raise InputError(f"trainer.v1.trainer_mode={mode}: expected trainer.v1.sampler.custom_sampler=null beside it")
+
+
+def check_filter(config: DictConfig) -> None:
+    """The filter of groups has groups, a part of the reward to go by, and room for other prompts."""
+    options, key, rollout = config.algorithm.filter_groups, "algorithm.filter_groups", config.actor_rollout_ref.rollout
+    if not options.enable:
         return
-    if config.algorithm.filter_groups.enable:
-        raise InputError(f"algorithm.filter_groups.enable=true: expected {other} beside it")
-    if config.trainer.v1.trainer_mode == "separate_async":
-        raise InputError(f"trainer.v1.trainer_mode=separate_async: expected {other} beside it")
+    if (mode := config.trainer.v1.trainer_mode) != "sync":
+        raise InputError(f"trainer.v1.trainer_mode={mode}: expected sync with {key}.enable=true")
+    if rollout.n < 2:
+        raise InputError(f"actor_rollout_ref.rollout.n={rollout.n}: expected at least 2 with {key}.enable=true")
+    if config.reward.custom_reward_function.path == OUR_REWARD and options.metric not in (WHOLE_REWARD, *PARTS):
+        raise InputError(f'{key}.metric: expected one of {", ".join((WHOLE_REWARD, *PARTS))}, got "{options.metric}"')
+    if type(most := options.max_num_gen_batches) is not int or most < 0 or most == 1:
+        raise InputError(f"{key}.max_num_gen_batches={most}: expected at least 2, or 0 for no limit")

@@ -81,11 +81,27 @@ def test_answers_are_not_cut_at_the_engine_s_context(config):
 
 def test_what_our_sampler_would_leave_out_is_refused(recipe):
     own = "trainer.v1.sampler.custom_sampler=null"
-    for override in ("algorithm.filter_groups.enable=true", "trainer.v1.trainer_mode=separate_async"):
-        with pytest.raises(InputError, match=rf"{override}: expected {own} beside it"):
-            settings.check_sampler(recipe(override))
-        settings.check_sampler(recipe(override, own))
+    override = "trainer.v1.trainer_mode=separate_async"
+    with pytest.raises(InputError, match=rf"{override}: expected {own} beside it"):
+        settings.check_sampler(recipe(override))
+    settings.check_sampler(recipe(override, own))
     settings.check_sampler(recipe("trainer.v1.trainer_mode=colocate_async"))
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("trainer.v1.trainer_mode=colocate_async", "trainer_mode=colocate_async: expected sync with"),
+        ("actor_rollout_ref.rollout.n=1", r"rollout\.n=1: expected at least 2 with"),
+        ("algorithm.filter_groups.metric=accuracy", 'filter_groups.metric: expected one of reward, .*acc.* "accuracy"'),
+        ("algorithm.filter_groups.max_num_gen_batches=1", "max_num_gen_batches=1: expected at least 2, or 0"),
+    ],
+)
+def test_a_filter_that_cannot_filter_is_refused(recipe, override, complaint):
+    settings.check_filter(recipe(override))
+    settings.check_filter(recipe("algorithm=dapo"))
+    with pytest.raises(InputError, match=complaint):
+        settings.check_filter(recipe("algorithm=dapo", override))
 
 
 @pytest.mark.parametrize(
