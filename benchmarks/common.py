@@ -104,11 +104,7 @@ def see_whole_images(path: Path) -> None:
 def shapes_traces(
     images: Path, count: int, sizes_px: Sequence[tuple[int, int]] = (IMAGE_PX,)
 ) -> Iterator[tuple[Sample, str]]:
-    """RefShapes referrals and their reasoning, on images of these sizes in turn, written to the folder `images`.
-
-    Expressions differ in length, which verl 0.9.1 needs: it fails on a batch of prompts that have one length and
-    answers that have one.
-    """
+    """RefShapes referrals and their reasoning, on images of these sizes in turn, written to the folder `images`."""
     images.mkdir(parents=True, exist_ok=True)
     for number, referral in enumerate(islice(referrals("benchmark", PLAIN.kinds, 0.0), count)):
         width, height = size = sizes_px[number % len(sizes_px)]

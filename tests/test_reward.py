@@ -454,43 +454,6 @@ def test_verl_loads_and_calls_every_reward_from_its_config(name, tmp_path):
     assert pickle.loads(pickle.dumps(result)) == result
 
 
-def test_verl_s_reward_manager_is_ours_and_counts_tokens():
-    """With verl's own tensors, the answer padded on its right."""
-    import asyncio
-
-    import torch
-    from omegaconf import OmegaConf
-    from verl import DataProto
-    from verl.trainer.ppo.reward import load_reward_manager
-
-    from examples.starter.build import build_processor
-
-    tokenizer = build_processor().tokenizer
-    ids = tokenizer.encode(answer(TRUTH))
-    kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 2}
-    manager = {"source": "importlib", "name": "GroundingRewardManager"}
-    manager["module"] = {"path": "pkg://qwen3vl_rl.verl_ext.reward_manager"}
-    function = {"path": "pkg://qwen3vl_rl.reward", "name": "compute_score", "reward_kwargs": kwargs}
-    config = OmegaConf.create({"reward": {"reward_manager": manager, "custom_reward_function": function}})
-    sample = DataProto.from_dict(
-        tensors={
-            "prompts": torch.ones(1, 3, dtype=torch.long),
-            "responses": torch.tensor([ids + [tokenizer.pad_token_id] * 9]),
-            "attention_mask": torch.tensor([[1] * 3 + [1] * len(ids) + [0] * 9]),
-        },
-        non_tensors={
-            "data_source": np.array(["grounding"], dtype=object),
-            "reward_model": np.array([{"ground_truth": TRUTH}], dtype=object),
-            "extra_info": np.array([dict(INFO)], dtype=object),
-        },
-    )
-
-    async def run() -> dict:
-        return await load_reward_manager(config, tokenizer).run_single(sample)
-
-    assert asyncio.run(run())["reward_score"] == pytest.approx(2 / len(ids))
-
-
 @pytest.mark.parametrize(
     ("body", "answer"),
     [("1 / parts.iou", None), ("float('nan') if parts.iou < 1 else 1.0", "overlaps the truth in part")],

@@ -1,8 +1,8 @@
 """mRoPE position ids of sequences that all have one length, which verl 0.9.1 cannot take apart.
 
 Position ids are (4, tokens) a sample. TransferQueue puts those of a rank together with torch's `as_nested_tensor`,
-which finds the dimension that differs. Where none does, it takes the 4 for it. verl always takes the tokens, and fails in
-`split_with_sizes`. Importing this mends what verl has for a like case, `maybe_fix_3d_position_ids`.
+which finds the dimension that differs. Where none does, it takes the 4 for it. verl always takes the tokens, and fails
+in `split_with_sizes`. Importing this mends what verl has for a like case, `maybe_fix_3d_position_ids`.
 """
 
 import torch

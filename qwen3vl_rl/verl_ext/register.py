@@ -156,8 +156,8 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         module=f"{OURS}.reward_manager",
         extends="reward.reward_manager",
         private=(),
-        reason="the reward learns how many tokens an answer has",
-        test="test_reward.py",
+        reason="the reward learns how many tokens an answer has; equal scores make no advantage",
+        test="verl_ext/test_reward_manager.py",
     ),
     Hook(
         module=f"{OURS}.any_ranks",
