@@ -1,26 +1,41 @@
 """LoRA adapters folded into the weights that they adapt, so that transformers, vLLM and sglang load a plain model."""
 
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 
 META = "lora_train_meta.json"  # beside verl's shards of a run with adapters: `r` and `lora_alpha`
 _PREFIX = "base_model.model."  # that peft puts before every name
 
 
+def folded(
+    state: Mapping[str, torch.Tensor], scale: float, whole: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and weights of the plain model, one after the other: W + scale * B A, in the precision of W.
+
+    `state`: of a peft model, which is left as it is. `scale`: alpha / r. `whole`: makes a weight of what `state` holds
+    of it, such as a shard.
+    """
+    downs = {name.partition(".lora_A.")[0]: name for name in state if ".lora_A." in name}
+    for name, part in state.items():
+        if ".lora_" in name:
+            continue
+        weight, adapted = whole(part), name.removesuffix(".base_layer.weight")
+        if down := downs.get(adapted) if adapted != name else None:
+            up = whole(state[down.replace(".lora_A.", ".lora_B.")])
+            weight = (weight.float() + scale * up.float() @ whole(state[down]).float()).to(weight.dtype)
+        yield name.removeprefix(_PREFIX).replace(".base_layer.", "."), weight
+
+
 def fold_adapters(folder: Path, meta: Path) -> None:
-    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model: W + alpha / r * B A."""
+    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model."""
     files = sorted(folder.glob("*.safetensors"))
-    saved = {name.removeprefix(_PREFIX): tensor for file in files for name, tensor in load_file(file).items()}
-    scale = (numbers := json.loads(meta.read_text()))["lora_alpha"] / numbers["r"]
-    weights = {name.replace(".base_layer.", "."): tensor for name, tensor in saved.items() if ".lora_" not in name}
-    for name, down in saved.items():
-        if ".lora_A." in name:
-            up = saved[name.replace(".lora_A.", ".lora_B.")]
-            adapted = name.partition(".lora_A.")[0] + ".weight"
-            change = scale * up.float() @ down.float()
-            weights[adapted] = (weights[adapted].float() + change).to(weights[adapted].dtype)
+    saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    numbers = json.loads(meta.read_text())
+    weights = dict(folded(saved, numbers["lora_alpha"] / numbers["r"]))
     for file in (*files, *folder.glob("*.safetensors.index.json")):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -70,6 +70,15 @@ class Shape:
     def parameters(self) -> int:
         return self.language_parameters + self.vision_parameters
 
+    def adapter_parameters(self, rank: int) -> int:
+        """Of LoRA adapters on every linear layer of the language model, but its head, and of the mergers."""
+        heads, key_values = (n * self.head_dim for n in (self.num_attention_heads, self.num_key_value_heads))
+        merged = self.merge**2 * self.vision_hidden_size
+        queries_and_output, both = 2 * (self.hidden_size + heads), 2 * (self.hidden_size + key_values)
+        feed_forward = 3 * (self.hidden_size + self.intermediate_size)
+        layers = self.num_hidden_layers * (queries_and_output + both + feed_forward)
+        return rank * (layers + self.vision_mergers * (3 * merged + self.hidden_size))
+
     def cache_bytes(self, tokens: float) -> float:
         """Keys and values of `tokens`, in bfloat16."""
         return tokens * 2 * BF16_BYTES * self.num_hidden_layers * self.num_key_value_heads * self.head_dim

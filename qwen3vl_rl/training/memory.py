@@ -35,9 +35,11 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
     if run.gpus > 1:  # at most: embeddings and vision tower, and a layer beside the next
         sharded = 2 * embeddings + shape.vision_parameters + 2 * shape.block_weights
     held = shape.parameters if run.no_shard or run.gathered_at_once else sharded
+    if run.adapter_rank and run.no_shard:  # whose frozen weights are in 16 bits anyway
+        held = embeddings
     parts = {
-        "weights, gradients, Adam moments": 4 * run.weight_bytes,
-        "reference weights": run.weight_bytes if run.reference and not run.ref_offload else 0.0,
+        "weights, gradients, Adam moments": run.actor_bytes + 3 * run.trained_bytes,
+        "reference weights": run.weight_bytes if run.holds_reference and not run.ref_offload else 0.0,
         "weights in 16 bits": BF16_BYTES * held,  # autocast's, or gathered
         "activations": kept + in_a_layer,
         "logits": constants.logit_bytes * min(run.head_tokens, tokens * run.logit_share) * shape.vocab_size,
@@ -48,10 +50,11 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
 
 def rollout_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -> dict[str, float]:
     """Of each GPU while answers are generated."""
-    state = (1 - run.param_offload) + 2 * (1 - run.optimizer_offload)  # gradients are gone by then
-    reference = run.reference and not run.ref_offload
+    weights = (1 - run.param_offload) * run.actor_bytes
+    moments = 2 * (1 - run.optimizer_offload) * run.trained_bytes  # gradients are gone by then
+    reference = run.weight_bytes if run.holds_reference and not run.ref_offload else 0.0
     return {
-        "weights, Adam moments, reference, as far as they stay": (state + reference) * run.weight_bytes / GIB,
+        "weights, Adam moments, reference, as far as they stay": (weights + moments + reference) / GIB,
         "rollout engine": run.rollout_memory_share * memory_gib,
         "reserved": reserved_gib(memory_gib, constants),
     }
@@ -86,10 +89,12 @@ def problems(run: Run, memory_gib: float, constants: MemoryConstants) -> list[st
 
 def host_memory_gib(run: Run) -> float:
     """Of a node, for what its GPUs offload."""
-    copies = run.param_offload + 2 * run.optimizer_offload + (run.reference and run.ref_offload)
-    return copies * run.weight_bytes * min(run.gpus, run.gpus_per_node) / GIB
+    state = run.param_offload * run.actor_bytes + 2 * run.optimizer_offload * run.trained_bytes
+    reference = run.weight_bytes if run.holds_reference and run.ref_offload else 0.0
+    return (state + reference) * min(run.gpus, run.gpus_per_node) / GIB
 
 
 def checkpoint_gib(run: Run) -> float:
-    """Of one step on disk: weights and Adam's moments."""
-    return 3 * run.weight_bytes * run.gpus / GIB
+    """Of one step on disk: weights and Adam's moments; with adapters the weights once more, for the export."""
+    weights = run.actor_bytes * (2 if run.adapter_rank else 1)
+    return (weights + 2 * run.trained_bytes) * run.gpus / GIB

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED, Shape, find_shape, image_tokens
 from qwen3vl_rl.training.recipe import check_choices
 
 ROLES = "actor_rollout_ref"
@@ -21,6 +21,7 @@ FP32_BYTES = 4
 HEAD_TOKENS = 8192  # whose logits are in memory at once (models/logprobs.py)
 PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
 LAYER = "Qwen3VLTextDecoderLayer"
+ALL = "all-linear"  # of the modules that adapters may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Run:
     response_logits_only: bool
     compiled: bool
     checkpointing: bool
+    adapter_rank: int  # of LoRA; 0: all weights train
     no_shard: bool
     gathered_at_once: bool
     param_offload: bool
@@ -129,6 +131,26 @@ class Run:
         return FP32_BYTES * self.shape.parameters / self.gpus
 
     @property
+    def trained_bytes(self) -> float:
+        """One 32-bit copy of what trains, this GPU's share."""
+        adapters = self.shape.adapter_parameters(self.adapter_rank)
+        return FP32_BYTES * adapters / self.gpus if self.adapter_rank else self.weight_bytes
+
+    @property
+    def actor_bytes(self) -> float:
+        """The actor's weights as they are held, this GPU's share: in 32 bits, but for the frozen linear layers of an
+        actor that is not sharded."""
+        if not self.adapter_rank:
+            return self.weight_bytes
+        in_16_bits = self.shape.parameters - self.shape.vocab_size * self.shape.hidden_size if self.no_shard else 0
+        return self.weight_bytes - (FP32_BYTES - BF16_BYTES) * in_16_bits + self.trained_bytes
+
+    @property
+    def holds_reference(self) -> bool:
+        """Whether the reference has weights of its own; the one of adapters is the actor without them."""
+        return self.reference and not self.adapter_rank
+
+    @property
     def forward_flops(self) -> float:
         """One pass over all samples of a step, on all GPUs."""
         logits = self.trained_tokens * self.logit_share / self.answers
@@ -162,7 +184,7 @@ def check_modelled(config: DictConfig) -> None:
     recipe, engine = config.actor_rollout_ref, config.actor_rollout_ref.actor.fsdp_config
     for name, value, known in (
         ("trainer.device", config.trainer.device, "cuda"),
-        (f"{ROLES}.model.lora_rank", recipe.model.get("lora_rank") or 0, 0),
+        (f"{ROLES}.model.target_modules", recipe.model.target_modules if recipe.model.lora_rank else ALL, ALL),
         (f"{ROLES}.{SEQUENCE_RANKS}", sequence_ranks(recipe.actor), 1),
         (f"{TRAINING_ENGINE}.offload_policy", engine.offload_policy, False),
         (f"{TRAINING_ENGINE}.model_dtype", engine.model_dtype, "fp32"),
@@ -226,6 +248,7 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         response_logits_only=fsdp.response_logits_only,
         compiled=fsdp.compile_blocks,
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
+        adapter_rank=config.actor_rollout_ref.model.lora_rank,
         no_shard=fsdp.no_shard,
         gathered_at_once=bool(layers) and LAYER not in layers,
         param_offload=fsdp.param_offload,

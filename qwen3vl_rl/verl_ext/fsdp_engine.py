@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from tensordict import NonTensorStack, TensorDict
+from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.torch_dtypes import PrecisionType
@@ -26,6 +27,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.logprobs import Scored, precedes_loss, score_hidden
+from qwen3vl_rl.models.lora import folded
 from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
 from qwen3vl_rl.models.parameters import (
     count_parameters,
@@ -100,8 +102,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
         precision = self.engine_config.mixed_precision or {}
         self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
-        if not self._is_lora:  # whose adapters are folded into weights of the precision that they were saved in
-            hold_as_used(module, self._autocast_dtype)
+        hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
 
     def initialize(self):
@@ -115,6 +116,15 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         super().load_checkpoint(*args, **kwargs)
         if self.lr_scheduler is not None:
             set_scheduled_rates(self.lr_scheduler)
+
+    def get_per_tensor_param(self, **kwargs):
+        """verl's; with adapters, weights into which these are folded on their way to the rollout engine.
+
+        verl folds them into the actor's own weights, of which it keeps a copy on the host to put back afterwards.
+        """
+        if not self._is_lora:
+            return super().get_per_tensor_param(**kwargs)
+        return folded(self.module.state_dict(), self.model_config.lora_alpha / self.model_config.lora_rank, whole), None
 
     def get_data_parallel_group(self):
         """None makes verl skip the reduction. Losses with metrics need it: verl then expects another kind of list."""
@@ -206,6 +216,12 @@ def set_scheduled_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
     groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
     for group, base, factor in groups:
         group["lr"] = base * factor(scheduler.last_epoch)
+
+
+def whole(weight: torch.Tensor) -> torch.Tensor:
+    """All of a weight of which this rank may hold a shard, on the device; all ranks ask for it."""
+    weight = weight.detach().to(get_device_id(), non_blocking=True)
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def to_device(value):

@@ -1,12 +1,18 @@
-"""Folding adapters gives what peft's own merge gives."""
+"""Adapters: how many parameters they have, and that folding them gives what peft's own merge gives."""
 
 import json
+from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from qwen3vl_rl.models.lora import fold_adapters
+from qwen3vl_rl.models.shapes import read_folder
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_folded_weights_are_those_that_peft_merges(tmp_path):
@@ -28,3 +34,16 @@ def test_folded_weights_are_those_that_peft_merges(tmp_path):
     assert folded.keys() == merged.keys()
     for name, weight in merged.items():
         torch.testing.assert_close(folded[name], weight)
+
+
+def test_the_parameters_of_our_recipes_adapters_are_counted():
+    starter = ROOT / "examples" / "starter" / "checkpoint"
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig.from_pretrained(starter))
+    for file in ("sft/config/tuning/lora.yaml", "qwen3vl_rl/config/tuning/lora.yaml"):
+        config = OmegaConf.load(ROOT / file)
+        ours = config.get("actor_rollout_ref", config).model
+        lora = LoraConfig(r=4, target_modules=ours.target_modules, exclude_modules=ours.exclude_modules)
+        adapted = get_peft_model(model, lora)
+        assert adapted.get_nb_trainable_parameters()[0] == read_folder(starter).adapter_parameters(rank=4)
+        model = adapted.unload()

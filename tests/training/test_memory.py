@@ -38,6 +38,15 @@ def test_8b_fits_a_node_and_not_one_gpu(run_8b, constants):
     assert problems(replace(run_8b, gpus=1), MEMORY_GIB, constants)
 
 
+def test_adapters_of_8b_fit_one_gpu(read, constants):
+    share = "actor_rollout_ref.rollout.gpu_memory_utilization=0.3"
+    adapted = read("size=qwen3vl_8b", "hardware=gpu1", "speed=fast", "tuning=lora", share)
+    assert problems(adapted, MEMORY_GIB, constants) == []
+    assert not adapted.holds_reference
+    assert adapted.trained_bytes < 0.02 * adapted.weight_bytes < 0.02 * 2 * adapted.actor_bytes
+    assert update_gib(adapted, constants) < update_gib(read("size=qwen3vl_2b", "hardware=gpu1"), constants)
+
+
 def test_small_gpus_reserve_a_share_and_large_ones_what_was_measured(constants):
     assert reserved_gib(140, constants) == reserved_gib(79, constants) == constants.reserved_gib
     assert reserved_gib(79 / 4, constants) == constants.reserved_gib / 4

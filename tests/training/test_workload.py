@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
-        "model.lora_rank=32",
+        "model.target_modules=[q_proj]",
         "actor.fsdp_config.freeze_vision=true",
         "actor.fsdp_config.offload_policy=true",
         "actor.fsdp_config.model_dtype=bf16",
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 )
 def test_what_the_planner_does_not_know_is_refused(read, change):
     with pytest.raises(InputError, match=rf"actor_rollout_ref\.{change.partition('=')[0]}=.*: expected .* knows"):
-        read("size=2b", f"actor_rollout_ref.{change}")
+        read("size=2b", "tuning=lora" if "target_modules" in change else "tuning=full", f"actor_rollout_ref.{change}")
 
 
 def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path, monkeypatch):

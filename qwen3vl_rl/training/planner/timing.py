@@ -19,8 +19,8 @@ def step_seconds(run: Run, gpu: Gpu, constants: Constants) -> dict[str, float]:
     if run.old_log_probs:
         phases["old_log_prob"] = pass_s(run, gpu, constants) + offload_s(run, constants, params=run.param_offload)
     if run.reference:  # offloaded, its weights come from the host for every micro-batch, beside the computation
-        streamed = run.ref_offload * run.micro_batches * run.weight_bytes / constants.host_bytes_per_s
-        phases["ref"] = max(pass_s(run, gpu, constants), streamed)
+        streamed = run.holds_reference * run.ref_offload * run.micro_batches * run.weight_bytes
+        phases["ref"] = max(pass_s(run, gpu, constants), streamed / constants.host_bytes_per_s)
     phases["update_actor"] = update_s(run, gpu, constants)
     weights = BF16_BYTES * run.shape.parameters
     phases["update_weights"] = weights / constants.sync_bytes_per_s + offload_s(
@@ -48,13 +48,14 @@ def pass_s(run: Run, gpu: Gpu, constants: Constants) -> float:
 
 
 def update_s(run: Run, gpu: Gpu, constants: Constants) -> float:
-    """Forward, backward (twice the operations) and, where activations are recomputed, forward again."""
-    passes = 4 if run.checkpointing else 3
+    """Forward, backward (twice the operations, for inputs and weights; once where weights are frozen) and, where
+    activations are recomputed, forward again."""
+    passes = 3 + run.checkpointing - bool(run.adapter_rank)
     utilisation = at_width(constants.update_utilisation, run.shape.hidden_size)
     rate = gpu.flops * utilisation * compiled_factor(run, constants)
     compute = passes * run.forward_flops / (run.gpus * rate)
-    # Gathered for forward and backward in 16 bits; gradients are reduced in 32.
-    moved = communication_s(run, constants, copies=4)
+    # Gathered for forward and backward in 16 bits; gradients of all weights are reduced in 32.
+    moved = communication_s(run, constants, copies=2 if run.adapter_rank else 4)
     return max(compute, moved) + offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
 
 
@@ -85,7 +86,7 @@ def communication_s(run: Run, constants: Constants, copies: int) -> float:
 
 def offload_s(run: Run, constants: Constants, params: bool, moments: bool = False) -> float:
     """To the GPU and back, this GPU's share."""
-    return 2 * run.weight_bytes * (params + 2 * moments) / constants.host_bytes_per_s
+    return 2 * (params * run.actor_bytes + 2 * moments * run.trained_bytes) / constants.host_bytes_per_s
 
 
 def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:

@@ -49,7 +49,7 @@ def check_gpus_here(config: DictConfig) -> None:
 def check_memory(config: DictConfig) -> None:
     """The run fits on the smallest GPU, by the planner's model of memory and for the answers of the paper.
 
-    What the model does not know (LoRA, Ulysses, another architecture, a checkpoint that is still on a hub, …) is never
+    What the model does not know (Ulysses, another architecture, a checkpoint that is still on a hub, …) is never
     refused for its memory, nor is a run on the GPUs of another machine.
     """
     path = Path(config.actor_rollout_ref.model.path).expanduser()

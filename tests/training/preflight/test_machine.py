@@ -109,7 +109,6 @@ def test_what_the_model_of_memory_does_not_know_is_not_refused(gpus, recipe, che
     config = recipe("size=8b", f"actor_rollout_ref.model.path={checkpoint('8b')}")
     assert refused(config)
     for key, value in (
-        ("model.lora_rank", 8),
         ("actor.fsdp_config.freeze_vision", True),
         ("actor.fsdp_config.offload_policy", True),
         ("actor.fsdp_config.ulysses_sequence_parallel_size", 2),
