@@ -18,9 +18,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from qwen3vl_rl.errors import FATAL, InputError
-from qwen3vl_rl.grounding import Box, IntBox, box_1000_to_px, iou, order_corners, parse_box_1000, reward_iou
+from qwen3vl_rl.grounding import (
+    NO_REFERENT,
+    Box,
+    IntBox,
+    box_1000_to_px,
+    declines,
+    iou,
+    order_corners,
+    parse_box_1000,
+    reward_iou,
+)
 
-PARTS = ("score", "acc", "iou", "format", "length_words", "repeats")  # of the result, for every answer
+PARTS = ("score", "acc", "format", "length_words", "repeats")  # of the result, for every answer
 SHOWN_CHARACTERS = 500  # of the end of an answer in a message
 
 
@@ -121,7 +131,7 @@ REWARDS: Mapping[str, Reward] = MappingProxyType(
 def compute_score(
     data_source: str,
     solution_str: str,
-    ground_truth: Iterable[float],
+    ground_truth: Iterable[float] | None,
     extra_info: Mapping[str, Any] | None = None,
     *,
     reward_type: str,
@@ -133,15 +143,18 @@ def compute_score(
 ) -> dict[str, float]:
     """The reward of one answer, as verl's reward managers call it.
 
-    `ground_truth` is the true box, xyxy on the 0..1000 scale; `extra_info` holds the image's `width` and `height` in
-    pixels, the answer's `length_tokens`, and `modal_xyxy_1000`, the visible part, where the prompt asks for the amodal
-    box first and that one second. Where its `split` is `test` the reward is `eval` whatever `reward_type`
-    says. `reward_type`: a name of `REWARDS`, or `FILE.py:NAME`. `parser`: a name of `grounding.PARSERS`;
-    `released_reward` is the released reward's reading. `data_source` and `kwargs` are verl's and not used.
+    `ground_truth` is the true box, xyxy on the 0..1000 scale. Where `data_source` is `no_referent`, nothing fits the
+    expression and there is none: an answer that says so (`grounding.declines`) scores 1 whatever the reward, any other
+    0. `extra_info` holds the image's `width` and `height` in pixels, the answer's `length_tokens`, and
+    `modal_xyxy_1000`, the visible part, where the prompt asks for the amodal box first and that one second. Where its
+    `split` is `test` the reward is `eval` whatever `reward_type` says. `reward_type`: a name of `REWARDS`, or
+    `FILE.py:NAME`. `parser`: a name of `grounding.PARSERS`; `released_reward` is the released reward's reading.
+    `kwargs` are verl's and not used.
 
     Returns `score` and its parts: `acc` ([iou >= threshold]), `iou`, `format` (1.0 where the answer holds a box),
-    `length_words`, `repeats`, and `modal_iou` where both boxes are asked for. An answer without a box and a malformed
-    truth score 0, with no penalty.
+    `length_words`, `repeats`, and `modal_iou` where both boxes are asked for. Where nothing fits, `acc` and `declined`
+    tell whether the answer says so, and there is no `iou`. An answer without a box and a malformed truth score 0, with
+    no penalty.
     Raises InputError for an unknown reward or parser and for a missing size.
     """
     extra_info = extra_info or {}
@@ -152,6 +165,10 @@ def compute_score(
     predicted, truth = parse_box_1000(solution_str, parser), _truth_1000(ground_truth, parser)
     words = solution_str.split()
     repeats = longest_run(words)
+    shape = {"format": float(predicted is not None), "length_words": float(len(words)), "repeats": float(repeats)}
+    if data_source == NO_REFERENT:
+        declined = float(declines(solution_str))
+        return {"score": declined, "acc": declined, "declined": declined, **shape}
     score = acc = overlap = 0.0
     modal = _modal_iou(solution_str, parser, extra_info, width, height)
     if predicted is not None and truth is not None:
@@ -173,8 +190,7 @@ def compute_score(
             sample=extra_info,
         )
         score, acc = _apply(reward, parts, f"reward {reward_type}", solution_str, extra_info), accuracy(parts)
-    values = score, acc, overlap, float(predicted is not None), float(len(words)), float(repeats)
-    result = dict(zip(PARTS, values, strict=True))
+    result = {"score": score, "acc": acc, "iou": overlap, **shape}
     return result if modal is None else {**result, "modal_iou": modal}
 
 

@@ -47,7 +47,8 @@ Reasoned = tuple[Sample, str | None]  # None: no trace
 
 def sft_row(sample: Sample, reasoning: str, images: Path, prompts: str = PLAIN) -> dict:
     """One conversation; the target is `grounding.target_text`, with the box in 0..1000."""
-    target = target_text(reasoning, px_to_1000(sample.xyxy_px, sample.width, sample.height), sample.sent)
+    xyxy_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height) if sample.xyxy_px else None
+    target = target_text(reasoning, xyxy_1000, sample.sent)
     messages = [user_turn(sample, prompts), {"role": "assistant", "content": target}]
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 

@@ -85,7 +85,9 @@ def _leak(text: str, sample: Sample, finish_reason: str | None) -> bool:
 
 def _box(text: str, sample: Sample, finish_reason: str | None) -> bool:
     box = parse_box_1000(text)
-    return box is not None and iou(box, px_to_1000(sample.xyxy_px, sample.width, sample.height)) < MIN_BOX_IOU
+    if box is None or sample.xyxy_px is None:  # without a referent, a trace may name what does not fit
+        return False
+    return iou(box, px_to_1000(sample.xyxy_px, sample.width, sample.height)) < MIN_BOX_IOU
 
 
 # In the order in which they run. The first that a trace fails names its rejection.

@@ -48,10 +48,8 @@ PARTS = st.builds(
 )
 
 
-def score(text, truth=TRUTH, info=INFO, reward_type="mix", alpha=0.5, threshold=0.5, **kwargs):
-    return compute_score(
-        "grounding", text, truth, info, reward_type=reward_type, alpha=alpha, threshold=threshold, **kwargs
-    )
+def score(text, truth=TRUTH, info=INFO, reward_type="mix", alpha=0.5, threshold=0.5, source="grounding", **kwargs):
+    return compute_score(source, text, truth, info, reward_type=reward_type, alpha=alpha, threshold=threshold, **kwargs)
 
 
 def answer(box, reasoning="It is the left cup."):
@@ -315,6 +313,25 @@ def test_reward_type_alpha_and_threshold_are_required_even_for_the_test_split(mi
     del settings[missing]
     with pytest.raises(TypeError, match=missing):
         compute_score("grounding", answer(TRUTH), TRUTH, {**INFO, "split": "test"}, **settings)
+
+
+# Expressions that nothing fits
+
+
+@pytest.mark.parametrize("reward_type", ["mix", "efficient", "amodal"])
+def test_an_answer_that_says_so_is_right_where_nothing_fits(reward_type):
+    texts = "There is none.\n</think>\n\n" + answer_text(None, "cup"), answer(TRUTH), "no"
+    says_so, boxes, says_nothing = (
+        score(text, truth=None, source="no_referent", reward_type=reward_type) for text in texts
+    )
+    assert (says_so["score"], says_so["acc"], says_so["declined"], says_so["format"]) == (1, 1, 1, 0)
+    assert boxes["score"] == boxes["acc"] == boxes["declined"] == says_nothing["score"] == 0
+    assert boxes["format"] == 1
+    assert "iou" not in says_so
+
+
+def test_declining_is_wrong_where_something_fits():
+    assert score(answer_text(None, "cup"))["score"] == 0
 
 
 # Amodal samples

@@ -15,7 +15,7 @@ from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
 from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import Box, parse_box_1000
+from qwen3vl_rl.grounding import Box, answer_text, parse_box_1000
 
 # Some files put an annotation's number behind the image's, or mark a mirrored copy there.
 _COCO_ID = re.compile(r"(?<!\d)(\d{12})(?:_\d+)?(?:_flip)?\.\w+$")
@@ -134,9 +134,11 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
         raise row_error(path, number, "images", "one path", images)
     _, sent = read_user_turn(path, number, "messages", messages[0].get("content"))
     answer = messages[1].get("content")
-    if not isinstance(answer, str) or "</think>" not in answer or not (xyxy_1000 := parse_box_1000(answer)):
-        raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box", answer)
-    check_label(path, number, "messages", answer, sent)
+    xyxy_1000 = parse_box_1000(answer) if isinstance(answer, str) and "</think>" in answer else None
+    if not xyxy_1000 and not (isinstance(answer, str) and answer.endswith(f"</think>\n\n{answer_text(None, sent)}")):
+        raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box or none", answer)
+    if xyxy_1000:
+        check_label(path, number, "messages", answer, sent)
     check_tokens(path, number, "messages", answer.replace(THINK_MARKS[1], "", 1), ALL_MARKS)
     return Entry(None, images[0], None, sent, xyxy_1000)
 

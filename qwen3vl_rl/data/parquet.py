@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     add_prompts_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
+    explained = "rows with `bbox` null, which nothing in the picture fits, are to be answered with an empty list"
+    parser.add_argument("--no-referent", action="store_true", help=explained)
     parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice, from 0")
 
 
@@ -54,7 +56,8 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
     images = ImageCheck(args.images) if args.check_images else None
     count = 0
     for path in args.samples:
-        for number, sample in islice(enumerate(iter_samples(path), start=1), start, end):
+        samples = iter_samples(path, allow_no_referent=args.no_referent)
+        for number, sample in islice(enumerate(samples, start=1), start, end):
             if images:
                 images.check(path, number, sample)
             count += 1

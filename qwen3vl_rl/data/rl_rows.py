@@ -15,7 +15,7 @@ from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_p
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import PLAIN, Box, px_to_1000, scale_to_px
+from qwen3vl_rl.grounding import NO_REFERENT, PLAIN, Box, px_to_1000, scale_to_px
 
 RL_SCHEMA = pa.schema(
     {
@@ -49,6 +49,7 @@ COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")  # w
 CHECK_ROWS = 4096  # that are looked at together
 TRUTH = "reward_model.ground_truth"
 SPLITS = ("train", "test")  # test: the reward is plain accuracy
+GROUNDING = "grounding"  # a data source, as `NO_REFERENT` is; verl reports each by itself
 
 
 def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: Path, prompts: str = PLAIN) -> int:
@@ -71,7 +72,7 @@ def _released_row(index: int, sample: Sample, images: Path) -> dict[str, Any]:
     truth = [x1 / sample.width * 1000, y1 / sample.height * 1000, x2 / sample.width * 1000, y2 / sample.height * 1000]
     size = {"height": sample.height, "width": sample.width}
     return {
-        "data_source": "grounding",
+        "data_source": GROUNDING,
         "prompt": [user_turn(sample, "released_rl")],
         "images": [str(images / sample.image)],
         "ability": "grounding",
@@ -106,14 +107,15 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
         width=width,
         height=height,
         sent=sent,
-        xyxy_px=scale_to_px(truth_1000, width, height),
+        xyxy_px=scale_to_px(truth_1000, width, height) if truth_1000 else None,
     )
     return sample, prompt_name
 
 
-def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[int, int, Box]:
+def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[int, int, Box | None]:
     """Width and height of a row's image in px, and its true box, xyxy in 0..1000: what our reward reads.
 
+    None in a row whose data source is `NO_REFERENT`: nothing fits the expression.
     Raises InputError naming file, row and field.
     """
     info, truth = (
@@ -125,6 +127,8 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
     if expected := refused_size(info["width"], info["height"]):
         raise row_error(path, number, "extra_info.width", expected, "{width}x{height}".format(**info))
+    if truth is None and row.get("data_source") == NO_REFERENT:
+        return info["width"], info["height"], None
     return info["width"], info["height"], check_box_1000(path, number, TRUTH, truth, info["width"], info["height"])
 
 
@@ -132,7 +136,7 @@ def check_size_and_truth(path: Path) -> None:
     """`read_size_and_truth` of every row, by columns: it is called for rows alone that look wrong."""
     with open_parquet(path) as file:
         first = 1
-        for batch in file.iter_batches(CHECK_ROWS, columns=["extra_info", "reward_model"]):
+        for batch in file.iter_batches(CHECK_ROWS, columns=["extra_info", "reward_model", "data_source"]):
             for index in np.flatnonzero(~_has_size_and_truth(batch)):
                 read_size_and_truth(path, first + int(index), batch.slice(index, 1).to_pylist()[0])
             first += len(batch)
@@ -145,16 +149,19 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     truths = _field(model, "ground_truth")
     if not all(pa.types.is_integer(size.type) for size in sizes) or not _holds_numbers(truths.type):
         return np.zeros(len(batch), bool)
-    good = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
+    is_box = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
+    sources = batch.column("data_source") if "data_source" in batch.schema.names else pa.nulls(len(batch))
+    absent = pc.and_(truths.is_null(), pc.equal(sources.cast(pa.string()), NO_REFERENT)).fill_null(False)
+    good = is_box | absent.to_numpy(zero_copy_only=False)
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
     width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)
     longer, shorter = np.maximum(width, height), np.minimum(width, height)
     good &= (longer <= MAX_RATIO * shorter) & (width * height <= MAX_PIXELS)
-    whole = pa.array(good)  # with a size that is not refused and four values
-    values = pc.list_flatten(truths.filter(whole)).cast(pa.float64(), safe=False).fill_null(np.nan)
-    sides = np.stack([width, height], axis=1)[good]
-    good[good] = surely_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4), sides)
+    boxes = good & is_box  # with a size that is not refused and four values
+    values = pc.list_flatten(truths.filter(pa.array(boxes))).cast(pa.float64(), safe=False).fill_null(np.nan)
+    sides = np.stack([width, height], axis=1)[boxes]
+    good[boxes] = surely_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4), sides)
     return good
 
 
@@ -184,15 +191,13 @@ def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: P
     turns = [user_turn(sample, prompts) for sample in samples]
     questions = pa.array([turn["content"] for turn in turns], pa.string())
     root, paths = f"{images}/", (sample.image for sample in samples)
-    truths_1000 = [v for s in samples for v in px_to_1000(s.xyxy_px, s.width, s.height)]
+    truths_1000 = [s.xyxy_px and px_to_1000(s.xyxy_px, s.width, s.height) for s in samples]
     columns = {
-        "data_source": _repeat("grounding", count),
+        "data_source": pa.array([GROUNDING if truth else NO_REFERENT for truth in truths_1000], pa.string()),
         "prompt": _lists(_struct(role=pa.array([turn["role"] for turn in turns]), content=questions), 1),
         "images": _lists(pa.array([path if path[0] == "/" else root + path for path in paths], pa.string()), 1),
         "ability": _repeat("grounding", count),
-        "reward_model": _struct(
-            style=_repeat("rule", count), ground_truth=_lists(pa.array(truths_1000, pa.int64()), 4)
-        ),
+        "reward_model": _struct(style=_repeat("rule", count), ground_truth=pa.array(truths_1000, pa.list_(pa.int64()))),
         "extra_info": _struct(
             split=_repeat(split, count),
             index=pa.array(range(first_index, first_index + count), pa.int64()),

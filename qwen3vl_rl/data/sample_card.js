@@ -34,7 +34,7 @@ function drawPicture(sample, url, answers, label) {
 
 function drawVerdict(answer) {
   const text = answer.iou === null
-    ? (answer.box ? "boxed, though nothing is meant" : "declined")
+    ? (answer.box ? "boxed, though nothing is meant" : answer.right ? "declined" : "neither boxed nor declined")
     : (answer.box ? `IoU ${answer.iou.toFixed(2)}` : "no box");
   return element("span", { class: answer.right ? "right" : "wrong" }, `${answer.right ? "✓" : "✗"} ${text}`);
 }

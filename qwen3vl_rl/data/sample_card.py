@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 
 from qwen3vl_rl.data.pictures import open_picture, thumbnail_url, to_rgb
-from qwen3vl_rl.grounding import Box, parse_box_1000, reward_iou, scale_to_px
+from qwen3vl_rl.grounding import Box, declines, parse_box_1000, reward_iou, scale_to_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Example(NamedTuple):
     image: str | Image.Image  # path, or the image itself where the parquet holds it
     question: str
     answer: str
-    truth_1000: Box
+    truth_1000: Box | None  # None: nothing fits the expression
     width: int  # of the image, in pixels
     height: int
 
@@ -66,16 +66,18 @@ def _sample_fields(example: Example, parser: str, threshold: float) -> dict:
         "picture": thumbnail_url(picture),
         "width": int(example.width),
         "height": int(example.height),
-        "truth": _to_px(example.truth_1000, example),
+        "truth": example.truth_1000 and _to_px(example.truth_1000, example),
         "answer": asdict(_card_answer(example, parser, threshold)),
     }
 
 
 def _card_answer(example: Example, parser: str, threshold: float) -> CardAnswer:
-    box_1000 = parse_box_1000(example.answer, parser)
-    iou = float(reward_iou(box_1000, example.truth_1000, example.width, example.height)) if box_1000 else 0.0
+    box_1000, truth_1000 = parse_box_1000(example.answer, parser), example.truth_1000
     reasoning, answer = reasoning_and_answer(example.answer)
     box = _to_px(box_1000, example) if box_1000 else None
+    if truth_1000 is None:
+        return CardAnswer(box=box, iou=None, right=declines(example.answer), reasoning=reasoning, answer=answer)
+    iou = float(reward_iou(box_1000, truth_1000, example.width, example.height)) if box_1000 else 0.0
     return CardAnswer(box=box, iou=iou, right=box is not None and iou >= threshold, reasoning=reasoning, answer=answer)
 
 

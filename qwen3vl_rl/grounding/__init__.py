@@ -17,10 +17,12 @@ from qwen3vl_rl.grounding.boxes import (
 )
 from qwen3vl_rl.grounding.parse import (
     COORDINATES,
+    NO_REFERENT,
     PARSERS,
     RELATIVE_1000,
     answer_box_px,
     answer_numbers,
+    declines,
     parse_box_1000,
     parser_name,
 )
@@ -28,6 +30,7 @@ from qwen3vl_rl.grounding.prompts import PLAIN, PROMPTS, TURNS, answer_text, ren
 
 __all__ = [
     "COORDINATES",
+    "NO_REFERENT",
     "PARSERS",
     "PLAIN",
     "PROMPTS",
@@ -42,6 +45,7 @@ __all__ = [
     "answer_text",
     "box_1000_to_px",
     "cli",
+    "declines",
     "eval_iou",
     "iou",
     "order_corners",

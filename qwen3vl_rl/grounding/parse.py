@@ -10,6 +10,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import Box, answer_px_to_1000, box_1000_to_px, clamp, order_corners, scale_to_px
 
 RELATIVE_1000 = "relative_1000"
+NO_REFERENT = "no_referent"  # the data source of RL rows whose expression nothing in the image fits
 # How an answer writes its box, by the values of the release's `--box_remap`: scale, keep, inverse. The latter two are
 # for models that answer in px; `px_rounded_1000` rounds as if they had answered in 0..1000.
 COORDINATES = (RELATIVE_1000, "px", "px_rounded_1000")
@@ -29,6 +30,7 @@ _BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+[:\uff1a]["'\\\s]*+[(\[]"""
 _BBOX_2D_BEGIN = re.compile(_BBOX_2D_LIST)
 _BBOX_2D = re.compile(rf"{_BBOX_2D_LIST}[(\[\s]*+{_FOUR}")
 _BRACKETED = re.compile(rf"[(\[]\s*+{_FOUR}")
+_EMPTY_LIST = re.compile(r"\[\s*+\]")
 _RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.+-])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
 
 
@@ -42,6 +44,12 @@ def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
     if parser not in PARSERS:
         raise InputError(f'parser: expected one of {", ".join(PARSERS)}, got "{parser}"')
     return PARSERS[parser](text)
+
+
+def declines(text: str) -> bool:
+    """Whether an answer says that nothing fits: behind the last `</think>`, an empty list and no box."""
+    answer = text.rpartition("</think>")[2]
+    return bool(_EMPTY_LIST.search(answer)) and _strict(answer) is None
 
 
 def answer_numbers(text: str, parser: str, coordinates: str) -> Box | None:

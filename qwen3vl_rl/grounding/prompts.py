@@ -58,12 +58,14 @@ def render_prompt(name: str, sent: str) -> str:
     return PROMPTS[name].replace("{sent}", sent)
 
 
-def answer_text(xyxy_1000: IntBox, label: str) -> str:
-    """The answer: a fenced JSON list of one object, laid out as Qwen3-VL itself writes it."""
+def answer_text(xyxy_1000: IntBox | None, label: str) -> str:
+    """The answer: a fenced JSON list of one object, laid out as Qwen3-VL itself writes it; of none without a box."""
+    if xyxy_1000 is None:
+        return "```json\n[]\n```"
     item = json.dumps({"bbox_2d": list(xyxy_1000), "label": label}, ensure_ascii=False)
     return f"```json\n[\n\t{item}\n]\n```"
 
 
-def target_text(reasoning: str, xyxy_1000: IntBox, label: str) -> str:
+def target_text(reasoning: str, xyxy_1000: IntBox | None, label: str) -> str:
     """What the model should write after the Thinking template's `<think>` line; empty reasoning: a direct answer."""
     return f"{reasoning}\n</think>\n\n{answer_text(xyxy_1000, label)}"

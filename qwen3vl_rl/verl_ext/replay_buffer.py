@@ -157,7 +157,7 @@ def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info
         image=next(part["image"] for part in content if part["type"] == "image"),
         question="".join(part["text"] for part in content if part["type"] == "text"),
         answer=answer,
-        truth_1000=tuple(reward_model["ground_truth"]),
+        truth_1000=None if reward_model["ground_truth"] is None else tuple(reward_model["ground_truth"]),
         width=extra_info["width"],
         height=extra_info["height"],
     )

@@ -4,6 +4,7 @@ import pytest
 
 from qwen3vl_rl.data import rl_rows
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import NO_REFERENT
 
 GOOD = {"reward_model": {"ground_truth": [1, 2, 3, 4]}, "extra_info": {"width": 9, "height": 9}}
 
@@ -66,6 +67,13 @@ def test_columns_of_other_types_are_named(tmp_path, row, field):
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "rows.parquet")
     with pytest.raises(InputError, match=f'row 1: field "{field}"'):
         rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
+
+
+def test_a_row_that_nothing_fits_says_so(tmp_path):
+    absent = GOOD | truth(None) | {"data_source": NO_REFERENT}
+    pq.write_table(pa.Table.from_pylist([absent, absent | truth([1, 2, 3, 4])]), tmp_path / "rows.parquet")
+    rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
+    assert rl_rows.read_size_and_truth(tmp_path, 1, absent)[2] is None
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3, 4], [0, 0, 1000, 1000], [0.5, 0.5, 9.6, 9.5], [0, 0, 1000.01, 500]])

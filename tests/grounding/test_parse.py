@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PARSERS, answer_text, order_corners, parse_box_1000, parser_name
+from qwen3vl_rl.grounding import PARSERS, answer_text, declines, order_corners, parse_box_1000, parser_name, target_text
 
 BOX = (10, 20, 300, 400)
 JSON_BOX = '{"bbox_2d": [10, 20, 300, 400], "label": "dog"}'
@@ -387,3 +387,20 @@ def test_time_is_linear_on_bait_of_a_megabyte(parser, bait):
 @given(PIECES, st.lists(PIECES, min_size=1, max_size=5).map("".join), PIECES, st.sampled_from(sorted(PARSERS)))
 def test_no_repeated_piece_makes_a_parser_slow(begin, unit, end, parser):
     assert_linear(parser, (begin, unit, end), 10_000, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (target_text("There is none.", None, "dog"), True),
+        ("[ ]", True),
+        ('{"boxes": []}', True),
+        ("[]\n</think>\n\nnothing", False),  # the reasoning alone
+        (target_text("None of [] is one.", BOX, "dog"), False),
+        ("", False),
+        ("There is no dog.", False),
+        ("[[], [10, 20, 300, 400]]", False),
+    ],
+)
+def test_an_answer_declines_with_an_empty_list_and_no_box(text, expected):
+    assert declines(text) is expected

@@ -68,6 +68,10 @@ def test_direct_answer_closes_the_reasoning_at_once():
     assert target_text("", (1, 2, 30, 40), "dog") == "\n</think>\n\n" + answer_text((1, 2, 30, 40), "dog")
 
 
+def test_an_answer_without_a_box_is_an_empty_list():
+    assert target_text("There is none.", None, "dog") == "There is none.\n</think>\n\n```json\n[]\n```"
+
+
 @given(st.text(), st.tuples(*[st.integers(0, 1000)] * 4))
 def test_answer_is_a_json_list_of_one_labelled_box(label, box):
     fence, *body, end = answer_text(box, label).split("\n")

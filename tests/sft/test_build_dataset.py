@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.samples import read_samples
 from qwen3vl_rl.errors import InputError, cli
-from qwen3vl_rl.grounding import PROMPTS, px_to_1000, target_text
+from qwen3vl_rl.grounding import PROMPTS, declines, px_to_1000, target_text
 from sft.build_dataset import main, parse_conversation
 
 REASONING = "Two men stand at the counter; the one further left wears a cap."
@@ -89,6 +89,19 @@ def test_samples_without_a_trace_may_be_answered_directly(build, world, tmp_path
     _, _, rows, left_out = build("--traces", tmp_path / "traces.jsonl", "--untraced", "direct", "--check-rows", 12)
     direct = [row["messages"][1]["content"].startswith("\n</think>\n\n```json\n") for row in rows]
     assert direct == [False] * 9 + [True] * 3 and left_out == []
+
+
+def test_expressions_that_nothing_fits_are_answered_with_an_empty_list(build, tmp_path):
+    refshapes.build(tmp_path, train=20, val=1, seed=0, no_referent=0.5)
+    samples, traces = tmp_path / "refshapes_train.jsonl", tmp_path / "refshapes_train_traces.jsonl"
+    code, screen, rows, left_out = build(
+        "--traces", traces, "--no-referent", samples=samples, images=tmp_path / "images"
+    )
+    assert code == 0 and left_out == [], screen
+    answers = [row["messages"][1]["content"] for row in rows]
+    absent = [answer for answer in answers if declines(answer)]
+    assert len(answers) == 20 + len(absent) > 20
+    assert all(answer.endswith("</think>\n\n```json\n[]\n```") for answer in absent)
 
 
 def test_a_trace_of_another_sample_under_the_same_id_is_refused(build, world, tmp_path):

@@ -11,7 +11,8 @@ ordinals among the objects on one side of another object.
 
 Traces are thorough: they list what has to be compared, and pick one. `--brief 0.65` makes 65 % of them as short as an
 annotator's who is in a hurry, `--rationalised` plausible but of no help. `--no-amodal-traces` leaves amodal samples
-without one: traces list visible boxes. Samples and pictures stay the same.
+without one: traces list visible boxes. Samples and pictures stay the same. `--no-referent 0.1` adds a tenth as many
+expressions that nothing in their picture fits, to the training samples and to `refshapes_val`; their `bbox` is null.
 """
 
 import argparse
@@ -37,13 +38,16 @@ def main() -> None:
     parser.add_argument("--brief", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
     parser.add_argument("--rationalised", type=float, default=0.0, metavar="SHARE", help="of the traces, 0 to 1")
     parser.add_argument("--no-amodal-traces", action="store_true")
+    explained = "expressions that nothing fits, for each sample, 0 to 1"
+    parser.add_argument("--no-referent", type=float, default=0.0, metavar="SHARE", help=explained)
     args = parser.parse_args()
     for name in ("train", "val"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name}: expected at least 1, got {getattr(args, name)}")
     shares = {"brief": args.brief, "rationalised": args.rationalised}
-    world, amodal_traces = WORLDS[args.world], not args.no_amodal_traces
-    build(args.out, args.train, args.val, args.seed, world, shares, amodal_traces=amodal_traces)
+    world = WORLDS[args.world]
+    options = {"amodal_traces": not args.no_amodal_traces, "no_referent": args.no_referent}
+    build(args.out, args.train, args.val, args.seed, world, shares, **options)
     counts = {"train": args.train} | dict.fromkeys(world.splits, args.val)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 

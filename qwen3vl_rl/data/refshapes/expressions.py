@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from qwen3vl_rl.data.refshapes.scenes import Scene, Shape
+from qwen3vl_rl.data.refshapes.scenes import COLOURS, SHAPES, Scene, Shape
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 MARGIN_PX = 6  # between neighbours in any order that an expression relies on
@@ -96,6 +96,16 @@ def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -
         if (query := MAKERS[kind](scene, rng)) is not None:
             return query
     return None
+
+
+def sample_absent(scene: Scene, rng: random.Random) -> tuple[str, Category]:
+    """An expression that nothing in the scene fits, and its category: an object's with another colour or shape."""
+    near = rng.choice(scene.shapes)
+    others = [Category(None, colour, near.shape) for colour in COLOURS]
+    others += [Category(None, near.colour, shape) for shape in SHAPES]
+    category = rng.choice([other for other in others if not other.members(scene)])
+    superlative = f"{rng.choice(ORDERS).superlative} " if rng.random() < 0.5 else ""
+    return f"the {superlative}{category}", category
 
 
 def sort_members(scene: Scene, category: Category, order: Order) -> list[int] | None:

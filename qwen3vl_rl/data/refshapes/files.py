@@ -9,10 +9,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from qwen3vl_rl.data.jsonl import write_jsonl
-from qwen3vl_rl.data.refshapes.expressions import Query, sample_query
+from qwen3vl_rl.data.refshapes.expressions import Category, Query, sample_absent, sample_query
 from qwen3vl_rl.data.refshapes.scenes import HEIGHT, PLAIN, WIDTH, Scene, Shape, World, is_occluded, sample_scene
 from qwen3vl_rl.data.refshapes.traces import (
     STYLES,
+    absent_reasoning,
     amodal_reasoning,
     brief_reasoning,
     rationalised_reasoning,
@@ -112,6 +113,13 @@ def evaluation_row(referral: Referral, image: str) -> dict:
     return row | ({"modal_bbox": list(referral.target.visible_px)} if referral.amodal else {})
 
 
+def absent_row(referral: Referral, image: str, rng: random.Random) -> tuple[dict, Category]:
+    """A row for training and evaluation whose expression nothing in the referral's scene fits, and its category."""
+    sent, category = sample_absent(referral.scene, rng)
+    row = {"image": image, "sent": sent, "bbox": None, "width": WIDTH, "height": HEIGHT, "kind": "no_referent"}
+    return row, category
+
+
 def _draw(
     split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate: float, world: World, out: Path
 ) -> Iterator[tuple[Referral, str]]:
@@ -137,26 +145,37 @@ def build(
     shares: Mapping[str, float] | None = None,
     *,
     amodal_traces: bool = True,
+    no_referent: float = 0.0,
 ) -> None:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split.
 
     `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough.
-    `amodal_traces`: whether amodal samples have one. Both change nothing but the traces. Raises InputError for shares
-    that are no shares.
+    `amodal_traces`: whether amodal samples have one. Both change nothing but the traces. `no_referent`: expressions
+    that nothing fits, for each training and validation sample; they are more samples, on the same pictures. Raises
+    InputError for shares that are no shares.
     """
     weights = style_weights(shares or {})
-    rows, traces, rng = [], [], random.Random(f"styles-{seed}")
+    if not 0 <= no_referent <= 1:
+        raise InputError(f"--no-referent: expected a share from 0 to 1, got {no_referent}")
+    rows, traces, rng, absent_rng = [], [], random.Random(f"styles-{seed}"), random.Random(f"absent-{seed}")
     for i, (referral, image) in enumerate(_draw("refshapes_train", train, seed, world.kinds, 0.2, world, out)):
         rows.append(training_row(referral, f"refshapes_train_{i:06d}", image))
         (style,) = rng.choices(STYLES, weights)
         trace = {"id": rows[-1]["id"], "style": style, "reasoning": referral.reasoning_in(style, rng)}
         if amodal_traces or not referral.amodal:
             traces.append(trace)
+        if absent_rng.random() < no_referent:
+            row, category = absent_row(referral, image, absent_rng)
+            rows.append(row | {"id": f"refshapes_train_none_{i:06d}"})
+            reasoning = absent_reasoning(referral.scene, category)
+            traces.append({"id": rows[-1]["id"], "style": "thorough", "reasoning": reasoning})
     write_jsonl(out / "refshapes_train.jsonl", rows)
     write_jsonl(out / "refshapes_train_traces.jsonl", traces)
     for split, kinds in world.splits.items():
-        drawn = _draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out)
-        write_jsonl(out / "eval" / f"{split}.jsonl", [evaluation_row(*item) for item in drawn])
+        drawn = list(_draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out))
+        absent = (item for item in drawn if split == "refshapes_val" and absent_rng.random() < no_referent)
+        rows = [*(evaluation_row(*item) for item in drawn), *(absent_row(*item, absent_rng)[0] for item in absent)]
+        write_jsonl(out / "eval" / f"{split}.jsonl", rows)
 
 
 def style_weights(shares: Mapping[str, float]) -> list[float]:

@@ -8,7 +8,7 @@ finds the one that is right most often.
 
 import random
 
-from qwen3vl_rl.data.refshapes.expressions import ORDINALS, Category, Order, Query
+from qwen3vl_rl.data.refshapes.expressions import LEFT_TO_RIGHT, ORDINALS, Category, Order, Query
 from qwen3vl_rl.data.refshapes.scenes import HEIGHT, WIDTH, Scene
 from qwen3vl_rl.grounding import Box, px_to_1000
 
@@ -57,6 +57,15 @@ def brief_reasoning(query: Query, rng: random.Random) -> str:
 def rationalised_reasoning(scene: Scene, query: Query, rng: random.Random) -> str:
     place = name_place(scene.shapes[query.target].centre_px)
     return rng.choice(RATIONALISED).format(sent=noun_phrase(query.sent), place=place)
+
+
+def absent_reasoning(scene: Scene, category: Category) -> str:
+    """The thorough trace of an expression that nothing fits: it looks at all objects of the shape."""
+    alike = Category(None, None, category.shape)
+    members = sorted(alike.members(scene), key=lambda i: LEFT_TO_RIGHT.key(scene.shapes[i]))
+    if not members:
+        return f"There is no {category.shape} in the picture."
+    return f"{list_candidates(scene, alike, LEFT_TO_RIGHT, members)} None of them is {category.colour}."
 
 
 def noun_phrase(sent: str) -> str:

@@ -1,9 +1,12 @@
 """Every expression has one referent, says a resolver that reads the sentence and the scene alone."""
 
 import itertools
+import random
 import re
 
 from qwen3vl_rl.data.refshapes import ORDINALS, WORLDS, referrals
+from qwen3vl_rl.data.refshapes.expressions import sample_absent
+from qwen3vl_rl.data.refshapes.traces import absent_reasoning
 
 COMPOSITION = re.compile(r"of the (.+)s (left of|right of|above|below) the (.+), the (\w+) from the (\w+)")
 
@@ -48,6 +51,18 @@ def resolve(scene, sent):
 def test_every_expression_has_exactly_its_target_as_referent(drawn):
     for referral in drawn:
         assert resolve(referral.scene, referral.query.sent) == [referral.query.target], referral.query.sent
+
+
+def test_nothing_fits_an_expression_without_referent_and_its_trace_says_so(drawn):
+    rng = random.Random(0)
+    for referral in drawn:
+        sent, category = sample_absent(referral.scene, rng)
+        words = [word for word in sent.removeprefix("the ").split() if not word.endswith("most") and word[-3:] != "est"]
+        assert matching(referral.scene, words) == []
+        assert any(s.colour == category.colour or s.shape == category.shape for s in referral.scene.shapes)
+        alike, reasoning = matching(referral.scene, [category.shape]), absent_reasoning(referral.scene, category)
+        assert reasoning.count("[") == len(alike)
+        assert (category.colour if alike else "There is no") in reasoning
 
 
 def test_compositions_need_their_relation_and_their_traces_count_what_stands_there():

@@ -21,9 +21,10 @@ from qwen3vl_rl.data.expressions import is_visible
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS, VAL_SPLITS
-from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample, write_rl_parquet
+from qwen3vl_rl.data.rl_rows import RL_SCHEMA, check_size_and_truth, rl_sample, write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.data.tools import rl_val
+from qwen3vl_rl.errors import InputError
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
 SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
@@ -114,13 +115,14 @@ def test_an_empty_choice_is_an_error(run, world, tmp_path):
 
 @st.composite
 def samples(draw):
-    """Any sample: a box of at least a hundredth of each side, any expression."""
+    """Any sample: a box of at least a hundredth of each side, or no referent; any expression."""
     width, height = draw(st.integers(200, 5000)), draw(st.integers(200, 5000))
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     box = (x1 * width / 100, y1 * height / 100, x2 * width / 100, y2 * height / 100)
     sent = draw(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(is_visible))
-    return Sample("x", "a.png", width, height, sent.replace("<", "("), box, draw(st.sampled_from([None, box])))
+    truth, modal = draw(st.sampled_from([(box, None), (box, box), (None, None)]))
+    return Sample("x", "a.png", width, height, sent.replace("<", "("), truth, modal)
 
 
 @given(st.lists(samples(), min_size=1, max_size=4))
@@ -132,8 +134,32 @@ def test_samples_come_back_within_rounding(tmp_path_factory, written):
         assert (found.sent, found.width, found.height) == (sample.sent, sample.width, sample.height)
         assert prompt_name == sample.prompt_name
         assert row["extra_info"]["index"] == number - 1
+        assert (found.xyxy_px is None) == (sample.xyxy_px is None) == (row["data_source"] == "no_referent")
+        if sample.xyxy_px is None:
+            continue
         for got, want, side in zip(found.xyxy_px, sample.xyxy_px, (sample.width, sample.height) * 2, strict=True):
             assert abs(got - want) <= 0.5 * side / 1000 + 1e-9
+    check_size_and_truth(path)
+
+
+def test_rows_that_nothing_fits_need_a_word(run, tmp_path):
+    refshapes.build(tmp_path, train=20, val=5, seed=0, no_referent=0.5)
+    out = tmp_path / "rl.parquet"
+    done = convert(run, tmp_path, out)
+    assert done.code == 2 and 'field "bbox": expected xyxy px' in done.err
+    assert convert(run, tmp_path, out, "--no-referent").code == 0
+    rows = [row for _, row in iter_parquet(out, RL_SCHEMA.names)]
+    absent = [row for row in rows if row["reward_model"]["ground_truth"] is None]
+    assert len(rows) == 20 + len(absent) > 20
+    done = run("check", out, tmp_path / "refshapes_train.jsonl", tmp_path / "eval" / "refshapes_val.jsonl")
+    assert done.code == 0, done.out
+
+
+def test_a_truth_that_is_missing_is_not_one_that_is_null(tmp_path):
+    table = pa.Table.from_pylist([{"extra_info": {"width": 100, "height": 100}, "reward_model": {"style": "rule"}}])
+    pq.write_table(table, tmp_path / "rl.parquet")
+    with pytest.raises(InputError, match=r"row 1: field \"reward_model.ground_truth\": expected four numbers"):
+        check_size_and_truth(tmp_path / "rl.parquet")
 
 
 @pytest.mark.slow
