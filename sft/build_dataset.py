@@ -31,7 +31,7 @@ from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
 from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
 from qwen3vl_rl.errors import InputError, cli, row_error
-from qwen3vl_rl.grounding import PLAIN, parse_box_1000, px_to_1000, scale_to_px, target_text
+from qwen3vl_rl.grounding import BOTH_BOXES, PLAIN, parse_box_1000, px_to_1000, scale_to_px, target_text
 from sft.token_check import TokenCheck
 from sft.traces import failed_check, read_traces
 
@@ -46,9 +46,10 @@ Reasoned = tuple[Sample, str | None]  # None: no trace
 
 
 def sft_row(sample: Sample, reasoning: str, images: Path, prompts: str = PLAIN) -> dict:
-    """One conversation; the target is `grounding.target_text`, with the box in 0..1000."""
-    xyxy_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height) if sample.xyxy_px else None
-    target = target_text(reasoning, xyxy_1000, sample.sent)
+    """One conversation; the target is `grounding.target_text`, with boxes in 0..1000."""
+    visible_px = sample.modal_xyxy_px if prompts == BOTH_BOXES else None
+    boxes_1000 = [box and px_to_1000(box, sample.width, sample.height) for box in (sample.xyxy_px, visible_px)]
+    target = target_text(reasoning, boxes_1000[0], sample.sent, boxes_1000[1])
     messages = [user_turn(sample, prompts), {"role": "assistant", "content": target}]
     return {"messages": messages, "images": [str((images / sample.image).resolve())]}
 

@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
-    explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage"
+    explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage; "
+    explained += "both_boxes: amodal samples are asked for the visible part, too"
     parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 
 

@@ -15,7 +15,7 @@ from qwen3vl_rl.data.parquet import BATCH_ROWS, open_parquet, user_turn, write_p
 from qwen3vl_rl.data.pictures import MAX_PIXELS, MAX_RATIO, refused_size
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import NO_REFERENT, PLAIN, Box, px_to_1000, scale_to_px
+from qwen3vl_rl.grounding import BOTH_BOXES, NO_REFERENT, PLAIN, Box, px_to_1000, scale_to_px
 
 RL_SCHEMA = pa.schema(
     {
@@ -36,6 +36,9 @@ RL_SCHEMA = pa.schema(
         ),
     }
 )
+_INFO = RL_SCHEMA.get_field_index("extra_info")
+_WITH_VISIBLE = [*RL_SCHEMA.field(_INFO).type, pa.field("modal_xyxy_1000", pa.list_(pa.int64()))]
+BOTH_BOXES_SCHEMA = RL_SCHEMA.set(_INFO, pa.field("extra_info", pa.struct(_WITH_VISIBLE)))
 RELEASED_SCHEMA = pa.schema(  # of validation rows
     [
         *(RL_SCHEMA.field(name) for name in ("data_source", "prompt", "images", "ability")),
@@ -57,7 +60,12 @@ def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: 
 
     `images` is the folder that the samples' paths are relative to; the parquet holds absolute paths.
     """
-    return write_parquet(path, _rl_batches(iter(samples), split, images.resolve(), prompts), RL_SCHEMA)
+    return write_parquet(path, _rl_batches(iter(samples), split, images.resolve(), prompts), rl_schema(prompts))
+
+
+def rl_schema(prompts: str) -> pa.Schema:
+    """With the boxes of visible parts where they are asked for."""
+    return BOTH_BOXES_SCHEMA if prompts == BOTH_BOXES else RL_SCHEMA
 
 
 def write_released_validation(path: Path, samples: Iterable[Sample], images: Path) -> int:
@@ -88,8 +96,7 @@ def _released_row(index: int, sample: Sample, images: Path) -> dict[str, Any]:
 def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str]:
     """The sample of one row, its box in px as exact as 0..1000 allows, and the name of its prompt.
 
-    The schema has no place for an amodal sample's visible box, so the sample never has one.
-    Raises InputError naming file, row and field.
+    An amodal sample's visible box is left out: few files have it. Raises InputError naming file, row and field.
     """
     width, height, truth_1000 = read_size_and_truth(path, number, row)
     info, images, sample_id = row["extra_info"], row["images"], row["extra_info"].get("id")
@@ -192,6 +199,10 @@ def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: P
     questions = pa.array([turn["content"] for turn in turns], pa.string())
     root, paths = f"{images}/", (sample.image for sample in samples)
     truths_1000 = [s.xyxy_px and px_to_1000(s.xyxy_px, s.width, s.height) for s in samples]
+    visible = {}
+    if prompts == BOTH_BOXES:
+        boxes_1000 = [s.modal_xyxy_px and px_to_1000(s.modal_xyxy_px, s.width, s.height) for s in samples]
+        visible["modal_xyxy_1000"] = pa.array(boxes_1000, pa.list_(pa.int64()))
     columns = {
         "data_source": pa.array([GROUNDING if truth else NO_REFERENT for truth in truths_1000], pa.string()),
         "prompt": _lists(_struct(role=pa.array([turn["role"] for turn in turns]), content=questions), 1),
@@ -205,9 +216,10 @@ def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: P
             height=pa.array([sample.height for sample in samples], pa.int64()),
             width=pa.array([sample.width for sample in samples], pa.int64()),
             question=questions,
+            **visible,
         ),
     }
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=RL_SCHEMA)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=rl_schema(prompts))
 
 
 def _repeat(value: str, count: int) -> pa.Array:

@@ -26,9 +26,19 @@ from qwen3vl_rl.grounding.parse import (
     parse_box_1000,
     parser_name,
 )
-from qwen3vl_rl.grounding.prompts import PLAIN, PROMPTS, TURNS, answer_text, render_prompt, render_turn, target_text
+from qwen3vl_rl.grounding.prompts import (
+    BOTH_BOXES,
+    PLAIN,
+    PROMPTS,
+    TURNS,
+    answer_text,
+    render_prompt,
+    render_turn,
+    target_text,
+)
 
 __all__ = [
+    "BOTH_BOXES",
     "COORDINATES",
     "NO_REFERENT",
     "PARSERS",

@@ -8,11 +8,14 @@ from typing import NamedTuple
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import IntBox
 
-# Texts of the released recipe; `TURNS` tells how they stand in the user's turn.
+# Texts of the released recipe, but for `qwen3_both`; `TURNS` tells how they stand in the user's turn.
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "qwen3": "Locate {sent}, output its bbox coordinates using JSON format",
         "qwen3_amodal": "Locate {sent} amodally, output its bbox coordinates using JSON format",
+        "qwen3_both": (
+            "Locate {sent} amodally and the part of it in sight, output both bbox coordinates using JSON format"
+        ),
         "grounding": (
             "Please provide the bounding box coordinate of the region this sentence describes: <ref>{sent}</ref>"
         ),
@@ -32,13 +35,16 @@ class Turn(NamedTuple):
 
     before: str
     after: Mapping[str, str] = MappingProxyType({})  # by the prompt's name; others have nothing
+    instead: Mapping[str, str] = MappingProxyType({})  # of prompts, those that take their place
 
 
 # How training files may write the user's turn. The release's stages differ; its evaluation of Qwen3-VL is `plain`.
-PLAIN = "plain"
+# `both_boxes` asks for the visible part of amodal samples, too, as a second box.
+PLAIN, BOTH_BOXES = "plain", "both_boxes"
 TURNS: Mapping[str, Turn] = MappingProxyType(
     {
         PLAIN: Turn("<image>"),  # ours, in every stage
+        BOTH_BOXES: Turn("<image>", instead=MappingProxyType({"qwen3_amodal": "qwen3_both"})),
         "released_sft": Turn("<image>\n", MappingProxyType({"qwen3": ".", "qwen3_amodal": "."})),
         "released_rl": Turn("<image>\n"),
     }
@@ -47,8 +53,8 @@ TURNS: Mapping[str, Turn] = MappingProxyType(
 
 def render_turn(turn: str, name: str, sent: str) -> str:
     """The text of the user's turn, written as `TURNS` has it under `turn`, with the prompt `name`."""
-    before, after = TURNS[turn]
-    return before + render_prompt(name, sent) + after.get(name, "")
+    before, after, instead = TURNS[turn]
+    return before + render_prompt(instead.get(name, name), sent) + after.get(name, "")
 
 
 def render_prompt(name: str, sent: str) -> str:
@@ -58,14 +64,15 @@ def render_prompt(name: str, sent: str) -> str:
     return PROMPTS[name].replace("{sent}", sent)
 
 
-def answer_text(xyxy_1000: IntBox | None, label: str) -> str:
-    """The answer: a fenced JSON list of one object, laid out as Qwen3-VL itself writes it; of none without a box."""
-    if xyxy_1000 is None:
-        return "```json\n[]\n```"
-    item = json.dumps({"bbox_2d": list(xyxy_1000), "label": label}, ensure_ascii=False)
-    return f"```json\n[\n\t{item}\n]\n```"
+def answer_text(xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | None = None) -> str:
+    """The answer: a fenced JSON list of one object, laid out as Qwen3-VL itself writes it; of none without a box, of
+    two with the box of the visible part."""
+    boxes = {label: xyxy_1000, f"visible part of {label}": visible_1000}
+    objects = ({"bbox_2d": list(box), "label": name} for name, box in boxes.items() if box is not None)
+    items = ",\n".join(f"\t{json.dumps(item, ensure_ascii=False)}" for item in objects)
+    return f"```json\n[\n{items}\n]\n```" if items else "```json\n[]\n```"
 
 
-def target_text(reasoning: str, xyxy_1000: IntBox | None, label: str) -> str:
+def target_text(reasoning: str, xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | None = None) -> str:
     """What the model should write after the Thinking template's `<think>` line; empty reasoning: a direct answer."""
-    return f"{reasoning}\n</think>\n\n{answer_text(xyxy_1000, label)}"
+    return f"{reasoning}\n</think>\n\n{answer_text(xyxy_1000, label, visible_1000)}"

@@ -34,7 +34,7 @@ RELEASED_TEXTS = {
 
 
 def test_prompts_are_the_released_texts():
-    assert {name: render_prompt(name, "the red cup") for name in PROMPTS} == RELEASED_TEXTS
+    assert {name: render_prompt(name, "the red cup") for name in PROMPTS if name != "qwen3_both"} == RELEASED_TEXTS
 
 
 def test_turns_are_ours_and_those_of_the_released_stages():
@@ -43,7 +43,21 @@ def test_turns_are_ours_and_those_of_the_released_stages():
         "plain": f"<image>{text}",
         "released_sft": f"<image>\n{text}.",
         "released_rl": f"<image>\n{text}",
+        "both_boxes": f"<image>{text}",
     }
+
+
+def test_both_boxes_are_asked_of_amodal_samples_and_answered_in_one_list():
+    assert render_turn("both_boxes", "qwen3_amodal", "the cup").startswith(
+        "<image>Locate the cup amodally and the part"
+    )
+    answer = answer_text((1, 2, 30, 40), "the cup", (1, 2, 20, 40))
+    boxes = json.loads(answer.removeprefix("```json").removesuffix("```"))
+    assert boxes == [
+        {"bbox_2d": [1, 2, 30, 40], "label": "the cup"},
+        {"bbox_2d": [1, 2, 20, 40], "label": "visible part of the cup"},
+    ]
+    assert parse_box_1000(answer) == (1, 2, 30, 40)
 
 
 @given(st.sampled_from(sorted(PROMPTS)), st.text())

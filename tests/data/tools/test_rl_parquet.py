@@ -25,6 +25,8 @@ from qwen3vl_rl.data.rl_rows import RL_SCHEMA, check_size_and_truth, rl_sample, 
 from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.data.tools import rl_val
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.reward import compute_score
+from sft.build_dataset import sft_row
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
 SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
@@ -153,6 +155,24 @@ def test_rows_that_nothing_fits_need_a_word(run, tmp_path):
     assert len(rows) == 20 + len(absent) > 20
     done = run("check", out, tmp_path / "refshapes_train.jsonl", tmp_path / "eval" / "refshapes_val.jsonl")
     assert done.code == 0, done.out
+
+
+def test_amodal_samples_may_be_asked_for_both_boxes(run, world, tmp_path):
+    """What stage 1 is to learn from the same sample earns the whole reward."""
+    out, samples = tmp_path / "rl.parquet", read_samples(world / "refshapes_train.jsonl")
+    assert convert(run, world, out, "--prompts", "both_boxes").code == 0
+    rows, amodal = [row for _, row in iter_parquet(out, RL_SCHEMA.names)], 0
+    for number, (sample, row) in enumerate(zip(samples, rows, strict=True), start=1):
+        answer = sft_row(sample, "I see it.", tmp_path, "both_boxes")["messages"][1]["content"]
+        info, truth = row["extra_info"], row["reward_model"]["ground_truth"]
+        settings = {"reward_type": "amodal", "alpha": 0.5, "threshold": 0.5}
+        result = compute_score(row["data_source"], answer, truth, info, **settings)
+        assert result["score"] == 1
+        is_amodal = sample.modal_xyxy_px is not None
+        assert ("the part of it in sight" in row["prompt"][0]["content"]) == is_amodal == ("modal_iou" in result)
+        assert rl_sample(out, number, row)[1] == ("qwen3_both" if is_amodal else "qwen3")
+        amodal += is_amodal
+    assert 0 < amodal < len(rows)
 
 
 def test_a_truth_that_is_missing_is_not_one_that_is_null(tmp_path):
