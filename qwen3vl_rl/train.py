@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training import launch, preflight
-from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, repair_checkpoint_record
+from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, latest_step, repair_checkpoint_record
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.recipe import check_choices
 
@@ -40,7 +40,7 @@ def train(config: DictConfig) -> None:
     steps = preflight.check(config)
     folder = Path(config.trainer.default_local_dir)
     if is_trained(config, steps) and not config.trainer.val_only:
-        print(f"{folder}: all {steps} steps are trained")
+        print(f"{folder}: all {min(steps, latest_step(folder))} steps are trained")
         return
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)

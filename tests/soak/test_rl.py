@@ -12,9 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from examples.starter.build import build_checkpoint
+from qwen3vl_rl.export import export
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.metrics import read_metrics
 
@@ -22,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 # An untrained model never answers with a box, and all its answers score 0. This reward tells them apart.
 LENGTHS = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    return {"score": len(set(solution_str)) / 10, "characters": len(solution_str)}
+    kinds = len(set(solution_str))
+    return {"score": kinds / 10, "characters": len(solution_str), "acc": float(kinds % 2)}
 """
 
 
@@ -141,6 +147,55 @@ def test_fast_settings_train_and_reach_the_rollouts(train, rl_command, lengths, 
     for step in metrics.values():
         assert step["actor/grad_norm"] > 0 and step["actor/rollout_log_prob_diff"] < 0.01
         assert "training/rollout_probs_diff_max" not in step  # needs the pass that is left out
+
+
+def test_sequences_of_one_length_train(train, rl_command, lengths, training_data, tmp_path):
+    """One prompt, and answers that are all cut off at the limit."""
+    table = pq.read_table(training_data / "rl.parquet").slice(0, 1)
+    pq.write_table(pa.concat_tables([table] * 16), tmp_path / "rl.parquet")
+    alike = [f"data.train_files={tmp_path}/rl.parquet", "actor_rollout_ref.rollout.ignore_eos=true"]
+    train(rl_command(tmp_path / "run", *alike, "trainer.total_training_steps=2", *lengths))
+    for step in read_metrics(tmp_path / "run").values():
+        assert step["response_length/min"] == step["response_length/max"] == 32
+        assert step["prompt_length/min"] == step["prompt_length/max"]
+
+
+def test_adapters_train_and_reach_the_rollouts_and_the_export(train, rl_command, lengths, sft_checkpoint, tmp_path):
+    """At a rate at which rollouts without the adapters would be told from the actor's. A resumed run has them, too."""
+    command = rl_command(tmp_path / "run", "tuning=lora", "actor_rollout_ref.actor.optim.lr=1e-2", *lengths)
+    for steps in (2, 3):
+        train([*command, f"trainer.total_training_steps={steps}"])
+    metrics = read_metrics(tmp_path / "run")
+    assert list(metrics) == [1, 2, 3]
+    assert max(step["training/rollout_probs_diff_max"] for step in metrics.values()) < 1e-3
+    assert metrics[1]["actor/kl_loss"] < 1e-6 < metrics[3]["actor/kl_loss"]  # the reference is the actor without them
+    export(tmp_path / "run", tmp_path / "hf")
+    before, after = (load_file(folder / "model.safetensors") for folder in (sft_checkpoint, tmp_path / "hf"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any(".visual.blocks." in name or "embed" in name for name in changed)
+
+
+def test_alike_groups_are_replaced_and_a_killed_run_ends_with_its_epochs(start, train, rl_command, lengths, tmp_path):
+    """DAPO, on 24 prompts, 4 of them a step; of two answers each, half of the groups are alike."""
+    folder, sizes = tmp_path / "run", ["data.train_max_samples=24", "actor_rollout_ref.rollout.n=2"]
+    command = rl_command(folder, "algorithm=dapo", "trainer.total_epochs=1", "trainer.save_freq=1", *sizes, *lengths)
+    run = start(command)
+    wait_for(run, lambda: folder.exists() and 1 in read_metrics(folder))
+    find_process(run, "TaskRunner").kill()
+    run.communicate()
+    train(command)
+    metrics, last = read_metrics(folder), latest_step(folder)
+    thrown = ("training/filter_groups/evicted_samples", "training/filter_groups/discarded_surplus_samples")
+    for step in metrics.values():
+        assert step["rollout/fetched_prompts"] == 4 + sum(step.get(name, 0) for name in thrown) <= 12
+        assert step["rollout/thrown_away"] == pytest.approx(1 - 4 / step["rollout/fetched_prompts"])
+    assert any(step["rollout/thrown_away"] > 0 for step in metrics.values())
+    fetched = json.loads((folder / f"global_step_{last}" / "fetched.json").read_text())["prompts"]
+    assert 20 < fetched <= 24 and last < 6
+    if list(metrics) == [*range(1, last + 1)]:  # verl writes a step's after its checkpoint: it may have died between
+        assert fetched == sum(step["rollout/fetched_prompts"] for step in metrics.values())
+    assert f"all {last} steps are trained" in train(command)
 
 
 def test_every_second_step_may_train_on_answers_of_the_weights_before(train, rl_command, lengths, tmp_path):
