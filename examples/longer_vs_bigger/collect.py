@@ -27,10 +27,17 @@ from qwen3vl_rl.models.shapes import find_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
 LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
-STUDY = "study-"  # folders of eval/ with the starter's models of one seed
+STUDY = ("study-", "compared-")  # begin folders of eval/ with the starter's models of one seed
 REASONING = ("sft", "rl", "sft_thorough")  # trainings of the ladder that do not answer directly
+STRICTER = (0.75, 0.9)  # IoU of other accuracies than Acc@0.5
 BUCKETS = 12  # points of a learning curve
-CURVES = {"acc": "reward/acc", "tokens": "response_length/mean", "alike_groups": "rollout/alike_groups"}
+CURVES = {
+    "acc": "reward/acc",
+    "tokens": "response_length/mean",
+    "alike_groups": "rollout/alike_groups",
+    "kl": "actor/kl_loss",
+    "entropy": "actor/entropy",
+}
 
 
 def collect(out: Path) -> dict:
@@ -150,9 +157,18 @@ def study(results: dict[str, Result]) -> dict[str, dict]:
             "sft": [accuracies(before) for before, _ in seeds],
             "rl": [accuracies(after) for _, after in seeds],
             "difference": difference(seeds),
+            **against_recipe(setting, found),
         }
         for setting, seeds in pairs.items()
     }
+
+
+def against_recipe(setting: str, found: dict[str, Result]) -> dict:
+    """What a changed run of RL ends above one that is not changed, over the seeds that have both."""
+    thorough, _, changed = setting.partition("_")
+    late, early = by_seed(found, f"study_rl-{setting}-"), by_seed(found, f"study_rl-{thorough}-")
+    shared = sorted(late.keys() & early.keys())
+    return {"against_recipe": difference([(early[seed], late[seed]) for seed in shared])} if changed and shared else {}
 
 
 def learning(runs: Path) -> Iterator[tuple[str, dict]]:
@@ -169,6 +185,7 @@ def learning(runs: Path) -> Iterator[tuple[str, dict]]:
                     **{
                         name: [round(fmean(rows[i][key] for i in part), 4) for part in parts]
                         for name, key in CURVES.items()
+                        if key in rows[0]
                     },
                 },
             )
@@ -209,9 +226,15 @@ def accuracies(result: Result) -> dict:
     summary = result.summary
     return {
         "splits": {name: accuracy(split) | {"acc_90": split["acc_90"]} for name, split in summary["splits"].items()},
-        "average": accuracy(summary["average"]),
+        "average": accuracy(summary["average"]) | {f"acc_{100 * iou:.0f}": above(result, iou) for iou in STRICTER},
         "tokens": summary["average"]["mean_tokens"],
     }
+
+
+def above(result: Result, iou: float) -> float:
+    """The share of answers above an IoU, averaged over splits as the accuracy is."""
+    splits = ([row for row in result.predictions if row.split == split] for split in result.summary["average"]["of"])
+    return fmean(fmean(row.iou > iou for row in rows if row.xyxy_px) for rows in splits)
 
 
 def latency(timing: dict) -> dict:

@@ -147,8 +147,17 @@ class Experiment:
             yield self.trained_sft(f"study_sft-{thorough}-{seed}", STARTER, data, needs, *study.sft)
             yield self.study_rl(f"study_rl-{thorough}-{seed}", thorough, seed)
             if thorough == study.varied:
-                for name, changes in study.changes.items():
+                for name, changes in {**study.changes, **self.compared()}.items():
                     yield self.study_rl(f"study_rl-{thorough}_{name}-{seed}", thorough, seed, *changes)
+
+    def compared(self) -> dict[str, Sequence[str]]:
+        """By name, what runs of RL that are compared with the recipe's change of `rl`."""
+        study, four = self.config.study, self.config.study.four_updates
+        rates = {
+            f"{method}_4_{rate}": [*changes, *four.all, f"actor_rollout_ref.actor.optim.lr={rate}"]
+            for (method, changes), rate in itertools.product(four.methods.items(), four.rates)
+        }
+        return {**study.one_update, **rates}
 
     def study_data(self, thorough: int, seed: int) -> Iterator[Job]:
         """Samples of which `thorough` percent of the traces are thorough, for SFT and for RL."""
@@ -187,7 +196,10 @@ class Experiment:
         yield self.evaluation(rung, models, folder="ablations")
         for seed in self.config.seeds:
             names = [job.name for job in self.studies() if job.name.endswith(f"-{seed}") and job.share]
-            yield self.evaluation("starter", dict(zip(names, names, strict=True)), folder=f"study-{seed}")
+            compared = [f"study_rl-{self.config.study.varied}_{name}-{seed}" for name in self.compared()]
+            for folder, models in (("study", set(names) - set(compared)), ("compared", set(compared))):
+                chosen = {name: name for name in names if name in models}
+                yield self.evaluation("starter", chosen, folder=f"{folder}-{seed}")
         best = f"rl-{rung}-{FIRST}"
         budgets = python(
             "qwen3vl_rl.evaluation.scaling", "run", *self.asked("eval"), "--out", self.out / "budgets",

@@ -172,6 +172,23 @@ def study(results: dict) -> str:
     return table(("thorough traces", "SFT", "SFT, GRPO", "difference", "of each seed"), rows())
 
 
+def compared(results: dict) -> str:
+    """Other ways of RL against the recipe's, from the same SFT and with as many answers."""
+
+    def stricter(models: Sequence[dict], name: str) -> str:
+        return spread([model["average"][name] for model in models], None)
+
+    def rows() -> Iterator[Sequence[object]]:
+        for setting, found in results["study"].items():
+            if "against_recipe" in found:
+                gain, models = found["against_recipe"]["average"], found["rl"]
+                tokens = f"{sum(model['tokens'] for model in models) / len(models):.0f}"
+                finer = (stricter(models, name) for name in ("acc_75", "acc_90"))
+                yield setting.partition("_")[2], points(gain), points_by_seed(gain), *finer, tokens
+
+    return table(("RL", "against the recipe's", "of each seed", "IoU > 0.75", "IoU > 0.9", "tokens"), rows())
+
+
 def amodal(results: dict) -> str:
     """What becomes of amodal boxes that the base has found exactly."""
     split = SPLITS["amodal"]
@@ -203,6 +220,7 @@ TABLES: dict[str, Callable[[dict], str]] = {
     "ablations": ablations,
     "budgets": budgets,
     "study": study,
+    "compared": compared,
     "amodal": amodal,
 }
 

@@ -162,6 +162,8 @@ def test_the_study_compares_rl_with_the_sft_that_it_came_from(out):
     rows = of_results("study", results).splitlines()[2:]
     assert rows[0].startswith("| 35 % | 37.5 [25.0, 50.0], 36 tokens | 75.0 [75.0, 75.0], 36 tokens | +37.5 (")
     assert rows[1].startswith("| 35 %, n 4 | 25.0, 36 tokens | 50.0, 36 tokens | +25.0 (")
+    (row,) = of_results("compared", results).splitlines()[2:]
+    assert row.startswith("| n_4 | -25.0 (") and row.endswith("| 50.0 | 50.0 | 36 |")
 
 
 def test_what_is_not_finished_is_left_out(out):
