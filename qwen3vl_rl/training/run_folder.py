@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
+from qwen3vl_rl.training.recipe import ON_POLICY
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 FETCHED_FILE = "fetched.json"  # in a checkpoint of stage 2: how many prompts the run has taken from its data
@@ -113,7 +114,7 @@ def _load_recipe(folder: Path) -> DictConfig:
     if OmegaConf.select(recipe, LOSS) == FORMER_LOSS:
         is_released = OmegaConf.select(recipe, "actor_rollout_ref.actor.loss_agg_mode") == "token-mean"
         OmegaConf.update(recipe, LOSS, "gspo_sequence_mean" if is_released else "gspo")
-        OmegaConf.update(recipe, "algorithm.rollout_correction.loss_type", "on_policy")
+        OmegaConf.update(recipe, "algorithm.rollout_correction.loss_type", ON_POLICY)
     key = "reward.custom_reward_function.reward_kwargs.parser"
     if OmegaConf.select(recipe, key):
         OmegaConf.update(recipe, key, parser_name(OmegaConf.select(recipe, key)))

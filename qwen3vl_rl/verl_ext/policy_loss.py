@@ -26,7 +26,8 @@ from verl.trainer.ppo.core_algos import (
 from verl.utils.torch_functional import masked_mean
 from verl.workers.config import ActorConfig
 
-ON_POLICY = "on_policy"
+from qwen3vl_rl.training.recipe import ON_POLICY
+
 OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for that mode, which needs the rollout's log-probabilities
 
 Loss = tuple[torch.Tensor, dict[str, float]]  # and metrics

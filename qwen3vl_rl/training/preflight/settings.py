@@ -8,6 +8,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.shapes import read_folder
 from qwen3vl_rl.reward import PARTS
 from qwen3vl_rl.training.preflight.rows import OUR_REWARD
+from qwen3vl_rl.training.recipe import ON_POLICY
 from qwen3vl_rl.training.workload import SEQUENCE_RANKS, TRAINING_ENGINE, sequence_ranks
 
 COUNTS = (
@@ -18,7 +19,6 @@ COUNTS = (
     f"actor_rollout_ref.{SEQUENCE_RANKS}",
     "algorithm.filter_groups.max_inflight_gen_batches",
 )
-ON_POLICY = "on_policy"  # as verl_ext/policy_loss.py has it
 WHOLE_REWARD = "reward"  # as verl's filter of groups has it
 
 
