@@ -28,10 +28,17 @@ import pyarrow as pa
 from qwen3vl_rl.data.boxes import check_box_1000
 from qwen3vl_rl.data.expressions import check_label, check_tokens, read_prompt
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
-from qwen3vl_rl.data.parquet import add_arguments, parse_rows, select_samples, user_turn, write_rows
+from qwen3vl_rl.data.parquet import (
+    add_arguments,
+    add_no_referent_argument,
+    parse_rows,
+    select_samples,
+    user_turn,
+    write_rows,
+)
 from qwen3vl_rl.data.samples import ImageCheck, Sample, conversation_turn, parse_sample
 from qwen3vl_rl.errors import InputError, cli, row_error
-from qwen3vl_rl.grounding import BOTH_BOXES, PLAIN, parse_box_1000, px_to_1000, scale_to_px, target_text
+from qwen3vl_rl.grounding import AMODAL_PROMPTS, BOTH_BOXES, PLAIN, parse_box_1000, px_to_1000, scale_to_px, target_text
 from sft.token_check import TokenCheck
 from sft.traces import failed_check, read_traces
 
@@ -64,6 +71,8 @@ def reasoned_samples(args: argparse.Namespace, own_tokens: Sequence[str] = ()) -
 
 
 def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str | None]]:
+    if args.reasoning == "cot" and args.no_referent:
+        raise InputError("--no-referent: expected --reasoning traces or none; released conversations have a box each")
     if args.reasoning == "cot":
         yield from read_conversations(args)
         return
@@ -141,7 +150,7 @@ def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]
     sides = (row.get("width"), row.get("height")) * 2
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
     known = {name: row[name] for name in ("id", "image", "width", "height", "modal_bbox") if name in row}
-    if ("amodal" in prompt_name) != ("modal_bbox" in known):
+    if (prompt_name in AMODAL_PROMPTS) != ("modal_bbox" in known):
         expected = "modal_bbox beside a human turn that asks for the amodal box, and beside no other"
         raise row_error(path, number, "conversations", expected, row.get("modal_bbox"))
     sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
@@ -215,6 +224,7 @@ def at_least_one(rows: Iterable[dict], selection: Selection) -> Iterator[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    add_no_referent_argument(parser)
     parser.add_argument("--reasoning", choices=("traces", "cot", "none"), default="traces")
     parser.add_argument("--traces", type=Path)
     parser.add_argument(

@@ -97,8 +97,7 @@ def check_settings(config: DictConfig) -> None:
         preflight.check_one_gpu(config, f"engine.{switch}")
     if config.engine.get("share_prompts"):
         raise InputError("engine.share_prompts=true: it is for stage 2")
-    if config.engine.freeze_deepstack_mergers and config.model.get("lora_rank"):
-        raise InputError("engine.freeze_deepstack_mergers=true: expected false with adapters, which it does not freeze")
+    preflight.check_adapters(config, "model", "engine")
     if trainer.test_freq != -1 and not data.val_files:
         raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
     if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:

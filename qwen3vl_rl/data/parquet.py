@@ -27,14 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     add_prompts_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
-    explained = "rows with `bbox` null, which nothing in the picture fits, are to be answered with an empty list"
-    parser.add_argument("--no-referent", action="store_true", help=explained)
     parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice, from 0")
+
+
+def add_no_referent_argument(parser: argparse.ArgumentParser) -> None:
+    explained = "keep rows with `bbox` null: nothing in their picture fits, and they are answered by an empty list"
+    parser.add_argument("--no-referent", action="store_true", help=explained)
 
 
 def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
     explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage; "
-    explained += "both_boxes: amodal samples are asked for the visible part, too"
+    explained += "both_boxes: amodal samples are asked for the visible part, too (in both stages; evaluate with "
+    explained += "amodal_prompt: qwen3_both in the settings)"
     parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 
 
@@ -57,7 +61,7 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
     images = ImageCheck(args.images) if args.check_images else None
     count = 0
     for path in args.samples:
-        samples = iter_samples(path, allow_no_referent=args.no_referent)
+        samples = iter_samples(path, allow_no_referent=getattr(args, "no_referent", False))
         for number, sample in islice(enumerate(samples, start=1), start, end):
             if images:
                 images.check(path, number, sample)

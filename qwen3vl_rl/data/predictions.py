@@ -12,7 +12,7 @@ from typing import TextIO
 from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, write_jsonl
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
-from qwen3vl_rl.grounding import RELATIVE_1000, Box, answer_box_px, answer_numbers, iou, order_corners
+from qwen3vl_rl.grounding import RELATIVE_1000, Box, answer_box_px, answer_numbers, declines, iou, order_corners
 
 THRESHOLD_IOU = 0.5  # paper, table 1: an answer counts above it
 
@@ -52,6 +52,13 @@ class Prediction:
     latency_s: float
     finish_reason: str | None
     error: str | None
+
+
+def declined(prediction: Prediction) -> bool:
+    """Whether an answer to an expression that nothing fits is right: an empty list, as our training teaches it, or a
+    whole answer in which no box is read."""
+    is_whole = prediction.error is None and prediction.finish_reason != "length"
+    return is_whole and (prediction.pred_xyxy_px is None or declines(prediction.text))
 
 
 def question_key(split: str, row: int) -> str:

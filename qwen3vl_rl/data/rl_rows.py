@@ -134,9 +134,14 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
             raise row_error(path, number, f"extra_info.{name}", f"the image's {name} in px", size)
     if expected := refused_size(info["width"], info["height"]):
         raise row_error(path, number, "extra_info.width", expected, "{width}x{height}".format(**info))
-    if truth is None and row.get("data_source") == NO_REFERENT:
-        return info["width"], info["height"], None
-    return info["width"], info["height"], check_box_1000(path, number, TRUTH, truth, info["width"], info["height"])
+    size = info["width"], info["height"]
+    if (visible := info.get("modal_xyxy_1000")) is not None:
+        check_box_1000(path, number, "extra_info.modal_xyxy_1000", visible, *size)
+    if row.get("data_source") != NO_REFERENT:
+        return *size, check_box_1000(path, number, TRUTH, truth, *size)
+    if truth is not None or visible is not None:
+        raise row_error(path, number, TRUTH, f"null, as data_source is {NO_REFERENT}", truth)
+    return *size, None
 
 
 def check_size_and_truth(path: Path) -> None:
@@ -158,8 +163,8 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
         return np.zeros(len(batch), bool)
     is_box = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     sources = batch.column("data_source") if "data_source" in batch.schema.names else pa.nulls(len(batch))
-    absent = pc.and_(truths.is_null(), pc.equal(sources.cast(pa.string()), NO_REFERENT)).fill_null(False)
-    good = is_box | absent.to_numpy(zero_copy_only=False)
+    absent = pc.equal(sources.cast(pa.string()), NO_REFERENT).fill_null(False)
+    good = np.where(absent, truths.is_null(), is_box) & _field(info, "modal_xyxy_1000").is_null()  # others: row by row
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
     width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)

@@ -3,8 +3,7 @@
 Training rows (the released raw format): `image`, `height`, `width`, `conversations` whose answer holds
 `<box>[x1,y1,x2,y2]</box>` in 0..1000, and `id`, `sent`. Evaluation rows: `image`, `sent`, `bbox` (xyxy px), `width`,
 `height`, and `id`. In both, `modal_bbox` (xyxy px, the visible part) marks an amodal sample, whose box is the whole
-object's. Other columns are allowed and left alone. `bbox` null says that nothing in the image fits the expression;
-only the evaluation reads such rows.
+object's. Other columns are allowed and left alone. `bbox` null says that nothing in the image fits the expression.
 """
 
 import re
@@ -117,7 +116,11 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         sent = _conversation_sent(path, number, row)
     else:
         box, sent = row.get("bbox"), row.get("sent")
-    no_referent = allow_no_referent and box is None and "bbox" in row
+    no_referent = box is None and "bbox" in row
+    if no_referent and not allow_no_referent:
+        raise row_error(path, number, "bbox", "xyxy px (null, where nothing fits, is read with --no-referent)", None)
+    if no_referent and modal is not None:
+        raise row_error(path, number, "modal_bbox", "null, as bbox is", modal)
     return Sample(
         id=_check_id(path, number, row),
         image=image,

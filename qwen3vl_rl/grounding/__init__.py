@@ -27,6 +27,7 @@ from qwen3vl_rl.grounding.parse import (
     parser_name,
 )
 from qwen3vl_rl.grounding.prompts import (
+    AMODAL_PROMPTS,
     BOTH_BOXES,
     PLAIN,
     PROMPTS,
@@ -38,6 +39,7 @@ from qwen3vl_rl.grounding.prompts import (
 )
 
 __all__ = [
+    "AMODAL_PROMPTS",
     "BOTH_BOXES",
     "COORDINATES",
     "NO_REFERENT",

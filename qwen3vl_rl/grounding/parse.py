@@ -30,7 +30,7 @@ _BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+[:\uff1a]["'\\\s]*+[(\[]"""
 _BBOX_2D_BEGIN = re.compile(_BBOX_2D_LIST)
 _BBOX_2D = re.compile(rf"{_BBOX_2D_LIST}[(\[\s]*+{_FOUR}")
 _BRACKETED = re.compile(rf"[(\[]\s*+{_FOUR}")
-_EMPTY_LIST = re.compile(r"\[\s*+\]")
+_EMPTY_LIST = re.compile(r"\s*+(?:<answer>)?+\s*+(?:```(?:json)?+)?+\s*+\[\s*+\]\s*+(?:```)?+\s*+(?:</answer>)?+\s*+")
 _RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.+-])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
 
 
@@ -47,9 +47,8 @@ def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
 
 
 def declines(text: str) -> bool:
-    """Whether an answer says that nothing fits: behind the last `</think>`, an empty list and no box."""
-    answer = text.rpartition("</think>")[2]
-    return bool(_EMPTY_LIST.search(answer)) and _strict(answer) is None
+    """Whether an answer says that nothing fits: behind the last `</think>` stands an empty list and no more."""
+    return bool(_EMPTY_LIST.fullmatch(text.rpartition("</think>")[2]))
 
 
 def answer_numbers(text: str, parser: str, coordinates: str) -> Box | None:

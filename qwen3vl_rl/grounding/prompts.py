@@ -29,6 +29,8 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+AMODAL_PROMPTS = frozenset({"amodal", "qwen3_amodal", "qwen3_both"})  # which ask for the whole of a hidden object
+
 
 class Turn(NamedTuple):
     """What stands around a prompt in the user's turn. `<image>` marks where the image goes."""

@@ -31,11 +31,18 @@ def folded(
 
 
 def fold_adapters(folder: Path, meta: Path) -> None:
-    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model."""
+    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model.
+
+    A model that came in 16 bits, as Qwen's do, is left in 16 bits, in the place of 32.
+    """
     files = sorted(folder.glob("*.safetensors"))
     saved = {name: tensor for file in files for name, tensor in load_file(file).items()}
     numbers = json.loads(meta.read_text())
     weights = dict(folded(saved, numbers["lora_alpha"] / numbers["r"]))
+    if json.loads((folder / "config.json").read_text()).get("tie_word_embeddings"):
+        weights.pop("lm_head.weight", None)
+    if all(torch.equal(tensor, tensor.bfloat16()) for name, tensor in saved.items() if ".lora_" not in name):
+        weights = {name: tensor.bfloat16() for name, tensor in weights.items()}
     for file in (*files, *folder.glob("*.safetensors.index.json")):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

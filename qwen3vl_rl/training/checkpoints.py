@@ -3,7 +3,6 @@
 verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.txt`: what that file names is whole.
 """
 
-import fnmatch
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import fmean
 
 from omegaconf import DictConfig, OmegaConf
 
-from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.metrics import matching, read_metrics
 from qwen3vl_rl.training.run_folder import FETCHED_FILE, LATEST, resumes_latest
 from qwen3vl_rl.training.signs import Signs
 
@@ -39,7 +38,7 @@ def best_step(run: Path) -> int | None:
     """The whole checkpoint with the best validation, the mean of its data sources, of equal ones the earliest; None
     where none was validated."""
     latest, metrics = latest_step(run), read_metrics(run)
-    validated = {step: fnmatch.filter(metrics.get(step, {}), VALIDATION) for step in _steps(run)}
+    validated = {step: matching(metrics.get(step, {}), VALIDATION) for step in _steps(run)}
     accuracy = {step: fmean(metrics[step][name] for name in names) for step, names in validated.items() if names}
     whole = [step for step in accuracy if latest is not None and step <= latest]
     return max(whole, key=lambda step: (accuracy[step], -step), default=None)

@@ -3,11 +3,12 @@
 import fnmatch
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
 from qwen3vl_rl.data.jsonl import whole_lines
+from qwen3vl_rl.grounding import NO_REFERENT
 from qwen3vl_rl.training.signs import Signs
 
 METRICS_FILE = "VERL_FILE_LOGGER_PATH"  # the variable that tells verl where to write them
@@ -38,9 +39,16 @@ def print_step(row: Mapping, columns: Mapping[str, str], signs: Signs) -> None:
 
     `columns` maps labels to names of metrics, in which `*` stands for anything: the line shows the mean of all matches.
     """
-    found = {label: fnmatch.filter(row["data"], name) for label, name in columns.items()}
+    found = {label: matching(row["data"], name) for label, name in columns.items()}
     values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
     print("  ".join([f"step {row['step']}", *values]), *signs.look(row["data"]), sep="\n", flush=True)
+
+
+def matching(metrics: Iterable[str], pattern: str) -> list[str]:
+    """The names of metrics that fit; those of expressions without referent only where no others do. A model that boxes
+    nothing declines all of them, and would be the best of a run by the mean of both."""
+    names = fnmatch.filter(metrics, pattern)
+    return [name for name in names if f"/{NO_REFERENT}/" not in name] or names
 
 
 def is_validation(row: Mapping) -> bool:

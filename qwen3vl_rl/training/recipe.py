@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 
 ON_POLICY = "on_policy"  # a loss_type of `algorithm.rollout_correction`, ours (see verl_ext/policy_loss.py)
-LORA = ("lora_rank", "lora_alpha", "target_modules")  # below `model` in both stages
+LORA = ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")  # below `model` in both stages
 
 
 def verl_config() -> str:

@@ -59,7 +59,7 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
         return
     earlier = _load_recipe(folder)
     for key in keys:
-        old, new = _recorded(earlier, key), OmegaConf.select(config, key)
+        old, new = _recorded(earlier, key), _setting(config, key)
         if old != new:
             raise InputError(
                 f"{folder}: holds a run with another {key}; choose a folder with trainer.default_local_dir=… "
@@ -123,10 +123,18 @@ def _load_recipe(folder: Path) -> DictConfig:
 
 def _recorded(recipe: DictConfig, key: str) -> object:
     """The value of `key` in a recipe that may have been written before there was this key."""
-    value = OmegaConf.select(recipe, key)
+    value = _setting(recipe, key)
     if value is None and key in FORMER_KEYS:
         return OmegaConf.select(recipe, FORMER_KEYS[key])
     return FORMER_VALUES.get(key) if value is None else value
+
+
+def _setting(config: DictConfig, key: str) -> object:
+    """The value of `key`, without the options of a filter that is off."""
+    value = OmegaConf.select(config, key)
+    if key != "algorithm" or value is None or OmegaConf.select(value, "filter_groups.enable"):
+        return value
+    return OmegaConf.masked_copy(value, [name for name in value if name != "filter_groups"])
 
 
 def _first_difference(key: str, old: object, new: object) -> str:

@@ -78,6 +78,7 @@ class Run:
     rollout_tp: int
     rollout_slots: int
     rollout_sleeps: bool
+    filters_groups: bool
 
     @property
     def steps(self) -> int:
@@ -261,4 +262,5 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         rollout_tp=rollout.tensor_model_parallel_size,
         rollout_slots=rollout.max_num_seqs,
         rollout_sleeps=rollout.free_cache_engine,
+        filters_groups=config.algorithm.filter_groups.enable,
     )

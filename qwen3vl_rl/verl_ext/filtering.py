@@ -93,10 +93,10 @@ class FilteringReplayBuffer(ReplayBuffer):
         return evicted
 
     def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> tuple:
-        """Groups that are alike come last."""
-        values = self._dapo_classification_cache[partition_id]
-        alike_last = sorted(sampleable_keys, key=lambda prompt: (values.get(prompt) is not None, prompt))
-        return super()._select_prompt_uids(partition_id, alike_last, batch_size)
+        """Groups that are alike come last, after those that lack answers."""
+        values, failed = self._dapo_classification_cache[partition_id], self.failure_keys[partition_id]
+        rank = {prompt: (values.get(prompt) is not None, prompt in failed, prompt) for prompt in sampleable_keys}
+        return super()._select_prompt_uids(partition_id, sorted(sampleable_keys, key=rank.get), batch_size)
 
 
 class CountPrompts(PPOTrainer):
@@ -152,5 +152,5 @@ class CountPrompts(PPOTrainer):
         trainer = self.config.trainer
         folder = Path(trainer.default_local_dir, f"global_step_{self.global_steps}")
         path = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder, FETCHED_FILE)
-        if path.exists():  # an earlier version, which did not filter, wrote none
-            self._fetched = json.loads(path.read_text())["prompts"]
+        unfiltered = self.global_steps * self.config.data.train_batch_size  # an earlier version wrote no such file
+        self._fetched = json.loads(path.read_text())["prompts"] if path.exists() else unfiltered

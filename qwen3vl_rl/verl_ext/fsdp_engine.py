@@ -6,10 +6,12 @@ A reference policy stays on its device unless `param_offload` is set, and always
 memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
 """
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tensordict import NonTensorStack, TensorDict
 from torch.distributed.tensor import DTensor
 from verl.utils import tensordict_utils
@@ -125,6 +127,19 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if not self._is_lora:
             return super().get_per_tensor_param(**kwargs)
         return folded(self.module.state_dict(), self.model_config.lora_alpha / self.model_config.lora_rank, whole), None
+
+    @contextmanager
+    def disable_adapter(self):
+        """verl's, for a pass of the reference, which makes no gradients. peft's also takes `requires_grad` from the
+        adapters, and FSDP, which holds some parameters twice, does not give it back to all."""
+        layers = [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]
+        for layer in layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._disable_adapters = False
 
     def get_data_parallel_group(self):
         """None makes verl skip the reduction. Losses with metrics need it: verl then expects another kind of list."""

@@ -9,14 +9,15 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
+AXES = 4  # of a position: in the text, and in time, height and width of the picture
 _theirs = tensordict_utils.maybe_fix_3d_position_ids
 
 
 def fix_position_ids(data: TensorDict) -> None:
     _theirs(data)
     ids = data.get("position_ids", None)
-    if ids is None or not ids.is_nested or ids.dim() != 3 or ids.values().shape[1] == ids.offsets()[-1]:
-        return
+    if ids is None or not ids.is_nested or ids.dim() != 3 or ids.values().shape[0] == AXES:
+        return  # packed as verl has it, or of one sample
     by_sample = ids.values().unflatten(0, (len(ids), -1))  # (samples, 4, tokens)
     samples, _, tokens = by_sample.shape
     offsets = torch.arange(0, (samples + 1) * tokens, tokens, device=by_sample.device)

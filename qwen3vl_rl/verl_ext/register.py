@@ -36,15 +36,18 @@ AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
         module=f"{OURS}.fsdp_engine",
         extends="verl.workers.engine",
-        private=tuple(
-            f"verl/workers/engine/fsdp/transformer_impl.py:{name}"
-            for name in (
-                "FSDPEngine._build_module",
-                "FSDPEngine._build_fsdp_module",
-                "FSDPEngine._gather_and_unpad_packed",
-                "FSDPEngine._autocast_dtype",
-                "FSDPEngine._is_lora",
-            )
+        private=(
+            *(
+                f"verl/workers/engine/fsdp/transformer_impl.py:FSDPEngine.{name}"
+                for name in (
+                    "_build_module",
+                    "_build_fsdp_module",
+                    "_gather_and_unpad_packed",
+                    "_autocast_dtype",
+                    "_is_lora",
+                )
+            ),
+            "peft/tuners/tuners_utils.py:BaseTunerLayer._disable_adapters",
         ),
         reason="packed attention, compiled blocks, frozen vision tower, logits of responses only, no shards on one GPU",
         test="verl_ext/test_fsdp_engine.py",

@@ -9,6 +9,7 @@ import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,9 @@ class ReportingReplayBuffer(FilteringReplayBuffer):
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         rows = zip(data["responses"].unbind(), *(plain(data[name]) for name in fields[1:]), strict=True)
         shown = [row for row in rows if has_image(row[1])]
-        first = sorted(shown, key=lambda row: row[-1].get("index", 0))[: options.examples]  # the same in every page
+        shown.sort(key=lambda row: row[-1].get("index", 0))  # the same in every page
+        kinds = ([row for row in shown if (row[2]["ground_truth"] is None) == absent] for absent in (False, True))
+        first = [row for both in zip_longest(*kinds) for row in both if row][: options.examples]  # of each kind in turn
         examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
         page = render_page(f"validation at step {step}", examples, options.parser, options.threshold)
         path = Path(options.pages, f"{step}.html")

@@ -71,9 +71,19 @@ def test_columns_of_other_types_are_named(tmp_path, row, field):
 
 def test_a_row_that_nothing_fits_says_so(tmp_path):
     absent = GOOD | truth(None) | {"data_source": NO_REFERENT}
-    pq.write_table(pa.Table.from_pylist([absent, absent | truth([1, 2, 3, 4])]), tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist([GOOD | {"data_source": "x"}, absent]), tmp_path / "rows.parquet")
     rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
     assert rl_rows.read_size_and_truth(tmp_path, 1, absent)[2] is None
+    pq.write_table(pa.Table.from_pylist([absent | truth([1, 2, 30, 40])]), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"row 1: .*ground_truth\": expected null, as data_source is no_referent, got"):
+        rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
+
+
+def test_a_visible_box_is_one(tmp_path):
+    wrong = GOOD["extra_info"] | {"modal_xyxy_1000": [1, 2, 3]}
+    pq.write_table(pa.Table.from_pylist([GOOD | {"extra_info": wrong}]), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"row 1: field \"extra_info.modal_xyxy_1000\": expected four numbers"):
+        rl_rows.check_size_and_truth(tmp_path / "rows.parquet")
 
 
 @pytest.mark.parametrize("value", [[1, 2, 3, 4], [0, 0, 1000, 1000], [0.5, 0.5, 9.6, 9.5], [0, 0, 1000.01, 500]])

@@ -28,6 +28,7 @@ def test_folded_weights_are_those_that_peft_merges(tmp_path):
         save_file({name: state[name] for name in part}, tmp_path / f"model-{number}.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     (tmp_path / "meta.json").write_text(json.dumps({"r": 2, "lora_alpha": 5}))
+    (tmp_path / "config.json").write_text("{}")
     fold_adapters(tmp_path, tmp_path / "meta.json")
     assert [path.name for path in tmp_path.glob("*.safetensors*")] == ["model.safetensors"]
     folded, merged = load_file(tmp_path / "model.safetensors"), model.merge_and_unload().state_dict()
@@ -47,3 +48,15 @@ def test_the_parameters_of_our_recipes_adapters_are_counted():
         adapted = get_peft_model(model, lora)
         assert adapted.get_nb_trainable_parameters()[0] == read_folder(starter).adapter_parameters(rank=4)
         model = adapted.unload()
+
+
+def test_a_model_that_came_in_16_bits_is_left_in_16_bits(tmp_path):
+    base = torch.randn(4, 6).bfloat16().float()
+    adapter = {"m.base_layer.weight": base, "m.lora_A.weight": torch.randn(2, 6), "m.lora_B.weight": torch.randn(4, 2)}
+    save_file(adapter | {"lm_head.weight": base}, tmp_path / "model.safetensors")
+    (tmp_path / "meta.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
+    (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
+    fold_adapters(tmp_path, tmp_path / "meta.json")
+    [(name, weight)] = load_file(tmp_path / "model.safetensors").items()
+    expected = base + 2 * adapter["m.lora_B.weight"] @ adapter["m.lora_A.weight"]
+    assert name == "m.weight" and torch.equal(weight, expected.bfloat16())

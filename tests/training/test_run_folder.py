@@ -79,6 +79,19 @@ def test_a_fast_run_with_the_former_name_of_its_loss_is_resumed(config, tmp_path
     check_same_run(config, [key, LOSS, "algorithm"])
 
 
+def test_options_of_a_filter_that_is_off_make_no_other_run(config, tmp_path):
+    folder, filters = tmp_path / "run", "algorithm.filter_groups"
+    folder.mkdir()
+    (folder / LATEST).write_text("2")
+    OmegaConf.update(config, filters, {"enable": False, "metric": "reward"}, force_add=True)
+    OmegaConf.save(config, folder / RECIPE_FILE)
+    OmegaConf.update(config, f"{filters}.metric", "acc")
+    check_same_run(config, ["algorithm"])
+    OmegaConf.update(config, f"{filters}.enable", True)
+    with pytest.raises(InputError, match="holds a run with another algorithm"):
+        check_same_run(config, ["algorithm"])
+
+
 def test_a_run_keeps_its_number_of_loading_processes(config, tmp_path):
     folder, key = tmp_path / "run", "data.num_workers"
     folder.mkdir()

@@ -21,7 +21,7 @@ def batch_of(*tokens: int) -> tuple[TensorDict, list[torch.Tensor]]:
     return TensorDict({"position_ids": ids}, batch_size=len(tokens)), each
 
 
-@pytest.mark.parametrize("tokens", [(7, 8, 7, 7), (7, 7, 7, 7), (4, 4), (7,), (4,)])
+@pytest.mark.parametrize("tokens", [(7, 8, 7, 7), (7, 7, 7, 7), (4, 4), (8, 8), (16,) * 4, (7,), (4,)])
 def test_samples_come_apart_whatever_their_lengths(tokens):
     batch, each = batch_of(*tokens)
     fix_position_ids(batch)

@@ -68,6 +68,9 @@ for number, question in enumerate([0] * 4 + [1] * 3 + [2] * 4 + [3] * 5):
 fields = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in samples.items()}
 settings = {"global_batch_size": 16, "temperature": 0.7, "use_dynamic_bsz": True, "max_token_len_per_gpu": 60}
 batch = get_tensordict(fields | {"multi_modal_inputs": images}, settings | {"calculate_entropy": True})
+if model.lora_rank:  # the reference is the actor without adapters
+    with engine.eval_mode(), engine.disable_adapter():
+        engine.infer_batch(batch.clone())
 with engine.train_mode():
     metrics = engine.train_batch(batch, partial(ppo_loss, config=actor))["metrics"]
     gradients = {name: parameter.grad for name, parameter in engine.module.named_parameters()}
@@ -133,3 +136,18 @@ def test_an_update_with_shared_prompts_is_that_of_verl_s_samples(ranks, how, che
         for name, loss in expected["losses"].items():
             assert found["losses"][name] == pytest.approx(loss, rel=TOLERANCE), name
         check_gradients(found["gradients"], expected["gradients"])
+
+
+@pytest.mark.parametrize("offload", ["false", "true"])
+def test_adapters_have_their_gradients_after_a_pass_of_the_reference(offload, checkpoint, tmp_path):
+    """Where FSDP keeps what it has gathered, peft's own way to switch adapters off takes gradients from them."""
+    fsdp = "actor_rollout_ref.actor.fsdp_config"
+    kept = [f"{fsdp}.reshard_after_forward=false", f"{fsdp}.param_offload={offload}", AT_ONCE]
+    [plain] = update(checkpoint, tmp_path / "plain", 1, "tuning=lora", f"{fsdp}.no_shard=true")
+    [found] = update(checkpoint, tmp_path / "kept", 1, "tuning=lora", *kept)
+    ups = [name for name in plain["gradients"] if "lora_B" in name]
+    assert len(ups) > 30
+    for name in ups:
+        expected, gradient = plain["gradients"][name], found["gradients"][name]
+        assert expected.norm() > 0, name
+        assert (gradient - expected).norm() <= TOLERANCE * expected.norm(), name

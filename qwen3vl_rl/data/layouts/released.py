@@ -9,6 +9,7 @@ from qwen3vl_rl.data.layouts.record import Record, skipping_bad
 from qwen3vl_rl.data.parquet import iter_parquet
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
 from qwen3vl_rl.errors import row_error
+from qwen3vl_rl.grounding import AMODAL_PROMPTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
         for number, row in iter_parquet(path, RL_SCHEMA.names):
             with skipping_bad(args, left_out):
                 sample, prompt_name = rl_sample(path, number, row)
-                if "amodal" in prompt_name:
+                if prompt_name in AMODAL_PROMPTS:
                     raise row_error(
                         path, number, "prompt", "no amodal sample, as its visible box is not in the file", None
                     )

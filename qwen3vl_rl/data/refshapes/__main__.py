@@ -47,8 +47,7 @@ def main() -> None:
     shares = {"brief": args.brief, "rationalised": args.rationalised}
     world = WORLDS[args.world]
     options = {"amodal_traces": not args.no_amodal_traces, "no_referent": args.no_referent}
-    build(args.out, args.train, args.val, args.seed, world, shares, **options)
-    counts = {"train": args.train} | dict.fromkeys(world.splits, args.val)
+    counts = build(args.out, args.train, args.val, args.seed, world, shares, **options)
     print(json.dumps({"out": str(args.out), "samples": counts}))
 
 

@@ -146,13 +146,13 @@ def build(
     *,
     amodal_traces: bool = True,
     no_referent: float = 0.0,
-) -> None:
+) -> dict[str, int]:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split.
 
     `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough.
     `amodal_traces`: whether amodal samples have one. Both change nothing but the traces. `no_referent`: expressions
-    that nothing fits, for each training and validation sample; they are more samples, on the same pictures. Raises
-    InputError for shares that are no shares.
+    that nothing fits, for each training and validation sample; they are more samples, on the same pictures. Returns
+    the number of rows of each file. Raises InputError for shares that are no shares.
     """
     weights = style_weights(shares or {})
     if not 0 <= no_referent <= 1:
@@ -171,11 +171,14 @@ def build(
             traces.append({"id": rows[-1]["id"], "style": "thorough", "reasoning": reasoning})
     write_jsonl(out / "refshapes_train.jsonl", rows)
     write_jsonl(out / "refshapes_train_traces.jsonl", traces)
+    counts = {"train": len(rows)}
     for split, kinds in world.splits.items():
         drawn = list(_draw(split, val, seed, kinds, 1.0 if "amodal" in split else 0.0, world, out))
         absent = (item for item in drawn if split == "refshapes_val" and absent_rng.random() < no_referent)
         rows = [*(evaluation_row(*item) for item in drawn), *(absent_row(*item, absent_rng)[0] for item in absent)]
         write_jsonl(out / "eval" / f"{split}.jsonl", rows)
+        counts[split] = len(rows)
+    return counts
 
 
 def style_weights(shares: Mapping[str, float]) -> list[float]:

@@ -27,7 +27,7 @@ from qwen3vl_rl.data.boxes import is_number
 from qwen3vl_rl.data.entries import image_key
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
-from qwen3vl_rl.data.predictions import THRESHOLD_IOU, read_predictions
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, declined, read_predictions
 from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.data.tools.check import image_keys
 from qwen3vl_rl.data.tools.selection import select_released
@@ -49,7 +49,8 @@ def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
             if not row.isdecimal():
                 raise InputError(f'{path}: field "key": expected SPLIT/ROW, got {prediction.key!r}')
             if split == samples.stem and prediction.error is None:
-                if not is_number(iou := prediction.iou):
+                iou = float(declined(prediction)) if prediction.xyxy_px is None else prediction.iou
+                if not is_number(iou):
                     raise InputError(f'{path}: {prediction.key}: field "iou": expected a number, got {iou!r}')
                 answers[int(row)].append((prediction.image, prediction.sent, iou))
     if not answers:
@@ -66,7 +67,7 @@ def filter_file(samples: Path, out: Path, keep: Callable[[int, dict[str, Any], S
     with replacing(out) as part, part.open("wb") as file:
         for number, line in tqdm(iter_lines(samples), desc=samples.name, unit="row", disable=None):
             row = parse_line(samples, number, line)
-            reason = keep(number, row, parse_sample(samples, number, row))
+            reason = keep(number, row, parse_sample(samples, number, row, allow_no_referent=True))
             counts[reason or "kept"] += 1
             if reason is None:
                 file.write(line if line.endswith(b"\n") else line + b"\n")

@@ -47,8 +47,8 @@ def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
         id=f"{sample.id}_flip",
         image=flip_path(path, number, sample.image),
         sent=mirror(sample.sent),
-        xyxy_px=flip_box(sample.xyxy_px, sample.width),
-        modal_xyxy_px=None if modal is None else flip_box(modal, sample.width),
+        xyxy_px=sample.xyxy_px and flip_box(sample.xyxy_px, sample.width),
+        modal_xyxy_px=modal and flip_box(modal, sample.width),
     )
 
 
@@ -83,7 +83,8 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
     originals: dict[str, Located] = {}
     with replacing(out) as part, part.open("wb") as file:
         for path in paths:
-            for number, sample in enumerate(tqdm(iter_samples(path), desc=path.name, unit="row", disable=None), 1):
+            samples = iter_samples(path, allow_no_referent=True)
+            for number, sample in enumerate(tqdm(samples, desc=path.name, unit="row", disable=None), 1):
                 try:
                     flipped = flip_sample(path, number, sample)
                 except CannotMirrorError as reason:

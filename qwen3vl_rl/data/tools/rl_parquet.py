@@ -7,7 +7,7 @@
 
 import argparse
 
-from qwen3vl_rl.data.parquet import add_arguments, select_samples
+from qwen3vl_rl.data.parquet import add_arguments, add_no_referent_argument, select_samples
 from qwen3vl_rl.data.rl_rows import SPLITS, write_rl_parquet
 from qwen3vl_rl.errors import cli
 
@@ -15,6 +15,7 @@ from qwen3vl_rl.errors import cli
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    add_no_referent_argument(parser)
     parser.add_argument("--split", choices=SPLITS, required=True)
     args = parser.parse_args()
     samples = (sample for _, _, sample in select_samples(args))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen3vl_rl.data.parquet import Located, add_image_arguments, add_prompts_argument
+from qwen3vl_rl.data.parquet import Located, add_image_arguments, add_no_referent_argument, add_prompts_argument
 from qwen3vl_rl.data.refcoco import VAL_SPLITS
 from qwen3vl_rl.data.rl_rows import write_released_validation, write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, check_images, read_samples
@@ -51,12 +51,12 @@ def _share_of(count: int) -> int:
     return max(1, int(SHARE * count))
 
 
-def draw_validation(val_dir: Path, choice: str, images: Path | None) -> Iterator[Sample]:
+def draw_validation(val_dir: Path, choice: str, images: Path | None, no_referent: bool = False) -> Iterator[Sample]:
     """The drawn samples of the files of a choice.
 
     `images`: the folder to look the drawn samples' images up in. Raises InputError for a missing or bad file or image.
     """
-    files = [_read(val_dir / f"{split}.jsonl") for split in CHOICES[choice]]
+    files = [_read(val_dir / f"{split}.jsonl", no_referent) for split in CHOICES[choice]]
     draw = draw_released if choice == "released" else draw_clean
     chosen = [files[file][row] for file, row in draw([*map(len, files)])]
     if images:
@@ -64,8 +64,8 @@ def draw_validation(val_dir: Path, choice: str, images: Path | None) -> Iterator
     yield from (sample for _, _, sample in chosen)
 
 
-def _read(path: Path) -> list[Located]:
-    located = [(path, number, sample) for number, sample in enumerate(read_samples(path), start=1)]
+def _read(path: Path, no_referent: bool) -> list[Located]:
+    located = [(path, number, sample) for number, sample in enumerate(read_samples(path, no_referent), start=1)]
     if not located:
         raise InputError(f"{path}: expected at least one sample, found none")
     return located
@@ -77,9 +77,13 @@ def main() -> None:
     parser.add_argument("--choice", choices=tuple(CHOICES), default="clean")
     add_image_arguments(parser)
     add_prompts_argument(parser)
+    add_no_referent_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    samples = draw_validation(args.val_dir, args.choice, args.images if args.check_images else None)
+    if args.choice == "released" and args.no_referent:
+        raise InputError("--choice released: expected no --no-referent, as the release has no such rows")
+    images = args.images if args.check_images else None
+    samples = draw_validation(args.val_dir, args.choice, images, args.no_referent)
     if args.choice == "released":
         count = write_released_validation(args.out, samples, args.images)
     else:

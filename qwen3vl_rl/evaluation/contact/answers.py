@@ -67,7 +67,8 @@ def judge(predictions: Sequence[Prediction], size: str | None = None) -> Iterato
         return
     yield _share("numbers", "are exclamation marks", [NOISE in row.text for row in answered])
     yield _share("length", "are cut off", [row.finish_reason == "length" for row in answered])
-    yield _share("boxes", "hold no box", [row.pred_xyxy_px is None for row in answered])
+    if meant := [row for row in answered if row.xyxy_px is not None]:
+        yield _share("boxes", "hold no box", [row.pred_xyxy_px is None for row in meant])
     yield coordinates(answered)
     yield accuracy(answered, size)
 

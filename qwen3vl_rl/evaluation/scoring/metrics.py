@@ -14,7 +14,7 @@ from statistics import fmean
 
 import numpy as np
 
-from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction, declined
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.groups import GROUPINGS, OCCLUSIONS, occlusion
 
@@ -55,9 +55,7 @@ class Comparison:
 
 def is_correct(prediction: Prediction) -> bool:
     """Whether the prediction counts: in Acc@0.5, or without a referent as declined."""
-    if prediction.iou is None:
-        return prediction.pred_xyxy_px is None and prediction.error is None
-    return prediction.iou > THRESHOLD_IOU
+    return declined(prediction) if prediction.iou is None else prediction.iou > THRESHOLD_IOU
 
 
 def summarize(predictions: Iterable[Prediction]) -> dict:

@@ -67,6 +67,8 @@ def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str])
     ]
     assumed = [name for name, source in sources.items() if source.startswith("assumed")]
     lines.append(f"assumed: {', '.join(assumed)}; the other constants are measured on {FITTED_ON}")
+    if run.filters_groups:
+        lines.append("answers to prompts that the filter of groups throws away are not counted")
     if run.rollout_engine == "sglang":
         lines.append(
             f"sglang's answers take {constants.sglang_generation:.1f} times as long as vLLM's: measured on 2B alone"

@@ -12,6 +12,7 @@ from qwen3vl_rl.training.preflight.machine import check_gpus, check_gpus_here, c
 from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_whole
 from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
 from qwen3vl_rl.training.preflight.settings import (
+    check_adapters,
     check_agent_loop,
     check_engine_flags,
     check_filter,
@@ -31,6 +32,7 @@ from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, r
 
 __all__ = [  # beside `check`: what stage 1 and the planner ask
     "check",
+    "check_adapters",
     "check_engine_flags",
     "check_gpus_here",
     "check_lengths",
@@ -72,4 +74,5 @@ def check(config: DictConfig) -> int:
         record_data_hash(config, key)
     check_same_run(config, SAME_RUN)
     check_same_workers(config, "data.dataloader_num_workers")
-    return check_steps(config, rows["data.train_files"])
+    most = config.data.train_max_samples
+    return check_steps(config, rows["data.train_files"] if most < 0 else min(most, rows["data.train_files"]))

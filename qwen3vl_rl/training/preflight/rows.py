@@ -13,6 +13,7 @@ from qwen3vl_rl.data.expressions import added_tokens
 from qwen3vl_rl.data.rl_rows import COLUMNS, check_size_and_truth
 from qwen3vl_rl.data.turns import check_turns
 from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import NO_REFERENT
 
 MAKER = "qwen3vl_rl.data.tools.rl_parquet"
 BATCH_ROWS = 4096
@@ -63,9 +64,27 @@ def missing_image(path: Path, first: int, rows: list[list[str] | None], missing:
 
 def check_reward_columns(config: DictConfig, key: str) -> None:
     """Every row has what our reward reads: the image's size and a box. Rows for another reward are its own affair."""
-    if config.reward.custom_reward_function.path == OUR_REWARD:
-        for path in file_paths(config, key):
-            check_size_and_truth(path)
+    if config.reward.custom_reward_function.path != OUR_REWARD:
+        return
+    parser = config.reward.parser
+    for path in file_paths(config, key):
+        check_size_and_truth(path)
+        if parser != "strict" and (row := first_of_several_answers(path)):
+            expected = f"strict: the answer to row {row} of {path} is an empty list or two boxes, which others misread"
+            raise InputError(f'reward.parser: expected {expected}; got "{parser}"')
+
+
+def first_of_several_answers(path: Path) -> int | None:
+    """The first row, from 1, that nothing fits or that asks for two boxes; None where there is none."""
+    first = 1
+    for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["data_source", "extra_info"]):
+        info, found = batch.column("extra_info"), pc.equal(batch.column("data_source"), NO_REFERENT).fill_null(False)
+        if info.type.get_field_index("modal_xyxy_1000") >= 0:
+            found = pc.or_(found, pc.struct_field(info, "modal_xyxy_1000").is_valid())
+        if (place := pc.index(found, True).as_py()) >= 0:
+            return first + place
+        first += len(batch)
+    return None
 
 
 def check_texts(config: DictConfig, key: str, column: str, model: str) -> None:

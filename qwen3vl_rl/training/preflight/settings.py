@@ -19,6 +19,7 @@ COUNTS = (
     f"actor_rollout_ref.{SEQUENCE_RANKS}",
     "algorithm.filter_groups.max_inflight_gen_batches",
 )
+OUR_SAMPLER = "ReportingReplayBuffer"
 WHOLE_REWARD = "reward"  # as verl's filter of groups has it
 
 
@@ -81,6 +82,16 @@ def check_engine_flags(config: DictConfig) -> None:
     check_liger(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     check_response_logits(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     check_shared_prompts(config)
+    check_adapters(config, "actor_rollout_ref.model", TRAINING_ENGINE)
+    if config.actor_rollout_ref.model.lora_rank and not config.actor_rollout_ref.model.lora.get("merge"):
+        raise InputError("actor_rollout_ref.model.lora.merge=false: expected true with adapters, as tuning=lora has it")
+
+
+def check_adapters(config: DictConfig, model: str, engine: str) -> None:
+    """Adapters are on all mergers. Both stages; `model`, `engine`: keys of the recipe."""
+    key = f"{engine}.freeze_deepstack_mergers"
+    if OmegaConf.select(config, key) and OmegaConf.select(config, f"{model}.lora_rank"):
+        raise InputError(f"{key}=true: expected false with adapters, which it does not freeze")
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:
@@ -199,6 +210,10 @@ def check_filter(config: DictConfig) -> None:
     options, key, rollout = config.algorithm.filter_groups, "algorithm.filter_groups", config.actor_rollout_ref.rollout
     if not options.enable:
         return
+    sampler = config.trainer.v1.sampler.custom_sampler
+    if not sampler or sampler.name != OUR_SAMPLER:
+        expected = f"{OUR_SAMPLER}, the default, with {key}.enable=true"
+        raise InputError(f"trainer.v1.sampler.custom_sampler: expected {expected}")
     if (mode := config.trainer.v1.trainer_mode) != "sync":
         raise InputError(f"trainer.v1.trainer_mode={mode}: expected sync with {key}.enable=true")
     if rollout.n < 2:

@@ -26,6 +26,7 @@ from qwen3vl_rl.data.samples import Sample, read_samples
 from qwen3vl_rl.data.tools import rl_val
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.reward import compute_score
+from qwen3vl_rl.training.preflight.rows import first_of_several_answers
 from sft.build_dataset import sft_row
 
 QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
@@ -148,13 +149,30 @@ def test_rows_that_nothing_fits_need_a_word(run, tmp_path):
     refshapes.build(tmp_path, train=20, val=5, seed=0, no_referent=0.5)
     out = tmp_path / "rl.parquet"
     done = convert(run, tmp_path, out)
-    assert done.code == 2 and 'field "bbox": expected xyxy px' in done.err
+    assert done.code == 2 and 'field "bbox": expected xyxy px (null, where nothing fits, is read with --no' in done.err
     assert convert(run, tmp_path, out, "--no-referent").code == 0
     rows = [row for _, row in iter_parquet(out, RL_SCHEMA.names)]
     absent = [row for row in rows if row["reward_model"]["ground_truth"] is None]
     assert len(rows) == 20 + len(absent) > 20
     done = run("check", out, tmp_path / "refshapes_train.jsonl", tmp_path / "eval" / "refshapes_val.jsonl")
     assert done.code == 0, done.out
+    assert first_of_several_answers(out) == 1 + rows.index(absent[0])
+
+
+def test_a_row_that_nothing_fits_has_no_visible_box(run, world, tmp_path):
+    row = {"id": "a", "image": "a.png", "width": 160, "height": 128, "sent": "the star", "bbox": None}
+    write_jsonl(tmp_path / "rows.jsonl", [row | {"modal_bbox": [10, 10, 50, 50]}])
+    options = ["--images", world / "images", "--no-check-images", "--no-referent", "--split", "train"]
+    done = run("rl_parquet", "--samples", tmp_path / "rows.jsonl", *options, "--out", tmp_path / "rl.parquet")
+    assert done.code == 2 and 'field "modal_bbox": expected null, as bbox is' in done.err
+
+
+def test_amodal_rows_of_both_boxes_are_not_taken_for_others(run, world, tmp_path):
+    assert convert(run, world, tmp_path / "rl.parquet", "--prompts", "both_boxes").code == 0
+    assert first_of_several_answers(tmp_path / "rl.parquet")
+    images = ["--images", world / "images", "--out", tmp_path / "converted"]
+    done = run("convert", "released", "--files", tmp_path / "rl.parquet", *images)
+    assert done.code == 2 and "expected no amodal sample" in done.err
 
 
 def test_amodal_samples_may_be_asked_for_both_boxes(run, world, tmp_path):

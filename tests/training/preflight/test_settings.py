@@ -92,6 +92,7 @@ def test_what_our_sampler_would_leave_out_is_refused(recipe):
     ("override", "complaint"),
     [
         ("trainer.v1.trainer_mode=colocate_async", "trainer_mode=colocate_async: expected sync with"),
+        ("trainer.v1.sampler.custom_sampler=null", "custom_sampler: expected ReportingReplayBuffer, the default, with"),
         ("actor_rollout_ref.rollout.n=1", r"rollout\.n=1: expected at least 2 with"),
         ("algorithm.filter_groups.metric=accuracy", 'filter_groups.metric: expected one of reward, .*acc.* "accuracy"'),
         ("algorithm.filter_groups.max_num_gen_batches=1", "max_num_gen_batches=1: expected at least 2, or 0"),
