@@ -170,8 +170,7 @@ def test_a_row_that_nothing_fits_has_no_visible_box(run, world, tmp_path):
 def test_amodal_rows_of_both_boxes_are_not_taken_for_others(run, world, tmp_path):
     assert convert(run, world, tmp_path / "rl.parquet", "--prompts", "both_boxes").code == 0
     assert first_of_several_answers(tmp_path / "rl.parquet")
-    images = ["--images", world / "images", "--out", tmp_path / "converted"]
-    done = run("convert", "released", "--files", tmp_path / "rl.parquet", *images)
+    done = run("convert", "released", "--files", tmp_path / "rl.parquet", "--out", tmp_path / "converted")
     assert done.code == 2 and "expected no amodal sample" in done.err
 
 
