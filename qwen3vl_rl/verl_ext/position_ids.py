@@ -16,8 +16,8 @@ _theirs = tensordict_utils.maybe_fix_3d_position_ids
 def fix_position_ids(data: TensorDict) -> None:
     _theirs(data)
     ids = data.get("position_ids", None)
-    if ids is None or not ids.is_nested or ids.dim() != 3 or ids.values().shape[0] == AXES:
-        return  # packed as verl has it, or of one sample
+    if ids is None or not ids.is_nested or ids.dim() != 3 or ids.values().shape == (AXES, ids.offsets()[-1]):
+        return  # there are none, or they are packed as verl takes them
     by_sample = ids.values().unflatten(0, (len(ids), -1))  # (samples, 4, tokens)
     samples, _, tokens = by_sample.shape
     offsets = torch.arange(0, (samples + 1) * tokens, tokens, device=by_sample.device)

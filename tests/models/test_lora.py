@@ -53,7 +53,7 @@ def test_the_parameters_of_our_recipes_adapters_are_counted():
 def test_a_model_that_came_in_16_bits_is_left_in_16_bits(tmp_path):
     base = torch.randn(4, 6).bfloat16().float()
     adapter = {"m.base_layer.weight": base, "m.lora_A.weight": torch.randn(2, 6), "m.lora_B.weight": torch.randn(4, 2)}
-    save_file(adapter | {"lm_head.weight": base}, tmp_path / "model.safetensors")
+    save_file(adapter | {"lm_head.weight": base.clone()}, tmp_path / "model.safetensors")
     (tmp_path / "meta.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
     fold_adapters(tmp_path, tmp_path / "meta.json")
