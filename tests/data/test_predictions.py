@@ -22,6 +22,7 @@ def test_rows_come_back_as_written_and_sorted_by_key(tmp_path, make_prediction):
     assert read_predictions(tmp_path / "p.jsonl") == sorted(rows, key=lambda row: row.key)
 
 
+@pytest.mark.slow
 def test_a_file_cut_at_any_byte_resumes_to_every_sample_exactly_once(tmp_path, make_prediction):
     rows = [make_prediction(number, number % 2 == 0) for number in range(3)]
     questions = [

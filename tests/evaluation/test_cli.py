@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def _evaluate(world, data, out, *options):
     command = [sys.executable, "-m", "qwen3vl_rl.evaluation", "--model", f"base={out / 'no checkpoint'}"]

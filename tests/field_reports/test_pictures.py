@@ -30,6 +30,8 @@ from qwen3vl_rl.verl_ext.agent_loop import ImageOnceAgentLoop, with_pictures
 from sft.dataset import ThinkingSFTDataset
 from sft.trace_request import draw_target
 
+pytestmark = pytest.mark.slow
+
 SIZE = (96, 64)  # of the upright picture
 # How a camera held like this stores an upright picture
 STORED = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}

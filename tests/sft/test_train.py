@@ -13,6 +13,8 @@ from qwen3vl_rl.training.recipe import verl_config
 from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, record_data_hash
 from sft.train import train
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
 
 

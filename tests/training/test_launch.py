@@ -17,6 +17,8 @@ from qwen3vl_rl.training import launch
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LATEST, set_earlier_run_aside
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS = """
 import json, os, sys

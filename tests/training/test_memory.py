@@ -7,6 +7,8 @@ from qwen3vl_rl.training.memory import GIB, problems, reserved_gib, update_memor
 from qwen3vl_rl.training.planner.constants import Constants
 from qwen3vl_rl.training.workload import Run
 
+pytestmark = pytest.mark.slow
+
 MEMORY_GIB = 140.0
 
 

@@ -8,6 +8,8 @@ import pytest
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.page import write_page
 
+pytestmark = pytest.mark.slow
+
 RECIPE = "actor_rollout_ref: {model: {path: models/<sft>}, rollout: {name: vllm, n: 8}}\n"
 
 

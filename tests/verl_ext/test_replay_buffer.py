@@ -46,6 +46,7 @@ def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
     return build
 
 
+@pytest.mark.slow
 def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch, tmp_path):
     metrics, alerts = tmp_path / "run" / "metrics-000.jsonl", []
     metrics.parent.mkdir()

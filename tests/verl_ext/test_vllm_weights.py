@@ -13,6 +13,8 @@ from qwen3vl_rl.evaluation.serving.engines import on_cpu
 from qwen3vl_rl.training.launch import TEMPORARY
 from qwen3vl_rl.training.workload import compose_recipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # Both sides of one run, as verl makes them, but for what needs a cluster or an engine.
 RUN = """

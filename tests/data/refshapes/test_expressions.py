@@ -4,9 +4,13 @@ import itertools
 import random
 import re
 
+import pytest
+
 from qwen3vl_rl.data.refshapes import ORDINALS, WORLDS, referrals
 from qwen3vl_rl.data.refshapes.expressions import sample_absent
 from qwen3vl_rl.data.refshapes.traces import absent_reasoning
+
+pytestmark = pytest.mark.slow
 
 COMPOSITION = re.compile(r"of the (.+)s (left of|right of|above|below) the (.+), the (\w+) from the (\w+)")
 

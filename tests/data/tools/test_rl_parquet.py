@@ -86,6 +86,7 @@ def test_rows_are_start_and_end(run, world, tmp_path, rows):
     assert done.code == 2 and "expected START:END" in done.err
 
 
+@pytest.mark.slow
 def test_an_error_while_a_batch_is_being_encoded_ends_in_its_message(tmp_path):
     code = """
 import sys

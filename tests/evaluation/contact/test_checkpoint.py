@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from qwen3vl_rl.evaluation.contact.checkpoint import HEAD, look
 
+pytestmark = pytest.mark.slow
+
 UNLIKE_QWENS = {"context", "pixels"}  # what is small about the starter
 
 

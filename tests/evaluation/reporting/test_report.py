@@ -14,6 +14,8 @@ from PIL import Image
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
 
+pytestmark = pytest.mark.slow
+
 
 class _Page(HTMLParser):
     """Collects what a page embeds and links, and checks that its tags close."""

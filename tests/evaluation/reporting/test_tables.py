@@ -70,6 +70,7 @@ def test_published_rows_stand_beside_ours_and_partial_splits_are_marked(make_res
     assert rows["ours"] == ("100.0†", *[DASH] * 6, "0.0†", "50.0†")
 
 
+@pytest.mark.slow
 def test_a_split_of_the_published_size_is_not_marked_and_a_larger_one_is_another_version(make_result):
     smallest = min(published.splits(), key=lambda split: published.splits()[split].samples)
     count = published.splits()[smallest].samples

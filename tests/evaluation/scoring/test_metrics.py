@@ -152,6 +152,7 @@ def test_mcnemar_is_the_exact_binomial_test(gained, lost, p):
     assert mcnemar_p(gained, lost) == pytest.approx(p, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_mcnemar_holds_for_thousands_of_changes():
     assert 0 < mcnemar_p(3100, 2900) < 0.02 and mcnemar_p(6000, 0) == 0.0
 

@@ -74,6 +74,7 @@ def test_a_long_prompt_is_refused_where_verl_does_not_filter(compose):
         check_prompt_lengths(config, "data.train_files", len(SIZES))
 
 
+@pytest.mark.slow
 def test_counting_is_fast(recipe, tmp_path):
     rng, rows = np.random.default_rng(0), 100_000
     samples = (

@@ -37,6 +37,7 @@ def test_steps_must_come_from_the_rows(config):
         rows.check_steps(config, rows=3)
 
 
+@pytest.mark.slow
 def test_rows_without_what_the_reward_reads_are_named(recipe, tmp_path):
     good = {"reward_model": {"ground_truth": [1, 2, 3, 4]}, "extra_info": {"width": 9, "height": 9}}
     for change, field in (
