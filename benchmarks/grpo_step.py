@@ -93,6 +93,7 @@ CHANGES = {
         f"{ENGINE}.share_prompts=false",
     ],
     "all-logits": [f"{ENGINE}.response_logits_only=false", f"{ENGINE}.share_prompts=false"],
+    "lora": ["tuning=lora"],
 }
 SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
 ENGINES = {
