@@ -35,6 +35,7 @@ words = ["hardware=cpu", "size=tiny", f"actor_rollout_ref.model.path={folder}", 
 recipe = compose_recipe(words + overrides).actor_rollout_ref
 model, actor = omega_conf_to_dataclass(recipe.model), omega_conf_to_dataclass(recipe.actor)
 actor.engine.use_remove_padding = model.use_remove_padding
+torch.manual_seed(0)  # of the adapters' first values
 engine = Qwen3VLEngine(model, actor.engine, actor.optim, actor.checkpoint)
 engine.initialize()
 

@@ -38,7 +38,8 @@ def compare(
     for question, completion in asked:
         scores = [(token, value) for token, value in completion.choices[0].logprobs if token]
         answer = processor.tokenizer.encode("".join(token for token, _ in scores), add_special_tokens=False)
-        if len(answer) == len(scores):  # else a token is a part of a character, which its text does not tell
+        # An answer may be empty, or hold a token that is a part of a character, which its text does not tell.
+        if answer and len(answer) == len(scores):
             ours = _reference(model, processor, question, images, settings, answer)
             differences.append(np.abs(ours - np.array([value for _, value in scores])))
     if not differences:
