@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import Box, box_1000_to_px, px_to_1000
+from qwen3vl_rl.grounding import Box, box_1000_to_px, px_to_1000, scale_to_px
 
 # COCO gives x and width in hundredths of a px, each rounded, so their sum may pass the image's edge by a hundredth.
 ROUNDING_PX = 0.011
@@ -107,7 +107,8 @@ def _is_large(span: float, side_px: int) -> bool:
 def _too_small(box: Sequence[float], rounded_1000: Box, size: tuple[int, int], unit: str) -> str | None:
     """What is expected instead of a box that is smaller than can be."""
     has_area = _has_area(rounded_1000)
-    if 0 < max(box) <= 1 or (has_area and max(rounded_1000) <= 1):
+    read_back = scale_to_px(rounded_1000, *size) if unit == "px" else rounded_1000
+    if 0 < max(box) <= 1 or (has_area and min(max(read_back), max(rounded_1000)) <= 1):
         return f"xyxy in {unit}; this looks normalised to 0..1"
     exact_1000 = [v * 1000 / side for v, side in zip(box, size * 2, strict=True)] if unit == "px" else box
     in_px = (box_1000_to_px(box_1000, *size) for box_1000 in (rounded_1000, exact_1000))

@@ -70,6 +70,7 @@ SHARES = st.one_of(st.floats(0, 1), st.floats(0, 0.003))
 @given(st.tuples(SHARES, SHARES, SHARES, SHARES), SIZES, SIZES)
 @example((0, 0, 0.001, 0.001), 2000, 2000)
 @example((0, 0, 0.0015, 0.0015), 2000, 2000)
+@example((0, 0, 0.0011939755726072048, 0.125), 838, 5)
 def test_what_passes_in_px_passes_after_rounding(shares, width, height):
     x1, y1, x2, y2 = scale_to_px([1000 * share for share in shares], width, height)
     box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
