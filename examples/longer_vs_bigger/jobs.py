@@ -196,9 +196,9 @@ class Experiment:
         yield self.evaluation(rung, models, folder="ablations")
         for seed in self.config.seeds:
             names = [job.name for job in self.studies() if job.name.endswith(f"-{seed}") and job.share]
-            compared = [f"study_rl-{self.config.study.varied}_{name}-{seed}" for name in self.compared()]
-            for folder, models in (("study", set(names) - set(compared)), ("compared", set(compared))):
-                chosen = {name: name for name in names if name in models}
+            compared = {f"study_rl-{self.config.study.varied}_{name}-{seed}" for name in self.compared()}
+            for folder, is_compared in (("study", False), ("compared", True)):
+                chosen = {name: name for name in names if (name in compared) == is_compared}
                 yield self.evaluation("starter", chosen, folder=f"{folder}-{seed}")
         best = f"rl-{rung}-{FIRST}"
         budgets = python(

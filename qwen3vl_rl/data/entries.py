@@ -134,8 +134,9 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
         raise row_error(path, number, "images", "one path", images)
     _, sent = read_user_turn(path, number, "messages", messages[0].get("content"))
     answer = messages[1].get("content")
-    xyxy_1000 = parse_box_1000(answer) if isinstance(answer, str) and "</think>" in answer else None
-    if not xyxy_1000 and not (isinstance(answer, str) and answer.endswith(f"</think>\n\n{answer_text(None, sent)}")):
+    has_reasoning = isinstance(answer, str) and "</think>" in answer
+    xyxy_1000 = parse_box_1000(answer) if has_reasoning else None
+    if not has_reasoning or not (xyxy_1000 or answer.endswith(f"</think>\n\n{answer_text(None, sent)}")):
         raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box or none", answer)
     if xyxy_1000:
         check_label(path, number, "messages", answer, sent)

@@ -41,14 +41,17 @@ class PromptBudget:
     fetched: int = 0  # prompts, by the steps before
 
     @property
+    def left(self) -> int:
+        return self.total - self.fetched
+
+    @property
     def of_step(self) -> int:
-        left = self.total - self.fetched
-        most = left if self.is_last else left - self.batch  # which leaves enough for another step
+        most = self.left if self.is_last else self.left - self.batch  # which leaves enough for another step
         return min(most, self.batch * self.most_batches) if self.most_batches else most
 
     @property
     def is_last(self) -> bool:
-        return self.total - self.fetched < 2 * self.batch
+        return self.left < 2 * self.batch
 
 
 class FilteringReplayBuffer(ReplayBuffer):
@@ -137,9 +140,9 @@ class CountPrompts(PPOTrainer):
     def _end_with_prompts(self, step: int) -> None:
         """The run ends with `step`, which comes next, where too few prompts are left for two, and before it where too
         few are left for one."""
-        left = self._budget.total - self._budget.fetched
         if self._budget.is_last:
-            self.total_training_steps = min(self.total_training_steps, step if left >= self._budget.batch else step - 1)
+            last = step if self._budget.left >= self._budget.batch else step - 1
+            self.total_training_steps = min(self.total_training_steps, last)
 
     def _save_checkpoint(self) -> None:
         path = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}", FETCHED_FILE)

@@ -21,6 +21,6 @@ def exact_in_sums(score: float) -> float:
     """The nearest multiple of 2^-16: 32-bit floats add up 256 of those in -1..1 without error.
 
     The mean of equal scores is then that score, and their advantage 0. Otherwise the mean may be off by rounding, and
-    GRPO, which divides by a deviation that is rounding, too, makes an advantage of it: 0.1 for 16 answers.
+    GRPO, which divides by a deviation that is rounding as well, makes an advantage of it: 0.1 for 16 answers.
     """
     return round(score * 2**16) / 2**16

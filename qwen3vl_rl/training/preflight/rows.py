@@ -66,7 +66,7 @@ def check_reward_columns(config: DictConfig, key: str) -> None:
     """Every row has what our reward reads: the image's size and a box. Rows for another reward are its own affair."""
     if config.reward.custom_reward_function.path != OUR_REWARD:
         return
-    parser = config.reward.parser
+    parser = config.reward.custom_reward_function.reward_kwargs.parser  # by its present name
     for path in file_paths(config, key):
         check_size_and_truth(path)
         if parser != "strict" and (row := first_of_several_answers(path)):
