@@ -37,7 +37,7 @@ def add_no_referent_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
     explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage; "
-    explained += "both_boxes: amodal samples are asked for the visible part, too (in both stages; evaluate with "
+    explained += "both_boxes: amodal samples are also asked for the visible part (in both stages; evaluate with "
     explained += "amodal_prompt: qwen3_both in the settings)"
     parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 

@@ -41,7 +41,7 @@ class Turn(NamedTuple):
 
 
 # How training files may write the user's turn. The release's stages differ; its evaluation of Qwen3-VL is `plain`.
-# `both_boxes` asks for the visible part of amodal samples, too, as a second box.
+# `both_boxes` asks for the visible part of amodal samples as a second box.
 PLAIN, BOTH_BOXES = "plain", "both_boxes"
 TURNS: Mapping[str, Turn] = MappingProxyType(
     {

@@ -161,7 +161,7 @@ def test_sequences_of_one_length_train(train, rl_command, lengths, training_data
 
 
 def test_adapters_train_and_reach_the_rollouts_and_the_export(train, rl_command, lengths, sft_checkpoint, tmp_path):
-    """At a rate at which rollouts without the adapters would be told from the actor's. A resumed run has them, too."""
+    """At a rate at which rollouts without the adapters would be told from the actor's. A resumed run has them."""
     command = rl_command(tmp_path / "run", "tuning=lora", "actor_rollout_ref.actor.optim.lr=1e-2", *lengths)
     for steps in (2, 3):
         train([*command, f"trainer.total_training_steps={steps}"])

@@ -1,6 +1,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.preflight import rows
@@ -48,3 +49,22 @@ def test_rows_without_what_the_reward_reads_are_named(recipe, tmp_path):
         config = recipe(f"data.train_files={tmp_path}/rows.parquet")
         with pytest.raises(InputError, match=f'row 2: field "{field}"'):
             rows.check_reward_columns(config, "data.train_files")
+
+
+def test_rows_that_nothing_fits_need_the_strict_parser(tmp_path):
+    row = {
+        "data_source": "no_referent",
+        "reward_model": {"ground_truth": None},
+        "extra_info": {"width": 640, "height": 480},
+    }
+    path = tmp_path / "rl.parquet"
+    pq.write_table(pa.Table.from_pylist([row]), path)
+
+    def check(parser: str) -> None:
+        function = {"path": rows.OUR_REWARD, "reward_kwargs": {"parser": parser}}
+        reward = {"parser": "house", "custom_reward_function": function}  # as written, by its former name
+        rows.check_reward_columns(OmegaConf.create({"reward": reward, "data": {"files": str(path)}}), "data.files")
+
+    check("strict")
+    with pytest.raises(InputError, match=r"reward\.parser: expected strict: the answer to row 1 of .*released_reward"):
+        check("released_reward")
