@@ -20,9 +20,9 @@ from qwen3vl_rl.data.openai_client import RequestFailed
 from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
-from qwen3vl_rl.evaluation.contact import Finding, logprobs
-from qwen3vl_rl.evaluation.contact.answers import judge
-from qwen3vl_rl.evaluation.contact.checkpoint import look, published_size
+from qwen3vl_rl.evaluation.diagnosis import Finding, logprobs
+from qwen3vl_rl.evaluation.diagnosis.answers import judge
+from qwen3vl_rl.evaluation.diagnosis.checkpoint import look, published_size
 from qwen3vl_rl.evaluation.reporting.report import write_report
 from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.scoring.results import read_result

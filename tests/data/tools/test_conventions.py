@@ -11,10 +11,17 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 
 CONVENTIONS = {
-    "xyxy px": lambda box, size: box,
-    "xywh": lambda box, size: [box[0], box[1], box[2] - box[0], box[3] - box[1]],
-    "0..1": lambda box, size: [v / side for v, side in zip(box, size * 2, strict=True)],
-    "0..1000": lambda box, size: [round(1000 * v / side) for v, side in zip(box, size * 2, strict=True)],
+    "xyxy in px": lambda box, size: box,
+    "xywh in px": lambda box, size: [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+    "yxyx in px": lambda box, size: [box[1], box[0], box[3], box[2]],
+    "centre, width, height in px": lambda box, size: [
+        (box[0] + box[2]) / 2,
+        (box[1] + box[3]) / 2,
+        box[2] - box[0],
+        box[3] - box[1],
+    ],
+    "xyxy in 0..1": lambda box, size: [v / side for v, side in zip(box, size * 2, strict=True)],
+    "xyxy in 0..1000": lambda box, size: [round(1000 * v / side) for v, side in zip(box, size * 2, strict=True)],
 }
 
 
@@ -30,10 +37,10 @@ def test_evaluation_rows_in_another_convention_are_named(run, tmp_path, conventi
     row = {"image": "a.png", "sent": "cat", "width": size[0], "height": size[1]}
     write_jsonl(tmp_path / "a.jsonl", [row | {"bbox": CONVENTIONS[convention](box, size)} for box in boxes(size)])
     done = run("check", tmp_path / "a.jsonl", "--show", 100)
-    if convention == "xyxy px":
+    if convention == "xyxy in px":
         assert done.code == 0, done.out
     else:
-        assert done.code == 1 and f"different ones look like {convention}\n" in done.out, done.out
+        assert done.code == 1 and f"different ones look like {convention}" in done.out, done.out
 
 
 def test_rl_truths_in_px_are_named(run, tmp_path):
@@ -45,7 +52,7 @@ def test_rl_truths_in_px_are_named(run, tmp_path):
         if name == "px":
             _set_size(path, 640, 480)
         done = run("check", path)
-        assert ("look like px" in done.out) == (name == "px"), done.out
+        assert ("look like xyxy in px" in done.out) == (name == "px"), done.out
 
 
 def test_few_boxes_say_nothing(run, tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from qwen3vl_rl.data.openai_client import Completion
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.data.predictions import Question
-from qwen3vl_rl.evaluation.contact import Finding
+from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.predict import Target, complete
 from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.grounding import render_prompt

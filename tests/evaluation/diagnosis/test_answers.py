@@ -7,7 +7,7 @@ import pytest
 
 from qwen3vl_rl.data.predictions import Prediction, Question, score
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.evaluation.contact.answers import judge, published
+from qwen3vl_rl.evaluation.diagnosis.answers import judge, published
 from qwen3vl_rl.grounding import Box, answer_text, px_to_1000
 
 WIDTH, HEIGHT, COUNT = 640, 480, 40

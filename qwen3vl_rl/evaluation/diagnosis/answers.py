@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
-from qwen3vl_rl.evaluation.contact import Finding
+from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
 from qwen3vl_rl.grounding import PARSERS, Box, iou, order_corners, scale_to_px, xywh_to_xyxy

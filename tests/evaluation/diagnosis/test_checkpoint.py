@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from qwen3vl_rl.evaluation.contact.checkpoint import HEAD, look
+from qwen3vl_rl.evaluation.diagnosis.checkpoint import HEAD, look
 
 pytestmark = pytest.mark.slow
 

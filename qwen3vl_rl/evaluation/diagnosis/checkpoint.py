@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from qwen3vl_rl.evaluation.contact import Finding
+from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 from qwen3vl_rl.models.shapes import EDGES, PUBLISHED, QWENS_PIXELS, read_shape
