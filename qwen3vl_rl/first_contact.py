@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
@@ -20,7 +20,7 @@ from qwen3vl_rl.data.openai_client import RequestFailed
 from qwen3vl_rl.data.predictions import read_predictions
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
-from qwen3vl_rl.evaluation.diagnosis import Finding, logprobs
+from qwen3vl_rl.evaluation.diagnosis import NEEDS_ATTENTION, Finding, logprobs, show
 from qwen3vl_rl.evaluation.diagnosis.answers import judge
 from qwen3vl_rl.evaluation.diagnosis.checkpoint import look, published_size
 from qwen3vl_rl.evaluation.reporting.report import write_report
@@ -32,8 +32,6 @@ from qwen3vl_rl.evaluation.serving.predict import Target
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
 from qwen3vl_rl.evaluation.serving.server import Server
 from qwen3vl_rl.evaluation.serving.settings import load_settings
-
-NEEDS_ATTENTION = 1
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,17 +53,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if bool(args.data) != bool(args.images):
         raise InputError("--data, --images: expected both or neither")
     return args
-
-
-def show(findings: Iterable[Finding]) -> int:
-    """Print each finding as it comes. Returns how many need attention."""
-    open_ones = 0
-    for finding in findings:
-        print(f"{'ok' if finding.is_fine else '!!':<4}{finding.name:<18} {finding.found}", flush=True)
-        if not finding.is_fine:
-            open_ones += 1
-            print(f"      means  {finding.means}\n      do     {finding.change}", flush=True)
-    return open_ones
 
 
 def run_name(args: argparse.Namespace, checkpoint: Path) -> str:

@@ -45,7 +45,7 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
     if path.suffix == ".parquet":
         return _read_parquet(path)
     if path.suffix == ".jsonl":
-        return _read_jsonl(path, _prediction_entry if _holds_predictions(path) else _sample_entry)
+        return _read_jsonl(path, _prediction_entry if holds_predictions(path) else _sample_entry)
     raise InputError(f"{path}: expected a file named *.jsonl or *.parquet")
 
 
@@ -90,8 +90,9 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
             yield number, error
 
 
-def _holds_predictions(path: Path) -> bool:
-    for number, line in iter_lines(path):
+def holds_predictions(path: Path) -> bool:
+    """Whether a file is an evaluation's predictions.jsonl, by its first row."""
+    for number, line in iter_lines(path) if path.suffix == ".jsonl" else ():
         try:
             return "pred_xyxy_px" in parse_line(path, number, line)
         except InputError:

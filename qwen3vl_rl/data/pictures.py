@@ -51,11 +51,13 @@ class Header:
     """What a file says of its picture before it is decoded.
 
     `size`: (width, height) in px, as `open_picture` gives it; `stored`: as the file has it, before it is turned.
-    `is_whole`: the file surely goes on to its end. `is_plain`: every program reads the same pixels from it.
+    `orientation`: how it is turned, as EXIF counts, 0 for not at all. `is_whole`: the file surely goes on to its end.
+    `is_plain`: every program reads the same pixels from it.
     """
 
     size: tuple[int, int]
     stored: tuple[int, int]
+    orientation: int
     is_whole: bool
     is_plain: bool
 
@@ -94,7 +96,22 @@ def read_header(path: Path | str) -> Header:
         is_plain = opened.mode in _PLAIN and not orientation and not opened.has_transparency_data
         is_plain &= opened.format != "TIFF"  # see `open_picture`
     size = stored[::-1] if orientation in _SIDEWAYS else stored
-    return Header(size, stored, is_whole, is_plain)
+    return Header(size, stored, orientation, is_whole, is_plain)
+
+
+def turned(xyxy: np.ndarray, orientation: int) -> np.ndarray:
+    """Boxes [n, 4] of a picture as its file has it, as shares of its sides, in the picture as we turn it."""
+    x1, y1, x2, y2 = xyxy.T
+    corners = {
+        2: (1 - x2, y1, 1 - x1, y2),
+        3: (1 - x2, 1 - y2, 1 - x1, 1 - y1),
+        4: (x1, 1 - y2, x2, 1 - y1),
+        5: (y1, x1, y2, x2),
+        6: (1 - y2, x1, 1 - y1, x2),
+        7: (1 - y2, 1 - x2, 1 - y1, 1 - x1),
+        8: (y1, 1 - x2, y2, 1 - x1),
+    }
+    return np.stack(corners[orientation], axis=1) if orientation else xyxy
 
 
 def picture_size(content: bytes) -> tuple[int, int]:

@@ -134,6 +134,10 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
     )
 
 
+class TurnedError(InputError):
+    """A row has the size of a picture as its file has it, before its EXIF orientation turns it."""
+
+
 class ImageCheck:
     """Opens each image below `folder` once, and reads no more of it than its header and its end: one that may stop
     short is decoded, to be sure."""
@@ -153,8 +157,10 @@ class ImageCheck:
             header = self._headers[image] = self._read(path, number, image)
         if stated in (None, header.size):
             return
-        expected, turned = "the image's size {}x{}".format(*header.size), stated == header.stored
-        expected += " (its EXIF orientation turns it; the row has it unturned)" if turned else ""
+        expected = "the image's size {}x{}".format(*header.size)
+        if stated == header.stored:
+            expected += " (its EXIF orientation turns it; the row has it unturned)"
+            raise TurnedError(str(row_error(path, number, "width", expected, "{}x{}".format(*stated))))
         raise row_error(path, number, "width", expected, "{}x{}".format(*stated))
 
     def _read(self, path: Path, number: int, image: str) -> Header:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from qwen3vl_rl.data.boxes import BoxError
 from qwen3vl_rl.data.entries import Entry, image_key, read_entries
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS, EXPRESSIONS
-from qwen3vl_rl.data.samples import ImageCheck
+from qwen3vl_rl.data.samples import ImageCheck, TurnedError
 from qwen3vl_rl.data.tools.conventions import Conventions
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding import scale_to_px
@@ -30,12 +30,15 @@ class Findings:
 
     shown: int
     rows: int = 0
+    turned: int = 0  # problems with pictures whose size is that before EXIF turns them
+    conventions: Conventions = field(default_factory=Conventions)
     repeats: int = 0  # rows with image, expression and box of an earlier one: people do say the same thing
     problems: int = 0
     first: list[InputError] = field(default_factory=list)
 
     def add(self, problem: InputError) -> None:
         self.problems += 1
+        self.turned += isinstance(problem, TurnedError)
         if len(self.first) < self.shown:
             self.first.append(problem)
 
@@ -55,19 +58,28 @@ class Expectations:
 
 
 def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
-    """Every row of the file. Raises InputError where it is none of our formats."""
-    findings, conventions = Findings(shown), Conventions()
+    """Every row of the file, and the file as a whole. Raises InputError where it is none of our formats."""
+    findings = check_rows(path, expected, shown)
+    if other := findings.conventions.other():
+        findings.add(InputError(f"{path}: {other}"))
+    _check_count(path, findings)
+    return findings
+
+
+def check_rows(path: Path, expected: Expectations, shown: int) -> Findings:
+    """Every row of the file by itself. Raises InputError where it is none of our formats."""
+    findings = Findings(shown)
     ids, seen = set(), set()  # of hashes: the texts would take more memory
     for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
         findings.rows += 1
         if isinstance(entry, InputError):
             findings.add(entry)
             if isinstance(entry, BoxError) and entry.numbers:
-                conventions.add(entry.numbers, entry.size, entry.in_px)
+                findings.conventions.add(entry.numbers, entry.size, entry.in_px)
             continue
         if entry.xyxy_1000:
             given = scale_to_px(entry.xyxy_1000, *entry.size) if entry.in_px else entry.xyxy_1000
-            conventions.add(given, entry.size, entry.in_px)
+            findings.conventions.add(given, entry.size, entry.in_px)
         if expected.holds_out(entry.image):
             findings.add(row_error(path, number, "image", "no image of the evaluation files", entry.image))
         if expected.images:
@@ -79,9 +91,6 @@ def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
         content = hash((entry.image, entry.sent, entry.xyxy_1000))
         findings.repeats += content in seen
         seen.add(content)
-    if other := conventions.other():
-        findings.add(InputError(f"{path}: {other}"))
-    _check_count(path, findings)
     return findings
 
 

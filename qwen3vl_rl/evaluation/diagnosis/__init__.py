@@ -1,6 +1,9 @@
-"""The first contact with a checkpoint: what this project assumes of it, what it is, and what it answers."""
+"""What is wrong with a checkpoint, its answers or a file of boxes, what that means, and what to change."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+NEEDS_ATTENTION = 1  # exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +18,14 @@ class Finding:
     @property
     def is_fine(self) -> bool:
         return not self.means
+
+
+def show(findings: Iterable[Finding]) -> int:
+    """Print each finding as it comes. Returns how many need attention."""
+    open_ones = 0
+    for finding in findings:
+        print(f"{'ok' if finding.is_fine else '!!':<4}{finding.name:<18} {finding.found}", flush=True)
+        if not finding.is_fine:
+            open_ones += 1
+            print(f"      means  {finding.means}\n      do     {finding.change}", flush=True)
+    return open_ones

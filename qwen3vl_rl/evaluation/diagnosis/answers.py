@@ -1,19 +1,21 @@
-"""What the answers to some questions say of a checkpoint: cut off, without a box, in another convention, worse than
-published."""
+"""What the answers of a checkpoint say of it: cut off, without a box, in another convention, worse than published."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
+from qwen3vl_rl.data.readings import XYXY_1000, XYXY_PX
 from qwen3vl_rl.evaluation.diagnosis import Finding
+from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, STORED, accuracy_by_reading
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
-from qwen3vl_rl.grounding import PARSERS, Box, iou, order_corners, scale_to_px, xywh_to_xyxy
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 
 FEW = 0.05  # of answers: less than that is the model's own weakness
 NOISE = "!" * 8  # token 0 of Qwen, over and over
 CLEARLY_BETTER = 0.2  # accuracy by which another reading beats ours
+MIN_ROWS = 20  # with a true box: of fewer, another reading may score better by chance
 CLEARLY_WORSE = 0.05  # accuracy that may lie between the interval and the lowest published number of the size
 
 ADVICE = {  # what too many of a kind mean, and what to do
@@ -33,44 +35,47 @@ ADVICE = {  # what too many of a kind mean, and what to do
         "There are no four numbers in 0..1000 behind the reasoning.",
         "Read some answers in predictions.jsonl, and coordinates below.",
     ),
+    "reasoning": (
+        "Reasoning without </think> before the answer is read as part of it, and a box in it may count.",
+        "If the checkpoint is not a Thinking model, serve it with a template that opens no <think>.",
+    ),
 }
-
-Reading = Callable[[Box, int, int], Box]  # (four numbers of an answer, width, height) -> xyxy px
-
-
-def _resized(numbers: Box, width: int, height: int) -> Box:
-    """From px of the picture as the processor resized it."""
-    seen_width, seen_height = fitted_size(width, height, MERGED_PATCH_PX, QWENS_PIXELS)
-    x1, y1, x2, y2 = numbers
-    return x1 * width / seen_width, y1 * height / seen_height, x2 * width / seen_width, y2 * height / seen_height
-
-
-def _by_y(numbers: Box, width: int, height: int) -> Box:
-    y1, x1, y2, x2 = numbers
-    return scale_to_px((x1, y1, x2, y2), width, height)
-
-
-READINGS: Mapping[str, Reading] = {  # other than ours, which is xyxy in 0..1000
-    "pixels of the picture": lambda numbers, width, height: numbers,
-    "pixels of the resized picture": _resized,
-    "0..1": lambda numbers, width, height: scale_to_px(tuple(1000 * n for n in numbers), width, height),
-    "x, y, width, height in 0..1000": lambda numbers, width, height: scale_to_px(xywh_to_xyxy(numbers), width, height),
-    "y before x in 0..1000": _by_y,
+ANOTHER = "The model has learnt another convention; the reward would see wrong boxes."
+# What to do, by the reading that scores; `CONVERT` for others.
+CHANGE: Mapping[str, str] = {
+    XYXY_1000: "Read them so, as the recipe does: coordinates: relative_1000 and parser: strict in --settings.",
+    XYXY_PX: "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels: set coordinates: px and parser: released.",
+    RESIZED: "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels of the picture as its processor resized it.",
+    STORED: "Turn pictures by their EXIF orientation before the model sees them, as this project does.",
 }
+CONVERT = "Convert the boxes of its training data to xyxy in 0..1000, or its answers before they are scored."
+
+_BOX_BEGINS = re.compile(r"bbox_2d|[\[(]\s*[-+.\d]")
+LONG_WORDS = 12  # before the box: an answer says a few words at most
 
 
-def judge(predictions: Sequence[Prediction], size: str | None = None) -> Iterator[Finding]:
-    """All findings. `size`: a published one, such as `8B`, whose numbers the accuracy is compared with."""
+def judge(predictions: Sequence[Prediction], size: str | None = None, images: Path | None = None) -> Iterator[Finding]:
+    """All findings. `size`: a published one, such as `8B`, whose numbers the accuracy is compared with; `images`: the
+    folder of the pictures, to think of their EXIF orientations."""
     answered = [row for row in predictions if row.error is None]
     yield _share("requests", "failed", [row.error is not None for row in predictions])
     if not answered:
         return
     yield _share("numbers", "are exclamation marks", [NOISE in row.text for row in answered])
     yield _share("length", "are cut off", [row.finish_reason == "length" for row in answered])
+    if whole := [row for row in answered if row.finish_reason != "length"]:
+        yield _share("reasoning", "reason without </think>", [_never_ends(row.text) for row in whole])
     if meant := [row for row in answered if row.xyxy_px is not None]:
         yield _share("boxes", "hold no box", [row.pred_xyxy_px is None for row in meant])
-    yield coordinates(answered)
+    yield coordinates(answered, images)
     yield accuracy(answered, size)
+
+
+def _never_ends(text: str) -> bool:
+    """Whether an answer reasons before its box and no </think> stands between."""
+    box = _BOX_BEGINS.search(text)
+    before = text[: box.start()] if box else text
+    return "</think>" not in text and ("<think>" in text or len(before.split()) > LONG_WORDS)
 
 
 def _share(name: str, what: str, hits: Sequence[bool]) -> Finding:
@@ -78,27 +83,18 @@ def _share(name: str, what: str, hits: Sequence[bool]) -> Finding:
     return Finding(name, text) if fmean(hits) < FEW else Finding(name, text, *ADVICE[name])
 
 
-def coordinates(answered: Sequence[Prediction]) -> Finding:
+def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> Finding:
     """Whether answers score far better if their numbers are read in another way."""
     rows = [row for row in answered if row.xyxy_px is not None]
-    if not rows:
-        return Finding("coordinates", "no question has a box to compare with")
+    if len(rows) < MIN_ROWS:
+        return Finding("coordinates", f"{len(rows)} answers to compare with a box, too few to tell")
     ours = fmean(row.iou > THRESHOLD_IOU for row in rows)
-    scores = {name: fmean(_hits(row, reading) for row in rows) for name, reading in READINGS.items()}
+    scores = accuracy_by_reading(rows, images)
     best = max(scores, key=scores.__getitem__)
     if scores[best] < ours + CLEARLY_BETTER:
-        return Finding("coordinates", f"no reading scores better than xyxy in 0..1000 ({ours:.0%} right)")
-    text = f"read as {best}, {scores[best]:.0%} of the answers are right, and {ours:.0%} as xyxy in 0..1000"
-    change = "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels: set coordinates: px and parser: released."
-    return Finding(
-        "coordinates", text, "The model has learnt another convention; the reward would see wrong boxes.", change
-    )
-
-
-def _hits(row: Prediction, reading: Reading) -> bool:
-    numbers = PARSERS["released_reward"](row.text)  # which takes numbers of any size
-    box = numbers and order_corners(reading(numbers, row.width, row.height))
-    return bool(box) and iou(box, row.xyxy_px) > THRESHOLD_IOU
+        return Finding("coordinates", f"no other reading scores better ({ours:.0%} right)")
+    text = f"read as {best}, {scores[best]:.0%} of the answers are right, and {ours:.0%} as they were read"
+    return Finding("coordinates", text, ANOTHER, CHANGE.get(best, CONVERT))
 
 
 def accuracy(answered: Sequence[Prediction], size: str | None) -> Finding:

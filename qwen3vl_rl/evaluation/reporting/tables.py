@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from qwen3vl_rl.evaluation.diagnosis.answers import coordinates
 from qwen3vl_rl.evaluation.reporting import table_formats as formats
 from qwen3vl_rl.evaluation.reporting.table_formats import Table
 from qwen3vl_rl.evaluation.scoring import published
@@ -141,6 +142,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     if len(results) > 1 and not _same_samples(results):
         lines.append("The runs answered different samples, so that their differences are left out.")
     for result in results:
+        if not (found := coordinates([row for row in result.predictions if row.error is None])).is_fine:
+            lines.append(f"{result.name}: {found.found}. {found.means} {found.change}")
         if failed := result.summary["failed"]:
             few = ", ".join(list(failed)[:3]) + (", …" if len(failed) > 3 else "")
             lines.append(

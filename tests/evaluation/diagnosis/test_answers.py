@@ -57,13 +57,13 @@ def test_float16_overflow_is_known_by_its_exclamation_marks():
 @pytest.mark.parametrize(
     ("reading", "write"),
     [
-        ("pixels of the picture", lambda box: [round(v) for v in box]),
-        ("0..1", lambda box: [round(v / 1000, 3) for v in px_to_1000(box, WIDTH, HEIGHT)]),
+        ("xyxy in px", lambda box: [round(v) for v in box]),
+        ("xyxy in 0..1", lambda box: [round(v / 1000, 3) for v in px_to_1000(box, WIDTH, HEIGHT)]),
         (
-            "x, y, width, height in 0..1000",
+            "xywh in 0..1000",
             lambda box: [box[0] / 0.64, box[1] / 0.48, (box[2] - box[0]) / 0.64, (box[3] - box[1]) / 0.48],
         ),
-        ("y before x in 0..1000", lambda box: [px_to_1000(box, WIDTH, HEIGHT)[at] for at in (1, 0, 3, 2)]),
+        ("yxyx in 0..1000", lambda box: [px_to_1000(box, WIDTH, HEIGHT)[at] for at in (1, 0, 3, 2)]),
     ],
 )
 def test_another_convention_is_named_by_what_would_score(reading, write):
@@ -78,7 +78,7 @@ def test_pixels_of_the_picture_that_the_model_saw_are_told_from_those_of_the_fil
         sample = Sample(id=row.key, image=row.image, width=100, height=100, sent=row.sent, xyxy_px=box)
         numbers = [2.56 * v for v in box]
         rows.append(score(Question(row.key, row.split, sample), f"</think>\n{numbers}", parser="strict"))
-    assert attention(rows)["coordinates"].startswith("read as pixels of the resized picture, 100%")
+    assert attention(rows)["coordinates"].startswith("read as xyxy in px of the resized picture, 100%")
 
 
 def test_accuracy_far_below_the_published_is_told_of():

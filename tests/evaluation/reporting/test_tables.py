@@ -148,3 +148,13 @@ def test_the_command_line_prints_the_papers_layout(finished_runs):
     assert shown.returncode == 0 and shown.stdout.startswith("Acc@0.5 in percent"), shown.stderr
     wrong = subprocess.run([*command, "absent"], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_a_run_in_another_convention_says_so_by_itself(make_prediction):
+    rows = [make_prediction(number, correct=False) for number in range(30)]
+    text = f'</think>\n[{{"bbox_2d": {list(rows[0].xyxy_px)}}}]'
+    rows = [replace(row, width=500, height=400, text=text) for row in rows]
+    summary = summarize(rows)
+    result = Result("ours", rows, summary, {"resumed": False, "latency": summarize_latency(rows, ["toy_val"])})
+    (hint,) = [note for note in notes([result]) if note.startswith("ours: read as ")]
+    assert hint.startswith("ours: read as xyxy in px, 100% of the answers are right, and 0% as they were read.")

@@ -1,0 +1,61 @@
+"""How the same answers score if their numbers are read in other ways than ours."""
+
+from collections.abc import Mapping, Sequence
+from math import nan
+from pathlib import Path
+
+import numpy as np
+
+from qwen3vl_rl.data.pictures import PictureError, read_header, turned
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
+from qwen3vl_rl.data.readings import READINGS, XYXY_1000, Numbers, Reading, Shares, Sizes
+from qwen3vl_rl.data.sample_card import reasoning_and_answer
+from qwen3vl_rl.grounding import answer_numbers
+from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
+
+RESIZED = "xyxy in px of the resized picture"
+BEYOND = 1e6  # what is larger is no coordinate
+STORED = f"{XYXY_1000} of the picture before EXIF turns it"
+
+
+def resized_px(numbers: Numbers, sizes: Sizes) -> Shares:
+    """From px of the picture as Qwen's processors resize it within their own limits."""
+    seen = [fitted_size(int(width), int(height), MERGED_PATCH_PX, QWENS_PIXELS) for width, height in sizes]
+    return numbers / np.tile(np.array(seen, float).reshape(-1, 2), 2)
+
+
+ANSWER_READINGS: Mapping[str, Reading] = {**READINGS, RESIZED: resized_px}
+
+
+def accuracy_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> dict[str, float]:
+    """Acc@0.5 by each reading. `rows` have true boxes; without their `images` EXIF is not thought of."""
+    numbers = np.array([_numbers(row) for row in rows], float).clip(-BEYOND, BEYOND)
+    sizes = np.array([(row.width, row.height) for row in rows], float)
+    truths = np.array([row.xyxy_px for row in rows]) / np.tile(sizes, 2)
+    readings = {name: read(numbers, sizes) for name, read in ANSWER_READINGS.items()}
+    orientations = [_orientation(images / row.image) if images else 0 for row in rows]
+    if any(orientations):
+        pairs = zip(readings[XYXY_1000], orientations, strict=True)
+        readings[STORED] = np.concatenate([turned(box[None], orientation) for box, orientation in pairs])
+    return {name: float((_ious(shares, truths) > THRESHOLD_IOU).mean()) for name, shares in readings.items()}
+
+
+def _numbers(row: Prediction) -> tuple[float, ...]:
+    """The four numbers behind the reasoning, of any size and in any order."""
+    _, answer = reasoning_and_answer(row.text)
+    return answer_numbers(answer, "released_eval", "px") or (nan,) * 4
+
+
+def _orientation(path: Path) -> int:
+    try:
+        return read_header(path).orientation
+    except (PictureError, FileNotFoundError):
+        return 0
+
+
+def _ious(boxes: Shares, truths: Shares) -> np.ndarray:
+    """[n]; corners in any order, NaN counts as no overlap. Shares overlap as px do."""
+    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+    overlap = np.clip(np.minimum(high, truths[:, 2:]) - np.maximum(low, truths[:, :2]), 0, None).prod(axis=1)
+    areas = (high - low).prod(axis=1) + (truths[:, 2:] - truths[:, :2]).prod(axis=1)
+    return np.divide(overlap, areas - overlap, out=np.zeros(len(boxes)), where=areas - overlap > 0)

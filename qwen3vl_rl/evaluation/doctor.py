@@ -1,0 +1,51 @@
+"""Why is the IoU zero? Looks at a file of boxes or answers and says what is wrong with it and what to change.
+
+    python -m qwen3vl_rl.evaluation.doctor OUT/rl/predictions.jsonl                 answers
+    python -m qwen3vl_rl.evaluation.doctor refcoco_val.jsonl train.parquet --images DIR     samples, SFT and RL rows
+
+Answers are scored by other readings of their numbers (px, 0..1, 0..1000, px of the resized picture; xyxy, xywh, yxyx,
+centre boxes; EXIF): the one by which they are right names the mistake. Boxes of samples are held against the sizes of
+their pictures. Also told are answers that are cut off, have no box, or never end their reasoning. Exit code 1:
+something needs attention.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwen3vl_rl.data.entries import holds_predictions
+from qwen3vl_rl.data.predictions import read_predictions
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.diagnosis import NEEDS_ATTENTION, Finding, show
+from qwen3vl_rl.evaluation.diagnosis.answers import judge
+from qwen3vl_rl.evaluation.diagnosis.samples import look_at_samples
+
+
+def look(path: Path, images: Path | None) -> Iterator[Finding]:
+    """All findings of a file. Raises InputError where it is none of our formats, or a row of answers is malformed."""
+    if holds_predictions(path):
+        yield from judge(read_predictions(path), images=images)
+    else:
+        yield from look_at_samples(path, images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.evaluation.doctor",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="jsonl or parquet of any stage")
+    parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
+    args = parser.parse_args()
+    open_ones = 0
+    for path in args.files:
+        print(path)
+        open_ones += show(look(path, args.images))
+    if open_ones:
+        sys.exit(NEEDS_ATTENTION)
+
+
+if __name__ == "__main__":
+    cli(main)
