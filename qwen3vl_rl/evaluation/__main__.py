@@ -18,7 +18,6 @@ from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
 from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, render
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.scoring.results import read_result
-from qwen3vl_rl.evaluation.serving.questions import read_questions
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +39,7 @@ def main() -> None:
     args = parse_args()
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
-    questions = read_questions(args.data, args.images, args.split, args.limit)
+    questions = command.questions(args)
     with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
         for run in runs:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from qwen3vl_rl.data.predictions import Question
 from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.evaluation.protocols import NAMES, protocol
 from qwen3vl_rl.evaluation.run import Load
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S
-from qwen3vl_rl.evaluation.serving.questions import readable_folder
+from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
 from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings, load_settings
 from qwen3vl_rl.grounding import parser_name
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True)
     add("--split", action="append", metavar="NAME", help="only these splits (file names without .jsonl)")
     add("--limit", type=int, metavar="N", help="only the first N samples of each split")
+    add("--protocol", choices=NAMES, help="ask as this project does; evaluation.protocols scores as all do")
     add("--settings", type=Path, metavar="FILE", help="YAML with changes to qwen3vl_rl/evaluation/serving/recipe.yaml")
     add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
     add("--parser", choices=PARSERS, type=parser_name, help="how answers are read (default: strict; paper: released)")
@@ -39,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    chosen = load_settings(args.settings, max_tokens=args.max_tokens, parser=args.parser)
+    asks = protocol(args.protocol).asks if args.protocol else {}
+    given = {"max_tokens": args.max_tokens, "parser": args.parser}
+    chosen = load_settings(args.settings, **asks | {name: value for name, value in given.items() if value is not None})
     if args.endpoint and args.server_arguments:
         raise InputError(f"{args.server_arguments[0]}: a running server takes no arguments; leave them out")
     if args.server_arguments and not args.server_arguments[0].startswith("-"):
@@ -47,6 +51,12 @@ def settings(args: argparse.Namespace) -> Settings:
     if args.endpoint and (chosen.min_pixels or chosen.max_pixels):
         raise InputError("min_pixels, max_pixels: a running server has its own; only a server of ours can be told")
     return chosen
+
+
+def questions(args: argparse.Namespace) -> list[Question]:
+    """What is asked, all sentences of an object together where the protocol does so."""
+    joined = bool(args.protocol) and protocol(args.protocol).sentences == "joined"
+    return read_questions(args.data, args.images, args.split, args.limit, joined)
 
 
 def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> Server | Endpoint:

@@ -20,14 +20,13 @@ from qwen3vl_rl.evaluation.reporting.table_formats import text
 from qwen3vl_rl.evaluation.reporting.tables import notes
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.scoring.results import read_scaling
-from qwen3vl_rl.evaluation.serving.questions import read_questions
 from qwen3vl_rl.evaluation.serving.settings import variants
 
 
 def run(args: argparse.Namespace) -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     ways = variants(settings, args.budget, args.answers)
-    questions = read_questions(args.data, args.images, args.split, args.limit)
+    questions = command.questions(args)
     with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [
             Run(args.out / name / way, model, questions, changed, server)

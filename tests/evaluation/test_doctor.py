@@ -249,4 +249,3 @@ def test_the_command_says_what_to_change(tmp_path):
         [sys.executable, "-m", "qwen3vl_rl.evaluation.doctor", right], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "!!" not in done.stdout, done.stdout
-

@@ -2,21 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import astuple
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, replace
+from itertools import groupby, islice
 from pathlib import Path
 
 from qwen3vl_rl.data.predictions import Question, question_key
-from qwen3vl_rl.data.samples import check_images, iter_released_samples
+from qwen3vl_rl.data.samples import Sample, check_images, iter_released_samples
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 
 
 def read_questions(
-    data: Sequence[Path], images: Path, splits: Sequence[str] | None = None, limit: int | None = None
+    data: Sequence[Path],
+    images: Path,
+    splits: Sequence[str] | None = None,
+    limit: int | None = None,
+    joined: bool = False,
 ) -> list[Question]:
-    """All samples of the jsonl files in `data` (files or folders); a split is named by its file.
+    """All samples of the jsonl files in `data` (files or folders); a split is named by its file. `joined`: those of
+    one object as one question, which names all their sentences; `limit` then counts objects.
 
     Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
     another size; also for an unknown or repeated split, one named "average", and one in which nothing has a box.
@@ -30,12 +35,20 @@ def read_questions(
     for split, path in files.items():
         if splits and split not in splits:
             continue
-        samples = list(islice(enumerate(iter_released_samples(path), start=1), limit))
+        read = enumerate(iter_released_samples(path), start=1)
+        samples = list(islice(_by_object(read) if joined else read, limit))
         if all(sample.xyxy_px is None for _, sample in samples):
             raise InputError(f"{path}: expected at least one sample with a box, found none among {len(samples)}")
         check_images(((path, number, sample) for number, sample in samples), images)
         questions += [Question(question_key(split, number), split, sample) for number, sample in samples]
     return questions
+
+
+def _by_object(numbered: Iterable[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
+    """Neighbours of one image and box as one: in the quotation marks of a prompt, `a`, `b` stand as `a", "b`."""
+    for _, neighbours in groupby(numbered, key=lambda pair: (pair[1].image, pair[1].xyxy_px, pair[1].modal_xyxy_px)):
+        (number, first), *rest = neighbours
+        yield number, replace(first, sent='", "'.join([first.sent, *(sample.sent for _, sample in rest)]))
 
 
 def readable_folder(questions: Sequence[Question], images: Path) -> Path:

@@ -101,3 +101,16 @@ def test_rows_that_the_release_reads_are_read(tmp_path):
     assert [sample.xyxy_px for sample in samples] == [(10, 20, 60, 80)] * 3
     assert [sample.modal_xyxy_px for sample in samples] == [None] * 3
     assert [sample.sent for sample in samples] == ["cat", "cat", 'the "red" cat']
+
+
+def test_sentences_of_an_object_are_joined_as_quoted_names(world, copied_world):
+    file = copied_world / "refshapes_val.jsonl"
+    first, *others = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = [first, first | {"id": "b", "sent": "the other name"}, *others]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    each = read_questions([file], world / "images")
+    joined = read_questions([file], world / "images", joined=True)
+    assert len(joined) == len(each) - 1
+    assert joined[0].sample.sent == f'{first["sent"]}", "the other name'
+    assert [question.key for question in joined[:2]] == [each[0].key, each[2].key]
+    assert len(read_questions([file], world / "images", limit=2, joined=True)) == 2

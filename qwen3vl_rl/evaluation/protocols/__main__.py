@@ -1,0 +1,58 @@
+"""The same answers under every protocol, in one table: what protocol alone changes.
+
+    python -m qwen3vl_rl.evaluation.protocols OUT/rl OUT/base         finished runs, or their predictions.jsonl
+
+Each row reads and counts as a project does; how the answers were asked for stays as it was. To ask as a project does:
+`python -m qwen3vl_rl.evaluation --protocol NAME …`.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qwen3vl_rl.data.predictions import Prediction, read_predictions
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.protocols import NAMES, protocol
+from qwen3vl_rl.evaluation.reporting.table_formats import FORMATS, Table
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
+
+
+def scores(runs: Mapping[str, Sequence[Prediction]]) -> Table:
+    """Acc@0.5 in percent, a row for each run and protocol."""
+    accuracies = {(run, name): protocol(name).accuracies(rows) for run, rows in runs.items() for name in NAMES}
+    places = list(dict.fromkeys(place for found in accuracies.values() for place in found))
+    places.append(places.pop(places.index(AVERAGE)))
+    rows = [
+        (run, name, *(f"{100 * found[place]:.1f}" if place in found else "" for place in places))
+        for (run, name), found in accuracies.items()
+    ]
+    return Table("The same answers under each protocol, Acc@0.5 in percent", ("run", "protocol", *places), rows, 2)
+
+
+def rules() -> Table:
+    """What each protocol does, and what its project publishes."""
+    rows = []
+    for name in NAMES:
+        one = protocol(name)
+        published = ", ".join(f"{model} {acc}" for model, acc in one.publishes.items()) or "nothing of Qwen3-VL"
+        counts = f"IoU {'>=' if one.inclusive else '>'} 0.5, over {one.average}"
+        rows.append((name, str(one.asks["prompt"]), one.sentences, one.reading, counts, published))
+    return Table("Protocols", ("protocol", "prompt", "sentences", "reading", "counts", "published average"), rows, 6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.evaluation.protocols",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders, or predictions.jsonl files")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    args = parser.parse_args()
+    files = [run / "predictions.jsonl" if run.is_dir() else run for run in args.runs]
+    runs = {str(run): read_predictions(file) for run, file in zip(args.runs, files, strict=True)}
+    print("\n\n".join(FORMATS[args.format](table) for table in (scores(runs), rules())))
+
+
+if __name__ == "__main__":
+    cli(main)
