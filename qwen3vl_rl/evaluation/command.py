@@ -41,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(args: argparse.Namespace) -> Settings:
-    asks = protocol(args.protocol).asks if args.protocol else {}
-    given = {"max_tokens": args.max_tokens, "parser": args.parser}
-    chosen = load_settings(args.settings, **asks | {name: value for name, value in given.items() if value is not None})
+    asks = protocol(args.protocol).asks if args.protocol else None
+    chosen = load_settings(args.settings, asks, max_tokens=args.max_tokens, parser=args.parser)
     if args.endpoint and args.server_arguments:
         raise InputError(f"{args.server_arguments[0]}: a running server takes no arguments; leave them out")
     if args.server_arguments and not args.server_arguments[0].startswith("-"):

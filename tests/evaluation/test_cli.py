@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+from qwen3vl_rl.evaluation import command
+from qwen3vl_rl.evaluation.__main__ import parse_args
+from qwen3vl_rl.evaluation.protocols import NAMES, protocol
+
 pytestmark = pytest.mark.slow
 
 
@@ -46,3 +50,11 @@ def test_a_folder_without_checkpoint_ends_the_command_before_any_server(world, t
 def test_arguments_that_would_be_ignored_are_refused(world, tmp_path, options, message):
     result = _evaluate(world, world / "eval", tmp_path / "out", *options)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1) and message in result.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_protocol_asks_as_its_project_does_and_gives_way_to_files_and_options(name, tmp_path):
+    (tmp_path / "mine.yaml").write_text("amodal_prompt: amodal\n")
+    common = ["--model", "a=b", "--data", "d", "--images", "i", "--out", "o", "--protocol", name]
+    chosen = command.settings(parse_args([*common, "--settings", str(tmp_path / "mine.yaml"), "--max-tokens", "7"]))
+    assert (chosen.prompt, chosen.amodal_prompt, chosen.max_tokens) == (protocol(name).asks["prompt"], "amodal", 7)

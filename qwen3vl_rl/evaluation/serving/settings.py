@@ -71,14 +71,15 @@ class Settings:
         return fields | ({"seed": crc32(f"{self.seed} {key}".encode())} if self.temperature else {})
 
 
-def load_settings(file: Path | None = None, **changes) -> Settings:
-    """The recipe, changed by the fields in `file`, then by `changes`, of which None means unchanged.
+def load_settings(file: Path | None = None, asks: Mapping | None = None, **changes) -> Settings:
+    """The recipe, changed by what a protocol `asks`, the fields in `file`, then by `changes`, of which None means
+    unchanged.
 
     Raises InputError for an unknown field or a value that cannot be.
     """
     recipe = files("qwen3vl_rl.evaluation.serving").joinpath("recipe.yaml").read_text(encoding="utf-8")
     given = {name: value for name, value in changes.items() if value is not None}
-    recipe = yaml.safe_load(recipe)
+    recipe = yaml.safe_load(recipe) | dict(asks or {})
     if file:
         recipe |= _read(file)
         try:
