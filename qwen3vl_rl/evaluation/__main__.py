@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
+from qwen3vl_rl.data.reviews import REVIEWED_HELP, read_reviews
 from qwen3vl_rl.evaluation import command
 from qwen3vl_rl.evaluation.reporting.released_outputs import write_released_outputs
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
@@ -31,6 +32,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--released-outputs", action="store_true", help="also OUT/NAME/SPLIT/{iou,latency}.txt and so on"
     )
+    parser.add_argument("--reviewed", nargs="+", type=Path, default=[], metavar="FILE", help=REVIEWED_HELP)
     parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes (default: OUT/report.html)")
     return parser.parse_args(arguments)
 
@@ -39,6 +41,7 @@ def main() -> None:
     args = parse_args()
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
+    reviews = read_reviews(args.reviewed)
     questions = command.questions(args)
     with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
@@ -48,8 +51,8 @@ def main() -> None:
     if args.released_outputs:
         for run, result in zip(runs, results, strict=True):
             write_released_outputs(run.folder, result.predictions, result.timing.get("wall_s", 0.0))
-    report = write_report(args.report or args.out / "report.html", results, args.images, curves)
-    print(f"\n{render(evaluation_tables(results), results)}\n\nreport: {report}")
+    report = write_report(args.report or args.out / "report.html", results, args.images, curves, reviews)
+    print(f"\n{render(evaluation_tables(results, reviews), results)}\n\nreport: {report}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ The page embeds everything that it shows and loads nothing. The same results giv
 import argparse
 from pathlib import Path
 
+from qwen3vl_rl.data.reviews import REVIEWED_HELP, read_reviews
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.reporting.report import write_report
 from qwen3vl_rl.evaluation.scoring.results import read_results
@@ -22,8 +23,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
     parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--reviewed", nargs="+", type=Path, default=[], metavar="FILE", help=REVIEWED_HELP)
     args = parser.parse_args()
-    print(f"report: {write_report(args.out, read_results(args.runs), args.images, {})}")
+    report = write_report(args.out, read_results(args.runs), args.images, {}, read_reviews(args.reviewed))
+    print(f"report: {report}")
 
 
 if __name__ == "__main__":

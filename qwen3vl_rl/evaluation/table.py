@@ -8,6 +8,7 @@ python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl --all             and deta
 import argparse
 from pathlib import Path
 
+from qwen3vl_rl.data.reviews import REVIEWED_HELP, read_reviews
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.reporting.table_formats import FORMATS
 from qwen3vl_rl.evaluation.reporting.tables import (
@@ -16,6 +17,7 @@ from qwen3vl_rl.evaluation.reporting.tables import (
     group_table,
     number_table,
     render,
+    reviewed_table,
 )
 from qwen3vl_rl.evaluation.scoring.results import read_results
 
@@ -29,14 +31,15 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
     parser.add_argument("--format", choices=FORMATS, default="text")
     parser.add_argument("--all", action="store_true", help="also details, paired differences and kinds of samples")
+    parser.add_argument("--reviewed", nargs="+", type=Path, default=[], metavar="FILE", help=REVIEWED_HELP)
     args = parser.parse_args()
-    results = read_results(args.runs)
+    results, reviews = read_results(args.runs), read_reviews(args.reviewed)
     if args.format == "csv":
         tables = [number_table(results)]
     elif args.all:
-        tables = [*evaluation_tables(results), group_table(results)]
+        tables = [*evaluation_tables(results, reviews), group_table(results)]
     else:
-        tables = [accuracy_table(results)]
+        tables = [accuracy_table(results), *([reviewed_table(results, reviews)] if reviews else [])]
     print(render(tables, results, args.format))
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from qwen3vl_rl.data.drawing import Drawing, lines, svg
 from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.reviews import Review
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.browser import browser_data
 from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, group_table, notes
@@ -32,8 +33,15 @@ CURVES = {  # verl's metric -> title; which of them a run has depends on the sta
 Metrics = Mapping[int, Mapping[str, float]]  # by step
 
 
-def write_report(path: Path, results: Sequence[Result], images: Path, curves: Mapping[str, Metrics]) -> Path:
-    """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`."""
+def write_report(
+    path: Path,
+    results: Sequence[Result],
+    images: Path,
+    curves: Mapping[str, Metrics],
+    reviews: Sequence[Review] = (),
+) -> Path:
+    """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`; `reviews`: what
+    reviewers say of the rows, from `read_reviews`."""
     browser = browser_data(results, images)
     data = json.dumps(browser, ensure_ascii=False, separators=(",", ":"))
     page = (
@@ -42,7 +50,7 @@ def write_report(path: Path, results: Sequence[Result], images: Path, curves: Ma
         .render(
             names=[result.name for result in results],
             colors=[*islice(cycle(COLORS), len(results))],
-            tables=evaluation_tables(results),
+            tables=evaluation_tables(results, reviews),
             groups=group_table(results),
             notes=notes(results),
             distributions=draw_distributions(results),

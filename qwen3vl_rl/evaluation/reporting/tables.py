@@ -4,12 +4,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from qwen3vl_rl.data.reviews import Review
 from qwen3vl_rl.evaluation.diagnosis.answers import coordinates
 from qwen3vl_rl.evaluation.reporting import table_formats as formats
 from qwen3vl_rl.evaluation.reporting.table_formats import Table
 from qwen3vl_rl.evaluation.scoring import published
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, AVERAGED_FIELDS, CRITERION, Comparison, compare, sample_of
 from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, Result
+from qwen3vl_rl.evaluation.scoring.reviews import Reviewed, score_reviewed
 
 WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -69,6 +71,18 @@ def difference_table(results: Sequence[Result]) -> Table:
         if place in comparisons
     ]
     return Table("Paired difference in Acc@0.5, percentage points", header, rows, texts=2)
+
+
+def reviewed_table(results: Sequence[Result], reviews: Sequence[Review]) -> Table:
+    """Accuracy on all rows beside that on the rows that reviewers found right, and how many rows are which."""
+    header = ("split", "model", "review", "all rows", "right rows", "interval", "right", "wrong", "unknown", "unasked")
+    rows = [
+        (part.split, result.name, part.review, _percent(part.acc_all), *_reviewed(part))
+        for result in results
+        for part in score_reviewed(result, reviews)
+    ]
+    rows.sort(key=lambda row: [*published.splits(), AVERAGE].index(row[0]))
+    return Table("Acc@0.5 on the rows that reviewers found right", header, rows, texts=3)
 
 
 def speed_table(results: Sequence[Result]) -> Table:
@@ -153,9 +167,12 @@ def notes(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def evaluation_tables(results: Sequence[Result]) -> list[Table]:
-    """Accuracy, details, speed and, of several runs over the same samples, differences."""
+def evaluation_tables(results: Sequence[Result], reviews: Sequence[Review] = ()) -> list[Table]:
+    """Accuracy, also on reviewed rows where there are `reviews`, details, speed and, of several runs over the same
+    samples, differences."""
     tables = [accuracy_table(results), detail_table(results), speed_table(results)]
+    if reviews:
+        tables.insert(1, reviewed_table(results, reviews))
     if len(results) > 1 and _same_samples(results):
         tables.append(difference_table(results))
     return tables
@@ -229,6 +246,12 @@ def _details(numbers: Mapping) -> tuple[str, ...]:
         f"{_percent(numbers['invalid_rate'])} %",
         f"{numbers['mean_tokens']:.1f}",
     )
+
+
+def _reviewed(part: Reviewed) -> tuple[str, ...]:
+    interval = DASH.join(map(_percent, part.interval)) if part.interval else DASH
+    counts = (part.right, part.wrong, part.unknown, part.unasked)
+    return (DASH if part.acc is None else _percent(part.acc), interval, *map(str, counts))
 
 
 def _same_samples(results: Sequence[Result]) -> bool:

@@ -1,0 +1,115 @@
+"""What reviewers found right and wrong among the rows of the RefCOCO splits. Users bring the files.
+
+- Ref-L4's `refcocos_annotation_reviewed/SPLIT_reviewed.json` (hub: JierunChen/Ref-L4 at d62c4f4, CC BY-NC 4.0):
+  an image with its `caption` and an annotation for each expression; `bbox` is xywh px, `caption_quality` 0 where it is wrong.
+- RefCOCO-M's `validation-*.parquet` (hub: moondream/refcoco-m, MIT): RefCOCO val without the objects whose masks were
+  beyond repair; a row is an image, `samples` its objects with `sentences` and `bbox`, xywh px.
+
+The layouts were read from what the projects say of them and from programs that read the files (inlmouse/MACH at
+2979536, AlanAkillove/calibrated-candidate-grounding at 7feaa68), not from the files themselves.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_rl.data.boxes import is_box
+from qwen3vl_rl.data.entries import image_key
+from qwen3vl_rl.data.layouts.record import field as field_of
+from qwen3vl_rl.data.layouts.record import json_list, read_json, text
+from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
+from qwen3vl_rl.data.refcoco import EVAL_SPLITS
+from qwen3vl_rl.errors import InputError, row_error
+from qwen3vl_rl.grounding import Box, iou, xywh_to_xyxy
+
+REF_L4, REFCOCO_M = "Ref-L4", "RefCOCO-M"
+REVIEWED = "_reviewed"  # ends the stem of Ref-L4's files
+REVIEWED_HELP = "Ref-L4's SPLIT_reviewed.json, RefCOCO-M's parquet: also score the rows that they find right"
+SAME_OBJECT_IOU = 0.5  # RefCOCO-M's boxes may follow its new masks. Ours.
+_COLUMNS = ("file_name", "samples")
+
+Key = tuple[str, str]  # of an image, and the letters and digits of an expression
+
+
+@dataclass
+class Review:
+    """One project's judgement of one split. `rows`: by image and expression, boxes (xyxy px) and which are right."""
+
+    name: str
+    split: str
+    rows: dict[Key, list[tuple[Box, bool]]] = field(default_factory=lambda: defaultdict(list))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+    def judge(self, image: str, sent: str, xyxy_px: Box) -> bool | None:
+        """Whether a sample is right; None where the review does not have it."""
+        found = [right for box, right in self.rows.get(key(image, sent), ()) if iou(box, xyxy_px) > SAME_OBJECT_IOU]
+        return all(found) if found else None
+
+
+def key(image: str, sent: str) -> Key:
+    """Spelling apart from letters and digits differs between copies of RefCOCO."""
+    return image_key(image), "".join(filter(str.isalnum, sent.casefold()))
+
+
+def read_reviews(paths: Sequence[Path]) -> list[Review]:
+    """The reviews of these files, those of one project and split together. Raises InputError naming file
+    and row."""
+    reviews: dict[tuple[str, str], Review] = {}
+    for path in paths:
+        name, split, read = _layout(path)
+        review = reviews.setdefault((name, split), Review(name, split))
+        for image, sent, box, is_right in read(path):
+            review.rows[key(image, sent)].append((box, is_right))
+    return list(reviews.values())
+
+
+def _layout(path: Path) -> tuple[str, str, Any]:
+    split = path.stem.removesuffix(REVIEWED)
+    if path.suffix == ".json" and path.stem.endswith(REVIEWED) and split in EVAL_SPLITS:
+        return REF_L4, split, _ref_l4
+    if path.suffix == ".parquet":
+        with open_parquet(path) as file:
+            missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
+        if not missing:
+            return REFCOCO_M, "refcoco_val", _refcoco_m
+    expected = "Ref-L4's SPLIT_reviewed.json, or RefCOCO-M's validation-*.parquet with file_name and samples"
+    raise InputError(f"{path}: expected {expected}")
+
+
+def _ref_l4(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
+    whole = read_json(path)
+    images = {
+        field_of(path, k, image, "id"): image for k, image in enumerate(json_list(path, whole, "images"), start=1)
+    }
+    for number, annotation in enumerate(json_list(path, whole, "annotations"), start=1):
+        image = images.get(field_of(path, number, annotation, "image_id"))
+        if image is None:
+            raise row_error(path, number, "image_id", "the id of one of images", annotation["image_id"])
+        quality = field_of(path, number, annotation, "caption_quality")
+        if quality not in (0, 1, "0", "1"):
+            raise row_error(path, number, "caption_quality", "0 or 1", quality)
+        names = (text(path, number, name, field_of(path, number, image, name)) for name in ("file_name", "caption"))
+        yield *names, _box(path, number, annotation), bool(int(quality))
+
+
+def _refcoco_m(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
+    for number, row in iter_parquet(path, _COLUMNS):
+        image = text(path, number, "file_name", row["file_name"])
+        if not isinstance(row["samples"], list):
+            raise row_error(path, number, "samples", "a list of objects", row["samples"])
+        for found in row["samples"]:
+            box = _box(path, number, found)
+            for sent in field_of(path, number, found, "sentences") or ():
+                yield image, text(path, number, "sentences", sent), box, True
+
+
+def _box(path: Path, number: int, row: dict[str, Any]) -> Box:
+    box = field_of(path, number, row, "bbox")
+    if not is_box(box):
+        raise row_error(path, number, "bbox", "four numbers, xywh in px", box)
+    x, y, width, height = box
+    return xywh_to_xyxy((x, y, width, height))
