@@ -61,6 +61,11 @@ def declined(prediction: Prediction) -> bool:
     return is_whole and (prediction.pred_xyxy_px is None or declines(prediction.text))
 
 
+def boxes_falsely(prediction: Prediction) -> bool:
+    """Whether an answer boxes something where nothing fits. What neither boxes nor declines was cut off or failed."""
+    return prediction.pred_xyxy_px is not None and not declines(prediction.text)
+
+
 def question_key(split: str, row: int) -> str:
     return f"{split}/{row:06d}"
 

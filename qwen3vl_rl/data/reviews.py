@@ -1,7 +1,8 @@
 """What reviewers found right and wrong among the rows of the RefCOCO splits. Users bring the files.
 
 - Ref-L4's `refcocos_annotation_reviewed/SPLIT_reviewed.json` (hub: JierunChen/Ref-L4 at d62c4f4, CC BY-NC 4.0):
-  an image with its `caption` and an annotation for each expression; `bbox` is xywh px, `caption_quality` 0 where it is wrong.
+  an image with its `caption` and an annotation for each expression; `bbox` is xywh px, `caption_quality` 0 where it is
+  wrong.
 - RefCOCO-M's `validation-*.parquet` (hub: moondream/refcoco-m, MIT): RefCOCO val without the objects whose masks were
   beyond repair; a row is an image, `samples` its objects with `sentences` and `bbox`, xywh px.
 

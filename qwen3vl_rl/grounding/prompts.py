@@ -8,7 +8,8 @@ from typing import NamedTuple
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import IntBox
 
-# Texts of the released recipe, but for `qwen3_both`; `TURNS` tells how they stand in the user's turn.
+# Texts of the released recipe, but for `qwen3_both`, and `grounding_me` of the set of that name; `TURNS` tells how they
+# stand in the user's turn.
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "qwen3": "Locate {sent}, output its bbox coordinates using JSON format",
@@ -25,6 +26,14 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
         "qwen3_official": (
             'Locate every object that matches the description "{sent}" in the image. '
             "Report bbox coordinates in JSON format."
+        ),
+        "grounding_me": (
+            "All spatial relationships are defined from the viewer's perspective, where 'front' means closer to the "
+            "viewer and 'back' means farther from the viewer. Please provide the bounding box coordinate of the "
+            "object the following statement describes:\n{sent}\n"
+            "Ensure that all details mentioned about the object are accurate. Provide at most one bounding box. If a "
+            "matching object is found, provide its bounding box as a JSON in the format "
+            '{"bbox_2d": [x1, y1, x2, y2]}. If no matching object is found, output {"bbox_2d": null}.'
         ),
     }
 )

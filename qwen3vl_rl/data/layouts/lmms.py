@@ -10,13 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from qwen3vl_rl.data.layouts.record import Record, field, refcoco_record, skipping_bad, text
+from qwen3vl_rl.data.layouts.embedded import image_size
+from qwen3vl_rl.data.layouts.record import Record, refcoco_record, skipping_bad, text
 from qwen3vl_rl.data.parquet import iter_parquet
-from qwen3vl_rl.data.pictures import picture_size
 from qwen3vl_rl.data.refcoco import PARTITIONS
-from qwen3vl_rl.errors import row_error
 
 _ANNOTATION_NUMBER = re.compile(r"_\d+(?=\.\w+$)")
 _COLUMNS = ("question_id", "image", "answer", "bbox", "file_name")
@@ -33,7 +31,7 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
         split = path.name.partition("-")[0]
         for number, row in iter_parquet(path, _COLUMNS):
             with skipping_bad(args, left_out):
-                width, height = _size(path, number, row["image"])
+                width, height = image_size(path, number, row["image"])
                 yield refcoco_record(
                     path,
                     number,
@@ -55,11 +53,3 @@ def _coco_name(file_name: str) -> str:
     """`COCO_train2014_000000581857_16.jpg` without the annotation's number."""
     stem = _ANNOTATION_NUMBER.sub("", file_name)
     return stem if re.search(r"\d{12}\.", stem) else file_name
-
-
-def _size(path: Path, number: int, image: Any) -> tuple[int, int]:
-    data = field(path, number, image, "bytes")
-    try:
-        return picture_size(data)
-    except (OSError, TypeError):
-        raise row_error(path, number, "image", "the bytes of a readable image", type(data).__name__) from None

@@ -25,14 +25,15 @@ BAD = "bad records (--skip-bad)"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object with all expressions for it. `split` names the file that its samples go to; boxes are xyxy px."""
+    """One object with all expressions for it. `split` names the file that its samples go to; boxes are xyxy px.
+    `xyxy_px` None: nothing in the image fits the expressions."""
 
     split: str
     id: str
     image: str
     width: int
     height: int
-    xyxy_px: Box
+    xyxy_px: Box | None
     sents: tuple[str, ...]
     modal_xyxy_px: Box | None = None
 

@@ -5,6 +5,9 @@
     python -m qwen3vl_rl.data.tools.convert lmms     --out DIR --dataset refcoco --files data/val-*.parquet
     python -m qwen3vl_rl.data.tools.convert referit  --out DIR --folder DIR
     python -m qwen3vl_rl.data.tools.convert released --out DIR --files train_grounding.parquet
+    python -m qwen3vl_rl.data.tools.convert ref_l4   --out DIR --files ref-l4-val.parquet
+    python -m qwen3vl_rl.data.tools.convert ref_adv  --out DIR --files train-*.parquet --images IMAGES
+    python -m qwen3vl_rl.data.tools.convert grounding_me --out DIR --files test-*.parquet --images IMAGES
     python -m qwen3vl_rl.data.tools.convert cocoa    --out DIR --files amodal.json --name cocoa_val --outside clip
 
 Training splits go to DIR, the others to DIR/eval. All files are replaced together at the end, or none.
@@ -20,13 +23,23 @@ import orjson
 from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
-from qwen3vl_rl.data.layouts import cocoa, lmms, refer, referit, released, tfds
+from qwen3vl_rl.data.layouts import cocoa, grounding_me, lmms, ref_adv, ref_l4, refer, referit, released, tfds
 from qwen3vl_rl.data.layouts.record import Record
 from qwen3vl_rl.data.refcoco import describe_count
 from qwen3vl_rl.data.samples import sample_row
 from qwen3vl_rl.errors import InputError, cli
 
-LAYOUTS = {"refer": refer, "tfds": tfds, "lmms": lmms, "referit": referit, "released": released, "cocoa": cocoa}
+LAYOUTS = {
+    "refer": refer,
+    "tfds": tfds,
+    "lmms": lmms,
+    "referit": referit,
+    "released": released,
+    "ref_l4": ref_l4,
+    "ref_adv": ref_adv,
+    "grounding_me": grounding_me,
+    "cocoa": cocoa,
+}
 
 
 def split_path(out: Path, split: str) -> Path:

@@ -17,6 +17,7 @@ WIDTH = 100  # of a terminal
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 PARTIAL, MISMATCHED = "†", "‡"
 NUMBERS = ("acc", *AVERAGED_FIELDS)
+ABSENT = ("declined_rate", "false_box_rate")  # on rows without a referent
 LATENCIES = ("mean_s", "p50_s", "p95_s")
 
 
@@ -51,8 +52,9 @@ def detail_table(results: Sequence[Result]) -> Table:
                 rows.append(("  its visible part", result.name, "", *scores, "", ""))
             if "no_referent" in numbers:
                 absent = numbers["no_referent"]
-                scores = _percent(absent["declined_rate"]), *[""] * 6
-                rows.append(("  no referent: declined", result.name, str(absent["samples"]), *scores))
+                for what in ("declined", "false_box"):
+                    scores = str(absent["samples"]), _percent(absent[f"{what}_rate"]), *[""] * 6
+                    rows.append((f"  no referent: {what.replace('_', ' ')}", result.name, *scores))
     return Table("Details", header, rows, texts=2)
 
 
@@ -119,7 +121,7 @@ def group_table(results: Sequence[Result]) -> Table:
 def number_table(results: Sequence[Result]) -> Table:
     """Every number of every split, unrounded, for other programs; rates are fractions."""
     header = ("model", "split", "samples", "published_samples", "acc_low", "acc_high", *NUMBERS)
-    header += ("failed_requests", "visible_acc", "visible_mean_iou", "declined_rate", *LATENCIES)
+    header += ("failed_requests", "visible_acc", "visible_mean_iou", *ABSENT, *LATENCIES)
     rows = []
     for result in results:
         for place in [*result.summary["splits"], AVERAGE]:
@@ -129,7 +131,7 @@ def number_table(results: Sequence[Result]) -> Table:
             low, high = numbers["acc_interval"] or ("", "")
             values = [*counts, low, high, *(numbers[name] for name in NUMBERS)]
             values += [numbers.get(name, "") for name in ("failed_requests", "visible_acc", "visible_mean_iou")]
-            values += [numbers.get("no_referent", {}).get("declined_rate", "")]
+            values += [numbers.get("no_referent", {}).get(name, "") for name in ABSENT]
             values += [latency.get(name, "") for name in LATENCIES]
             rows.append((result.name, place, *map(str, values)))
     for model, accs in _published_rows(results).items():

@@ -14,7 +14,7 @@ from statistics import fmean
 
 import numpy as np
 
-from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction, declined
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction, boxes_falsely, declined
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.groups import GROUPINGS, OCCLUSIONS, occlusion
 
@@ -186,7 +186,11 @@ def _summarize_split(everything: list[Prediction], accuracy: Estimate) -> dict:
             if members
         }
     if absent := [row for row in everything if row.xyxy_px is None]:
-        fields["no_referent"] = {"samples": len(absent), "declined_rate": fmean(map(is_correct, absent))}
+        fields["no_referent"] = {
+            "samples": len(absent),
+            "declined_rate": fmean(map(is_correct, absent)),
+            "false_box_rate": fmean(boxes_falsely(row) for row in absent),
+        }
     return fields
 
 

@@ -174,7 +174,8 @@ def test_expressions_without_referent_are_counted_apart(make_prediction):
     absent[1] = replace(absent[1], pred_xyxy_px=None, error="HTTP 500")  # declined nothing
     split = summarize([rows[0], *absent])["splits"]["toy_val"]
     assert (split["samples"], split["acc"], split["failed_requests"]) == (1, 1.0, 1)
-    assert split["no_referent"] == {"samples": 3, "declined_rate": pytest.approx(1 / 3)}
+    third = pytest.approx(1 / 3)
+    assert split["no_referent"] == {"samples": 3, "declined_rate": third, "false_box_rate": third}
     with pytest.raises(InputError, match="toy_val: expected at least one sample with a box"):
         summarize(absent)
 

@@ -1,0 +1,35 @@
+"""Parquet files that hold their images: these are written beside the samples."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.layouts.record import field
+from qwen3vl_rl.data.pictures import PictureError, picture_size
+from qwen3vl_rl.errors import row_error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="parquet files of the hub")
+    parser.add_argument("--images", type=Path, required=True, help="the image folder; the set gets a folder in it")
+
+
+def image_size(path: Path, number: int, image: Any) -> tuple[int, int]:
+    """(width, height) in px of a row's image. Raises InputError naming file, row and field."""
+    data = field(path, number, image, "bytes")
+    try:
+        return picture_size(data)
+    except (PictureError, TypeError):
+        raise row_error(path, number, "image", "the bytes of a readable image", type(data).__name__) from None
+
+
+def write_image(path: Path, number: int, image: Any, target: Path) -> tuple[int, int]:
+    """Write the bytes of a row's image as they are, unless they are there; returns (width, height) in px. Programs know
+    a picture's format by its bytes, whatever its name. Raises InputError naming file, row and field."""
+    size, data = image_size(path, number, image), image["bytes"]
+    if not (target.exists() and target.stat().st_size == len(data)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as draft:
+            draft.write_bytes(data)
+    return size

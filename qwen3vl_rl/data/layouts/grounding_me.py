@@ -1,0 +1,45 @@
+"""GroundingME: `data/test-*.parquet` (hub: lirang04/GroundingME, research use only), 1,005 descriptions.
+
+A row is a description: `id`, `image` (bytes), `description`, `bbox` (xyxy px), `subtask_l1` and `subtask_l2`. Of the
+rows with `subtask_l1` Rejection, 201 by others' count, nothing in the picture fits. Columns by the project's card, the
+rule for rejections by its evaluate.py (at d07e065). Images are written to IMAGES/grounding_me; ask with the prompt
+`grounding_me`, which allows an answer without a box.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+
+from qwen3vl_rl.data.boxes import check_box_px
+from qwen3vl_rl.data.layouts.embedded import add_arguments as add_arguments
+from qwen3vl_rl.data.layouts.embedded import write_image
+from qwen3vl_rl.data.layouts.record import Record, check_sents, field, skipping_bad, text
+from qwen3vl_rl.data.parquet import iter_parquet
+
+FOLDER = SPLIT = "grounding_me"
+REJECTION = "Rejection"
+_COLUMNS = ("id", "image", "description", "bbox", "subtask_l1", "subtask_l2")
+
+
+def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
+    """Every description of the files, those without a referent with no box. Raises InputError naming file, row and
+    field."""
+    for path in args.files:
+        for number, row in iter_parquet(path, _COLUMNS):
+            with skipping_bad(args, left_out):
+                kind, part = (text(path, number, name, row[name]) for name in ("subtask_l1", "subtask_l2"))
+                identity = field(path, number, row, "id")
+                name = f"{FOLDER}/{identity}.jpg"
+                width, height = write_image(path, number, row["image"], args.images / name)
+                box = None
+                if kind != REJECTION:
+                    box = check_box_px(path, number, "bbox", row["bbox"], width, height)
+                yield Record(
+                    split=SPLIT,
+                    id=f"{kind}_{part}_{identity}".lower(),
+                    image=name,
+                    width=width,
+                    height=height,
+                    xyxy_px=box,
+                    sents=check_sents(path, number, [row["description"]]),
+                )
