@@ -76,6 +76,12 @@ def _answer(question: Question, is_right: bool) -> Prediction:
 
 
 @pytest.fixture
+def answer() -> Callable[[Question, bool], Prediction]:
+    """`answer(question, is_right)`: a scored answer."""
+    return _answer
+
+
+@pytest.fixture
 def results(finished_runs) -> list[Result]:
     """What `finished_runs` wrote."""
     return [read_result(folder) for folder in finished_runs]

@@ -32,6 +32,7 @@ class Protocol:
     reading: str
     inclusive: bool
     average: str
+    published_in: str
     publishes: Mapping[str, float]
 
     def is_hit(self, row: Prediction) -> bool:

@@ -12,6 +12,8 @@ from qwen3vl_rl.data.samples import Sample, check_images, iter_released_samples
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 
+JOINED = '", "'  # between the sentences of an object, which a prompt puts in quotation marks
+
 
 def read_questions(
     data: Sequence[Path],
@@ -45,10 +47,10 @@ def read_questions(
 
 
 def _by_object(numbered: Iterable[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
-    """Neighbours of one image and box as one: in the quotation marks of a prompt, `a`, `b` stand as `a", "b`."""
+    """Neighbours of one image and box as one."""
     for _, neighbours in groupby(numbered, key=lambda pair: (pair[1].image, pair[1].xyxy_px, pair[1].modal_xyxy_px)):
         (number, first), *rest = neighbours
-        yield number, replace(first, sent='", "'.join([first.sent, *(sample.sent for _, sample in rest)]))
+        yield number, replace(first, sent=JOINED.join([first.sent, *(sample.sent for _, sample in rest)]))
 
 
 def readable_folder(questions: Sequence[Question], images: Path) -> Path:

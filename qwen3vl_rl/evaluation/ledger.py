@@ -1,0 +1,128 @@
+"""Published numbers beside ours, in one page: `docs/reproduction.md`.
+
+    python -m qwen3vl_rl.evaluation.ledger OUT/EGM-8B OUT/Qwen3-VL-8B-Thinking [--protocol paper]
+
+enters what these finished runs measured, under the names of their folders, in `docs/reproduction.yaml`, and writes the
+page's table anew. A run must hold all eight RefCOCO splits, asked as the protocol asks; `scripts/reproduce.sh` does so.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+import yaml
+
+from qwen3vl_rl.data.files import replacing
+from qwen3vl_rl.data.predictions import read_predictions
+from qwen3vl_rl.data.refcoco import EXPRESSIONS
+from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.evaluation.protocols import NAMES, protocol
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
+from qwen3vl_rl.evaluation.scoring.published import CARD, splits, table
+from qwen3vl_rl.evaluation.scoring.results import missing_part, read_timing
+from qwen3vl_rl.evaluation.serving.questions import JOINED
+
+PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
+BEGIN, END = "<!-- ledger -->\n", "<!-- end -->\n"
+MISSING = "needs weights and COCO"
+DIGITS = 12  # of the hash of the weights
+
+Entries = Mapping[str, Mapping[str, Mapping]]  # protocol -> model -> what was measured
+
+
+def entry(run: Path, name: str) -> dict:
+    """What a finished run measured under the protocol `name`: percent by split, and where it comes from. Raises
+    InputError where splits are missing or not whole, or were asked in another way."""
+    if missing := missing_part(run):
+        raise InputError(f"{run}: expected a finished evaluation, found {missing}")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    for field, asked in protocol(name).asks.items():
+        if config["settings"].get(field) != asked:
+            raise InputError(
+                f'{run / "config.yaml"}: field "settings.{field}": expected {asked}, as the protocol {name} asks, '
+                f"got {config['settings'].get(field)}"
+            )
+    rows = read_predictions(run / "predictions.jsonl")
+    for split in splits():
+        count = sum(1 + row.sent.count(JOINED) for row in rows if row.split == split)
+        if count != EXPRESSIONS[split]:
+            raise InputError(f"{run}: expected the {EXPRESSIONS[split]:,} questions of {split}, found {count:,}")
+    found = protocol(name).accuracies([row for row in rows if row.split in splits()])
+    return {
+        "acc": {place: round(100 * found[place], 2) for place in (*splits(), AVERAGE)},
+        "device": read_timing(run)["server"].get("device", "unknown"),
+        "weights": str(config.get("weights", "unknown"))[:DIGITS],
+        "date": date.today().isoformat(),
+    }
+
+
+def render(entries: Entries) -> str:
+    """The table of the page: a row for each published number, and below it what we measured."""
+    names = [place.removeprefix("refcoco").removeprefix("_") for place in splits()]
+    header = ["model", "protocol", *names, AVERAGE, "source", "ours"]
+    rows = [header, ["---"] * len(header), *_rows(entries)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _rows(entries: Entries) -> Iterator[list[str]]:
+    published = {("paper", model): values for model, values in table().items()}
+    for name in NAMES:
+        for model, average in protocol(name).publishes.items():
+            published.setdefault((name, model), [None] * len(splits()) + [average])
+    ours = {(name, model): found for name, models in entries.items() for model, found in models.items()}
+    for name, model in dict.fromkeys([*published, *ours]):
+        found = ours.get((name, model))
+        if values := published.get((name, model)):
+            cells = ["" if value is None else f"{value:.1f}" for value in values]
+            source = "the model card" if model == CARD else protocol(name).published_in
+            yield [model, name, *cells, source, "below" if found else MISSING]
+        if found:
+            cells = [f"{found['acc'][place]:.1f}" for place in (*splits(), AVERAGE)]
+            yield [f"{model}, ours", name, *cells, f"weights {found['weights']}", f"{found['device']}, {found['date']}"]
+
+
+def read_entries(path: Path) -> dict[str, dict[str, dict]]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+
+
+def fill(page: str, entries: Entries) -> str:
+    """The page with its table made anew. Raises InputError where it has no place for one."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise InputError(f"expected a page with {BEGIN.strip()} and {END.strip()}")
+    return before + begin + render(entries) + end + after
+
+
+def add(runs: Sequence[Path], name: str, page: Path) -> None:
+    """Enter the runs, and write the page. On an error neither file changes."""
+    found = {run.name: entry(run, name) for run in runs}
+    store = page.with_suffix(".yaml")
+    entries = read_entries(store)
+    if found:
+        entries[name] = entries.get(name, {}) | found
+    text = fill(page.read_text(encoding="utf-8"), entries)
+    if found:
+        with replacing(store) as draft:
+            draft.write_text(yaml.safe_dump(entries, sort_keys=True, width=120), encoding="utf-8")
+    with replacing(page) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m qwen3vl_rl.evaluation.ledger",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished evaluations")
+    parser.add_argument("--protocol", choices=NAMES, default="paper")
+    parser.add_argument("--page", type=Path, default=PAGE, help="(docs/reproduction.md)")
+    args = parser.parse_args()
+    add(args.runs, args.protocol, args.page)
+    print(f"{args.page}: {len(args.runs)} runs entered")
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,70 @@
+"""The page of published and measured numbers."""
+
+import pytest
+import yaml
+
+from qwen3vl_rl.data.predictions import append
+from qwen3vl_rl.data.refcoco import EVAL_SPLITS
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation import ledger
+from qwen3vl_rl.evaluation.ledger import PAGE, add, fill, read_entries
+from qwen3vl_rl.evaluation.protocols import protocol
+from qwen3vl_rl.evaluation.run import Load, Run
+from qwen3vl_rl.evaluation.serving.questions import read_questions
+from qwen3vl_rl.evaluation.serving.server import Endpoint
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+
+EMPTY = f"before\n{ledger.BEGIN}{ledger.END}after\n"
+
+
+def test_the_page_is_that_of_its_entries():
+    page = PAGE.read_text()
+    assert fill(page, read_entries(PAGE.with_suffix(".yaml"))) == page, "python -m qwen3vl_rl.evaluation.ledger"
+
+
+@pytest.fixture
+def run(world, answer, tmp_path, monkeypatch):
+    """A finished run over eight splits, each of which counts as whole with six questions."""
+
+    def make(name: str = "paper"):
+        data = tmp_path / "eight"
+        data.mkdir(exist_ok=True)
+        for split in EVAL_SPLITS:
+            (data / f"{split}.jsonl").write_text((world / "eval" / "refshapes_val.jsonl").read_text())
+        questions = read_questions([data], world / "images")
+        monkeypatch.setattr(ledger, "EXPRESSIONS", dict.fromkeys(EVAL_SPLITS, 6))
+        settings = load_settings(asks=protocol(name).asks)
+        folder = tmp_path / "EGM-8B"
+        started = Run(folder, "m", questions, settings, Endpoint("http://localhost:1"))
+        started.write_config()
+        with (folder / "predictions.jsonl").open("w") as file:
+            for question in questions:
+                append(file, answer(question, True))
+        Run(folder, "m", questions, settings, Endpoint("http://localhost:1")).complete(world / "images", Load(8))
+        return folder
+
+    return make
+
+
+def test_a_run_stands_below_the_published_row(run, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(EMPTY)
+    add([run()], "paper", page)
+    lines = page.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("| EGM-8B | paper"))
+    assert lines[at].endswith("| below |") and lines[at + 1].startswith("| EGM-8B, ours | paper | 100.0 | 100.0")
+    stored = yaml.safe_load((tmp_path / "page.yaml").read_text())["paper"]["EGM-8B"]
+    assert stored["acc"]["average"] == 100.0
+    assert [line for line in lines if "Qwen3-VL-8B-Thinking | paper" in line][0].endswith(f"| {ledger.MISSING} |")
+
+
+def test_runs_that_asked_otherwise_or_less_are_refused_and_nothing_changes(run, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(EMPTY)
+    folder = run("paper")
+    with pytest.raises(InputError, match=r'config.yaml: field "settings.prompt": expected qwen3_official'):
+        add([folder], "qwen", page)
+    monkeypatch.setattr(ledger, "EXPRESSIONS", dict.fromkeys(EVAL_SPLITS, 7))
+    with pytest.raises(InputError, match="expected the 7 questions of refcoco_val, found 6"):
+        add([folder], "paper", page)
+    assert page.read_text() == EMPTY and not (tmp_path / "page.yaml").exists()
