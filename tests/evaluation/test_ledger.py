@@ -55,7 +55,7 @@ def test_a_run_stands_below_the_published_row(run, tmp_path):
     assert lines[at].endswith("| below |") and lines[at + 1].startswith("| EGM-8B, ours | paper | 100.0 | 100.0")
     stored = yaml.safe_load((tmp_path / "page.yaml").read_text())["paper"]["EGM-8B"]
     assert stored["acc"]["average"] == 100.0
-    assert [line for line in lines if "Qwen3-VL-8B-Thinking | paper" in line][0].endswith(f"| {ledger.MISSING} |")
+    assert next(line for line in lines if "Qwen3-VL-8B-Thinking | paper" in line).endswith(f"| {ledger.MISSING} |")
 
 
 def test_runs_that_asked_otherwise_or_less_are_refused_and_nothing_changes(run, tmp_path, monkeypatch):
