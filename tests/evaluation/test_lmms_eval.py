@@ -8,7 +8,7 @@ import yaml
 
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.predictions import read_predictions
-from qwen3vl_rl.data.samples import Sample, sample_row
+from qwen3vl_rl.data.samples import Sample, read_samples, sample_row
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import lmms_task
 from qwen3vl_rl.evaluation.lmms_eval import METRIC, Asked, read_samples_file, write_tasks
@@ -21,7 +21,7 @@ TRUTH = (16.0, 16.0, 80.0, 64.0)  # of 160 x 128 px
 @pytest.fixture
 def data(world, tmp_path) -> tuple[Path, Path]:
     """A split of one object with two sentences and one with none; and the folder of images."""
-    image = str(next((world / "images").rglob("*.png")).relative_to(world / "images"))
+    image = read_samples(world / "eval" / "refshapes_val.jsonl")[0].image
     samples = [
         Sample("a", image, 160, 128, "the star", TRUTH),
         Sample("b", image, 160, 128, "left star", TRUTH),
