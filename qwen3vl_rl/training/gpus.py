@@ -40,6 +40,11 @@ def gpu_used_mib() -> list[int]:
     return [int(mib) for mib in _ask("memory.used")]
 
 
+def gpu_busy_percent() -> list[int]:
+    """Of each of them, how much of the last moment a kernel ran on it."""
+    return [int(percent) for percent in _ask("utilization.gpu")]
+
+
 def gpu_names() -> list[str]:
     """Such as `NVIDIA H100 80GB HBM3`."""
     return _ask("name")

@@ -1,0 +1,133 @@
+"""Where an evaluation spends its time: engine, its preprocessing, our client.
+
+    python -m benchmarks.eval_run --size 2b --engine vllm --in-flight 64 256 --out FILE [-- FLAGS OF THE SERVER]
+
+Qwen3-VL shapes with random weights answer with exactly `--tokens` tokens; seven questions about each picture of 640x480
+px, as in RefCOCO. For each number of requests in flight: requests a second, the cores that the client and each process
+of the server keep busy, and how much of the time a kernel runs on the GPU. What is near one whole core or a whole GPU
+is what the others wait for. Rounds take turns, and caches are emptied before each.
+"""
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+import psutil
+
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, work_folder, write_result
+from benchmarks.eval_client import make_questions
+from qwen3vl_rl.data.predictions import Prediction, Question
+from qwen3vl_rl.errors import cli
+from qwen3vl_rl.evaluation.serving.engines import ENGINES
+from qwen3vl_rl.evaluation.serving.predict import Target, predict
+from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.settings import load_settings
+from qwen3vl_rl.training.gpus import gpu_busy_percent
+
+POLL_S = 0.25
+SERVERS = ("vllm.entrypoints.cli.main", "sglang.launch_server")  # modules that answer requests
+SHOWN_CORES = 0.05  # a process that keeps less busy is left out
+
+
+@contextmanager
+def busy() -> Iterator[dict]:
+    """Cores that each process below this one, and this one, keep busy, and the GPUs' share of time with a kernel."""
+    found: dict = {}
+    before = cpu_seconds()
+    gpus, done, start = [], threading.Event(), time.perf_counter()
+
+    def poll() -> None:
+        while not done.wait(POLL_S):
+            gpus.append(gpu_busy_percent())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+        wall_s = time.perf_counter() - start
+        cores = {name: (cpu_s - before.get(name, 0.0)) / wall_s for name, cpu_s in cpu_seconds().items()}
+        found["cores"] = {name: round(used, 2) for name, used in cores.items() if used >= SHOWN_CORES}
+        found["gpu_busy_percent"] = [round(fmean(one)) for one in zip(*gpus, strict=False)]
+
+
+def cpu_seconds() -> dict[str, float]:
+    """By process: `client` is this one; the server's go by what they call themselves, numbered in their order."""
+    me = psutil.Process()
+    found, names = {"client": sum(me.cpu_times()[:2])}, {}
+    for child in sorted(me.children(recursive=True), key=lambda process: process.pid):
+        try:
+            title, used = child.cmdline(), sum(child.cpu_times()[:2])
+        except psutil.Error:  # it has just ended
+            continue
+        is_server = any(module in title for module in SERVERS)
+        name = "API server" if is_server else Path(title[0]).name.split(":")[-1] if title else child.name()
+        names[name] = names.get(name, 0) + 1
+        found[f"{name} {names[name]}"] = used
+    return found
+
+
+def one_round(target: Target, questions: Sequence[Question], in_flight: int) -> dict:
+    rows: list[Prediction] = []
+    start = time.perf_counter()
+    with busy() as found:
+        predict(target, questions, in_flight, rows.append)
+    wall_s = time.perf_counter() - start
+    failed = sum(row.error is not None for row in rows)
+    return {"wall_s": round(wall_s, 3), "requests_per_s": len(rows) / wall_s, "failed": failed} | found
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="2b")
+    parser.add_argument("--engine", choices=ENGINES, default="vllm")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--requests", type=int, default=1500, help="a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=100, help="of an answer")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and use the first again")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    settings = load_settings(max_tokens=args.tokens)
+    measured: dict[int, list[dict]] = {in_flight: [] for in_flight in args.in_flight}
+    with work_folder(args.work) as work:
+        checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
+        images = work / "eval-images"
+        images.mkdir(parents=True, exist_ok=True)
+        questions = make_questions(images, args.requests)
+        with Server(ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments) as server:
+            name = server.load(str(checkpoint))
+            target = Target(server.url, name, images, by_path=server.by_path, settings=settings)
+            one_round(target, questions[: 2 * max(args.in_flight)], max(args.in_flight))  # warms up
+            for _ in range(args.rounds):
+                for in_flight, rounds in measured.items():
+                    server.reset_caches()
+                    rounds.append(one_round(target, questions, in_flight))
+                    print(f"{in_flight} in flight: {json.dumps(rounds[-1])}", flush=True)
+                    write_result(args.out, "benchmarks.eval_run", result(args, measured))
+
+
+def result(args: argparse.Namespace, measured: dict[int, list[dict]]) -> dict:
+    settings = {name: getattr(args, name) for name in ("size", "engine", "requests", "tokens", "server_arguments")}
+    rates = {
+        str(in_flight): {"requests_per_s": spread(found["requests_per_s"] for found in rounds), "rounds": rounds}
+        for in_flight, rounds in measured.items()
+        if rounds
+    }
+    return {"settings": settings, "in_flight": rates}
+
+
+if __name__ == "__main__":
+    cli(main)
