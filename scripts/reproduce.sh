@@ -24,6 +24,7 @@ splits=()
 for split in refcoco_val refcoco_testA refcoco_testB refcoco+_val refcoco+_testA refcoco+_testB refcocog_val refcocog_test; do
   splits+=(--split "$split")
 done
+"$python" -m qwen3vl_rl.evaluation.ledger >/dev/null # fails now rather than after all questions
 "$python" -m qwen3vl_rl.evaluation --engine "${ENGINE:-vllm}" --protocol "$PROTOCOL" "${models[@]}" \
   --data "$DATA_JSON" --images "$BASE_IMG_PATH" "${splits[@]}" --out "$OUTPUT_DIR/$PROTOCOL" "$@"
 "$python" -m qwen3vl_rl.evaluation.ledger --protocol "$PROTOCOL" "${runs[@]}"

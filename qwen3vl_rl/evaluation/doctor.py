@@ -1,6 +1,6 @@
 """Why is the IoU zero? Looks at a file of boxes or answers and says what is wrong with it and what to change.
 
-    python -m qwen3vl_rl.evaluation.doctor OUT/rl/predictions.jsonl                 answers
+    python -m qwen3vl_rl.evaluation.doctor OUT/rl/predictions.jsonl                 answers (or OUT/rl)
     python -m qwen3vl_rl.evaluation.doctor refcoco_val.jsonl train.parquet --images DIR     samples, SFT and RL rows
 
 Answers are scored by other readings of their numbers (px, 0..1, 0..1000, px of the resized picture; xyxy, xywh, yxyx,
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.entries import holds_predictions
 from qwen3vl_rl.data.predictions import read_predictions
-from qwen3vl_rl.errors import cli
+from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.diagnosis import NEEDS_ATTENTION, Finding, show
 from qwen3vl_rl.evaluation.diagnosis.answers import judge
 from qwen3vl_rl.evaluation.diagnosis.samples import look_at_samples
@@ -24,6 +24,8 @@ from qwen3vl_rl.evaluation.diagnosis.samples import look_at_samples
 
 def look(path: Path, images: Path | None) -> Iterator[Finding]:
     """All findings of a file. Raises InputError where it is none of our formats, or a row of answers is malformed."""
+    if path.is_dir():
+        path = path / "predictions.jsonl"
     if holds_predictions(path):
         yield from judge(read_predictions(path), images=images)
     else:
@@ -39,6 +41,8 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="jsonl or parquet of any stage")
     parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
     args = parser.parse_args()
+    if args.images and not args.images.is_dir():
+        raise InputError(f"--images {args.images}: expected a folder")
     open_ones = 0
     for path in args.files:
         print(path)

@@ -8,6 +8,7 @@ page's table anew. A run must hold all eight RefCOCO splits, asked as the protoc
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 from qwen3vl_rl.evaluation.scoring.published import CARD, splits, table
 from qwen3vl_rl.evaluation.scoring.results import missing_part, read_timing
 from qwen3vl_rl.evaluation.serving.questions import JOINED
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
 BEGIN, END = "<!-- ledger -->\n", "<!-- end -->\n"
@@ -33,24 +35,26 @@ Entries = Mapping[str, Mapping[str, Mapping]]  # protocol -> model -> what was m
 
 def entry(run: Path, name: str) -> dict:
     """What a finished run measured under the protocol `name`: percent by split, and where it comes from. Raises
-    InputError where splits are missing or not whole, or were asked in another way."""
+    InputError where splits are missing or not whole, requests failed, or questions were asked in another way."""
     if missing := missing_part(run):
         raise InputError(f"{run}: expected a finished evaluation, found {missing}")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    for field, asked in protocol(name).asks.items():
-        if config["settings"].get(field) != asked:
-            raise InputError(
-                f'{run / "config.yaml"}: field "settings.{field}": expected {asked}, as the protocol {name} asks, '
-                f"got {config['settings'].get(field)}"
-            )
+    for field, asked in asdict(load_settings(asks=protocol(name).asks)).items():
+        if field != "parser" and (got := config["settings"].get(field)) != asked:  # answers are read anew
+            expected = f"expected {asked}, as the protocol {name} asks, got {got}"
+            raise InputError(f'{run / "config.yaml"}: field "settings.{field}": {expected}')
     rows = read_predictions(run / "predictions.jsonl")
     for split in splits():
         count = sum(1 + row.sent.count(JOINED) for row in rows if row.split == split)
         if count != EXPRESSIONS[split]:
             raise InputError(f"{run}: expected the {EXPRESSIONS[split]:,} questions of {split}, found {count:,}")
-    found = protocol(name).accuracies([row for row in rows if row.split in splits()])
+    if failed := sum(row.error is not None for row in rows):
+        raise InputError(f"{run}: expected an answer to every question, {failed:,} failed; --retry-failed asks again")
+    asked = [row for row in rows if row.split in splits()]
+    found = protocol(name).accuracies(asked)
     return {
         "acc": {place: round(100 * found[place], 2) for place in (*splits(), AVERAGE)},
+        "interval": [round(100 * bound, 2) for bound in protocol(name).interval(asked)],
         "device": read_timing(run)["server"].get("device", "unknown"),
         "weights": str(config.get("weights", "unknown"))[:DIGITS],
         "date": date.today().isoformat(),
@@ -60,7 +64,7 @@ def entry(run: Path, name: str) -> dict:
 def render(entries: Entries) -> str:
     """The table of the page: a row for each published number, and below it what we measured."""
     names = [place.removeprefix("refcoco").removeprefix("_") for place in splits()]
-    header = ["model", "protocol", *names, AVERAGE, "source", "ours"]
+    header = ["model", "protocol", *names, AVERAGE, "source", "status"]
     rows = [header, ["---"] * len(header), *_rows(entries)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -79,6 +83,7 @@ def _rows(entries: Entries) -> Iterator[list[str]]:
             yield [model, name, *cells, source, "below" if found else MISSING]
         if found:
             cells = [f"{found['acc'][place]:.1f}" for place in (*splits(), AVERAGE)]
+            cells[-1] += " ({:.1f} to {:.1f})".format(*found["interval"])
             yield [f"{model}, ours", name, *cells, f"weights {found['weights']}", f"{found['device']}, {found['date']}"]
 
 
@@ -102,6 +107,8 @@ def add(runs: Sequence[Path], name: str, page: Path) -> None:
     entries = read_entries(store)
     if found:
         entries[name] = entries.get(name, {}) | found
+    if not page.is_file():
+        raise InputError(f"{page}: expected the page of published numbers, docs/reproduction.md of the checkout")
     text = fill(page.read_text(encoding="utf-8"), entries)
     if found:
         with replacing(store) as draft:

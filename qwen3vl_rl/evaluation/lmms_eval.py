@@ -2,7 +2,7 @@
 
     python -m qwen3vl_rl.evaluation.lmms_eval task --data DIR --images DIR --out TASKS     one task a split
     PYTHONPATH=. python -m lmms_eval --include_path TASKS --tasks egm_refcoco_val --log_samples --output_path LOGS …
-    python -m qwen3vl_rl.evaluation.lmms_eval read LOGS/…_samples_*.jsonl --data DIR --out predictions.jsonl
+    python -m qwen3vl_rl.evaluation.lmms_eval read LOGS/…samples_*.jsonl --data DIR --images DIR --out predictions.jsonl
     python -m qwen3vl_rl.evaluation.protocols predictions.jsonl
 
 `read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Those name no
@@ -25,7 +25,7 @@ from qwen3vl_rl.data.predictions import Prediction, Question, score
 from qwen3vl_rl.data.samples import sample_row
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.evaluation.serving.questions import read_questions
-from qwen3vl_rl.grounding import PARSERS
+from qwen3vl_rl.evaluation.serving.settings import PARSERS
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"  # begins the answer to a request that failed
 TASK_MODULE = "qwen3vl_rl.evaluation.lmms_task"
@@ -148,14 +148,14 @@ def main() -> None:
         command.add_argument("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files or folders")
         command.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
         command.add_argument("--out", type=Path, required=True)
-    read.add_argument("--parser", choices=PARSERS, default="strict")
+    read.add_argument("--parser", choices=PARSERS, default="strict", help="how answers are read (strict)")
     args = parser.parse_args()
     questions = read_questions(args.data, args.images)
     if args.command == "task":
         print(f"{args.out}: {', '.join(write_tasks(questions, args.images, args.out))}")
         return
     asked = Asked(questions, read_questions(args.data, args.images, joined=True))
-    predictions = [one for path in args.samples for one in read_samples_file(path, asked, args.parser)]
+    predictions = [one for path in args.samples for one in read_samples_file(path, asked, PARSERS[args.parser])]
     if len({one.key for one in predictions}) < len(predictions):
         raise InputError("SAMPLES: expected every question once; give the files of one run and one kind of task")
     write_jsonl(args.out, map(asdict, predictions))

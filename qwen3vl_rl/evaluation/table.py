@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     results, reviews = read_results(args.runs), read_reviews(args.reviewed)
     if args.format == "csv":
-        tables = [number_table(results)]
+        tables = [number_table(results), *([reviewed_table(results, reviews)] if reviews else [])]
     elif args.all:
         tables = [*evaluation_tables(results, reviews), group_table(results)]
     else:

@@ -25,11 +25,13 @@ def image_size(path: Path, number: int, image: Any) -> tuple[int, int]:
 
 
 def write_image(path: Path, number: int, image: Any, target: Path) -> tuple[int, int]:
-    """Write the bytes of a row's image as they are, unless they are there; returns (width, height) in px. Programs know
-    a picture's format by its bytes, whatever its name. Raises InputError naming file, row and field."""
+    """Write the bytes of a row's image as they are; returns (width, height) in px. Programs know a picture's format by
+    its bytes, whatever its name. Raises InputError naming file, row and field, also where `target` holds another."""
     size, data = image_size(path, number, image), image["bytes"]
-    if not (target.exists() and target.stat().st_size == len(data)):
+    if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as draft:
             draft.write_bytes(data)
+    elif target.read_bytes() != data:
+        raise row_error(path, number, "image", f"the picture that {target} holds (rows must not share its name)", None)
     return size

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from qwen3vl_rl.data.boxes import check_box_px
 from qwen3vl_rl.data.layouts.embedded import add_arguments as add_arguments
 from qwen3vl_rl.data.layouts.embedded import write_image
-from qwen3vl_rl.data.layouts.record import Record, check_sents, field, skipping_bad, text
+from qwen3vl_rl.data.layouts.record import Record, check_sents, skipping_bad, text
 from qwen3vl_rl.data.parquet import iter_parquet
+from qwen3vl_rl.errors import row_error
 
 FOLDER = SPLIT = "grounding_me"
 REJECTION = "Rejection"
@@ -28,7 +29,9 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
         for number, row in iter_parquet(path, _COLUMNS):
             with skipping_bad(args, left_out):
                 kind, part = (text(path, number, name, row[name]) for name in ("subtask_l1", "subtask_l2"))
-                identity = field(path, number, row, "id")
+                identity = row["id"]
+                if type(identity) is not int:
+                    raise row_error(path, number, "id", "an integer", identity)
                 name = f"{FOLDER}/{identity}.jpg"
                 width, height = write_image(path, number, row["image"], args.images / name)
                 box = None

@@ -29,7 +29,7 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
                 yield Record(
                     split=f"ref_l4_{text(path, number, 'split', row['split'])}",
                     id=f"ref_l4_{field(path, number, row, 'id')}",
-                    image=f"{FOLDER}/{text(path, number, 'file_name', row['file_name'])}",
+                    image=f"{FOLDER}/{Path(text(path, number, 'file_name', row['file_name'])).name}",
                     width=width,
                     height=height,
                     xyxy_px=coco_box_px(path, number, "bbox", row["bbox"], width, height),

@@ -32,12 +32,16 @@ class Conventions:
         self._arrays[in_px].append(np.array(self._waiting[in_px], float).reshape(-1, 6))
         self._waiting[in_px] = []
 
+    def different(self, in_px: bool) -> np.ndarray:
+        """[n, 6]: the different boxes that the file gives so, and the sizes of their pictures."""
+        self._store(in_px)
+        return np.unique(np.concatenate(self._arrays[in_px]), axis=0)
+
     def other(self, more: Mapping[str, Reading] | None = None) -> str | None:
         """What the boxes look like, and what is expected; None where nothing speaks against the format's own. `more`:
         readings beside those of `data.readings`."""
         for in_px, expected in ((True, XYXY_PX), (False, XYXY_1000)):
-            self._store(in_px)
-            boxes = np.unique(np.concatenate(self._arrays[in_px]), axis=0)
+            boxes = self.different(in_px)
             if len(boxes) < MIN_BOXES:
                 continue
             if found := likelier(boxes[:, :4], boxes[:, 4:], expected, {**READINGS, **(more or {})}):

@@ -10,7 +10,8 @@
     python -m qwen3vl_rl.data.tools.convert grounding_me --out DIR --files test-*.parquet --images IMAGES
     python -m qwen3vl_rl.data.tools.convert cocoa    --out DIR --files amodal.json --name cocoa_val --outside clip
 
-Training splits go to DIR, the others to DIR/eval. All files are replaced together at the end, or none.
+Training splits go to DIR, the others to DIR/eval. All files of samples are replaced together at the end, or none.
+Images that a parquet file holds are written as they are read.
 """
 
 import argparse

@@ -10,6 +10,7 @@ from qwen3vl_rl.data.pictures import PictureError, read_header, turned
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
 from qwen3vl_rl.data.readings import READINGS, XYXY_1000, Numbers, Reading, Shares, Sizes
 from qwen3vl_rl.data.sample_card import reasoning_and_answer
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import answer_numbers
 from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 
@@ -49,7 +50,9 @@ def _numbers(row: Prediction) -> tuple[float, ...]:
 def _orientation(path: Path) -> int:
     try:
         return read_header(path).orientation
-    except (PictureError, FileNotFoundError):
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected the picture of an answer; --images names another folder") from None
+    except PictureError:  # the answer stands among the failed
         return 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qwen3vl_rl.data.samples import ImageCheck
 from qwen3vl_rl.data.tools.check import Expectations, check_rows
+from qwen3vl_rl.data.tools.conventions import MIN_BOXES
 from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, resized_px
 
@@ -21,7 +22,9 @@ def look_at_samples(path: Path, images: Path | None) -> Iterator[Finding]:
     if other := findings.conventions.other({RESIZED: resized_px}):
         yield Finding("coordinates", other, WRONG_PLACE, CONVERT)
     else:
-        yield Finding("coordinates", "no other reading fits the pictures better")
+        count = max(len(findings.conventions.different(in_px)) for in_px in (True, False))
+        enough = "no other reading fits the pictures better"
+        yield Finding("coordinates", enough if count >= MIN_BOXES else f"{count} different boxes, too few to tell")
     if images:
         turned = f"{findings.turned:,} of {findings.rows:,} rows have the size before EXIF turns the picture"
         yield Finding("pictures", turned, *((TURNED, TURN) if findings.turned else ()))

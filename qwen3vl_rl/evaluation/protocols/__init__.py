@@ -4,7 +4,7 @@ Answers to one prompt are scored under all of them, which shows what the protoco
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from itertools import chain
@@ -13,11 +13,21 @@ from statistics import fmean
 import yaml
 
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.protocols.readings import READINGS
-from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, average_splits, is_correct
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, average_splits, is_correct, summarize
+from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.grounding import iou
 
-NAMES = ("paper", "qwen", "vlmevalkit", "lmms_eval")
+_FILES = {path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")}
+NAMES = ("paper", *sorted(_FILES.keys() - {"paper"}))
+CHOICES: Mapping[str, Sequence] = {
+    "sentences": ("each", "joined"),
+    "reads": ("text", "answer"),
+    "reading": tuple(READINGS),
+    "inclusive": (True, False),
+    "average": ("splits", "questions"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +64,26 @@ class Protocol:
         together = fmean(map(fmean, averaged)) if self.average == "splits" else fmean(chain.from_iterable(averaged))
         return {split: fmean(found) for split, found in hits.items()} | {AVERAGE: together}
 
+    def interval(self, rows: Sequence[Prediction]) -> Sequence[float]:
+        """The 95 % interval of the average, by a bootstrap over images as everywhere."""
+        located = [row for row in rows if row.xyxy_px is not None]
+        averaged = average_splits(located)
+        judged = [replace(row, iou=float(self.is_hit(row))) for row in located if row.split in averaged]
+        if self.average == "questions":
+            judged = [replace(row, split="all", modal_xyxy_px=None) for row in judged]
+        average = summarize(judged)["average"]
+        return average["acc_interval"] or [average["acc"]] * 2
+
 
 @cache
 def protocol(name: str) -> Protocol:
-    """One of `NAMES`."""
-    text = files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return Protocol(name=name, **yaml.safe_load(text))
+    """One of `NAMES`. Raises InputError where its file lacks a field, or names what there is not."""
+    content = yaml.safe_load(_FILES[name].read_text(encoding="utf-8"))
+    known = [field.name for field in fields(Protocol) if field.name != "name"]
+    if set(content) != set(known):
+        raise InputError(f"{_FILES[name]}: expected the fields {', '.join(known)}, got {', '.join(content)}")
+    for field, values in CHOICES.items():
+        if content[field] not in values:
+            raise InputError(f"{_FILES[name]}: {field}: expected one of {', '.join(map(str, values))}")
+    load_settings(asks=content["asks"])
+    return Protocol(name=name, **content)

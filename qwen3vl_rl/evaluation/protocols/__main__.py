@@ -10,11 +10,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qwen3vl_rl.data.predictions import Prediction, read_predictions
+from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.protocols import NAMES, protocol
 from qwen3vl_rl.evaluation.reporting.table_formats import FORMATS, Table
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
+from qwen3vl_rl.evaluation.scoring.results import read_results
 
 
 def scores(runs: Mapping[str, Sequence[Prediction]]) -> Table:
@@ -55,8 +56,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders, or predictions.jsonl files")
     parser.add_argument("--format", choices=FORMATS, default="text")
     args = parser.parse_args()
-    files = [run / "predictions.jsonl" if run.is_dir() else run for run in args.runs]
-    runs = {str(run): read_predictions(file) for run, file in zip(args.runs, files, strict=True)}
+    runs = {result.name: result.predictions for result in read_results(args.runs)}
     print("\n\n".join(FORMATS[args.format](table) for table in (scores(runs), rules(), published())))
 
 

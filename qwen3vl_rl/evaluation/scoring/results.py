@@ -12,6 +12,7 @@ from qwen3vl_rl.data.predictions import Prediction, read_predictions
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 
+PREDICTIONS = "predictions.jsonl"
 SINGLE_REQUEST = "single_request_latency"  # key of timing.json: latency of requests that are sent one at a time
 _VARIANT = re.compile(r"free|(?:budget|answers)-\d+")  # names of `serving.settings.variants`
 
@@ -48,7 +49,11 @@ def read_timing(folder: Path) -> dict:
 
 
 def read_result(folder: Path) -> Result:
-    """Raises InputError where the folder holds no finished run."""
+    """Of a finished run, or of a predictions.jsonl alone, which tells no times. Raises InputError for neither."""
+    if folder.is_file():
+        predictions = read_predictions(folder)
+        timing = {"latency": {}, "resumed": False}
+        return Result(_place(folder.resolve()).name, predictions, summarize(predictions), timing)
     if missing := missing_part(folder):
         raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
     try:
@@ -60,20 +65,25 @@ def read_result(folder: Path) -> Result:
     return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
 
 
-def read_results(folders: Sequence[Path]) -> list[Result]:
-    """The results of several runs. Runs in folders of one name also get the name of the folder above.
+def read_results(runs: Sequence[Path]) -> list[Result]:
+    """The results of several runs, each a folder or a file of answers. Those of one name also get the name of the
+    folder above.
 
     Raises InputError where a run is given twice.
     """
-    resolved = [folder.resolve() for folder in folders]
-    if twice := [folder for folder in resolved if resolved.count(folder) > 1]:
+    places = [_place(run.resolve()) for run in runs]
+    if twice := [place for place in places if places.count(place) > 1]:
         raise InputError(f"{twice[0]}: expected every run once")
-    names = [folder.name for folder in resolved]
-    parts = 1
+    names, parts = [place.name for place in places], 1
     while len(set(names)) < len(names):
         parts += 1
-        names = ["/".join(folder.parts[-parts:]) for folder in resolved]
-    return [replace(read_result(folder), name=name) for folder, name in zip(folders, names, strict=True)]
+        names = ["/".join(place.parts[-parts:]) for place in places]
+    return [replace(read_result(run), name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def _place(run: Path) -> Path:
+    """The folder of a run; of a file of answers with another name than a run's, its path without the ending."""
+    return run.parent if run.name == PREDICTIONS else run.with_suffix("") if run.is_file() else run
 
 
 def read_scaling(out: Path) -> dict[str, list[Result]]:
