@@ -35,7 +35,7 @@ def test_another_tools_answers_in_px_get_tables(world, file, tmp_path, monkeypat
     run(monkeypatch, score, *common, "--coordinates", "px", "--parser", "released")
     assert capsys.readouterr().out == f"{out}: 6 answers to 6 questions\n"
     run(monkeypatch, table, out, "--all")
-    assert "theirs   100.0" in capsys.readouterr().out
+    assert "theirs          100.0" in capsys.readouterr().out
     # our own file is read again in another way
     run(monkeypatch, score, out, *common[1:-1], tmp_path / "again.jsonl")
     assert {row.key for row in read_predictions(tmp_path / "again.jsonl")} == {row.key for row in read_predictions(out)}
