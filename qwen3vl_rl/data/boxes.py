@@ -21,9 +21,10 @@ _NUMBERS = frozenset({int, float})  # and not bool
 
 
 class BoxError(InputError):
-    """A wrong box. `numbers`: the box where it is four numbers; `size`: of the image; `in_px`: or in 0..1000."""
+    """A wrong box. `numbers`: the box where it is four numbers; `size`: of the image, None where it is not known;
+    `in_px`: or in 0..1000."""
 
-    def __init__(self, message: str, numbers: Sequence[float] | None, size: tuple[int, int], in_px: bool):
+    def __init__(self, message: str, numbers: Sequence[float] | None, size: tuple[int, int] | None, in_px: bool):
         super().__init__(message)
         self.numbers, self.size, self.in_px = numbers, size, in_px
 

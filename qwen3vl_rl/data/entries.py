@@ -7,7 +7,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
-from qwen3vl_rl.data.boxes import check_box_px, is_number
+from qwen3vl_rl.data.boxes import BoxError, check_box_1000, check_box_px, is_number
 from qwen3vl_rl.data.expressions import ALL_MARKS, THINK_MARKS, check_label, check_tokens, read_user_turn
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
@@ -15,7 +15,7 @@ from qwen3vl_rl.data.predictions import Prediction
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, rl_sample
 from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.grounding import Box, answer_text, parse_box_1000
+from qwen3vl_rl.grounding import Box, answer_numbers, answer_text, parse_box_1000
 
 # Some files put an annotation's number behind the image's, or mark a mirrored copy there.
 _COCO_ID = re.compile(r"(?<!\d)(\d{12})(?:_\d+)?(?:_flip)?\.\w+$")
@@ -137,12 +137,23 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     answer = messages[1].get("content")
     has_reasoning = isinstance(answer, str) and "</think>" in answer
     xyxy_1000 = parse_box_1000(answer) if has_reasoning else None
+    if has_reasoning and (numbers := answer_numbers(answer.rpartition("</think>")[2], "released_eval", "px")):
+        xyxy_1000 = _box_as_written(path, number, numbers)  # the strict parser puts corners in order
     if not has_reasoning or not (xyxy_1000 or answer.endswith(f"</think>\n\n{answer_text(None, sent)}")):
         raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box or none", answer)
     if xyxy_1000:
         check_label(path, number, "messages", answer, sent)
     check_tokens(path, number, "messages", answer.replace(THINK_MARKS[1], "", 1), ALL_MARKS)
     return Entry(None, images[0], None, sent, xyxy_1000)
+
+
+def _box_as_written(path: Path, number: int, numbers: Box) -> Box:
+    """The box of an answer, whose image's size the file does not tell."""
+    try:
+        return check_box_1000(path, number, "messages", numbers, 1000, 1000)
+    except BoxError as error:
+        error.size = None
+        raise
 
 
 def _entry(sample: Sample, sample_id: str | None, *, in_px: bool) -> Entry:

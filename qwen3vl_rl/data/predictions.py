@@ -4,11 +4,12 @@ A process killed at any moment leaves at most one torn last line, which `resume`
 newline stays as it is and its sample is never asked again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from qwen3vl_rl.data.boxes import is_box, is_number
 from qwen3vl_rl.data.jsonl import append_row, cut_torn_row, read_jsonl, write_jsonl
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
@@ -70,7 +71,25 @@ def question_key(split: str, row: int) -> str:
     return f"{split}/{row:06d}"
 
 
+def _is_whole_box(value: Any) -> bool:
+    return is_box(value) and all(map(is_number, value))
+
+
 _FIELDS = {field.name for field in fields(Prediction)}
+_CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("split", "image", "sent", "text"), ("a text", lambda value: type(value) is str)),
+    **dict.fromkeys(("width", "height"), ("px", lambda value: type(value) is int and value > 0)),
+    **dict.fromkeys(
+        ("xyxy_px", "modal_xyxy_px", "pred_xyxy_px"),
+        (
+            "four numbers, xyxy in px, or null",
+            lambda value: value is None or (is_box(value) and all(map(is_number, value))),
+        ),
+    ),
+    **dict.fromkeys(("iou", "modal_iou"), ("a number, or null", lambda value: value is None or is_number(value))),
+    **dict.fromkeys(("tokens", "latency_s"), ("a number", lambda value: is_number(value))),
+    **dict.fromkeys(("finish_reason", "error"), ("a text, or null", lambda value: value is None or type(value) is str)),
+}
 
 
 def score(
@@ -137,9 +156,11 @@ def read_predictions(path: Path) -> list[Prediction]:
             raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
         if row["key"] in rows:
             raise row_error(path, number, "key", "every sample once", row["key"])
-        for name in ("iou", "modal_iou", "tokens", "latency_s"):
-            if type(row[name]) not in (int, float, *([type(None)] if "iou" in name else [])):
-                raise row_error(path, number, name, "a number", row[name])
+        for name, (expected, holds) in _CHECKS.items():
+            if not holds(row[name]):
+                raise row_error(path, number, name, expected, row[name])
+        if (row["iou"] is None) != (row["xyxy_px"] is None):
+            raise row_error(path, number, "iou", "a number where xyxy_px is a box, else null", row["iou"])
         rows[row["key"]] = Prediction(**{name: _tupled(value) for name, value in row.items()})
     return [rows[key] for key in sorted(rows)]
 

@@ -46,8 +46,8 @@ def fitting(shares: Shares, least: np.ndarray | float) -> np.ndarray:
 
 
 def reach(shares: Shares) -> float:
-    """How near the boxes come to the right and bottom edges: the lesser of both, as a share."""
-    return float(min(1.0, shares[:, 2:].max(axis=0).min()))
+    """How near the boxes that fit come to the right and bottom edges, but for a few: the lesser of both, as a share."""
+    return float(min(1.0, np.quantile(shares[:, 2:], FITS, axis=0, method="higher").min())) if len(shares) else 0.0
 
 
 def likelier(numbers: Numbers, sizes: Sizes, own: str, others: Mapping[str, Reading] = READINGS) -> str | None:
@@ -57,9 +57,12 @@ def likelier(numbers: Numbers, sizes: Sizes, own: str, others: Mapping[str, Read
     fit `own`, or if they reach the edges by it and stay far from them by `own`.
     """
     thinnest = np.where(np.isnan(sizes), 1e-3, 1 / sizes)  # a box has a side of 1 px or more
-    readable = {name: read(numbers, sizes) for name, read in {own: READINGS[own], **others}.items()}
-    fit = {name: float(fitting(shares, thinnest).mean()) for name, shares in readable.items()}
-    far = {name: reach(shares) for name, shares in readable.items() if fit[name] >= FITS}
+    fit, far = {}, {}
+    for name, read in {own: READINGS[own], **others}.items():
+        shares = read(numbers, sizes)
+        fits = fitting(shares, thinnest)
+        fit[name], far[name] = float(fits.mean()), reach(shares[fits])
     wrong = fit[own] < FITS_NOT
-    better = [name for name in far if name != own and (wrong or (far[name] > FAR and far.get(own, 1.0) < NEAR))]
-    return max(better, key=far.__getitem__, default=None)
+    fitted = [name for name in fit if name != own and fit[name] >= FITS]
+    better = [name for name in fitted if wrong or (far[name] > FAR and far[own] < NEAR)]
+    return max(better, key=lambda name: (round(far[name], 2), fit[name]), default=None)

@@ -11,7 +11,7 @@ The layouts were read from what the projects say of them and from programs that 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,17 @@ class Review:
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
 
-    def judge(self, image: str, sent: str, xyxy_px: Box) -> bool | None:
-        """Whether a sample is right; None where the review does not have it."""
-        found = [right for box, right in self.rows.get(key(image, sent), ()) if iou(box, xyxy_px) > SAME_OBJECT_IOU]
-        return all(found) if found else None
+    def judge(self, samples: Iterable[tuple[str, str, Box]]) -> list[bool | None]:
+        """Of each (image, expression, xyxy px) whether it is right; None where the review does not have it. A row of
+        the review judges one sample: of several boxes the nearest, of equal rows one after the other."""
+        left = {key: list(rows) for key, rows in self.rows.items()}
+        return [_judge(left.get(key(image, sent), []), box) for image, sent, box in samples]
+
+
+def _judge(left: list[tuple[Box, bool]], xyxy_px: Box) -> bool | None:
+    ious = [iou(box, xyxy_px) for box, _ in left]
+    best = max(range(len(left)), key=ious.__getitem__, default=None)
+    return left.pop(best)[1] if best is not None and ious[best] > SAME_OBJECT_IOU else None
 
 
 def key(image: str, sent: str) -> Key:
@@ -60,11 +67,13 @@ def read_reviews(paths: Sequence[Path]) -> list[Review]:
     """The reviews of these files, those of one project and split together. Raises InputError naming file
     and row."""
     reviews: dict[tuple[str, str], Review] = {}
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("--reviewed: expected every file once")
     for path in paths:
         name, split, read = _layout(path)
         review = reviews.setdefault((name, split), Review(name, split))
         for image, sent, box, is_right in read(path):
-            review.rows[key(image, sent)].append((box, is_right))
+            review.rows[key(Path(image).name, sent)].append((box, is_right))
     return list(reviews.values())
 
 
@@ -83,11 +92,10 @@ def _layout(path: Path) -> tuple[str, str, Any]:
 
 def _ref_l4(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
     whole = read_json(path)
-    images = {
-        field_of(path, k, image, "id"): image for k, image in enumerate(json_list(path, whole, "images"), start=1)
-    }
+    listed = enumerate(json_list(path, whole, "images"), start=1)
+    images = {_id(path, number, image, "id"): image for number, image in listed}
     for number, annotation in enumerate(json_list(path, whole, "annotations"), start=1):
-        image = images.get(field_of(path, number, annotation, "image_id"))
+        image = images.get(_id(path, number, annotation, "image_id"))
         if image is None:
             raise row_error(path, number, "image_id", "the id of one of images", annotation["image_id"])
         quality = field_of(path, number, annotation, "caption_quality")
@@ -104,8 +112,18 @@ def _refcoco_m(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
             raise row_error(path, number, "samples", "a list of objects", row["samples"])
         for found in row["samples"]:
             box = _box(path, number, found)
-            for sent in field_of(path, number, found, "sentences") or ():
+            sents = field_of(path, number, found, "sentences")
+            if not isinstance(sents, list):
+                raise row_error(path, number, "sentences", "a list of expressions", sents)
+            for sent in sents:
                 yield image, text(path, number, "sentences", sent), box, True
+
+
+def _id(path: Path, number: int, row: Any, name: str) -> int:
+    value = field_of(path, number, row, name)
+    if type(value) is not int:
+        raise row_error(path, number, name, "an integer", value)
+    return value
 
 
 def _box(path: Path, number: int, row: dict[str, Any]) -> Box:

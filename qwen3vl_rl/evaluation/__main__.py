@@ -42,7 +42,7 @@ def main() -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     curves = read_curves(command.named(args.curves, "--curves"))
     reviews = read_reviews(args.reviewed)
-    questions = command.questions(args)
+    questions = command.questions(args, settings)
     with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [Run(args.out / name, model, questions, settings, server) for name, model in models.items()]
         for run in runs:

@@ -52,10 +52,9 @@ def settings(args: argparse.Namespace) -> Settings:
     return chosen
 
 
-def questions(args: argparse.Namespace) -> list[Question]:
-    """What is asked, all sentences of an object together where the protocol does so."""
-    joined = bool(args.protocol) and protocol(args.protocol).sentences == "joined"
-    return read_questions(args.data, args.images, args.split, args.limit, joined)
+def questions(args: argparse.Namespace, settings: Settings) -> list[Question]:
+    """What is asked."""
+    return read_questions(args.data, args.images, args.split, args.limit, settings.sentences == "joined")
 
 
 def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> Server | Endpoint:

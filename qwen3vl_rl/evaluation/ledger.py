@@ -21,7 +21,7 @@ from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.protocols import NAMES, protocol
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 from qwen3vl_rl.evaluation.scoring.published import CARD, splits, table
-from qwen3vl_rl.evaluation.scoring.results import missing_part, read_timing
+from qwen3vl_rl.evaluation.scoring.results import missing_part, read_result
 from qwen3vl_rl.evaluation.serving.questions import JOINED
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 
@@ -39,13 +39,15 @@ def entry(run: Path, name: str) -> dict:
     if missing := missing_part(run):
         raise InputError(f"{run}: expected a finished evaluation, found {missing}")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["settings"].setdefault("sentences", "each")  # before it was a setting
+    joined = config["settings"]["sentences"] == "joined"
     for field, asked in asdict(load_settings(asks=protocol(name).asks)).items():
         if field != "parser" and (got := config["settings"].get(field)) != asked:  # answers are read anew
             expected = f"expected {asked}, as the protocol {name} asks, got {got}"
             raise InputError(f'{run / "config.yaml"}: field "settings.{field}": {expected}')
     rows = read_predictions(run / "predictions.jsonl")
     for split in splits():
-        count = sum(1 + row.sent.count(JOINED) for row in rows if row.split == split)
+        count = sum(1 + joined * row.sent.count(JOINED) for row in rows if row.split == split)
         if count != EXPRESSIONS[split]:
             raise InputError(f"{run}: expected the {EXPRESSIONS[split]:,} questions of {split}, found {count:,}")
     if failed := sum(row.error is not None for row in rows):
@@ -55,8 +57,8 @@ def entry(run: Path, name: str) -> dict:
     return {
         "acc": {place: round(100 * found[place], 2) for place in (*splits(), AVERAGE)},
         "interval": [round(100 * bound, 2) for bound in protocol(name).interval(asked)],
-        "device": read_timing(run)["server"].get("device", "unknown"),
-        "weights": str(config.get("weights", "unknown"))[:DIGITS],
+        "device": read_result(run).timing.get("server", {}).get("device") or "unknown",
+        "weights": weights if " " in (weights := str(config.get("weights", "unknown"))) else weights[:DIGITS],
         "date": date.today().isoformat(),
     }
 
@@ -88,7 +90,15 @@ def _rows(entries: Entries) -> Iterator[list[str]]:
 
 
 def read_entries(path: Path) -> dict[str, dict[str, dict]]:
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+    """Raises InputError where the file is not as `add` writes it."""
+    try:
+        entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+        for models in entries.values():
+            for found in models.values():
+                _ = [found["acc"][place] for place in (*splits(), AVERAGE)], *found["interval"], found["device"]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected what this command writes there ({error!r})") from None
+    return entries
 
 
 def fill(page: str, entries: Entries) -> str:
@@ -102,7 +112,10 @@ def fill(page: str, entries: Entries) -> str:
 
 def add(runs: Sequence[Path], name: str, page: Path) -> None:
     """Enter the runs, and write the page. On an error neither file changes."""
-    found = {run.name: entry(run, name) for run in runs}
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names) or any("|" in one for one in names):
+        raise InputError(f"RUN: expected folders whose names differ and hold no |, got {', '.join(names)}")
+    found = {one: entry(run, name) for one, run in zip(names, runs, strict=True)}
     store = page.with_suffix(".yaml")
     entries = read_entries(store)
     if found:

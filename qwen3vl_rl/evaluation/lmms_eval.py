@@ -6,25 +6,31 @@
     python -m qwen3vl_rl.evaluation.protocols predictions.jsonl
 
 `read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Those name no
-image: a sample is found by its sentences and box among the rows of `--data`.
+image: a sample is found by split, sentences and box among the rows of `--data`. What these lack is left out and
+counted; lmms-eval's `val` of RefCOCO and RefCOCOg holds another partition as well.
 """
 
 import argparse
-from collections import defaultdict, deque
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from qwen3vl_rl.data.boxes import is_box
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.jsonl import iter_lines, parse_line, write_jsonl
+from qwen3vl_rl.data.layouts.record import EDGE_PX
 from qwen3vl_rl.data.predictions import Prediction, Question, score
-from qwen3vl_rl.data.samples import sample_row
+from qwen3vl_rl.data.samples import Sample, sample_row
 from qwen3vl_rl.errors import InputError, cli, row_error
-from qwen3vl_rl.evaluation.serving.questions import read_questions
+from qwen3vl_rl.evaluation.protocols.readings import NORMALISED_AT_MOST
+from qwen3vl_rl.evaluation.serving.questions import JOINED, read_questions
 from qwen3vl_rl.evaluation.serving.settings import PARSERS
 
 FAILED = "[LMMS_EVAL_REQUEST_FAILED"  # begins the answer to a request that failed
@@ -32,9 +38,9 @@ TASK_MODULE = "qwen3vl_rl.evaluation.lmms_task"
 TASK_FUNCTIONS = ("doc_to_visual", "doc_to_text", "process_results")
 METRIC = "egm_ACC@0.5"
 MAX_TOKENS = 4096  # recipe of the evaluation
-NEAR = 2  # decimals of boxes in px that must agree, and three more of those in 0..1
+_TASK = re.compile(r"samples_(?P<set>refcoco(?:_plus|[+g])?)_(?:grounding|bbox_rec)_(?P<part>val|testA|testB|test)$")
 
-Key = tuple[tuple[str, ...], tuple[float, ...]]  # sentences and box
+Named = tuple[str, tuple[str, ...]]  # split and sentences
 
 
 def write_tasks(questions: Sequence[Question], images: Path, out: Path) -> list[str]:
@@ -80,58 +86,89 @@ class Asked:
 
     def __init__(self, questions: Sequence[Question], joined: Sequence[Question]):
         self._by_key = {question.key: question for question in questions}
-        self._by_px: dict[Key, deque[Question]] = defaultdict(deque)
-        self._by_share: dict[Key, deque[Question]] = defaultdict(deque)
-        for question in joined:
-            if box := question.sample.xyxy_px:
-                self._by_px[_key(question.sample.sent.split('", "'), box, NEAR)].append(question)
-        for question in questions:
-            if box := question.sample.xyxy_px:
-                sides = (question.sample.width, question.sample.height) * 2
-                share = tuple(v / side for v, side in zip(box, sides, strict=True))
-                self._by_share[_key([question.sample.sent], share, NEAR + 3)].append(question)
+        self._waiting: dict[Named, list[Question]] = defaultdict(list)
+        for question in (*questions, *(one for one in joined if JOINED in one.sample.sent)):
+            self._waiting[_named(question.split, question.sample.sent.split(JOINED))].append(question)
 
-    def find(self, path: Path, number: int, found: Mapping[str, Any]) -> Question:
-        """`found`: what a metric of a sample holds. Raises InputError where no question is left for it."""
-        if "key" in found:
-            question = self._by_key.get(found["key"])
-        else:
-            is_joined = isinstance(found["answer"], list)
-            sents = found["answer"] if is_joined else [found["answer"]]
-            places = self._by_px if is_joined else self._by_share
-            waiting = places.get(_key(sents, found["bbox"], NEAR if is_joined else NEAR + 3))
-            question = waiting.popleft() if waiting else None
-        if question is None:
-            expected = "the sentences and the box of rows in --data, each once"
-            raise row_error(path, number, "answer", expected, found.get("key", found.get("answer")))
-        return question
+    def by_key(self, key: object) -> Question | None:
+        return self._by_key.get(key) if type(key) is str else None
+
+    def nearest(self, split: str, sents: Sequence[str], box: Sequence[float]) -> Question | None:
+        """The question left of this split and these sentences whose box is `box`, in px or 0..1, up to rounding."""
+        waiting = self._waiting.get(_named(split, sents), [])
+        far = {number: _distance(question.sample, box) for number, question in enumerate(waiting)}
+        best = min(far, key=far.__getitem__, default=None)
+        return waiting.pop(best) if best is not None and far[best] <= EDGE_PX else None
 
 
-def _key(sents: Sequence[str], box: Sequence[float], decimals: int) -> Key:
-    return tuple(sent.strip() for sent in sents if sent.strip()), tuple(round(float(v), decimals) for v in box)
+def _named(split: str, sents: Sequence[str]) -> Named:
+    return split, tuple(str(sent).strip() for sent in sents)
 
 
-def read_samples_file(path: Path, asked: Asked, parser: str) -> Iterator[Prediction]:
-    """The answers of one file that lmms-eval logged. Raises InputError naming file, row and field."""
+def _distance(sample: Sample, box: Sequence[float]) -> float:
+    """In px, the largest of the four. lmms-eval rounds to float32, and leaves what passes an edge."""
+    if sample.xyxy_px is None:
+        return inf
+    sides = (sample.width, sample.height) * 2
+    scaled = [v * side for v, side in zip(box, sides, strict=True)] if max(box) <= NORMALISED_AT_MOST else box
+    return max(abs(v - own) for v, own in zip(scaled, sample.xyxy_px, strict=True))
+
+
+def split_of(path: Path) -> str | None:
+    """`refcoco+_testA` of `…_samples_refcoco_plus_grounding_testA.jsonl` and `…_samples_refcoco+_bbox_rec_testA.jsonl`,
+    None of tasks that are not lmms-eval's own."""
+    found = _TASK.search(path.stem)
+    return f"{found['set'].replace('_plus', '+')}_{found['part']}" if found else None
+
+
+def read_samples_file(path: Path, asked: Asked, parser: str, unknown: Counter[str]) -> Iterator[Prediction]:
+    """The answers of one file that lmms-eval logged; counts in `unknown` those to questions that we do not have. Raises
+    InputError naming file, row and field."""
+    split = split_of(path)
     for number, line in iter_lines(path):
         row = parse_line(path, number, line)
         found = next(filter(_names_question, row.values()), None)
         if found is None:
             raise row_error(path, number, METRIC, "a metric of a RefCOCO or EGM task with answer and bbox", sorted(row))
-        text = row.get("resps", row.get("filtered_resps"))
-        while isinstance(text, list) and text:
-            text = text[0]
-        if not isinstance(text, str):
-            raise row_error(path, number, "filtered_resps", "the answer's text", text)
+        question = _find(path, number, found, split, asked)
+        if question is None:
+            unknown[path.name] += 1
+            continue
+        text = _text(path, number, row)
         error = text if text.startswith(FAILED) else None
-        tokens = row.get("token_counts")
-        count = tokens[0].get("output_tokens") if isinstance(tokens, list) and tokens and tokens[0] else None
-        question = asked.find(path, number, found)
-        yield score(question, "" if error else text, parser=parser, tokens=count or 0, error=error)
+        yield score(question, "" if error else text, parser=parser, tokens=_tokens(row), error=error)
 
 
 def _names_question(value: object) -> bool:
     return isinstance(value, dict) and ("key" in value or {"answer", "bbox"} <= value.keys())
+
+
+def _find(path: Path, number: int, found: Mapping[str, Any], split: str | None, asked: Asked) -> Question | None:
+    if "key" in found:
+        return asked.by_key(found["key"])
+    if split is None:
+        raise row_error(path, number, "answer", "a file of refcoco*_grounding_* or refcoco*_bbox_rec_*", path.name)
+    if not is_box(found["bbox"]):
+        raise row_error(path, number, "bbox", "four numbers", found["bbox"])
+    sents = found["answer"] if isinstance(found["answer"], list) else [found["answer"]]
+    return asked.nearest(split, sents, found["bbox"])
+
+
+def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    text = row.get("resps", row.get("filtered_resps"))
+    while isinstance(text, list) and text:
+        text = text[0]
+    if not isinstance(text, str):
+        raise row_error(path, number, "filtered_resps", "the answer's text", text)
+    return text
+
+
+def _tokens(row: Mapping[str, Any]) -> int:
+    """Of the answer, 0 where lmms-eval has not counted them."""
+    counts = row.get("token_counts")
+    first = counts[0] if isinstance(counts, list) and counts else None
+    count = first.get("output_tokens") if isinstance(first, dict) else None
+    return count if type(count) is int else 0
 
 
 def main() -> None:
@@ -154,8 +191,14 @@ def main() -> None:
     if args.command == "task":
         print(f"{args.out}: {', '.join(write_tasks(questions, args.images, args.out))}")
         return
-    asked = Asked(questions, read_questions(args.data, args.images, joined=True))
-    predictions = [one for path in args.samples for one in read_samples_file(path, asked, PARSERS[args.parser])]
+    asked, unknown = Asked(questions, read_questions(args.data, args.images, joined=True)), Counter()
+    predictions = [
+        one for path in args.samples for one in read_samples_file(path, asked, PARSERS[args.parser], unknown)
+    ]
+    for name, count in unknown.items():
+        print(f"{name}: left out {count:,} answers to questions that --data lacks")
+    if not predictions:
+        raise InputError("SAMPLES: expected answers to questions of --data, found none")
     if len({one.key for one in predictions}) < len(predictions):
         raise InputError("SAMPLES: expected every question once; give the files of one run and one kind of task")
     write_jsonl(args.out, map(asdict, predictions))

@@ -1,13 +1,15 @@
 """The functions that the tasks of `evaluation/lmms_eval.py` name; lmms-eval imports them from here."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from PIL.Image import Image
 
 from qwen3vl_rl.data.pictures import open_picture
+from qwen3vl_rl.data.predictions import THRESHOLD_IOU
 from qwen3vl_rl.evaluation.lmms_eval import METRIC
-from qwen3vl_rl.grounding import RELATIVE_1000, answer_box_px, declines, iou, render_prompt
+from qwen3vl_rl.grounding import RELATIVE_1000, answer_box_px, iou, render_prompt
 
 Doc = Mapping[str, Any]  # a row that `write_tasks` wrote
 
@@ -22,11 +24,10 @@ def doc_to_text(doc: Doc, lmms_eval_specific_kwargs: Mapping | None = None) -> s
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, dict]:
     box = answer_box_px(results[0], "strict", RELATIVE_1000, doc["width"], doc["height"])
-    truth = doc["bbox"]
-    right = (iou(box, truth) > 0.5 if box else False) if truth else box is None or declines(results[0])
-    return {METRIC: {"key": doc["key"], "hit": right}}
+    hit = None if doc["bbox"] is None else bool(box) and iou(box, doc["bbox"]) > THRESHOLD_IOU
+    return {METRIC: {"key": doc["key"], "hit": hit}}
 
 
 def accuracy(results: Sequence[Mapping]) -> float:
-    """Acc@0.5 of a split, 0..1."""
-    return sum(found["hit"] for found in results) / len(results)
+    """Acc@0.5 of a split, 0..1. Rows without a referent stay out of it."""
+    return fmean(found["hit"] for found in results if found["hit"] is not None)

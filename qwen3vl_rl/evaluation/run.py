@@ -158,6 +158,7 @@ class Run:
         earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
         ours, theirs = dict(_flat(self._config)), dict(_flat(earlier))
         theirs["settings.parser"] = parser_name(theirs.get("settings.parser"))
+        theirs.setdefault("settings.sentences", "each")  # before it was a setting
         for field in sorted((ours.keys() | theirs.keys()) - {"model"}):  # its path may change; the weights' hash counts
             if ours.get(field) != theirs.get(field):
                 raise InputError(

@@ -26,7 +26,7 @@ from qwen3vl_rl.evaluation.serving.settings import variants
 def run(args: argparse.Namespace) -> None:
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
     ways = variants(settings, args.budget, args.answers)
-    questions = command.questions(args)
+    questions = command.questions(args, settings)
     with alone_in(args.out), command.server(args, settings, questions) as server:
         runs = [
             Run(args.out / name / way, model, questions, changed, server)

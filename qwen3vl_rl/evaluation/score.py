@@ -44,15 +44,16 @@ def score_answers(path: Path, questions: Sequence[Question], parser: str, coordi
         for name, value in (("tokens", tokens), ("latency_s", latency_s)):
             if not is_number(value):
                 raise row_error(path, number, name, "a number", value)
+        error = row.get("error") or None
         yield score(
             question,
-            text,
+            "" if error else text,
             parser=parser,
             coordinates=coordinates,
             tokens=tokens,
             latency_s=latency_s,
             finish_reason=row.get("finish_reason"),
-            error=row.get("error"),
+            error=error,
         )
 
 
@@ -76,6 +77,8 @@ def main() -> None:
         raise InputError(f"{args.answers}: expected at least one answer, found none")
     write_jsonl(args.out, map(asdict, rows))
     print(f"{args.out}: {len(rows):,} answers to {len(questions):,} questions")
+    if len(rows) < len(questions):
+        print(f"{len(questions) - len(rows):,} questions have no answer, and are left out of all scores")
 
 
 if __name__ == "__main__":

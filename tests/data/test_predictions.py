@@ -123,3 +123,25 @@ def test_answers_in_px_are_read_as_the_release_does(coordinates, answer, pred_xy
 def test_answers_in_px_vote_with_what_lies_beyond_1000():
     texts = ["[1100, 0, 1500, 100]", "[1600, 0, 2000, 100]", "[1590, 0, 2000, 100]"]
     assert vote(texts, "released_eval", "px") == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", None),
+        ("width", None),
+        ("height", 0),
+        ("xyxy_px", [1, 2, 3]),
+        ("pred_xyxy_px", "none"),
+        ("iou", None),
+        ("split", None),
+        ("image", 7),
+        ("finish_reason", 1),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, make_prediction, field, value):
+    _write(tmp_path / "p.jsonl", [make_prediction(0, True)])
+    row = json.loads((tmp_path / "p.jsonl").read_text())
+    (tmp_path / "p.jsonl").write_text(json.dumps(row | {field: value}) + "\n")
+    with pytest.raises(InputError, match=f'row 1: field "{field}": expected'):
+        read_predictions(tmp_path / "p.jsonl")

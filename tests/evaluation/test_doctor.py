@@ -127,7 +127,7 @@ def test_answers_in_another_convention_are_named(tmp_path, convention):
     [
         ("length", lambda s: "The dogs from left to right are", "length"),
         ("boxes", lambda s: "</think>\n\nThe dog is on the left.", "stop"),
-        ("reasoning", lambda s: f"{'The dog is behind the chair. ' * 4}\n{answer_text(relative(s), 'dog')}", "stop"),
+        ("reasoning", lambda s: f"{'The dog is behind the chair. ' * 8}\n{answer_text(relative(s), 'dog')}", "stop"),
         ("reasoning", lambda s: f"<think>The dog.\n{answer_text(relative(s), 'dog')}", "stop"),
         ("numbers", lambda s: "!" * 40, "stop"),
     ],
@@ -249,3 +249,78 @@ def test_the_command_says_what_to_change(tmp_path):
         [sys.executable, "-m", "qwen3vl_rl.evaluation.doctor", right], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "!!" not in done.stdout, done.stdout
+
+
+# --- what went wrong once ---------------------------------------------------------------------------------------------
+
+
+def sft_parquet(path: Path, texts: list[str]) -> Path:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": "<image>Locate the dog, output its bbox coordinates using JSON format"},
+                {"role": "assistant", "content": text},
+            ],
+            "images": [f"{k}.jpg"],
+        }
+        for k, text in enumerate(texts)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_sft_rows_tell_no_sizes_and_are_judged_all_the_same(tmp_path):
+    rows = samples(8)
+    right = sft_parquet(tmp_path / "right.parquet", [answer(relative(row)) for row in rows])
+    assert attention(right) == {}
+    wrong = sft_parquet(tmp_path / "wrong.parquet", [answer(xywh(relative(row))) for row in rows])
+    assert attention(wrong)["coordinates"].endswith("look like xywh in 0..1000")
+
+
+@pytest.mark.parametrize("bad", [[0, 0, 9000, 9000], [0, 0, 1900, 1500], [0, 0, int("9" * 400), 5]], ids=str)
+def test_one_other_box_among_many_changes_nothing(tmp_path, bad):
+    rows = samples(9, 300, ((2000, 1600),))
+    boxes = [relative(row) for row in rows[:-1]] + [bad]
+    written = [sample_row(row) | {"bbox": list(box)} for row, box in zip(rows, boxes, strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    assert attention(tmp_path / "a.jsonl")["coordinates"].endswith("look like xyxy in 0..1000")
+
+
+def test_a_syntax_that_the_parser_does_not_read_is_no_other_convention(tmp_path):
+    def text(sample: Sample) -> str:
+        return "".join(
+            f"{name} {v} " for name, v in zip(("xmin:", "ymin:", "xmax:", "ymax:"), relative(sample), strict=True)
+        )
+
+    rows = samples(10)
+    write_predictions(tmp_path / "predictions.jsonl", rows, text)
+    found = {finding.name: finding for finding in look(tmp_path / "predictions.jsonl", None)}["coordinates"]
+    assert found.found.startswith("read as xyxy in 0..1000, 100%") and "does not read" in found.means
+
+
+def test_a_sentence_around_the_box_is_no_reasoning(tmp_path):
+    def text(sample: Sample) -> str:
+        return f"The bounding box coordinates of the red dog that sits on the left are: {list(relative(sample))}"
+
+    assert attention(write_predictions(tmp_path / "predictions.jsonl", samples(11), text)) == {}
+
+
+def test_one_split_of_several_is_named(tmp_path):
+    rows = samples(12, 240)
+    questions = [Question(question_key(f"s{k % 8}", k), f"s{k % 8}", row) for k, row in enumerate(rows, start=1)]
+    scored = [
+        score(
+            q,
+            WRITE["xyxy in px"](q.sample) if q.split == "s3" else answer(relative(q.sample)),
+            parser="strict",
+            finish_reason="stop",
+        )
+        for q in questions
+    ]
+    write_jsonl(tmp_path / "predictions.jsonl", map(asdict, scored))
+    assert attention(tmp_path / "predictions.jsonl")["coordinates"].startswith("s3: read as xyxy in px, ")
+
+
+def test_an_empty_file_needs_attention(tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    assert attention(tmp_path / "a.jsonl") == {"rows": "there are none"}

@@ -68,3 +68,30 @@ def test_runs_that_asked_otherwise_or_less_are_refused_and_nothing_changes(run, 
     with pytest.raises(InputError, match="expected the 7 questions of refcoco_val, found 6"):
         add([folder], "paper", page)
     assert page.read_text() == EMPTY and not (tmp_path / "page.yaml").exists()
+
+
+def test_joined_sentences_are_no_single_ones(run, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(EMPTY)
+    with pytest.raises(InputError, match=r'field "settings.(max_tokens|prompt|sentences)"'):
+        add([run("lmms_eval")], "qwen", page)
+
+
+def test_names_must_differ(run, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(EMPTY)
+    folder = run()
+    with pytest.raises(InputError, match="expected folders whose names differ"):
+        add([folder, folder], "paper", page)
+
+
+@pytest.mark.parametrize("content", ["paper: [1]", "paper: {a: {acc: {}}}", "a: [", "3"])
+def test_a_store_that_was_edited_wrongly_is_named(tmp_path, content):
+    (tmp_path / "page.yaml").write_text(content)
+    with pytest.raises(InputError, match=r"page.yaml: expected what this command writes there"):
+        read_entries(tmp_path / "page.yaml")
+
+
+def test_a_missing_page_is_named(tmp_path):
+    with pytest.raises(InputError, match="expected the page of published numbers"):
+        add([], "paper", tmp_path / "none.md")

@@ -24,10 +24,16 @@ def image_size(path: Path, number: int, image: Any) -> tuple[int, int]:
         raise row_error(path, number, "image", "the bytes of a readable image", type(data).__name__) from None
 
 
-def write_image(path: Path, number: int, image: Any, target: Path) -> tuple[int, int]:
+def write_image(
+    path: Path, number: int, image: Any, target: Path, stated: tuple[int, int] | None = None
+) -> tuple[int, int]:
     """Write the bytes of a row's image as they are; returns (width, height) in px. Programs know a picture's format by
-    its bytes, whatever its name. Raises InputError naming file, row and field, also where `target` holds another."""
+    its bytes, whatever its name. Raises InputError naming file, row and field, also where `target` holds another or the
+    row has `stated` another size."""
     size, data = image_size(path, number, image), image["bytes"]
+    if stated not in (None, size):
+        expected = "the size of the picture, {}x{}, turned as its EXIF orientation says".format(*size)
+        raise row_error(path, number, "width", expected, "{}x{}".format(*stated))
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as draft:

@@ -19,7 +19,7 @@ from qwen3vl_rl.errors import row_error
 
 FOLDER = SPLIT = "grounding_me"
 REJECTION = "Rejection"
-_COLUMNS = ("id", "image", "description", "bbox", "subtask_l1", "subtask_l2")
+_COLUMNS = ("id", "image", "description", "bbox", "subtask_l1", "subtask_l2", "width", "height")
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
@@ -33,7 +33,9 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
                 if type(identity) is not int:
                     raise row_error(path, number, "id", "an integer", identity)
                 name = f"{FOLDER}/{identity}.jpg"
-                width, height = write_image(path, number, row["image"], args.images / name)
+                width, height = write_image(
+                    path, number, row["image"], args.images / name, (row["width"], row["height"])
+                )
                 box = None
                 if kind != REJECTION:
                     box = check_box_px(path, number, "bbox", row["bbox"], width, height)

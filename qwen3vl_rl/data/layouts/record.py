@@ -119,7 +119,7 @@ def positive(path: Path, number: int, name: str, value: Any) -> int:
 
 def text(path: Path, number: int, name: str, value: Any) -> str:
     """`value` where it is a text, else an InputError."""
-    if type(value) is not str or not value:
+    if type(value) is not str or not value or "\0" in value:
         raise row_error(path, number, name, "a text", value)
     return value
 

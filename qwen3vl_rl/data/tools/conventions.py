@@ -10,6 +10,7 @@ from qwen3vl_rl.data.readings import READINGS, XYXY_1000, XYXY_PX, Reading, like
 
 MIN_BOXES = 20  # different ones: of fewer, too many look alike by chance
 UNKNOWN = (nan, nan)
+BEYOND = 1e9  # what is larger is no coordinate, and may be an integer too large for a float
 TOGETHER = 4096
 
 
@@ -23,7 +24,7 @@ class Conventions:
     def add(self, numbers: Sequence[float], size: tuple[int, int] | None, in_px: bool) -> None:
         """`numbers`: a box as its file gives it; `size` of its image in px, None where the file leaves it out."""
         waiting = self._waiting[in_px]
-        waiting.append((*numbers, *(size or UNKNOWN)))
+        waiting.append((*(max(min(v, BEYOND), -BEYOND) for v in numbers), *(size or UNKNOWN)))
         if len(waiting) == TOGETHER:
             self._store(in_px)
 

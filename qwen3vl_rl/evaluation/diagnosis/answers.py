@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -48,10 +49,14 @@ CHANGE: Mapping[str, str] = {
     RESIZED: "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels of the picture as its processor resized it.",
     STORED: "Turn pictures by their EXIF orientation before the model sees them, as this project does.",
 }
+UNREAD = (
+    "The numbers are right, and written in a way that the parser does not read.",
+    'Train or ask for "bbox_2d": [x1, y1, x2, y2], or read with parser: released.',
+)
 CONVERT = "Convert the boxes of its training data to xyxy in 0..1000, or its answers before they are scored."
 
 _BOX_BEGINS = re.compile(r"bbox_2d|[\[(]\s*[-+.\d]")
-LONG_WORDS = 12  # before the box: an answer says a few words at most
+LONG_WORDS = 40  # before the box: so many are no sentence of an answer
 
 
 def judge(predictions: Sequence[Prediction], size: str | None = None, images: Path | None = None) -> Iterator[Finding]:
@@ -63,9 +68,10 @@ def judge(predictions: Sequence[Prediction], size: str | None = None, images: Pa
         return
     yield _share("numbers", "are exclamation marks", [NOISE in row.text for row in answered])
     yield _share("length", "are cut off", [row.finish_reason == "length" for row in answered])
-    if whole := [row for row in answered if row.finish_reason != "length"]:
+    meant = [row for row in answered if row.xyxy_px is not None]
+    if whole := [row for row in meant if row.finish_reason != "length"]:
         yield _share("reasoning", "reason without </think>", [_never_ends(row.text) for row in whole])
-    if meant := [row for row in answered if row.xyxy_px is not None]:
+    if meant:
         yield _share("boxes", "hold no box", [row.pred_xyxy_px is None for row in meant])
     yield coordinates(answered, images)
     yield accuracy(answered, size)
@@ -84,7 +90,19 @@ def _share(name: str, what: str, hits: Sequence[bool]) -> Finding:
 
 
 def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> Finding:
-    """Whether answers score far better if their numbers are read in another way."""
+    """Whether answers score far better if their numbers are read in another way, all together or those of a split."""
+    together = _coordinates(answered, images)
+    splits = dict.fromkeys(row.split for row in answered)
+    if not together.is_fine or len(splits) == 1:
+        return together
+    for split in splits:
+        alone = _coordinates([row for row in answered if row.split == split], images)
+        if not alone.is_fine:
+            return replace(alone, found=f"{split}: {alone.found}")
+    return together
+
+
+def _coordinates(answered: Sequence[Prediction], images: Path | None) -> Finding:
     rows = [row for row in answered if row.xyxy_px is not None]
     if len(rows) < MIN_ROWS:
         return Finding("coordinates", f"{len(rows)} answers to compare with a box, too few to tell")
@@ -94,6 +112,8 @@ def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> F
     if scores[best] < ours + CLEARLY_BETTER:
         return Finding("coordinates", f"no other reading scores better ({ours:.0%} right)")
     text = f"read as {best}, {scores[best]:.0%} of the answers are right, and {ours:.0%} as they were read"
+    if best == XYXY_1000 and fmean(row.pred_xyxy_px is None for row in rows) > 0.5:
+        return Finding("coordinates", text, *UNREAD)
     return Finding("coordinates", text, ANOTHER, CHANGE.get(best, CONVERT))
 
 

@@ -20,8 +20,11 @@ STORED = f"{XYXY_1000} of the picture before EXIF turns it"
 
 
 def resized_px(numbers: Numbers, sizes: Sizes) -> Shares:
-    """From px of the picture as Qwen's processors resize it within their own limits."""
-    seen = [fitted_size(int(width), int(height), MERGED_PATCH_PX, QWENS_PIXELS) for width, height in sizes]
+    """From px of the picture as Qwen's processors resize it within their own limits; NaN where its size is unknown."""
+    seen = [
+        (nan, nan) if np.isnan(width) else fitted_size(int(width), int(height), MERGED_PATCH_PX, QWENS_PIXELS)
+        for width, height in sizes
+    ]
     return numbers / np.tile(np.array(seen, float).reshape(-1, 2), 2)
 
 

@@ -28,6 +28,9 @@ def look_at_samples(path: Path, images: Path | None) -> Iterator[Finding]:
     if images:
         turned = f"{findings.turned:,} of {findings.rows:,} rows have the size before EXIF turns the picture"
         yield Finding("pictures", turned, *((TURNED, TURN) if findings.turned else ()))
+    if not findings.rows:
+        yield Finding("rows", "there are none", "An empty file teaches and measures nothing.", "Give the right file.")
+        return
     found = f"{findings.problems:,} of {findings.rows:,} are refused"
     see = f"See all: python -m qwen3vl_rl.data.tools.check {path}"
     yield Finding("rows", found, *((f"first: {findings.first[0]}", see) if findings.problems else ()))

@@ -15,14 +15,13 @@ import yaml
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.protocols.readings import READINGS
-from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, average_splits, is_correct, summarize
+from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, average_splits, summarize
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.grounding import iou
 
 _FILES = {path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")}
 NAMES = ("paper", *sorted(_FILES.keys() - {"paper"}))
 CHOICES: Mapping[str, Sequence] = {
-    "sentences": ("each", "joined"),
     "reads": ("text", "answer"),
     "reading": tuple(READINGS),
     "inclusive": (True, False),
@@ -37,7 +36,6 @@ class Protocol:
     name: str
     source: str
     asks: Mapping[str, str | int]  # fields of `serving.settings.Settings`
-    sentences: str
     reads: str
     reading: str
     inclusive: bool
@@ -46,10 +44,8 @@ class Protocol:
     publishes: Mapping[str, float]
 
     def is_hit(self, row: Prediction) -> bool:
-        """Whether an answer counts. An expression without referent counts as in all our tables: declined or not."""
-        if row.xyxy_px is None:
-            return is_correct(row)
-        text = row.text if self.reads == "text" else row.text.rpartition("</think>")[2]
+        """Whether the answer to an expression with a referent counts."""
+        text = row.text if self.reads == "text" else _behind_reasoning(row)
         box = READINGS[self.reading](text, row.width, row.height, row.xyxy_px) if row.error is None else None
         overlap = iou(box, row.xyxy_px) if box else 0.0
         return overlap >= THRESHOLD_IOU if self.inclusive else overlap > THRESHOLD_IOU
@@ -73,6 +69,12 @@ class Protocol:
             judged = [replace(row, split="all", modal_xyxy_px=None) for row in judged]
         average = summarize(judged)["average"]
         return average["acc_interval"] or [average["acc"]] * 2
+
+
+def _behind_reasoning(row: Prediction) -> str:
+    """What servers that keep reasoning apart give as the answer: nothing of one that was cut off before its end."""
+    is_cut = row.finish_reason == "length" and "</think>" not in row.text
+    return "" if is_cut else row.text.rpartition("</think>")[2]
 
 
 @cache

@@ -36,7 +36,9 @@ def rules() -> Table:
     for name in NAMES:
         one = protocol(name)
         counts = f"IoU {'>=' if one.inclusive else '>'} 0.5"
-        rows.append((name, str(one.asks["prompt"]), one.sentences, one.reading, counts, one.average))
+        rows.append(
+            (name, str(one.asks["prompt"]), str(one.asks.get("sentences", "each")), one.reading, counts, one.average)
+        )
     header = ("protocol", "prompt", "sentences", "box reading", "counts", "average over")
     return Table("What each protocol does (qwen3vl_rl/evaluation/protocols/*.yaml)", header, rows, 6)
 

@@ -3,6 +3,7 @@
 The truth is there for projects that choose among several boxes by it.
 """
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ _NUMBER = r"[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 _IN_BRACKETS = re.compile(r"\[\s*" + r"[\s,]+".join([f"({_NUMBER})"] * 4) + r"\s*\]")
 _ANY_NUMBER = re.compile(_NUMBER)
 _FENCED = re.compile(r"```(?:json)?(.*?)```", re.DOTALL | re.IGNORECASE)
+_OPEN_FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
 _FOUR = re.compile(r"(?:\s*+,\s*+|\s++)".join([r"(-?\d++(?:\.\d++)?+)"] * 4))
 _LMMS_KEYS = ("bbox_2d", "bbox", "box", "coordinates", "coord", "location", "position")
 NORMALISED_AT_MOST = 1.5  # VLMEvalKit's limit between 0..1 and 0..1000
@@ -26,8 +28,9 @@ def released(answer: str, width: int, height: int, truth: Box) -> Box | None:
 
 
 def first_json(answer: str, width: int, height: int, truth: Box) -> Box | None:
-    """Qwen's notebook: the fenced JSON, or what is left of it where it was cut off; cut to whole px, not rounded."""
-    items = _json_in(answer)
+    """Qwen's notebook: the fenced list, as JSON or as Python writes it, up to its last whole object where it was cut
+    off; in whole px, cut and not rounded."""
+    items = _json_in(answer) or _python_in(answer)
     if isinstance(items, dict):
         items = [items]
     if not isinstance(items, list) or not items or not isinstance(items[0], dict):
@@ -92,6 +95,17 @@ def _json_in(text: str) -> object:
         try:
             return json.loads(piece)
         except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _python_in(text: str) -> object:
+    """What Python reads of a fence that may never close, or of the text; up to the last whole object if it must."""
+    inside = _OPEN_FENCE.split(text)[-1].partition("```")[0].strip()
+    for piece in (inside, inside[: inside.rfind('"}') + 2] + "]"):
+        try:
+            return ast.literal_eval(piece)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return None
 

@@ -37,12 +37,12 @@ def score_reviewed(result: Result, reviews: Sequence[Review]) -> Iterator[Review
                 kept += right
                 parts.append(part)
         yield from parts
-        if kept and {part.split for part in parts} == set(EVAL_SPLITS):
+        if {part.split for part in parts if part.acc is not None} == set(EVAL_SPLITS):
             yield _average(name, parts, kept)
 
 
 def _split(rows: Sequence[Prediction], review: Review, acc_all: float) -> tuple[list[Prediction], Reviewed]:
-    verdicts = [review.judge(row.image, row.sent, row.xyxy_px) for row in rows]
+    verdicts = review.judge((row.image, row.sent, row.xyxy_px) for row in rows)
     right = [row for row, verdict in zip(rows, verdicts, strict=True) if verdict]
     numbers = summarize(right)["splits"][review.split] if right else {"acc": None, "acc_interval": None}
     found = len(rows) - verdicts.count(None)

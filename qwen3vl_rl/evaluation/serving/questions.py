@@ -48,9 +48,15 @@ def read_questions(
 
 def _by_object(numbered: Iterable[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
     """Neighbours of one image and box as one."""
-    for _, neighbours in groupby(numbered, key=lambda pair: (pair[1].image, pair[1].xyxy_px, pair[1].modal_xyxy_px)):
+    for _, neighbours in groupby(numbered, key=_object):
         (number, first), *rest = neighbours
         yield number, replace(first, sent=JOINED.join([first.sent, *(sample.sent for _, sample in rest)]))
+
+
+def _object(numbered: tuple[int, Sample]) -> tuple:
+    """The same for neighbours that name one object; a row without a referent stands by itself."""
+    number, sample = numbered
+    return sample.image, sample.xyxy_px, sample.modal_xyxy_px, None if sample.xyxy_px else number
 
 
 def readable_folder(questions: Sequence[Question], images: Path) -> Path:

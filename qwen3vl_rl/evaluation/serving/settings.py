@@ -14,6 +14,7 @@ from qwen3vl_rl.grounding import COORDINATES, PROMPTS, RELATIVE_1000, parser_nam
 
 # `released` is the parser of the released evaluation. The released reward has another one.
 PARSERS = MappingProxyType({"strict": "strict", "released": "released_eval"})
+SENTENCES = ("each", "joined")
 ROLLOUT_SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2
 UNTOUCHED = {"min_p": 0.0}  # engines take what a request leaves out from the checkpoint's generation_config.json
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
@@ -26,6 +27,7 @@ class Settings:
     prompt: str
     amodal_prompt: str
     coordinates: str
+    sentences: str
     min_pixels: int | None
     max_pixels: int | None
     temperature: float
@@ -43,6 +45,7 @@ class Settings:
         _expect_choice("amodal_prompt", self.amodal_prompt, PROMPTS)
         _expect_choice("coordinates", self.coordinates, COORDINATES)
         _expect_choice("parser", self.parser, PARSERS)
+        _expect_choice("sentences", self.sentences, SENTENCES)
         if self.coordinates != RELATIVE_1000 and self.parser != "released":
             raise InputError(f"coordinates: {self.coordinates} is read by the parser released alone")
         for name in ("min_pixels", "max_pixels"):

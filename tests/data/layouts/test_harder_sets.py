@@ -61,12 +61,21 @@ def test_ref_adv_writes_its_images_once(run, tmp_path):
     assert run("check", tmp_path / "eval" / "ref_adv_s.jsonl", "--images", tmp_path / "images").code == 0
 
 
-ME = {"id": 7, "image": {"bytes": jpeg(60, 40)}, "description": "the cup", "detection_type": "x"}
+ME = {
+    "id": 7,
+    "image": {"bytes": jpeg(60, 40)},
+    "description": "the cup",
+    "detection_type": "x",
+    "width": 60,
+    "height": 40,
+    "subtask_l1": "Spatial",
+    "subtask_l2": "Counting",
+}
 
 
 def test_rejections_of_grounding_me_have_no_box(run, tmp_path):
     rows = [
-        ME | {"bbox": [1, 2, 30, 40], "subtask_l1": "Spatial", "subtask_l2": "Counting"},
+        ME | {"bbox": [1, 2, 30, 40]},
         ME | {"id": 8, "bbox": None, "subtask_l1": "Rejection", "subtask_l2": "Text"},
     ]
     path = parquet(tmp_path / "test-00000.parquet", *rows)
@@ -84,11 +93,9 @@ def test_rejections_of_grounding_me_have_no_box(run, tmp_path):
         ("ref_l4", REF_L4 | {"bbox": [900.0, 1.0, 300.0, 5.0]}, 'row 1: field "bbox": expected xywh px inside'),
         ("ref_adv", REF_ADV | {"solution": [1.0, 2.0, 300.0, 40.0]}, 'row 1: field "solution"'),
         ("ref_adv", REF_ADV | {"image": {"bytes": b"x"}, "solution": [1.0, 2.0, 3.0, 4.0]}, 'row 1: field "image"'),
-        (
-            "grounding_me",
-            ME | {"bbox": None, "subtask_l1": "Spatial", "subtask_l2": "Counting"},
-            'row 1: field "bbox"',
-        ),
+        ("grounding_me", ME | {"bbox": None}, 'row 1: field "bbox"'),
+        ("grounding_me", ME | {"bbox": [1, 2, 30, 40], "id": "../7"}, 'row 1: field "id": expected an integer'),
+        ("grounding_me", ME | {"bbox": [1, 2, 30, 40], "width": 40, "height": 60}, 'row 1: field "width"'),
     ],
 )
 def test_bad_rows_are_named_and_nothing_is_written(run, tmp_path, layout, row, message):
@@ -97,3 +104,10 @@ def test_bad_rows_are_named_and_nothing_is_written(run, tmp_path, layout, row, m
     done = run("convert", layout, "--files", path, "--out", tmp_path / "out", *images)
     assert done.code == 2 and message in done.err, done.err
     assert not list((tmp_path / "out").rglob("*.jsonl"))
+
+
+def test_a_name_that_two_pictures_share_is_refused(run, tmp_path):
+    box = {"solution": [1.5, 2.0, 30.0, 40.0]}
+    path = parquet(tmp_path / "a.parquet", REF_ADV | box, REF_ADV | box | {"image": {"bytes": jpeg(60, 41)}})
+    done = run("convert", "ref_adv", "--files", path, "--images", tmp_path / "images", "--out", tmp_path)
+    assert done.code == 2 and 'row 2: field "image": expected the picture that' in done.err

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.predictions import Prediction, Question, question_key, score
 from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation import protocols
 from qwen3vl_rl.evaluation.protocols import NAMES, protocol
 from qwen3vl_rl.evaluation.protocols.readings import READINGS
 from qwen3vl_rl.grounding import Box, target_text
 
+PROTOCOLS = Path(protocols.__file__).parent
 WIDTH, HEIGHT = 640, 480
 TRUTH = (64.0, 48.0, 320.0, 240.0)  # in 0..1000: 100, 100, 500, 500
 
@@ -32,6 +35,12 @@ def read(reading: str, answer: str, truth: Box = TRUTH) -> Box | None:
         ("first_json", '```json\n[{"bbox_2d": [100, 100, 500, 500], "label": "a"}]\n```', TRUTH),
         ("first_json", '[{"bbox_2d": [500, 500, 100, 100]}, {"bbox_2d": [1, 1, 2, 2]}]', TRUTH),
         ("first_json", '{"bbox_2d": [99.9, 100, 500, 500]}', (63, 48, 320, 240)),  # cut to whole px
+        ("first_json", "[{'bbox_2d': [100, 100, 500, 500], 'label': 'a'}]", TRUTH),  # as Python writes it
+        (
+            "first_json",
+            '```json\n[{"bbox_2d": [100, 100, 500, 500], "label": "a"}, {"bbox_2d": [1, 2',
+            TRUTH,
+        ),  # cut off
         ("first_json", "The box is [100, 100, 500, 500].", None),
         ("first_json", '[{"bbox": [100, 100, 500, 500]}]', None),
         ("by_magnitude", "[100, 100, 500, 500]", TRUTH),
@@ -111,3 +120,32 @@ def test_answers_to_real_pictures_under_all_protocols(tmp_path):
         check=True,
     )
     assert done.stdout.count(" 100.0  ") == len(NAMES), done.stdout
+
+
+def test_reasoning_that_was_cut_off_is_no_answer():
+    cut = replace(prediction(1, "The dogs are at [100, 100, 500, 500] and"), finish_reason="length")
+    assert not any(protocol(name).is_hit(cut) for name in NAMES if protocol(name).reads == "answer")
+
+
+def test_a_protocol_of_ones_own_is_checked(tmp_path, monkeypatch):
+    good = (PROTOCOLS / "qwen.yaml").read_text()
+    for change, message in (
+        ("reading: first_json", "reading: expected one of"),
+        ('published_in: "arXiv 2511.21631"\n', "expected the fields source, asks"),
+        ("prompt: qwen3_official", "prompt: expected one of"),
+    ):
+        path = tmp_path / "mine.yaml"
+        path.write_text(
+            good.replace(
+                change,
+                change.replace("first_json", "mine")
+                if "first" in change
+                else ""
+                if "published" in change
+                else "prompt: mine",
+            )
+        )
+        monkeypatch.setitem(protocols._FILES, "mine", path)
+        protocol.cache_clear()
+        with pytest.raises(InputError, match=message):
+            protocol("mine")

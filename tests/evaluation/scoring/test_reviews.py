@@ -137,3 +137,27 @@ def test_files_that_are_no_reviews_are_refused_by_name(tmp_path, name):
     (tmp_path / name).write_text("{}")
     with pytest.raises(InputError, match=r"expected Ref-L4's SPLIT_reviewed\.json, or RefCOCO-M's"):
         read_reviews([tmp_path / name])
+
+
+def test_a_row_of_the_review_judges_one_question(result, make_prediction, tmp_path):
+    """Two objects of one name that overlap, of which one is right; and a sentence that two people gave."""
+    near, far = [100.0, 100.0, 200.0, 200.0], [150.0, 100.0, 200.0, 200.0]
+    path = ref_l4(tmp_path, [(0, "dog", far, 0), (0, "dog", near, 1), (1, "cat", near, 1), (1, "cat", near, 1)])
+    rows = [make_prediction(k, True, split="refcoco_val", image=image(k // 2)) for k in range(4)]
+    rows = [replace(row, sent=sent) for row, sent in zip(rows, ("dog", "dog", "cat", "cat"), strict=True)]
+    rows[0] = replace(rows[0], xyxy_px=(150.0, 100.0, 350.0, 300.0))
+    (part,) = score_reviewed(Result("ours", rows, summarize(rows), {}), read_reviews([path]))
+    assert (part.right, part.wrong, part.unknown, part.unasked) == (3, 1, 0, 0)
+
+
+def test_a_file_is_given_once(tmp_path):
+    path = ref_l4(tmp_path, [(0, "dog", BOX, 1)])
+    with pytest.raises(InputError, match="expected every file once"):
+        read_reviews([path, path])
+
+
+def test_an_average_needs_all_eight_splits(result, tmp_path):
+    rows = [row for split in EVAL_SPLITS for row in result(split).predictions]
+    whole = Result("ours", rows, summarize(rows), {})
+    paths = [ref_l4(tmp_path, [(0, "the dog no 0", BOX, int(split != "refcoco_val"))], split) for split in EVAL_SPLITS]
+    assert [part.split for part in score_reviewed(whole, read_reviews(paths))] == [*EVAL_SPLITS]
