@@ -27,6 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {  # a part of the package, or `sft`: the part
     "plan": FRONT_DOORS,
     "first_contact": FRONT_DOORS | {"evaluation"},
     "monitor": FRONT_DOORS,
+    "serve": FRONT_DOORS | {"evaluation"},
+    "locate": FRONT_DOORS | {"evaluation"},
     "rehearse": FRONT_DOORS | {"evaluation", "export"},
 }
 ENGINES = {"verl", "ray", "vllm", "sglang"}

@@ -1,0 +1,78 @@
+"""A served model is asked about one picture: a real server, a real answer, a drawn box."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from qwen3vl_rl.data import refshapes
+
+ROOT = Path(__file__).parents[1]
+START_S = 300
+
+
+@pytest.fixture(scope="module")
+def served(starter, tmp_path_factory):
+    """The address of `scripts/serve.sh` with the starter, and a picture."""
+    folder = tmp_path_factory.mktemp("served")
+    refshapes.build(folder, train=1, val=1, seed=3)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["bash", str(ROOT / "scripts" / "serve.sh"), str(starter), "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + START_S
+    try:
+        while not healthy(url):
+            assert child.poll() is None and time.monotonic() < end, (folder / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield url, next(folder.rglob("*.png"))
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def locate(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "qwen3vl_rl.locate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_a_box_is_printed_and_drawn(served, starter, tmp_path):
+    url, image = served
+    done = locate(image, "the circle", "--url", url, "--out", tmp_path / "drawn.png")
+    assert done.returncode == 0, done.stderr
+    reasoning, box, drawn = done.stdout.splitlines()
+    assert box.startswith("box: ") and "(xyxy in px of 160x128)" in box and drawn == f"drawn: {tmp_path / 'drawn.png'}"
+    before, after = (np.array(Image.open(path).convert("RGB")) for path in (image, tmp_path / "drawn.png"))
+    assert before.shape == after.shape and (before != after).any()
+    wrong = locate(image, "the circle", "--url", url, "--model", "other")
+    assert wrong.returncode == 2 and f'expected a server of "other", it serves {starter.name}' in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "url", "message"),
+    [
+        ("absent.png", "http://127.0.0.1:9", "absent.png: expected a picture"),
+        (ROOT / "images" / "teaser.png", "http://127.0.0.1:9", "expected an OpenAI-compatible server"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_in_one_line(image, url, message):
+    done = locate(image, "the cup", "--url", url)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
