@@ -25,10 +25,11 @@ from qwen3vl_rl.evaluation.serving.settings import PARSERS, load_settings
 from qwen3vl_rl.grounding import Box
 
 COLOR, LINE_PX = "#d9302c", 3
+LONGEST = 2048  # egm recipe, stage 2: what training lets an answer be
 NO_BOX = 1  # exit code
 
 
-def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool = False) -> Prediction:
+def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool, max_tokens: int) -> Prediction:
     """The model's answer. Raises InputError for a picture that cannot be read or another server, and EngineError."""
     try:
         picture = open_picture(image)
@@ -39,7 +40,7 @@ def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool = F
     target = Target(endpoint.url, chosen_model(endpoint, model), image.parent, endpoint.by_path, settings)
     question = Question("located/000001", "located", Sample("1", image.name, *picture.size, sent, None))
     try:
-        (completion,) = complete(target, [question], max_tokens=settings.max_tokens)
+        (completion,) = complete(target, [question], max_tokens=max_tokens)
     except RequestFailed as failure:
         raise EngineError(str(failure)) from None
     (choice,) = completion.choices
@@ -78,10 +79,11 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server (http://127.0.0.1:8000)")
     parser.add_argument("--model", help="its name there, where the server has several")
     parser.add_argument("--amodal", action="store_true", help="ask for the whole of an object that is partly hidden")
+    parser.add_argument("--max-tokens", type=int, default=LONGEST, help=f"of reasoning and answer ({LONGEST})")
     parser.add_argument("--out", type=Path, help="the picture with the box (IMAGE.located.png)")
     args = parser.parse_args()
     out = args.out or args.image.with_suffix(".located.png")
-    answer = ask(args.url, args.model, args.image, args.sent, amodal=args.amodal)
+    answer = ask(args.url, args.model, args.image, args.sent, amodal=args.amodal, max_tokens=args.max_tokens)
     reasoning, written = reasoning_and_answer(answer.text)
     print(f"reasoning: {reasoning.strip() or 'none'}")
     if answer.pred_xyxy_px is None:

@@ -14,20 +14,22 @@ import pytest
 from PIL import Image
 
 from qwen3vl_rl.data import refshapes
+from qwen3vl_rl.data.samples import read_samples
 
 ROOT = Path(__file__).parents[1]
-START_S = 300
+STARTER = ROOT / "examples" / "starter" / "checkpoint"
+START_S = 300  # a limit for hangs alone
 
 
 @pytest.fixture(scope="module")
-def served(starter, tmp_path_factory):
-    """The address of `scripts/serve.sh` with the starter, and a picture."""
+def served(tmp_path_factory):
+    """The address of `scripts/serve.sh` with the starter's checkpoint, a picture and an expression for a thing in it."""
     folder = tmp_path_factory.mktemp("served")
     refshapes.build(folder, train=1, val=1, seed=3)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["bash", str(ROOT / "scripts" / "serve.sh"), str(starter), "--port", str(port)]
+    command = ["bash", str(ROOT / "scripts" / "serve.sh"), str(STARTER), "--port", str(port)]
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     url, end = f"http://127.0.0.1:{port}", time.monotonic() + START_S
@@ -35,7 +37,8 @@ def served(starter, tmp_path_factory):
         while not healthy(url):
             assert child.poll() is None and time.monotonic() < end, (folder / "log").read_text()[-3000:]
             time.sleep(0.5)
-        yield url, next(folder.rglob("*.png"))
+        sample = read_samples(folder / "eval" / "refshapes_val.jsonl")[0]
+        yield url, folder / "images" / sample.image, sample.sent
     finally:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -54,16 +57,16 @@ def locate(*arguments) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_a_box_is_printed_and_drawn(served, starter, tmp_path):
-    url, image = served
-    done = locate(image, "the circle", "--url", url, "--out", tmp_path / "drawn.png")
+def test_a_box_is_printed_and_drawn(served, tmp_path):
+    url, image, sent = served
+    done = locate(image, sent, "--url", url, "--out", tmp_path / "drawn.png")
     assert done.returncode == 0, done.stderr
-    reasoning, box, drawn = done.stdout.splitlines()
+    _, box, drawn = done.stdout.splitlines()
     assert box.startswith("box: ") and "(xyxy in px of 160x128)" in box and drawn == f"drawn: {tmp_path / 'drawn.png'}"
     before, after = (np.array(Image.open(path).convert("RGB")) for path in (image, tmp_path / "drawn.png"))
     assert before.shape == after.shape and (before != after).any()
-    wrong = locate(image, "the circle", "--url", url, "--model", "other")
-    assert wrong.returncode == 2 and f'expected a server of "other", it serves {starter.name}' in wrong.stderr
+    wrong = locate(image, sent, "--url", url, "--model", "other")
+    assert wrong.returncode == 2 and f'expected a server of "other", it serves {STARTER.name}' in wrong.stderr
 
 
 @pytest.mark.parametrize(
