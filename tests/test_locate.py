@@ -23,7 +23,7 @@ START_S = 300  # a limit for hangs alone
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The address of `scripts/serve.sh` with the starter's checkpoint, a picture and an expression for a thing in it."""
+    """The address of `scripts/serve.sh` with the starter's checkpoint, a picture, and a name for a thing in it."""
     folder = tmp_path_factory.mktemp("served")
     refshapes.build(folder, train=1, val=1, seed=3)
     with socket.socket() as probe:
