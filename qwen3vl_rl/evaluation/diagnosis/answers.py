@@ -111,7 +111,7 @@ def _coordinates(answered: Sequence[Prediction], images: Path | None) -> Finding
     best = max(scores, key=scores.__getitem__)
     if scores[best] < ours + CLEARLY_BETTER:
         return Finding("coordinates", f"no other reading scores better ({ours:.0%} right)")
-    text = f"read as {best}, {scores[best]:.0%} of the answers are right, and {ours:.0%} as they were read"
+    text = f"{scores[best]:.0%} of the answers are right if read as {best}, {ours:.0%} as they were read"
     if best == XYXY_1000 and fmean(row.pred_xyxy_px is None for row in rows) > 0.5:
         return Finding("coordinates", text, *UNREAD)
     return Finding("coordinates", text, ANOTHER, CHANGE.get(best, CONVERT))

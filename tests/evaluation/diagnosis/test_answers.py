@@ -68,7 +68,7 @@ def test_float16_overflow_is_known_by_its_exclamation_marks():
 )
 def test_another_convention_is_named_by_what_would_score(reading, write):
     found = attention(predictions(lambda box: f"</think>\n\n{list(write(box))}"))
-    assert found["coordinates"].startswith(f"read as {reading}, 100% of the answers are right, and ")
+    assert found["coordinates"].startswith(f"100% of the answers are right if read as {reading}, ")
 
 
 def test_pixels_of_the_picture_that_the_model_saw_are_told_from_those_of_the_file():
@@ -78,7 +78,9 @@ def test_pixels_of_the_picture_that_the_model_saw_are_told_from_those_of_the_fil
         sample = Sample(id=row.key, image=row.image, width=100, height=100, sent=row.sent, xyxy_px=box)
         numbers = [2.56 * v for v in box]
         rows.append(score(Question(row.key, row.split, sample), f"</think>\n{numbers}", parser="strict"))
-    assert attention(rows)["coordinates"].startswith("read as xyxy in px of the resized picture, 100%")
+    assert (
+        "100% of the answers are right if read as xyxy in px of the resized picture" in attention(rows)["coordinates"]
+    )
 
 
 def test_accuracy_far_below_the_published_is_told_of():
