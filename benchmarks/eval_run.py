@@ -19,8 +19,9 @@ from statistics import fmean
 
 import psutil
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, work_folder, write_result
+from benchmarks.common import has_gpu, random_checkpoint, spread, work_folder, write_result
 from benchmarks.eval_client import make_questions
+from benchmarks.serving import add_arguments
 from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
@@ -86,15 +87,11 @@ def one_round(target: Target, questions: Sequence[Question], in_flight: int) -> 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="2b")
-    parser.add_argument("--engine", choices=ENGINES, default="vllm")
+    add_arguments(parser)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--requests", type=int, default=1500, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=100, help="of an answer")
-    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and use the first again")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
     return parser.parse_args()
 
 

@@ -108,10 +108,18 @@ async def measure(
             print(text.format(**row), flush=True)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is served and how, for every benchmark that starts a server on random weights."""
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and use the first again")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 15, 50, 100, 200, 500])
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
     parser.add_argument("--load-tokens", type=int, default=100, help="answer length under load")
@@ -119,9 +127,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests-per-slot", type=int, default=4, help="under load")
     parser.add_argument("--rounds", type=int, default=2, help="repetitions of the loads, by turns")
     parser.add_argument("--timeout-s", type=float, default=120, help="of one request")
-    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and use the first again")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
     return parser.parse_args()
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: other machines may ask, too")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 also accepts other machines")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
     args = parser.parse_args()

@@ -4,10 +4,10 @@
 #   MODELS="EGM-8B=/models/EGM-8B Qwen3-VL-8B-Thinking=/models/8B" DATA_JSON=metadata/eval BASE_IMG_PATH=coco \
 #     OUTPUT_DIR=outputs/reproduction bash scripts/reproduce.sh
 #
-# MODELS         NAME=PATH, separated by spaces; a name of the page's table stands beside its published numbers
+# MODELS         NAME=PATH, separated by spaces; with a name of the page's table, the result appears below its published row
 # DATA_JSON      a folder with the eight evaluation files
 # BASE_IMG_PATH  the folder that image paths in them are relative to
-# OUTPUT_DIR     predictions and reports; the same command goes on where a stopped one ended
+# OUTPUT_DIR     predictions and reports; rerun the command to resume
 # PROTOCOL       paper (default), qwen, vlmevalkit or lmms_eval
 #
 # Further arguments go to `python -m qwen3vl_rl.evaluation`, such as --reviewed FILE, or -- --tensor-parallel-size 2

@@ -81,10 +81,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("width", "height"), ("px", lambda value: type(value) is int and value > 0)),
     **dict.fromkeys(
         ("xyxy_px", "modal_xyxy_px", "pred_xyxy_px"),
-        (
-            "four numbers, xyxy in px, or null",
-            lambda value: value is None or (is_box(value) and all(map(is_number, value))),
-        ),
+        ("four numbers, xyxy in px, or null", lambda value: value is None or _is_whole_box(value)),
     ),
     **dict.fromkeys(("iou", "modal_iou"), ("a number, or null", lambda value: value is None or is_number(value))),
     **dict.fromkeys(("tokens", "latency_s"), ("a number", lambda value: is_number(value))),

@@ -22,6 +22,7 @@ from qwen3vl_rl.data.layouts.record import field as field_of
 from qwen3vl_rl.data.layouts.record import json_list, read_json, text
 from qwen3vl_rl.data.parquet import iter_parquet, open_parquet
 from qwen3vl_rl.data.refcoco import EVAL_SPLITS
+from qwen3vl_rl.data.samples import letters
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, iou, xywh_to_xyxy
 
@@ -59,8 +60,7 @@ def _judge(left: list[tuple[Box, bool]], xyxy_px: Box) -> bool | None:
 
 
 def key(image: str, sent: str) -> Key:
-    """Spelling apart from letters and digits differs between copies of RefCOCO."""
-    return image_key(image), "".join(filter(str.isalnum, sent.casefold()))
+    return image_key(image), letters(sent)
 
 
 def read_reviews(paths: Sequence[Path]) -> list[Review]:

@@ -217,14 +217,15 @@ def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> Any:
     expression."""
     if "sent" in row:
         sent, found = row["sent"], _ref_of(row["conversations"])
-        if found and type(sent) is str and found != sent and _letters(found) != _letters(sent):
+        if found and type(sent) is str and found != sent and letters(found) != letters(sent):
             raise row_error(path, number, "sent", f"the expression of the prompt, {found!r}", sent)
         return sent
     text = conversation_turn(path, number, row, "human")
     return _inside_ref(text) or read_prompt(path, number, "conversations", text)[1]
 
 
-def _letters(text: str) -> str:
+def letters(text: str) -> str:
+    """Letters and digits alone: copies of an expression differ in the rest, and in capitals."""
     return "".join(filter(str.isalnum, text.casefold()))
 
 

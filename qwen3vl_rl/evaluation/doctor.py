@@ -20,12 +20,13 @@ from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.diagnosis import NEEDS_ATTENTION, Finding, show
 from qwen3vl_rl.evaluation.diagnosis.answers import judge
 from qwen3vl_rl.evaluation.diagnosis.samples import look_at_samples
+from qwen3vl_rl.evaluation.scoring.results import PREDICTIONS
 
 
 def look(path: Path, images: Path | None) -> Iterator[Finding]:
     """All findings of a file. Raises InputError where it is none of our formats, or a row of answers is malformed."""
     if path.is_dir():
-        path = path / "predictions.jsonl"
+        path = path / PREDICTIONS
     if holds_predictions(path):
         yield from judge(read_predictions(path), images=images)
     else:

@@ -1,4 +1,4 @@
-"""Published numbers beside ours, in one page: `docs/reproduction.md`.
+"""Published numbers next to ours, in one page: `docs/reproduction.md`.
 
     python -m qwen3vl_rl.evaluation.ledger OUT/EGM-8B OUT/Qwen3-VL-8B-Thinking [--protocol paper]
 
@@ -21,7 +21,7 @@ from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.protocols import NAMES, protocol
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 from qwen3vl_rl.evaluation.scoring.published import CARD, splits, table
-from qwen3vl_rl.evaluation.scoring.results import missing_part, read_result
+from qwen3vl_rl.evaluation.scoring.results import PREDICTIONS, missing_part, read_timing
 from qwen3vl_rl.evaluation.serving.questions import JOINED
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 
@@ -45,7 +45,7 @@ def entry(run: Path, name: str) -> dict:
         if field != "parser" and (got := config["settings"].get(field)) != asked:  # answers are read anew
             expected = f"expected {asked}, as the protocol {name} asks, got {got}"
             raise InputError(f'{run / "config.yaml"}: field "settings.{field}": {expected}')
-    rows = read_predictions(run / "predictions.jsonl")
+    rows = read_predictions(run / PREDICTIONS)
     for split in splits():
         count = sum(1 + joined * row.sent.count(JOINED) for row in rows if row.split == split)
         if count != EXPRESSIONS[split]:
@@ -57,7 +57,7 @@ def entry(run: Path, name: str) -> dict:
     return {
         "acc": {place: round(100 * found[place], 2) for place in (*splits(), AVERAGE)},
         "interval": [round(100 * bound, 2) for bound in protocol(name).interval(asked)],
-        "device": read_result(run).timing.get("server", {}).get("device") or "unknown",
+        "device": read_timing(run).get("server", {}).get("device") or "unknown",
         "weights": weights if " " in (weights := str(config.get("weights", "unknown"))) else weights[:DIGITS],
         "date": date.today().isoformat(),
     }

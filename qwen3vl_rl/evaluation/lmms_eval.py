@@ -66,7 +66,7 @@ def write_tasks(questions: Sequence[Question], images: Path, out: Path) -> list[
 
 
 def _task_yaml(name: str, data: str) -> str:
-    """PyYAML writes no tag of its own for a text, so that lines with `!function` are put behind it."""
+    """PyYAML cannot write the tag `!function`, so these lines are appended as text."""
     config = {
         "task": name,
         "dataset_path": "json",

@@ -1,4 +1,4 @@
-"""Parquet files that hold their images: these are written beside the samples."""
+"""Parquet files that hold their images: they are written to the image folder."""
 
 import argparse
 from pathlib import Path

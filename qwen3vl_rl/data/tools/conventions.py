@@ -40,7 +40,7 @@ class Conventions:
 
     def other(self, more: Mapping[str, Reading] | None = None) -> str | None:
         """What the boxes look like, and what is expected; None where nothing speaks against the format's own. `more`:
-        readings beside those of `data.readings`."""
+        readings in addition to those of `data.readings`."""
         for in_px, expected in ((True, XYXY_PX), (False, XYXY_1000)):
             boxes = self.different(in_px)
             if len(boxes) < MIN_BOXES:

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
 from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
 from qwen3vl_rl.data.readings import XYXY_1000, XYXY_PX
 from qwen3vl_rl.evaluation.diagnosis import Finding
-from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, STORED, accuracy_by_reading
+from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, STORED, hits_by_reading
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
 
@@ -91,23 +93,28 @@ def _share(name: str, what: str, hits: Sequence[bool]) -> Finding:
 
 def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> Finding:
     """Whether answers score far better if their numbers are read in another way, all together or those of a split."""
-    together = _coordinates(answered, images)
-    splits = dict.fromkeys(row.split for row in answered)
-    if not together.is_fine or len(splits) == 1:
+    rows = [row for row in answered if row.xyxy_px is not None]
+    if len(rows) < MIN_ROWS:
+        return Finding("coordinates", f"{len(rows)} answers to compare with a box, too few to tell")
+    hits = hits_by_reading(rows, images)
+    together = _coordinates(rows, hits)
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(row.split, []).append(place)
+    if not together.is_fine or len(places) == 1:
         return together
-    for split in splits:
-        alone = _coordinates([row for row in answered if row.split == split], images)
+    for split, members in places.items():
+        if len(members) < MIN_ROWS:
+            continue
+        alone = _coordinates([rows[place] for place in members], {name: hit[members] for name, hit in hits.items()})
         if not alone.is_fine:
             return replace(alone, found=f"{split}: {alone.found}")
     return together
 
 
-def _coordinates(answered: Sequence[Prediction], images: Path | None) -> Finding:
-    rows = [row for row in answered if row.xyxy_px is not None]
-    if len(rows) < MIN_ROWS:
-        return Finding("coordinates", f"{len(rows)} answers to compare with a box, too few to tell")
+def _coordinates(rows: Sequence[Prediction], hits: Mapping[str, np.ndarray]) -> Finding:
     ours = fmean(row.iou > THRESHOLD_IOU for row in rows)
-    scores = accuracy_by_reading(rows, images)
+    scores = {name: float(hit.mean()) for name, hit in hits.items()}
     best = max(scores, key=scores.__getitem__)
     if scores[best] < ours + CLEARLY_BETTER:
         return Finding("coordinates", f"no other reading scores better ({ours:.0%} right)")

@@ -31,8 +31,9 @@ def resized_px(numbers: Numbers, sizes: Sizes) -> Shares:
 ANSWER_READINGS: Mapping[str, Reading] = {**READINGS, RESIZED: resized_px}
 
 
-def accuracy_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> dict[str, float]:
-    """Acc@0.5 by each reading. `rows` have true boxes; without their `images` EXIF is not thought of."""
+def hits_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> dict[str, np.ndarray]:
+    """By each reading, whether each answer [n] is right. `rows` have true boxes; without their `images` EXIF is not
+    thought of."""
     numbers = np.array([_numbers(row) for row in rows], float).clip(-BEYOND, BEYOND)
     sizes = np.array([(row.width, row.height) for row in rows], float)
     truths = np.array([row.xyxy_px for row in rows]) / np.tile(sizes, 2)
@@ -41,7 +42,7 @@ def accuracy_by_reading(rows: Sequence[Prediction], images: Path | None = None) 
     if any(orientations):
         pairs = zip(readings[XYXY_1000], orientations, strict=True)
         readings[STORED] = np.concatenate([turned(box[None], orientation) for box, orientation in pairs])
-    return {name: float((_ious(shares, truths) > THRESHOLD_IOU).mean()) for name, shares in readings.items()}
+    return {name: _ious(shares, truths) > THRESHOLD_IOU for name, shares in readings.items()}
 
 
 def _numbers(row: Prediction) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 
 from qwen3vl_rl.grounding import RELATIVE_1000, Box, answer_box_px, iou, order_corners
+from qwen3vl_rl.grounding.boxes import clamp
 
 Reading = Callable[[str, int, int, Box], Box | None]
 
@@ -51,9 +52,7 @@ def by_magnitude(answer: str, width: int, height: int, truth: Box) -> Box | None
     largest = max(map(abs, box))
     unit = 1.0 if largest <= NORMALISED_AT_MOST else 1000.0 if largest <= 1000 else None
     x1, y1, x2, y2 = box if unit is None else _scaled(box, width / unit, height / unit)
-    inside = (min(max(v, 0.0), side) for v, side in zip((x1, y1, x2, y2), (width, height) * 2, strict=True))
-    left, top, right, bottom = inside
-    return order_corners((left, top, right, bottom))
+    return order_corners((clamp(x1, width), clamp(y1, height), clamp(x2, width), clamp(y2, height)))
 
 
 def best_of_all(answer: str, width: int, height: int, truth: Box) -> Box | None:

@@ -76,7 +76,7 @@ def difference_table(results: Sequence[Result]) -> Table:
 
 
 def reviewed_table(results: Sequence[Result], reviews: Sequence[Review]) -> Table:
-    """Accuracy on all rows beside that on the rows that reviewers found right, and how many rows are which."""
+    """Accuracy on all rows and on the rows that reviewers found right, and how many rows are which."""
     header = ("split", "model", "review", "all rows", "right rows", "interval", "right", "wrong", "unknown", "unasked")
     rows = [
         (part.split, result.name, part.review, _percent(part.acc_all), *_reviewed(part))

@@ -41,8 +41,13 @@ def missing_part(folder: Path) -> str | None:
 
 
 def read_timing(folder: Path) -> dict:
-    """The content of timing.json. Earlier files call `single_request_latency` `alone`."""
-    timing = json.loads((folder / "timing.json").read_text("utf-8"))
+    """The content of timing.json. Earlier files call `single_request_latency` `alone`. Raises InputError where it is
+    not as an evaluation writes it."""
+    try:
+        timing = json.loads((folder / "timing.json").read_text("utf-8"))
+        timing["latency"], timing["resumed"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / 'timing.json'}: expected what an evaluation writes there") from None
     if "alone" in timing:
         timing[SINGLE_REQUEST] = timing.pop("alone")
     return timing
@@ -56,12 +61,8 @@ def read_result(folder: Path) -> Result:
         return Result(_place(folder.resolve()).name, predictions, summarize(predictions), timing)
     if missing := missing_part(folder):
         raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
-    try:
-        timing = read_timing(folder)
-        timing["latency"], timing["resumed"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / 'timing.json'}: expected what an evaluation writes there") from None
-    predictions = read_predictions(folder / "predictions.jsonl")
+    timing = read_timing(folder)
+    predictions = read_predictions(folder / PREDICTIONS)
     return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
 
 
