@@ -42,7 +42,7 @@ from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.rehearsal import NAME, STEPS, Rehearsal, advice, first_question, report
 from qwen3vl_rl.training.run_folder import LOG
 
-POLL_S, SNAPSHOT_S = 1.0, 15.0
+POLL_S, SNAPSHOT_S = 0.2, 15.0
 MARK = ".rehearsal"  # in our folder, with the number of the process that rehearses
 SERVER_LOG = "server.log"
 EXPORTED_BY_STAGE_1 = "hf"  # below the run's folder

@@ -60,7 +60,7 @@ def image_key(image: str, folder: Path | None = None) -> str:
             raise InputError(f"--images: expected the folder that image paths start from, to tell {image} from others")
         image = image.removeprefix(root)
     first, slash, rest = normpath(image).partition("/")
-    return first.removesuffix("_flip") + slash + rest
+    return (first.removesuffix("_flip") + slash + rest).removeprefix("/")
 
 
 def _read_jsonl(

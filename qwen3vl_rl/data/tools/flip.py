@@ -38,7 +38,7 @@ SAVED = {
 
 
 def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
-    """The sample of the flipped image. Raises CannotMirrorError, and InputError for an image without a folder."""
+    """The sample of the flipped image. Raises CannotMirrorError, and InputError for an absolute image path."""
     modal = sample.modal_xyxy_px
     for box in filter(None, (sample.xyxy_px, modal)):
         _check_thinness(path, number, flip_box(box, sample.width), sample)
@@ -67,10 +67,10 @@ def _check_thinness(path: Path, number: int, flipped_px: Box, sample: Sample) ->
 
 
 def flip_path(path: Path, number: int, image: str) -> str:
-    """`coco/train2014/x.jpg` to `coco_flip/train2014/x.jpg`."""
-    first, slash, rest = image.partition("/")
-    if not first or not slash:
-        raise row_error(path, number, "image", "a relative path with a folder, such as coco/train2014/x.jpg", image)
+    """`coco/train2014/x.jpg` to `coco_flip/train2014/x.jpg`, and `x.jpg` to `_flip/x.jpg`."""
+    if image.startswith("/"):
+        raise row_error(path, number, "image", "a path relative to the image folder, to mirror it there", image)
+    first, rest = image.split("/", 1) if "/" in image else ("", image)
     return f"{first}_flip/{rest}"
 
 

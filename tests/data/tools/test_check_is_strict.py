@@ -126,6 +126,8 @@ def test_a_sample_that_passes_goes_through_both_stages_and_the_evaluation(folder
         append(file, score(Question("s/000001", "s", sample), answer, parser="strict"))
     assert passes(predictions) and len(read_predictions(predictions)) == 1
 
+    if sample.image.startswith("/"):
+        return  # a picture outside the image folder has no mirrored copy below it
     with suppress(CannotMirrorError):
         flipped = flip_sample(path, 1, sample)
         write_rl_parquet(rl, [flipped], split, folder, turn)

@@ -12,7 +12,8 @@ from PIL import Image
 from qwen3vl_rl.data.entries import image_key
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.samples import Sample, read_samples
-from qwen3vl_rl.data.tools.flip import flip_box, flip_sample
+from qwen3vl_rl.data.tools.flip import flip_box, flip_path, flip_sample
+from qwen3vl_rl.errors import InputError
 
 hundredths = st.integers(0, 200_000).map(lambda v: v / 100)
 
@@ -42,10 +43,19 @@ def test_a_sample_keeps_its_meaning(tmp_path):
         ("mine_flip/a/x.png", "mine/a/x.png"),
         ("/disk/mine_flip/a/x.png", "mine/a/x.png"),
         ("mine/a/x.png", "mine/a/x.png"),
+        ("_flip/x.png", "x.png"),
     ],
 )
 def test_an_image_and_its_mirror_image_have_one_key(image, key):
     assert image_key(image, Path("/disk")) == key
+
+
+@pytest.mark.parametrize("image", ["x.png", "mine/a/x.png"])
+def test_the_copy_is_below_the_image_folder_and_known_as_one(tmp_path, image):
+    copy = flip_path(tmp_path, 1, image)
+    assert copy != image and image_key(copy) == image_key(image)
+    with pytest.raises(InputError, match='field "image": expected a path relative to the image folder'):
+        flip_path(tmp_path, 1, f"/{image}")
 
 
 @pytest.fixture
