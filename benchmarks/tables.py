@@ -1,69 +1,58 @@
-"""Fill the tables of benchmarks/README.md from the files in results/: python -m benchmarks.tables
+"""Tables of the results: fill those of the pages, or print every table in full.
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the files that match
-its pattern; without a file it says so. Results of a CPU on which a script was only tried out are not kept.
+    python -m benchmarks.tables                         # fill docs/performance.md and docs/log.md
+    python -m benchmarks.tables --print [NAME …] | less -S
+
+On a page, a table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is one of `HEADLINES` in `headlines.py`, which
+shows the rows that `headlines.yaml` selects, or one of `TABLES`, which shows every row of the files that match its pattern.
+Results of a CPU on which a script was only tried out are not kept.
 """
 
+import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks.formats import Lines, columns, device, engine, interval, markdown
+from benchmarks.headlines import HEADLINES, TOKENS, latencies, paper_latencies
 from benchmarks.planner import tables as planner
 from benchmarks.results import FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
 
-README = Path(__file__).parent / "README.md"
-TOKENS = (1, 15, 50, 100, 200, 500)
-PAPER = "EGM-8B, as the paper prints it", "Qwen3-VL-235B-Instruct, as the paper prints it"
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "log.md"
 ENGINES = ("sglang", "vllm")
-BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to read in each row
+BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to repeat in each row
 Results = Sequence[tuple[Path, dict]]
 
 
 def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
-    return draw([head, *rows])
-
-
-def draw(lines: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown, of its head and its rows."""
-    head, *rows = lines
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-
-
-def between(found: dict[str, float], digits: int = 2) -> str:
-    return f"{found['median']:.{digits}f} [{found['min']:.{digits}f}, {found['max']:.{digits}f}]"
+    """In Markdown."""
+    return markdown([head, *rows])
 
 
 def ratio(row: dict, group: Sequence[dict]) -> str:
-    """`1.50 [1.40, 1.60] times first`, of a result that holds `speed_relative_to_first`; 1 for that first; nothing for
-    one that was compared with none."""
+    """`1.50 [1.40, 1.60] times first` for a row that holds `speed_relative_to_first`, `1` for the first row of its
+    group, and nothing for a row that was compared with no other."""
     prefix = "speed_relative_to_"
     found = [
-        f"{between(value)} times {key.removeprefix(prefix)}" for key, value in row.items() if key.startswith(prefix)
+        f"{interval(value)} times {key.removeprefix(prefix)}" for key, value in row.items() if key.startswith(prefix)
     ]
     return ", ".join(found) or ("1" if row is group[0] and len(group) > 1 else "")
 
 
-def device(result: dict) -> str:
-    """`H100` of `2 x NVIDIA H100 80GB HBM3`; `CPU` of what is no GPU."""
-    found = re.search(r"NVIDIA (\w+)", result["device"])
-    return found[1] if found else "CPU"
-
-
 def failed(row: dict) -> str:
-    """The kind of its error, which has many lines."""
+    """The type of the error alone: its message has many lines."""
     return f"failed: {row['error'].partition(': ')[0]}"
 
 
-def sft(results: Results) -> str:
+def sft(results: Results) -> Lines:
     head = (
         *("device", "shape", "state", "tokens an update", "configuration"),
         *("GPU busy", "samples/s", "tokens/s", "MFU", "peak GiB", "speed"),
     )
-    return table(head, (line for _, result in results for line in _sft_rows(result)))
+    return [head, *(line for _, result in results for line in _sft_rows(result))]
 
 
 def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
@@ -78,13 +67,13 @@ def _sft_rows(result: dict) -> Iterator[Sequence[object]]:
         yield [*what, *speed, f"{row['mfu']:.1%}", row["peak_memory_gib"], ratio(row, group)]
 
 
-def sft_scaling(results: Results) -> str:
+def sft_scaling(results: Results) -> Lines:
     head = (
         *("device", "shape", "samples an update", "GPUs", "each holds"),
         *("step s", "tokens/s", "GiB", "speed", "losses differ by"),
     )
     rows = (line for _, result in results for line in _scaling_rows(result))
-    return table(head, iter(sorted(rows, key=lambda row: (row[0], row[2]))))
+    return [head, *sorted(rows, key=lambda row: (row[0], row[2]))]
 
 
 def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
@@ -94,42 +83,15 @@ def _scaling_rows(result: dict) -> Iterator[Sequence[object]]:
         memory = ", ".join(str(gib) for gib in run["gpu_peak_gib"][: run["gpus"]])
         speed = f"{run['tokens_per_s']['median']:.0f}", memory, ratio(run, result["runs"])
         differ = f"{run['loss_difference_max']:.2%} at most" if "loss_difference_max" in run else ""
-        yield [*what, between(run["step_s"]), *speed, differ]
+        yield [*what, interval(run["step_s"]), *speed, differ]
 
 
-def attention(results: Results) -> str:
+def attention(results: Results) -> Lines:
     head = (
         *("device", "shape", "tokens", "passes", "configuration"),
-        *("ms", "GPU ms", "GiB beside weights", "speed", "outputs differ"),
+        *("ms", "GPU ms", "GiB without weights", "speed", "outputs differ"),
     )
-    return table(head, (line for _, result in results for line in _attention_rows(result)))
-
-
-def shared_prompts(results: Results) -> str:
-    head = (
-        "run",
-        "prompts computed",
-        "tokens",
-        "update s",
-        "forward s",
-        "GiB",
-        "gradient error",
-        "speed, update, forward",
-    )
-    rows = (
-        (
-            f"{device(result)}, {result['size']}, {result['prompts']} x {result['answers']}",
-            {"samples": "for each answer", "shared": "once"}[row["way"]],
-            row["tokens"],
-            *(f"{row[name]['median']:.2f}" for name in ("update_s", "forward_s")),
-            row.get("peak_memory_gib", ""),
-            "{median:.4f}, at most {max:.3f}".format(**row["gradient_error"]),
-            ", ".join(f"{row[name]['median']:.2f}" for name in ("update_times_faster", "forward_times_faster")),
-        )
-        for _, result in results
-        for row in result["rows"]
-    )
-    return table(head, rows)
+    return [head, *(line for _, result in results for line in _attention_rows(result))]
 
 
 def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
@@ -143,63 +105,62 @@ def _attention_rows(result: dict) -> Iterator[Sequence[object]]:
         yield [*what, *times, ratio(row, result[kind]), f"{row['difference']:.1%}" if row["difference"] else ""]
 
 
-def latency(results: Results) -> str:
+def shared_prompts(results: Results) -> Lines:
+    head = (
+        *("run", "prompts computed", "tokens", "update s", "forward s"),
+        *("GiB", "gradient error", "speed, update, forward"),
+    )
+    return [head, *(line for _, result in results for line in _shared_rows(result))]
+
+
+def _shared_rows(result: dict) -> Iterator[Sequence[object]]:
+    for row in result["rows"]:
+        yield (
+            f"{device(result)}, {result['size']}, {result['prompts']} x {result['answers']}",
+            {"samples": "for each answer", "shared": "once"}[row["way"]],
+            row["tokens"],
+            *(f"{row[name]['median']:.2f}" for name in ("update_s", "forward_s")),
+            row.get("peak_memory_gib", ""),
+            "{median:.4f}, at most {max:.3f}".format(**row["gradient_error"]),
+            ", ".join(f"{row[name]['median']:.2f}" for name in ("update_times_faster", "forward_times_faster")),
+        )
+
+
+def latency(results: Results) -> Lines:
     rows = [
-        [device(result), result["size"], _engine(result), result["prompt_tokens"], *_latencies(result)]
+        [device(result), result["size"], engine(result), result["prompt_tokens"], *latencies(result)]
         for _, result in results
     ]
-    rows += [
-        ["", PAPER[0], "", "", *[""] * 3, "737 (at 101 tokens)", "", ""],
-        ["", PAPER[1], "", "", *[""] * 3, "4,320 (length not known)", "", ""],
-    ]
-    return table(["device", "model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], iter(rows))
+    rows += [["", name, "", "", *found] for name, found in paper_latencies()]
+    return [["device", "model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], *rows]
 
 
-def _engine(result: dict) -> str:
-    """With its attention, where the command chose one."""
-    chosen = re.search(r"--attention-backend (\S+)", result["command"])
-    return f"{result['engine']}, {chosen[1]}" if chosen else result["engine"]
-
-
-def _latencies(result: dict) -> list[str]:
-    found = {row["answer_tokens"]: row["latency_s"] for row in result["latency"]}
-    return [between({k: 1000 * v for k, v in found[n].items()}, 0) if n in found else "" for n in TOKENS]
-
-
-def throughput(results: Results) -> str:
+def throughput(results: Results) -> Lines:
     head = (
         *("device", "model", "engine", "requests in flight"),
         *("answer tokens", "requests/s", "tokens/s", "median s", "95 % below s"),
     )
-    return table(head, (line for _, result in results for line in _throughput_rows(result)))
+    return [head, *(line for _, result in results for line in _throughput_rows(result))]
 
 
 def _throughput_rows(result: dict) -> Iterator[Sequence[object]]:
     for row in result["throughput"]:
         rates = f"{row['requests_per_s']:.1f}", f"{row['answer_tokens_per_s']:.0f}"
         waits = f"{row['latency_s']['median']:.2f}", f"{row['latency_s']['p95']:.2f}"
-        what = device(result), result["size"], _engine(result), row["concurrency"], row["answer_tokens"]
+        what = device(result), result["size"], engine(result), row["concurrency"], row["answer_tokens"]
         yield [*what, *rates, *waits]
 
 
-def grpo(results: Results) -> str:
+def grpo(results: Results) -> Lines:
     phases = ("gen", "old_log_prob", "ref", "update_actor", "update_weights")
     head = ("run", "settings", "step s", *phases, "tokens/s", "MFU of update, verl's", "GPU GiB", "speed")
-    rows = table(head, (line for _, result in results for line in _grpo_rows(result, phases)))
-    return rows.replace(BASE, "base")
+    rows = (line for _, result in results for line in _grpo_rows(result, phases))
+    return [head, *([str(cell).replace(BASE, "base") for cell in row] for row in rows)]
 
 
 def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]]:
-    size, engine, gpus, prompts, samples, tokens = (
-        result["settings"][name]
-        for name in ("size", "engine", "gpus", "prompts", "samples_per_prompt", "answer_tokens")
-    )
     on_cpu = result["settings"]["hardware"] == "cpu"
-    attention = [word.partition("attention_backend=")[2] for word in result["settings"]["set"]]
-    engine = " ".join([engine, *filter(None, attention)])
-    run = f"{'' if on_cpu else f'{gpus} x '}{device(result)}, {size}, {engine}, {prompts} x {samples} x {tokens}"
-    asynchronous = any(word.endswith("_async") for word in result["settings"]["set"])
-    run += ", asynchronous" if asynchronous else ""
+    run, asynchronous = _grpo_run(result), is_asynchronous(result)
     ran = [row for row in result["variants"] if "steps" in row]
     for row in result["variants"]:
         if row not in ran:
@@ -209,13 +170,13 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         mfu = f"{row['mfu_update']['median']:.1%}" if row["mfu_update"] and not on_cpu else ""
         memory = ", ".join(map(str, row["gpu_peak_gib"]))
         step_s = row["step_s"]
-        if asynchronous:  # longer and shorter steps take turns: the mean of as many of either
+        if asynchronous:  # long and short steps alternate: the mean of equally many of both
             step_s = step_s | {"median": fmean(row["steps"][: len(row["steps"]) // 2 * 2])}
         cut = f", cut short after {len(row['steps'])} steps" if row["error"] else ""
         yield [
             run,
             row["variant"] + ", prompts shared" * row.get("share_prompts", False) + cut,
-            between(step_s),
+            interval(step_s),
             *times,
             f"{row['tokens_per_step']['median'] / step_s['median']:.0f}",
             mfu,
@@ -224,57 +185,72 @@ def _grpo_rows(result: dict, phases: Sequence[str]) -> Iterator[Sequence[object]
         ]
 
 
-def evaluation_client(results: Results) -> str:
+def _grpo_run(result: dict) -> str:
+    """Device, model, engine and load: `1 x H100, 2b, vllm, 16 x 16 x 100`."""
+    settings = result["settings"]
+    count = "" if settings["hardware"] == "cpu" else f"{settings['gpus']} x "
+    attention = [word.partition("attention_backend=")[2] for word in settings["set"]]
+    served = " ".join([settings["engine"], *filter(None, attention)])
+    load = " x ".join(str(settings[name]) for name in ("prompts", "samples_per_prompt", "answer_tokens"))
+    run = f"{count}{device(result)}, {settings['size']}, {served}, {load}"
+    return run + ", asynchronous" * is_asynchronous(result)
+
+
+def is_asynchronous(result: dict) -> bool:
+    return any(word.endswith("_async") for word in result["settings"]["set"])
+
+
+def evaluation_client(results: Results) -> Lines:
     head = (
         *("file", "device", "requests"),
         *("answer tokens", "in flight", "client", "times as fast as a straightforward one"),
     )
     rows = (
-        [path.stem, r["device"], r["requests"], r["max_tokens"], r["concurrency"], client, between(found)]
+        [path.stem, r["device"], r["requests"], r["max_tokens"], r["concurrency"], client, interval(found)]
         for path, r in results
         for client, found in r["ratio"].items()
     )
-    return table(head, rows)
+    return [head, *rows]
 
 
-def reward(results: Results) -> str:
+def reward(results: Results) -> Lines:
     rows = (
         (row["answer"], row["words"], parser_name(row["parser"]), row["value"])
         for _, r in results
         for row in r["rewards_per_s"]
     )
-    return table(("answer", "words", "parser", "rewards/s on one core"), rows)
+    return [("answer", "words", "parser", "rewards/s on one core"), *rows]
 
 
-def data(results: Results) -> str:
+def data(results: Results) -> Lines:
     rows = ((what, *row.values()) for _, result in results for what, row in result["results"].items())
-    return table(("work", "rows", "rows/s", "rows per CPU second", "peak MiB"), rows)
+    return [("work", "rows", "rows/s", "rows per CPU second", "peak MiB"), *rows]
 
 
-def learning(results: Results) -> str:
+def learning(results: Results) -> Lines:
     """Accuracy on held-out samples before GRPO and after it, with rollouts of either engine."""
-    head = ("trained on", "split", "SFT", *(f"RL, {engine}" for engine in ENGINES), *(f"{e} - SFT" for e in ENGINES))
-    return table(head, (line for _, result in results for line in _learning_rows(result)))
+    head = ("trained on", "split", "SFT", *(f"RL, {name}" for name in ENGINES), *(f"{name} - SFT" for name in ENGINES))
+    return [head, *(line for _, result in results for line in _learning_rows(result))]
 
 
 def _learning_rows(result: dict) -> Iterator[Sequence[object]]:
     found = result["held_out"]
-    models = [found["models"][name] for name in ("sft", *(f"rl_{engine}" for engine in ENGINES))]
-    gains = [found["rl_minus_sft_percentage_points"][engine] for engine in ENGINES]
+    models = [found["models"][name] for name in ("sft", *(f"rl_{name}" for name in ENGINES))]
+    gains = [found["rl_minus_sft_percentage_points"][name] for name in ENGINES]
     for split in gains[0]:
         accuracies = (100 * (model["splits"] | {"average": model["average"]})[split]["acc"] for model in models)
         points = (_points(*(gain[split][key] for key in ("difference", "low", "high"))) for gain in gains)
         yield [device(result), _split(split), *(f"{accuracy:.1f}" for accuracy in accuracies), *points]
 
 
-def engines(results: Results) -> str:
+def engines(results: Results) -> Lines:
     """Accuracy of one checkpoint, served by either engine."""
     head = ("device", "split", *reversed(ENGINES), "sglang - vllm")
-    return table(head, (line for _, result in results for line in _engine_rows(result)))
+    return [head, *(line for _, result in results for line in _engine_rows(result))]
 
 
 def _engine_rows(result: dict) -> Iterator[Sequence[object]]:
-    served = [result["engines"][engine] for engine in reversed(ENGINES)]
+    served = [result["engines"][name] for name in reversed(ENGINES)]
     for split, gain in result["sglang_minus_vllm"].items():
         accuracies = (100 * (found["splits"] | {"average": found["average"]})[split]["acc"] for found in served)
         points = _points(*(100 * value for value in (gain["difference"], *gain["interval"])))
@@ -289,19 +265,19 @@ def _points(difference: float, low: float, high: float) -> str:
     return f"{difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def origins(results: Results) -> str:
-    """Device, commit, versions and command of every result, as far as it tells."""
+def origins(results: Results) -> Lines:
+    """Device, commit, versions and command of every result that records a command."""
     head = ("file", "device", "commit", "versions", "command")
     rows = (
         (path.name, result["device"], _commit(result), _pairs(result.get("versions", {})), f"`{result['command']}`")
         for path, result in results
         if "command" in result
     )
-    return table(head, rows)
+    return [head, *rows]
 
 
 def _commit(result: dict) -> str:
-    """Of the whole, or of its parts; `unknown` where nothing tells."""
+    """The commit of the result, or of its parts; `unknown` where none is recorded."""
     return ", ".join(dict.fromkeys(_commits(result))) or _pairs(result.get("commits", {})) or "unknown"
 
 
@@ -317,43 +293,58 @@ def _pairs(found: dict[str, str]) -> str:
     return " ".join(f"{name} {value}" for name, value in found.items())
 
 
-TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+TABLES: dict[str, tuple[str, Callable[[Results], Lines]]] = {
     "sft": ("sft_throughput_*.json", sft),
-    "sft scaling": ("sft_scaling_*.json", sft_scaling),
+    "sft-scaling": ("sft_scaling_*.json", sft_scaling),
     "attention": ("attention_*.json", attention),
-    "shared prompts": ("shared_prompts_*.json", shared_prompts),
+    "shared-prompts": ("shared_prompts_*.json", shared_prompts),
     "latency": ("serving_*.json", latency),
     "throughput": ("serving_*.json", throughput),
-    "evaluation client": ("eval_client_*.json", evaluation_client),
+    "evaluation-client": ("eval_client_*.json", evaluation_client),
     "grpo": ("grpo_*.json", grpo),
     "learning": ("learning_*.json", learning),
     "engines": ("engines_*.json", engines),
     "reward": ("reward_*.json", reward),
     "data": ("data_*.json", data),
-    "predictions": ("", lambda _: draw(planner.predictions())),
-    "fewest": ("", lambda _: draw(planner.fewest_gpus())),
+    "predictions": ("", lambda _: planner.predictions()),
+    "fewest": ("", lambda _: planner.fewest_gpus()),
     "origins": ("*.json", origins),
 }
 
 
-def fill(readme: str, make: Callable[[str], str]) -> str:
-    """`readme` with what `make` says of each name between its marks."""
+def fill(page: str, make: Callable[[str], str]) -> str:
+    """`page` with the text that `make` returns for each name between its marks."""
 
     def made(match: re.Match) -> str:
         return f"<!-- {match[1]} -->\n{make(match[1])}\n<!-- end -->"
 
-    return re.sub(r"<!-- ([\w ]+) -->\n.*?<!-- end -->", made, readme, flags=re.DOTALL)
+    return re.sub(r"<!-- ([\w -]+) -->\n.*?<!-- end -->", made, page, flags=re.DOTALL)
 
 
-def of_folder(name: str, folder: Path) -> str:
-    """The table `name` of the results in `folder`. Raises KeyError where it is not in `TABLES`."""
+def of_folder(name: str, folder: Path = FOLDER) -> Lines:
+    """The table `name` with every row of the results in `folder`. Raises KeyError for a name that `TABLES` lacks."""
     pattern, make = TABLES[name]
     results = [(path, read_result(path)) for path in sorted(folder.glob(pattern))] if pattern else []
-    return make(results) if results or not pattern else "*Not measured yet.*"
+    return make(results) if results or not pattern else [("not measured yet",)]
+
+
+def on_page(name: str) -> str:
+    """What a page shows between the marks of `name`."""
+    return HEADLINES[name]() if name in HEADLINES else markdown(of_folder(name))
 
 
 def main() -> None:
-    README.write_text(fill(README.read_text(), partial(of_folder, folder=FOLDER)))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--print", nargs="*", metavar="NAME", help=f"print these tables, or all: {', '.join(TABLES)}")
+    names = parser.parse_args().print
+    if names is None:
+        for page in PAGES:
+            page.write_text(fill(page.read_text(), on_page))
+        return
+    if unknown := [name for name in names if name not in TABLES]:
+        parser.error(f"--print: expected one of {', '.join(TABLES)}, got {unknown[0]}")
+    for name in names or TABLES:
+        print(f"{name} ({TABLES[name][0] or 'planner'})", columns(of_folder(name)), "", sep="\n")
 
 
 if __name__ == "__main__":

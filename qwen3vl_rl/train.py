@@ -45,7 +45,7 @@ def train(config: DictConfig) -> None:
     if config.actor_rollout_ref.rollout.name == "sglang":
         set_sglang_sampling(config)
     repair_checkpoint_record(folder)
-    launch.run(config, ["verl.trainer.main_ppo"], COLUMNS)
+    launch.run(config, ["verl.trainer.main_ppo"], COLUMNS, steps)
     for line in summary(read_metrics(folder)):
         print(line)
 

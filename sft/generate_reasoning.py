@@ -22,13 +22,12 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.openai_client import Completion, EndpointFailed, OpenAIClient, RequestFailed, for_each
 from qwen3vl_rl.data.parquet import add_arguments, select_samples
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, cli
+from qwen3vl_rl.training.progress import CountProgress
 from sft.trace_request import Teacher, request_body
 from sft.traces import RowFile, failed_check, hash_in, sample_hash
 
@@ -92,15 +91,14 @@ class Run:
 
 async def trace_all(run: Run, client: OpenAIClient, samples: list[Sample], concurrency: int) -> None:
     """At most `concurrency` requests at a time."""
-    bar = tqdm(total=len(samples), desc="traces", unit="sample", mininterval=1)
+    progress = CountProgress("traces", "samples", len(samples))
 
     async def trace(sample: Sample) -> None:
         await run.trace(client, sample)
-        bar.update()
         failing = f", {run.in_vain} in a row: {run.failed[-1]['failure'][:40]}" if run.in_vain else ""
-        bar.set_postfix_str(f"{len(run.failed)} failed{failing}, {run.spent()}")
+        progress.add(f"{len(run.failed)} failed{failing}, {run.spent()}")
 
-    with bar:
+    with progress:
         async with client:
             await for_each(takewhile(lambda _: not run.gave_up, samples), trace, min(concurrency, len(samples)))
 

@@ -53,7 +53,7 @@ def train(config: DictConfig) -> None:
     # Of several nodes, torchrun's PET_RDZV_* variables tell where they meet.
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
-    launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS)
+    launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS, steps)
     if config.trainer.max_ckpt_to_keep and is_first_node():
         keep_newest(folder, config.trainer.max_ckpt_to_keep)
 

@@ -1,4 +1,4 @@
-"""Small drawings in SVG for HTML pages. The same values give the same text."""
+"""Small SVG drawings for HTML pages. The same values always give the same SVG text."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ class Drawing:
 
 
 def lines(metrics: Mapping[int, Mapping[str, float]], titles: Mapping[str, str], color: str) -> Iterator[Drawing]:
-    """One drawing for each metric of `titles` (name: title) that several steps have. `metrics`: by step."""
+    """Yield a line plot of each metric in `titles` (name: title) that at least two steps have. `metrics`: by step."""
     for name, title in titles.items():
         points = [(step, row[name]) for step, row in sorted(metrics.items()) if name in row]
         if len(points) > 1:
@@ -24,8 +24,8 @@ def lines(metrics: Mapping[int, Mapping[str, float]], titles: Mapping[str, str],
 
 
 def svg(draw: Callable, xlabel: str) -> Markup:
-    """What `draw` puts on matplotlib axes."""
-    import matplotlib  # takes a second to import
+    """The SVG of a figure after `draw(axes)` has drawn on its matplotlib axes."""
+    import matplotlib  # imported here because it takes a second
     from matplotlib.figure import Figure
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "egm", "font.size": 8, "axes.spines.top": False}

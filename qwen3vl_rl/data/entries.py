@@ -1,4 +1,4 @@
-"""Any of our files, row by row: samples (jsonl), RL and SFT parquet, predictions (jsonl)."""
+"""Read any of our file formats row by row: samples (jsonl), RL and SFT parquet, predictions (jsonl)."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ from qwen3vl_rl.data.samples import Sample, parse_sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, answer_numbers, answer_text, parse_box_1000
 
-# Some files put an annotation's number behind the image's, or mark a mirrored copy there.
+# Some files append the annotation's number, or `_flip` for a mirrored copy, to the image's number.
 _COCO_ID = re.compile(r"(?<!\d)(\d{12})(?:_\d+)?(?:_flip)?\.\w+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What every format says of one sample. `size`: (width, height) in px, None where the format leaves it out.
+    """The fields of one sample that all formats share.
 
-    `xyxy_1000` is not rounded; None: no referent. `in_px`: the row gives it in px. `id` None: the row has none of its
-    own.
+    `size`: (width, height) in px, None if the format has no size. `xyxy_1000` is not rounded; None means no referent.
+    `in_px`: whether the file gives the box in px. `id`: None if the row has no id.
     """
 
     id: str | None
@@ -38,9 +38,9 @@ class Entry:
 
 
 def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
-    """Each row with its 1-based number: its entry, or what is wrong with it.
+    """Yield each row's 1-based number with its entry, or with an InputError if the row is bad.
 
-    Raises InputError where the file as a whole is none of our formats.
+    Raises InputError if the file is not in one of our formats.
     """
     if path.suffix == ".parquet":
         return _read_parquet(path)
@@ -50,14 +50,17 @@ def read_entries(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
 
 
 def image_key(image: str, folder: Path | None = None) -> str:
-    """The same for an image, its mirrored copy and the same COCO image elsewhere: COCO's number, else the path below
-    `folder`. Raises InputError for an absolute path that is not below it."""
+    """A key that an image shares with its mirrored copy and with the same COCO image in other folders.
+
+    The key is COCO's image number, or else the path below `folder`. Raises InputError for an absolute path outside
+    `folder`.
+    """
     if found := _COCO_ID.search(image):
         return found[1]
     if image.startswith("/"):
         root = f"{folder.resolve()}/" if folder else None
         if root is None or not image.startswith(root):
-            raise InputError(f"--images: expected the folder that image paths start from, to tell {image} from others")
+            raise InputError(f"--images: expected the folder that contains {image}, to compare it with other images")
         image = image.removeprefix(root)
     first, slash, rest = normpath(image).partition("/")
     return (first.removesuffix("_flip") + slash + rest).removeprefix("/")
@@ -91,12 +94,12 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Entry | InputError]]:
 
 
 def holds_predictions(path: Path) -> bool:
-    """Whether a file is an evaluation's predictions.jsonl, by its first row."""
+    """Whether the first row of a file is an evaluation's prediction."""
     for number, line in iter_lines(path) if path.suffix == ".jsonl" else ():
         try:
             return "pred_xyxy_px" in parse_line(path, number, line)
         except InputError:
-            return False  # reading it as samples names what is wrong
+            return False  # reading the file as samples reports the problem
     return False
 
 
@@ -107,11 +110,11 @@ def _sample_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
 
 def _prediction_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     if missing := [field.name for field in fields(Prediction) if field.name not in row]:
-        raise row_error(path, number, missing[0], "this field of a prediction", None)
+        raise row_error(path, number, missing[0], "this field in every prediction", None)
     if type(row["key"]) is not str:
         raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
     if row["iou"] is not None and not is_number(row["iou"]):
-        raise row_error(path, number, "iou", "a number, or null without a referent", row["iou"])
+        raise row_error(path, number, "iou", "a number, or null if there is no referent", row["iou"])
     known = {name: row[name] for name in ("image", "width", "height", "sent")} | {"id": row["key"], "bbox": None}
     sample = parse_sample(path, number, known, allow_no_referent=True)
     if row["xyxy_px"] is not None:
@@ -132,15 +135,15 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
     if [message.get("role") for message in messages] != ["user", "assistant"]:
         raise row_error(path, number, "messages", "a user and an assistant turn", messages)
     if not isinstance(images, list) or len(images) != 1 or not isinstance(images[0], str):
-        raise row_error(path, number, "images", "one path", images)
+        raise row_error(path, number, "images", "a list of one path", images)
     _, sent = read_user_turn(path, number, "messages", messages[0].get("content"))
     answer = messages[1].get("content")
     has_reasoning = isinstance(answer, str) and "</think>" in answer
     xyxy_1000 = parse_box_1000(answer) if has_reasoning else None
     if has_reasoning and (numbers := answer_numbers(answer.rpartition("</think>")[2], "released_eval", "px")):
-        xyxy_1000 = _box_as_written(path, number, numbers)  # the strict parser puts corners in order
+        xyxy_1000 = _box_as_written(path, number, numbers)  # unlike the strict parser, keeps swapped corners
     if not has_reasoning or not (xyxy_1000 or answer.endswith(f"</think>\n\n{answer_text(None, sent)}")):
-        raise row_error(path, number, "messages", "reasoning, </think> and an answer with a box or none", answer)
+        raise row_error(path, number, "messages", "reasoning, </think> and an answer (a box or an empty list)", answer)
     if xyxy_1000:
         check_label(path, number, "messages", answer, sent)
     check_tokens(path, number, "messages", answer.replace(THINK_MARKS[1], "", 1), ALL_MARKS)
@@ -148,7 +151,7 @@ def _sft_entry(path: Path, number: int, row: dict[str, Any]) -> Entry:
 
 
 def _box_as_written(path: Path, number: int, numbers: Box) -> Box:
-    """The box of an answer, whose image's size the file does not tell."""
+    """Check an answer's box in a file that does not hold the image sizes."""
     try:
         return check_box_1000(path, number, "messages", numbers, 1000, 1000)
     except BoxError as error:

@@ -1,4 +1,4 @@
-"""Writing files whole, where at any moment either the earlier file is there or the new one in full, and alone."""
+"""Replace files atomically, and lock folders and files against other writers."""
 
 import fcntl
 import os
@@ -11,12 +11,12 @@ from qwen3vl_rl.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place at the end.
+    """Yield a temporary file next to `path`, which replaces `path` when the block ends.
 
-    On an error inside the block it is removed and the earlier file stays. Raises InputError where `path` cannot be
-    written.
+    If the block raises, the temporary file is removed and the earlier file stays. Raises InputError if `path` cannot
+    be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two may write the same at once
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two processes may write the same path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -35,10 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make `folder`, and keep others who ask this way out of it; a process that dies lets go of it. A folder that is
-    empty in the end is removed.
+    """Create `folder` and hold an exclusive lock on it, which other callers of this function respect.
 
-    Raises InputError where one is at work there, and where it cannot be made.
+    The lock is released when the process dies. A folder that is empty at the end is removed. Raises InputError if
+    another process holds the lock, or if the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,15 +50,15 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
     finally:
         os.close(descriptor)
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Hold an open file or folder until it is closed. Raises InputError where another process holds it."""
+    """Lock an open file or folder until it is closed. Raises InputError if another process holds the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InputError(f"{path}: expected no other run that writes it, found one") from None
+        raise InputError(f"{path}: expected no other run to be writing to it, found one") from None

@@ -1,7 +1,7 @@
-"""jsonl files: one JSON object a line, read with its place in the file, written whole or row by row.
+"""jsonl files with one JSON object per line, read with row numbers, written as a whole or row by row.
 
-A writer that appends row by row can be killed at any moment. Such a file ends in at most one torn row, which has no
-newline. `whole_lines` leaves it out, `cut_torn_row` takes it out of the file.
+A writer that appends rows can be killed at any moment. The file then ends in at most one torn row, which has no
+newline. `whole_lines` skips that row, `cut_torn_row` removes it from the file.
 """
 
 import json
@@ -18,16 +18,16 @@ from qwen3vl_rl.errors import InputError, row_error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """Write all rows or leave the earlier file as it was."""
+    """Write all rows. On an error the earlier file stays unchanged."""
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines of a jsonl file with their 1-based number. Raises InputError for a missing file.
+    """Yield (1-based number, line) of a jsonl file. Raises InputError for a missing file.
 
-    A line ends at a newline alone: JSON strings may hold U+0085 or U+2028, which `str.splitlines` takes for one. Blank
-    lines at the end are none.
+    Only a newline ends a line: `str.splitlines` would also split at U+0085 or U+2028, which JSON strings may contain.
+    Blank lines at the end of the file are skipped.
     """
     if not path.is_file():
         raise InputError(f"{path}: expected a jsonl file, found none")
@@ -43,9 +43,9 @@ def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object of one line. Raises InputError for anything else.
+    """Parse one line into a JSON object. Raises InputError for anything else.
 
-    That includes a field of the row that occurs twice, of which JSON readers silently take the last.
+    A field that occurs twice is also an error, because JSON readers silently keep the last one.
     """
     try:
         row = orjson.loads(line)
@@ -61,15 +61,15 @@ def parse_line(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is no object."""
+    """All rows of a jsonl file. Raises InputError for a missing file, broken JSON or a row that is not an object."""
     return [parse_line(path, number, line) for number, line in iter_lines(path)]
 
 
 def whole_lines(path: Path, start: int = 0) -> Iterator[bytes]:
-    """Lines of a file from byte `start` on that end in a newline; none where the file is missing.
+    """Yield the lines of a file, from byte `start` on, that end in a newline. A missing file has no lines.
 
-    The last line is left out while it is being written, or where its writer was killed. The next call may start where
-    these lines end.
+    A last line without a newline is skipped: it is still being written, or its writer was killed. The next call may
+    start where these lines end.
     """
     if not path.exists():
         return
@@ -79,7 +79,7 @@ def whole_lines(path: Path, start: int = 0) -> Iterator[bytes]:
 
 
 def cut_torn_row(path: Path) -> None:
-    """Cut off a last line that a killed writer left without its newline."""
+    """Remove a last line without a newline, which a killed writer leaves behind."""
     with path.open("rb+") as file:
         end = file.read().rfind(b"\n") + 1
         if end != file.tell():
@@ -87,16 +87,16 @@ def cut_torn_row(path: Path) -> None:
 
 
 def append_row(file: TextIO, row: dict[str, Any]) -> None:
-    """Write one row and hand it to the operating system at once: killing this process then loses nothing."""
+    """Write one row and flush it, so that killing this process does not lose it."""
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
     file.flush()
 
 
 def _parse_unusual(path: Path, number: int, line: bytes) -> Any:
-    """What orjson refuses: NaN and huge integers pass, so that the check of their field can name them."""
+    """Parse what orjson rejects. NaN and huge integers pass, so that the check of their field reports them."""
     try:
         row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+        json.dumps(row, ensure_ascii=False).encode()  # raises for lone surrogates
     except json.JSONDecodeError as error:
         raise row_error(path, number, "(line)", f"one JSON object ({error.msg})", _shown(line)) from None
     except UnicodeEncodeError:
@@ -119,7 +119,7 @@ def _check_names(path: Path, number: int, line: bytes) -> None:
     def check(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for name, count in Counter(name for name, _ in pairs).items():
             if count > 1:
-                raise row_error(path, number, name, "this field once in an object", f"{count} of them")
+                raise row_error(path, number, name, "this field once per object", f"{count} times")
         return dict(pairs)
 
     json.loads(line, object_pairs_hook=check)

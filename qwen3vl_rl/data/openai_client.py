@@ -1,4 +1,4 @@
-"""A client for OpenAI-compatible chat endpoints. Reasoning traces and the evaluation share it."""
+"""A client for OpenAI-compatible chat endpoints, shared by trace generation and evaluation."""
 
 import asyncio
 import random
@@ -14,31 +14,34 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint names a time
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled after each attempt, unless the endpoint sends Retry-After
 PROBE_TIMEOUT_S = 30
-SHOWN_CHARACTERS = 300  # of what the endpoint says in a failure
-PASSING = frozenset({408, 409, 425, 429})  # HTTP codes that pass with time; besides all from 500 on
-OF_THE_ENDPOINT = frozenset({401, 402, 403, 404})  # a key, an account, an address or a model, whatever the request
+SHOWN_CHARACTERS = 300  # of an error response
+PASSING = frozenset({408, 409, 425, 429})  # HTTP codes worth retrying, together with all from 500 on
+OF_THE_ENDPOINT = frozenset({401, 402, 403, 404})  # wrong key, account, address or model: every request fails
 
 Item = TypeVar("Item")
 
 
 class RequestFailed(Exception):
-    """The request failed for good: the endpoint refuses it, and would refuse it again."""
+    """The endpoint rejected this request and would reject it again."""
 
 
 class EndpointFailed(RequestFailed):
-    """The endpoint refuses every request: for its key, its account, its address or its model."""
+    """The endpoint rejects every request, because of the key, the account, the address or the model."""
 
 
 class NoReply(EndpointFailed):
-    """No attempt brought a reply that can be read. The server may be gone; `OpenAIClient.is_there` asks it."""
+    """No attempt returned a readable reply. The server may be down; check with `OpenAIClient.is_there`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`reasoning`: what an endpoint with a reasoning parser gives apart from the text. `logprobs`: each generated token
-    and its log-probability, for a request that asks for `logprobs`."""
+    """One generated answer.
+
+    `reasoning`: the reasoning that an endpoint with a reasoning parser returns apart from the text. `logprobs`:
+    (token, log-probability) of each generated token, if the request asks for `logprobs`.
+    """
 
     text: str
     finish_reason: str | None
@@ -48,9 +51,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The choices of one request, and the tokens of them all (None: the endpoint does not count them).
+    """The choices of one request and the token counts of all choices together; None if the endpoint reports no counts.
 
-    `latency_s` is of the attempt that succeeded, from sending the request to its whole reply.
+    `latency_s`: seconds of the successful attempt, from sending the request to receiving the complete reply.
     """
 
     choices: tuple[Choice, ...]
@@ -60,10 +63,10 @@ class Completion:
 
 
 class OpenAIClient:
-    """An async context manager. `base_url` goes up to and with `/v1`; `timeout_s` is of one attempt.
+    """An async context manager. `base_url` ends in `/v1`; `timeout_s` applies to one attempt.
 
-    It opens as many connections as there are requests at a time, and ignores proxies of the environment. It is built on
-    aiohttp because httpx takes 40 times the CPU at 64 requests in flight.
+    The number of connections is not limited. Of the environment's settings only the proxies are used, see `proxy_for`.
+    It uses aiohttp because httpx needs 40 times the CPU time at 64 concurrent requests.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class OpenAIClient:
         api_key: str | None = None,
         api_version: str | None = None,
     ):
-        """`api_version`: the endpoint is Azure's, and `base_url` a deployment's address,
+        """`api_version`: set for Azure, where `base_url` is the address of a deployment,
         https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT."""
         self._url, self._attempts = base_url.rstrip("/") + "/", attempts
         self._proxy = proxy_for(base_url)
@@ -91,7 +94,7 @@ class OpenAIClient:
             connector=aiohttp.TCPConnector(limit=0),
             timeout=self._timeout,
             headers=self._headers,
-            trust_env=False,  # it would also read ~/.netrc, whose password would take the key's place
+            trust_env=False,  # True would also read ~/.netrc, whose password would replace the key
         )
         return self
 
@@ -99,8 +102,10 @@ class OpenAIClient:
         await self._http.close()
 
     async def complete(self, request: dict) -> Completion:
-        """The completion of a chat request. Waits and tries again where that may help; raises RequestFailed where it
-        does not, and NoReply where no attempt succeeded."""
+        """Send a chat request, and retry it after a wait if that may help.
+
+        Raises RequestFailed or EndpointFailed if a retry cannot help, and NoReply if no attempt succeeded.
+        """
         for attempt in range(1, self._attempts + 1):
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
             start = time.perf_counter()
@@ -133,9 +138,9 @@ class OpenAIClient:
 
 
 def proxy_for(url: str) -> str | None:
-    """The environment's proxy for `url`, as `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` name it.
+    """The proxy for `url` from `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` of the environment.
 
-    None for this machine, where a proxy would look for the server on its own.
+    None for a server on this machine, because a proxy would resolve `localhost` to itself.
     """
     parts, proxies = urlsplit(url), getproxies()
     host = parts.hostname or ""
@@ -153,13 +158,13 @@ def _is_here(host: str) -> bool:
 
 
 def read_completion(reply: object, latency_s: float = 0.0) -> Completion:
-    """The completion in an endpoint's reply. Raises ValueError for anything else."""
+    """Parse the completion in an endpoint's reply. Raises ValueError for anything else."""
     try:
         choices = tuple(_read_choice(choice) for choice in reply["choices"])
         usage = reply.get("usage") or {}
         tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
         if not choices or not all(isinstance(count, int | None) for count in tokens):
-            raise TypeError("no choice, or tokens that are no numbers")
+            raise TypeError("no choices, or token counts that are not integers")
         return Completion(choices, *tokens, latency_s)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion ({type(error).__name__}: {error}): {str(reply)[:200]}") from None
@@ -175,7 +180,7 @@ def _read_choice(choice: dict) -> Choice:
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, at most LONGEST_WAIT_S; a date in it is not read."""
+    """Seconds from a `Retry-After` header, at most LONGEST_WAIT_S; None for a date, which is not supported."""
     try:
         return min(LONGEST_WAIT_S, max(0.0, float(header)))
     except (TypeError, ValueError):
@@ -183,7 +188,7 @@ def retry_after_s(header: str | None) -> float | None:
 
 
 async def for_each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], concurrency: int) -> None:
-    """Run `work` on every item, at most `concurrency` at a time. The first exception stops all and is raised."""
+    """Run `work` on every item, at most `concurrency` at a time. The first exception cancels the rest and is raised."""
     queue = iter(items)
 
     async def worker() -> None:

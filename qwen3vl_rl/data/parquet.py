@@ -1,4 +1,4 @@
-"""What the parquet writers of both stages share: choosing samples, the user turn, and writing whole files."""
+"""Shared by the parquet writers of both stages: row selection, the user turn, and atomic parquet writing."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,9 +17,9 @@ from qwen3vl_rl.data.samples import ImageCheck, Sample, iter_samples
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import PLAIN, TURNS, render_turn
 
-BATCH_ROWS = 8192  # of a parquet row group
-READ_ROWS = 256  # at a time: rows may hold whole images
-Located = tuple[Path, int, Sample]  # a sample with its file and 1-based row, for messages
+BATCH_ROWS = 8192  # per parquet row group
+READ_ROWS = 256  # few, because rows may contain images
+Located = tuple[Path, int, Sample]  # file, 1-based row and sample; error messages name the first two
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     add_prompts_argument(parser)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--rows", default=":", metavar="START:END", help="of each file, as in a Python slice, from 0")
+    parser.add_argument("--rows", default=":", metavar="START:END", help="rows of each file to use, as a Python slice")
 
 
 def add_no_referent_argument(parser: argparse.ArgumentParser) -> None:
-    explained = "keep rows with `bbox` null: nothing in their picture fits, and they are answered by an empty list"
+    explained = "keep rows with `bbox` null, where nothing in the image fits; their answer is an empty list"
     parser.add_argument("--no-referent", action="store_true", help=explained)
 
 
 def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
-    explained = "how the user's turn is written: released_sft and released_rl, as the release does in that stage; "
-    explained += "both_boxes: amodal samples are also asked for the visible part (in both stages; evaluate with "
+    explained = "format of the user turn: released_sft and released_rl reproduce the release's SFT and RL stage; "
+    explained += "both_boxes also asks for the visible part of amodal samples (use it in both stages; evaluate with "
     explained += "amodal_prompt: qwen3_both in the settings)"
     parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 
@@ -48,14 +48,14 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         "--check-images",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="open every image once and compare its size (default); without: trust the files' sizes",
+        help="open every image once and compare its size (default); --no-check-images trusts the sizes in the files",
     )
 
 
 def select_samples(args: argparse.Namespace) -> Iterator[Located]:
-    """The chosen rows of all files, one at a time.
+    """Yield the rows selected by `--rows` from all files.
 
-    Raises InputError for a bad row or image when its turn comes, and for an empty choice at the end.
+    Raises InputError on reaching a bad row or image, and at the end if no row was selected.
     """
     start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
@@ -72,19 +72,19 @@ def select_samples(args: argparse.Namespace) -> Iterator[Located]:
 
 
 def user_turn(sample: Sample, prompts: str = PLAIN) -> dict[str, str]:
-    """`<image>` and the prompt, written as `TURNS` has it under `prompts`."""
+    """The user turn: `<image>` and the prompt in the format `TURNS[prompts]`."""
     return {"role": "user", "content": render_turn(prompts, sample.prompt_name, sample.sent)}
 
 
 def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write all rows or leave the earlier file as it was; returns their number.
+    """Write all rows and return their number. On an error the earlier file stays unchanged.
 
-    One batch is encoded while the next one is made, and memory does not grow with the number of rows.
+    One batch is encoded while the next one is built. Memory use does not grow with the number of rows.
     """
     with (
         replacing(path) as part,
         pq.ParquetWriter(part, schema) as writer,
-        ThreadPoolExecutor(1) as encoder,  # ends first: closing a file that is being written to crashes Python
+        ThreadPoolExecutor(1) as encoder,  # exits before the writer: closing a file during a write crashes Python
         tqdm(desc=path.name, unit="row", disable=None) as bar,
     ):
         count, writing = 0, None
@@ -100,7 +100,7 @@ def write_parquet(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Sche
 
 
 def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> int:
-    """`write_parquet` of dictionaries, for rows that are not worth building by columns."""
+    """`write_parquet` for rows given as dictionaries, where speed does not matter."""
     rows = iter(rows)
     batches = (pa.RecordBatch.from_pylist(batch, schema) for batch in iter(lambda: list(islice(rows, BATCH_ROWS)), []))
     return write_parquet(path, batches, schema)
@@ -108,7 +108,7 @@ def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> int:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """The opened file. Raises InputError where it is missing, or turns out to be broken within the block."""
+    """Open a parquet file. Raises InputError if it is missing, or if reading it in the block fails."""
     try:
         with pq.ParquetFile(path) as file:
             yield file
@@ -118,7 +118,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """These columns of each row with its 1-based number. Raises InputError for a broken file or a missing column."""
+    """Yield (1-based number, row with these columns). Raises InputError for a broken file or a missing column."""
     with open_parquet(path) as file:
         if missing := [name for name in columns if name not in file.schema_arrow.names]:
             raise row_error(path, 1, missing[0], "this column", file.schema_arrow.names)
@@ -127,7 +127,7 @@ def iter_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict
 
 
 def parse_rows(text: str) -> tuple[int | None, int | None]:
-    """Bounds of `--rows`. Raises InputError for anything but START:END."""
+    """Parse `--rows` into (start, end). Raises InputError for anything but START:END."""
     try:
         start, end = (int(part) if part else None for part in text.split(":"))
     except ValueError:

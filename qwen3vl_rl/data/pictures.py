@@ -1,4 +1,4 @@
-"""Pictures: opened in one way for all stages, encoded, and put into requests and pages as data URLs."""
+"""Open pictures identically in all stages, encode them, and embed them in requests and pages as data URLs."""
 
 import base64
 import io
@@ -12,21 +12,21 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-THUMBNAIL_PX = 512  # larger pictures are embedded smaller
+THUMBNAIL_PX = 512  # larger pictures are shrunk to this side
 THUMBNAIL_QUALITY = 80
 
-MAX_PIXELS = 178_956_970  # Pillow opens no larger picture
-MAX_RATIO = 200  # Qwen's image processor takes no longer picture
+MAX_PIXELS = 178_956_970  # Pillow rejects larger pictures
+MAX_RATIO = 200  # Qwen's image processor rejects longer pictures
 
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # what the last bytes of a whole file hold
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}  # found in the last bytes of a complete file
 _END_BYTES = 64
-_LATE_BYTES = 65_536  # of a PNG, in which an orientation may follow the pixels
+_LATE_BYTES = 65_536  # last bytes of a PNG, where an orientation may follow the pixels
 _LATE = (b"eXIf", b"exif", b"xmp")
-_TURNED_BY = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # keys of Pillow's `info`
+_TURNED_BY = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # keys of Pillow's `info` with orientations
 _GREY_16 = {"I;16": "<u2", "I;16L": "<u2", "I;16B": ">u2"}
 _MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", *_GREY_16}
-_PLAIN = {"L", "RGB"}  # modes that all programs read alike
-_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that exchange width and height
+_PLAIN = {"L", "RGB"}  # modes that every program decodes to the same pixels
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap width and height
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,7 +39,7 @@ _TURNS = {
 
 
 class PictureError(OSError):
-    """A file that is no picture that we can use. `expected`: what it should have been."""
+    """A file that is not a usable picture. `expected`: what it should have been."""
 
     def __init__(self, expected: str):
         super().__init__(f"expected {expected}")
@@ -48,11 +48,11 @@ class PictureError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its picture before it is decoded.
+    """Properties of a picture that are known without decoding it.
 
-    `size`: (width, height) in px, as `open_picture` gives it; `stored`: as the file has it, before it is turned.
-    `orientation`: how it is turned, as EXIF counts, 0 for not at all. `is_whole`: the file surely goes on to its end.
-    `is_plain`: every program reads the same pixels from it.
+    `size`: (width, height) in px as `open_picture` returns it; `stored`: the same before the EXIF orientation is
+    applied. `orientation`: EXIF's number, 0 if there is none. `is_whole`: True if the file is certainly not truncated.
+    `is_plain`: every program decodes the file to the same pixels.
     """
 
     size: tuple[int, int]
@@ -63,19 +63,20 @@ class Header:
 
 
 def open_picture(path: Path | str) -> Image.Image:
-    """The picture of a file in RGB, decoded in full; its `format` is the file's. See `to_rgb`.
+    """Decode a file to an RGB picture that keeps the file's `format`. See `to_rgb`.
 
-    Pillow 13 maps a file that it is given by name, and then garbles uncompressed TIFFs that are turned sideways.
+    The file is opened here because Pillow 13 memory-maps files passed by name, and then garbles uncompressed TIFFs
+    with a sideways orientation.
     """
     with _refusing(), open(path, "rb") as file, _opened(file) as opened:
         return to_rgb(opened)
 
 
 def to_rgb(opened: Image.Image) -> Image.Image:
-    """A copy in RGB, decoded in full, that every stage sees alike; its `format` is kept.
+    """Return a decoded RGB copy, which is the same in every stage and keeps its `format`.
 
-    It is turned as its EXIF orientation says, 16 bits are scaled to 8, and transparency shows white.
-    Raises PictureError, an OSError, where it is broken, or larger or longer than the limits.
+    The EXIF orientation is applied, 16 bits are reduced to 8, and transparent pixels are drawn on white.
+    Raises PictureError, an OSError, if the picture is broken or exceeds MAX_PIXELS or MAX_RATIO.
     """
     with _refusing():
         opened.load()
@@ -83,24 +84,24 @@ def to_rgb(opened: Image.Image) -> Image.Image:
         turned = _turn(opened, _orientation(opened))
         picture = _flatten(turned)
     picture.format = opened.format
-    picture.info = {}  # or it would be turned once more
+    picture.info = {}  # otherwise the orientation would be applied again
     return picture
 
 
 def read_header(path: Path | str) -> Header:
-    """Reads no more of a file than its header and its end. Raises PictureError, and FileNotFoundError."""
+    """Read a picture's properties from the header and the end of its file. Raises PictureError or FileNotFoundError."""
     with _refusing(), open(path, "rb") as file, _opened(file) as opened:
         tail = _tail(file, _LATE_BYTES if opened.format == "PNG" else _END_BYTES)
         is_whole = opened.format in _ENDS and _ENDS[opened.format] in tail[-_END_BYTES:]
         orientation, stored = _orientation(opened, tail), opened.size
         is_plain = opened.mode in _PLAIN and not orientation and not opened.has_transparency_data
-        is_plain &= opened.format != "TIFF"  # see `open_picture`
+        is_plain &= opened.format != "TIFF"  # Pillow may garble it, see `open_picture`
     size = stored[::-1] if orientation in _SIDEWAYS else stored
     return Header(size, stored, orientation, is_whole, is_plain)
 
 
 def turned(xyxy: np.ndarray, orientation: int) -> np.ndarray:
-    """Boxes [n, 4] of a picture as its file has it, as shares of its sides, in the picture as we turn it."""
+    """Transform boxes [n, 4], xyxy in 0..1, from the stored picture to the picture with its orientation applied."""
     x1, y1, x2, y2 = xyxy.T
     corners = {
         2: (1 - x2, y1, 1 - x1, y2),
@@ -115,17 +116,17 @@ def turned(xyxy: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def picture_size(content: bytes) -> tuple[int, int]:
-    """(width, height) in px of a picture's file. Raises PictureError."""
+    """(width, height) in px of an encoded picture, with its orientation applied. Raises PictureError."""
     with _opened(io.BytesIO(content)) as opened:
         return opened.size[::-1] if _orientation(opened, content[-_LATE_BYTES:]) in _SIDEWAYS else opened.size
 
 
 def refused_size(width: int, height: int) -> str | None:
-    """What was expected instead of a picture of this size in px; None where it is fine."""
+    """The limit that a picture of this size in px violates; None if it violates none."""
     if width * height > MAX_PIXELS:
-        return f"at most {MAX_PIXELS:,} pixels, as Pillow opens no more"
+        return f"at most {MAX_PIXELS:,} pixels (Pillow's limit)"
     if max(width, height) > MAX_RATIO * min(width, height):
-        return f"a long side of at most {MAX_RATIO} times the short one, Qwen's limit"
+        return f"a long side of at most {MAX_RATIO} times the short side (Qwen's limit)"
     return None
 
 
@@ -138,13 +139,13 @@ def _opened(source: BinaryIO) -> Iterator[Image.Image]:
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Pillow's many errors as one: what its decoders raise for a broken file is not documented."""
+    """Convert Pillow's errors to PictureError. Which exceptions its decoders raise for broken files is undocumented."""
     try:
         yield
     except (PictureError, FileNotFoundError):
         raise
     except Image.DecompressionBombError:
-        raise PictureError(f"at most {MAX_PIXELS:,} pixels, as Pillow opens no more") from None
+        raise PictureError(f"at most {MAX_PIXELS:,} pixels (Pillow's limit)") from None
     except (UnidentifiedImageError, IsADirectoryError):
         raise PictureError("a readable image") from None
     except Exception as error:
@@ -159,9 +160,9 @@ def _check(opened: Image.Image) -> None:
 
 
 def _orientation(opened: Image.Image, tail: bytes = b"") -> int:
-    """The EXIF orientation, 0 without one. A TIFF is turned by Pillow itself.
+    """The EXIF orientation, 0 if there is none. Also 0 for a TIFF, which Pillow turns itself.
 
-    `tail`: the end of a PNG that is not decoded yet, as Pillow reads what follows the pixels together with them.
+    `tail`: the last bytes of a PNG that is not decoded yet. Pillow reads metadata after the pixels only when decoding.
     """
     if opened.format == "TIFF":
         return 0
@@ -171,7 +172,7 @@ def _orientation(opened: Image.Image, tail: bytes = b"") -> int:
         return 0
     try:
         found = opened.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # a block that cannot be read turns nothing
+    except Exception:  # unreadable EXIF counts as no orientation
         return 0
     return found if found in _TURNS else 0
 
@@ -190,7 +191,7 @@ def _flatten(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(picture: Image.Image) -> np.ndarray:
-    """The high byte, which Pillow itself keeps of 16-bit colours."""
+    """Keep the high byte, as Pillow does for 16-bit colours."""
     values = np.frombuffer(picture.tobytes(), _GREY_16[picture.mode]).reshape(picture.height, picture.width)
     high = (values >> 8).astype(np.uint8)
     transparent = picture.info.get("transparency")
@@ -198,7 +199,7 @@ def _to_8_bits(picture: Image.Image) -> np.ndarray:
 
 
 def _tail(file: BinaryIO, count: int) -> bytes:
-    """The last bytes of a file, which is left where it was."""
+    """The last `count` bytes of a file, whose position is restored."""
     place, end = file.tell(), file.seek(0, io.SEEK_END)
     file.seek(max(0, end - count))
     tail = file.read()
@@ -207,7 +208,7 @@ def _tail(file: BinaryIO, count: int) -> bytes:
 
 
 def encode(picture: Image.Image, kind: str, **options: object) -> bytes:
-    """The picture as a file of `kind` ("jpeg", "png")."""
+    """The picture encoded as `kind` ("jpeg", "png")."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -218,8 +219,11 @@ def data_url(content: bytes, mime_type: str) -> str:
 
 
 def picture_url(path: Path, by_path: bool) -> str:
-    """A picture for an engine, which sees what `open_picture` gives: the file's own address with `by_path`, or a data
-    URL of the file as it is; where engines would read it in different ways, a data URL of its pixels."""
+    """A URL through which an engine sees the same pixels as `open_picture`.
+
+    It is the file's `file://` address with `by_path`, else a data URL of the unchanged file. A picture that engines
+    may decode differently (`is_plain` False) is sent as a data URL of its decoded pixels.
+    """
     if not read_header(path).is_plain:
         return data_url(encode(open_picture(path), "png", compress_level=1), "image/png")
     if by_path:
@@ -228,7 +232,7 @@ def picture_url(path: Path, by_path: bool) -> str:
 
 
 def thumbnail_url(picture: Image.Image) -> str:
-    """A picture for a page, as a data URL: photographs as JPEG, for which PNG takes ten times the bytes."""
+    """A data URL of a picture for a page. Photographs become JPEG, because PNG needs ten times the bytes."""
     is_photo = picture.format == "JPEG" or max(picture.size) > THUMBNAIL_PX
     small = picture.copy()
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

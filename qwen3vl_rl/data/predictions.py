@@ -1,7 +1,7 @@
-"""The evaluation's predictions file: one JSON object a line, appended as each sample is finished, read back to resume.
+"""The evaluation's predictions file: one JSON object per line, appended when a sample is finished, read to resume.
 
-A process killed at any moment leaves at most one torn last line, which `resume` cuts off. Every row that ends in a
-newline stays as it is and its sample is never asked again.
+A process killed at any moment leaves at most one torn last line, which `resume` removes. Every row that ends in a
+newline is kept, and its sample is not requested again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import row_error
 from qwen3vl_rl.grounding import RELATIVE_1000, Box, answer_box_px, answer_numbers, declines, iou, order_corners
 
-THRESHOLD_IOU = 0.5  # paper, table 1: an answer counts above it
+THRESHOLD_IOU = 0.5  # an answer with a larger IoU is correct (paper, table 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One sample of a split. `key` is `{split}/{row, 1-based, six digits}`, unique within an evaluation."""
+    """One sample of a split. `key` is `{split}/{1-based row in six digits}`, unique within an evaluation."""
 
     key: str
     split: str
@@ -29,12 +29,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of predictions.jsonl. Boxes are xyxy px, the truth unrounded.
+    """One row of predictions.jsonl. Boxes are xyxy px; the true boxes are not rounded.
 
-    `iou` compares `pred_xyxy_px` with the truth `xyxy_px` (on amodal splits the whole object), `modal_iou` with the
-    visible part. `latency_s` is from sending the request to its whole answer; `tokens` are all that were generated for
-    it. A request that failed for good has an `error` and counts as wrong; an answer without a box has `pred_xyxy_px`
-    None and IoU 0. An expression without referent has neither truth nor IoU: declining to box is what counts there.
+    `iou` compares `pred_xyxy_px` with the true box `xyxy_px` (on amodal splits the whole object), `modal_iou` with the
+    visible part. `latency_s` is the time from sending the request to receiving the complete answer; `tokens` counts all
+    tokens generated for it. A request that failed after all retries has an `error` and counts as wrong. An answer
+    without a box has `pred_xyxy_px` None and IoU 0. An expression without a referent has neither a true box nor an
+    IoU: its answer is correct if it declines, see `declined`.
     """
 
     key: str
@@ -56,14 +57,19 @@ class Prediction:
 
 
 def declined(prediction: Prediction) -> bool:
-    """Whether an answer to an expression that nothing fits is right: an empty list, as our training teaches it, or a
-    whole answer in which no box is read."""
+    """Whether an answer correctly declines an expression without a referent.
+
+    It does so with an empty list, as in our training data, or with any complete answer from which no box is parsed.
+    """
     is_whole = prediction.error is None and prediction.finish_reason != "length"
     return is_whole and (prediction.pred_xyxy_px is None or declines(prediction.text))
 
 
 def boxes_falsely(prediction: Prediction) -> bool:
-    """Whether an answer boxes something where nothing fits. What neither boxes nor declines was cut off or failed."""
+    """Whether an answer to an expression without a referent gives a box.
+
+    An answer that neither declines nor gives a box was cut off or failed.
+    """
     return prediction.pred_xyxy_px is not None and not declines(prediction.text)
 
 
@@ -77,15 +83,15 @@ def _is_whole_box(value: Any) -> bool:
 
 _FIELDS = {field.name for field in fields(Prediction)}
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("split", "image", "sent", "text"), ("a text", lambda value: type(value) is str)),
-    **dict.fromkeys(("width", "height"), ("px", lambda value: type(value) is int and value > 0)),
+    **dict.fromkeys(("split", "image", "sent", "text"), ("a string", lambda value: type(value) is str)),
+    **dict.fromkeys(("width", "height"), ("positive integer px", lambda value: type(value) is int and value > 0)),
     **dict.fromkeys(
         ("xyxy_px", "modal_xyxy_px", "pred_xyxy_px"),
         ("four numbers, xyxy in px, or null", lambda value: value is None or _is_whole_box(value)),
     ),
-    **dict.fromkeys(("iou", "modal_iou"), ("a number, or null", lambda value: value is None or is_number(value))),
+    **dict.fromkeys(("iou", "modal_iou"), ("a number or null", lambda value: value is None or is_number(value))),
     **dict.fromkeys(("tokens", "latency_s"), ("a number", lambda value: is_number(value))),
-    **dict.fromkeys(("finish_reason", "error"), ("a text, or null", lambda value: value is None or type(value) is str)),
+    **dict.fromkeys(("finish_reason", "error"), ("a string or null", lambda value: value is None or type(value) is str)),
 }
 
 
@@ -100,7 +106,7 @@ def score(
     finish_reason: str | None = None,
     error: str | None = None,
 ) -> Prediction:
-    """Read the answer's box with `parser`, as `coordinates` has it, and compare it with the truth."""
+    """Parse the answer's box with `parser`, in the given `coordinates`, and compare it with the true box."""
     sample = question.sample
     pred_xyxy_px = answer_box_px(text, parser, coordinates, sample.width, sample.height)
 
@@ -128,9 +134,9 @@ def score(
 
 
 def vote(texts: Sequence[str], parser: str, coordinates: str = RELATIVE_1000) -> int:
-    """Which of several answers stands for all: the medoid, whose box overlaps the others' most; the first without any.
+    """The index of the medoid of several answers: the one whose box has the largest total IoU with all boxes.
 
-    Answers without a box do not vote, unless none has one.
+    Answers without a box do not vote. If no answer has a box, the first one (0) is returned.
     """
     numbers = {i: answer_numbers(text, parser, coordinates) for i, text in enumerate(texts)}
     boxes = {i: order_corners(box) for i, box in numbers.items() if box}
@@ -138,7 +144,7 @@ def vote(texts: Sequence[str], parser: str, coordinates: str = RELATIVE_1000) ->
 
 
 def append(file: TextIO, prediction: Prediction) -> None:
-    """Write one row, which is then safe from this process being killed."""
+    """Append one row. Killing this process afterwards does not lose it."""
     append_row(file, asdict(prediction))
 
 
@@ -152,18 +158,18 @@ def read_predictions(path: Path) -> list[Prediction]:
         if type(row["key"]) is not str:
             raise row_error(path, number, "key", "SPLIT/ROW", row["key"])
         if row["key"] in rows:
-            raise row_error(path, number, "key", "every sample once", row["key"])
+            raise row_error(path, number, "key", "each key only once", row["key"])
         for name, (expected, holds) in _CHECKS.items():
             if not holds(row[name]):
                 raise row_error(path, number, name, expected, row[name])
         if (row["iou"] is None) != (row["xyxy_px"] is None):
-            raise row_error(path, number, "iou", "a number where xyxy_px is a box, else null", row["iou"])
+            raise row_error(path, number, "iou", "a number if xyxy_px is a box, else null", row["iou"])
         rows[row["key"]] = Prediction(**{name: _tupled(value) for name, value in row.items()})
     return [rows[key] for key in sorted(rows)]
 
 
 def resume(path: Path) -> list[Prediction]:
-    """The rows of an earlier, perhaps killed, run sorted by key; a torn last line is cut off the file."""
+    """Read the rows of an earlier run, sorted by key, and remove a torn last line that a killed run left."""
     if not path.exists():
         return []
     cut_torn_row(path)
@@ -171,7 +177,7 @@ def resume(path: Path) -> list[Prediction]:
 
 
 def drop_failed(path: Path) -> list[Prediction]:
-    """Take the rows of failed requests out of the file, all at once; returns the others sorted by key."""
+    """Remove the rows of failed requests from the file atomically; returns the other rows sorted by key."""
     kept = [row for row in resume(path) if row.error is None]
     if path.exists():
         write_jsonl(path, map(asdict, kept))
@@ -179,7 +185,7 @@ def drop_failed(path: Path) -> list[Prediction]:
 
 
 def unanswered(questions: Iterable[Question], predictions: Iterable[Prediction]) -> list[Question]:
-    """The questions without a row, in their order."""
+    """The questions without a prediction, in their order."""
     answered = {prediction.key for prediction in predictions}
     return [question for question in questions if question.key not in answered]
 

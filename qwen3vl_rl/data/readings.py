@@ -1,5 +1,7 @@
-"""Ways to read four numbers as a box, and which of them the boxes of a file fit. All read to xyxy as shares of the
-picture, 0..1; a picture whose size is not known (NaN) makes px unreadable."""
+"""Ways to read four numbers as a box (corner order and unit), and a test of which one the boxes of a file follow.
+
+Every reading converts boxes to xyxy in 0..1. Picture sizes that are unknown are NaN, and so are px boxes in them.
+"""
 
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -7,11 +9,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-EDGE = 0.004  # share of a side by which a box may pass an edge: 1 px of 250
-FITS, FAR = 0.98, 0.95  # shares: of boxes that fit where a reading is right, of a side that they then reach
-FITS_NOT, NEAR = 0.9, 0.7  # the same where it is wrong
+EDGE = 0.004  # share of a side by which a box may exceed an edge (1 px of 250)
+FITS, FAR = 0.98, 0.95  # a right reading: at least this share of boxes fit, and they reach beyond this share of a side
+FITS_NOT, NEAR = 0.9, 0.7  # a wrong reading: fewer boxes fit, or they reach less far
 
-Numbers = np.ndarray  # [n, 4], as files and answers write them
+Numbers = np.ndarray  # [n, 4], as written in files and answers
 Sizes = np.ndarray  # [n, 2], width and height of the pictures in px
 Shares = np.ndarray  # [n, 4], xyxy in 0..1
 Reading = Callable[[Numbers, Sizes], Shares]
@@ -40,23 +42,24 @@ READINGS: Mapping[str, Reading] = MappingProxyType(
 
 
 def fitting(shares: Shares, least: np.ndarray | float) -> np.ndarray:
-    """[n]: whether a box lies in its picture, with sides of at least `least` (shares)."""
-    inside = (shares >= -EDGE).all(axis=1) & (shares <= 1 + EDGE).all(axis=1)  # not so for NaN
+    """[n]: whether each box lies inside its picture and has sides of at least `least` (shares)."""
+    inside = (shares >= -EDGE).all(axis=1) & (shares <= 1 + EDGE).all(axis=1)  # False for NaN
     return inside & (shares[:, 2:] - shares[:, :2] >= least).all(axis=1)
 
 
 def reach(shares: Shares) -> float:
-    """How near the boxes that fit come to the right and bottom edges, but for a few: the lesser of both, as a share."""
+    """How far the boxes reach to the right and to the bottom (FITS quantile): the smaller of both, as a share."""
     return float(min(1.0, np.quantile(shares[:, 2:], FITS, axis=0, method="higher").min())) if len(shares) else 0.0
 
 
 def likelier(numbers: Numbers, sizes: Sizes, own: str, others: Mapping[str, Reading] = READINGS) -> str | None:
-    """The name of a reading that many different boxes fit better than `own`; None where nothing speaks against that.
+    """The name of a reading that the boxes follow more likely than `own`; None if there is none.
 
-    Right boxes lie in their pictures, and some reach the far edges. A reading is likelier if boxes fit it that do not
-    fit `own`, or if they reach the edges by it and stay far from them by `own`.
+    Correctly read boxes lie inside their pictures, and some reach the right and bottom edges. Another reading is
+    likelier if the boxes fit it but not `own`, or if they reach the edges with it but stay far from them with `own`.
+    `numbers` should hold many distinct boxes.
     """
-    thinnest = np.where(np.isnan(sizes), 1e-3, 1 / sizes)  # a box has a side of 1 px or more
+    thinnest = np.where(np.isnan(sizes), 1e-3, 1 / sizes)  # the sides of a box are at least 1 px
     fit, far = {}, {}
     for name, read in {own: READINGS[own], **others}.items():
         shares = read(numbers, sizes)

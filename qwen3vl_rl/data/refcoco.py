@@ -1,11 +1,11 @@
-"""What is known of the RefCOCO family's splits: their names, which are for validation, and how large they are."""
+"""The splits of the RefCOCO family: their names, which are used for validation, and their sizes."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from qwen3vl_rl.errors import InputError
 
-# How REFER partitions each dataset. Papers report the first partition; its files carry no partition in their name.
+# REFER's partitions of each dataset. Papers report the first partition; split names leave it out.
 _PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 PARTITIONS: Mapping[str, str] = MappingProxyType({dataset: names[0] for dataset, names in _PARTITIONS.items()})
 SPLITS = ("train", "val", "test", "testA", "testB")
@@ -22,7 +22,7 @@ EVAL_SPLITS = (
     "refcocog_test",
 )
 
-# Expressions of each split. With the training splits the sums are 142,210, 141,564 and 95,010, REFER's totals.
+# Expressions per split. The sums per dataset are REFER's totals: 142,210, 141,564 and 95,010.
 EXPRESSIONS: Mapping[str, int] = MappingProxyType(
     {
         "refcoco_train": 120_624,
@@ -39,14 +39,17 @@ EXPRESSIONS: Mapping[str, int] = MappingProxyType(
     }
 )
 
-# Of other sets, as their projects state them; of Ref-L4's parts as others have counted.
+# Expressions of other sets, as stated by their projects; Ref-L4's val and test as counted by others.
 STATED: Mapping[str, int] = MappingProxyType(
     {"ref_l4_val": 13_420, "ref_l4_test": 31_921, "ref_adv_s": 1_142, "grounding_me": 1_005}
 )
 
 
 def split_name(dataset: str, partition: str, split: str) -> str:
-    """`refcoco_testA`; for a partition that papers do not report `refcoco_google_test`. Raises InputError."""
+    """The split's name: `refcoco_testA`, or `refcoco_google_test` for a partition that papers do not report.
+
+    Raises InputError for an unknown dataset, partition or split.
+    """
     _check_name("dataset", dataset, tuple(PARTITIONS))
     _check_name(f"partition of {dataset}", partition, _PARTITIONS[dataset])
     _check_name("split", split, SPLITS)
@@ -59,7 +62,7 @@ def _check_name(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def describe_count(split: str, count: int) -> str:
-    """One line: the split, its expressions, and how they compare with the known number where there is one."""
+    """One line: the split, its number of expressions and, if known, how it differs from the expected number."""
     expected = EXPRESSIONS.get(split) or STATED.get(split)
     line = f"{split:<24}{count:>10,}"
     if expected is None:

@@ -1,13 +1,13 @@
-"""What reviewers found right and wrong among the rows of the RefCOCO splits. Users bring the files.
+"""Published reviews of the RefCOCO splits, which mark rows as right or wrong. Users provide the files.
 
 - Ref-L4's `refcocos_annotation_reviewed/SPLIT_reviewed.json` (hub: JierunChen/Ref-L4 at d62c4f4, CC BY-NC 4.0):
-  an image with its `caption` and an annotation for each expression; `bbox` is xywh px, `caption_quality` 0 where it is
-  wrong.
-- RefCOCO-M's `validation-*.parquet` (hub: moondream/refcoco-m, MIT): RefCOCO val without the objects whose masks were
-  beyond repair; a row is an image, `samples` its objects with `sentences` and `bbox`, xywh px.
+  each expression has one image entry with its `caption`, and one annotation; `bbox` is xywh px, `caption_quality` is 0
+  if the expression is wrong.
+- RefCOCO-M's `validation-*.parquet` (hub: moondream/refcoco-m, MIT): RefCOCO val without the objects whose masks could
+  not be corrected; a row is an image, `samples` lists its objects with `sentences` and `bbox` (xywh px).
 
-The layouts were read from what the projects say of them and from programs that read the files (inlmouse/MACH at
-2979536, AlanAkillove/calibrated-candidate-grounding at 7feaa68), not from the files themselves.
+The layouts were taken from the projects' documentation and from programs that read the files (inlmouse/MACH at
+2979536, AlanAkillove/calibrated-candidate-grounding at 7feaa68), not from the files.
 """
 
 from collections import defaultdict
@@ -27,17 +27,17 @@ from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, iou, xywh_to_xyxy
 
 REF_L4, REFCOCO_M = "Ref-L4", "RefCOCO-M"
-REVIEWED = "_reviewed"  # ends the stem of Ref-L4's files
-REVIEWED_HELP = "Ref-L4's SPLIT_reviewed.json, RefCOCO-M's parquet: also score the rows that they find right"
-SAME_OBJECT_IOU = 0.5  # RefCOCO-M's boxes may follow its new masks. Ours.
+REVIEWED = "_reviewed"  # suffix of the stem of Ref-L4's files
+REVIEWED_HELP = "Ref-L4's SPLIT_reviewed.json or RefCOCO-M's parquet: also score only the rows that they mark as right"
+SAME_OBJECT_IOU = 0.5  # our choice: RefCOCO-M's boxes may follow its new masks
 _COLUMNS = ("file_name", "samples")
 
-Key = tuple[str, str]  # of an image, and the letters and digits of an expression
+Key = tuple[str, str]  # key of an image, and the letters and digits of an expression
 
 
 @dataclass
 class Review:
-    """One project's judgement of one split. `rows`: by image and expression, boxes (xyxy px) and which are right."""
+    """One project's review of one split. `rows`: (box in xyxy px, whether it is right), by image and expression."""
 
     name: str
     split: str
@@ -47,8 +47,10 @@ class Review:
         return sum(map(len, self.rows.values()))
 
     def judge(self, samples: Iterable[tuple[str, str, Box]]) -> list[bool | None]:
-        """Of each (image, expression, xyxy px) whether it is right; None where the review does not have it. A row of
-        the review judges one sample: of several boxes the nearest, of equal rows one after the other."""
+        """Whether each sample (image, expression, xyxy px) is right; None if the review has no row for it.
+
+        Each row of the review is used for one sample. A sample takes the unused row whose box is nearest.
+        """
         left = {key: list(rows) for key, rows in self.rows.items()}
         return [_judge(left.get(key(image, sent), []), box) for image, sent, box in samples]
 
@@ -64,11 +66,10 @@ def key(image: str, sent: str) -> Key:
 
 
 def read_reviews(paths: Sequence[Path]) -> list[Review]:
-    """The reviews of these files, those of one project and split together. Raises InputError naming file
-    and row."""
+    """Read the reviews in these files, merged by project and split. Raises InputError naming file and row."""
     reviews: dict[tuple[str, str], Review] = {}
     if len({path.resolve() for path in paths}) < len(paths):
-        raise InputError("--reviewed: expected every file once")
+        raise InputError("--reviewed: expected each file only once")
     for path in paths:
         name, split, read = _layout(path)
         review = reviews.setdefault((name, split), Review(name, split))
@@ -97,7 +98,7 @@ def _ref_l4(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
     for number, annotation in enumerate(json_list(path, whole, "annotations"), start=1):
         image = images.get(_id(path, number, annotation, "image_id"))
         if image is None:
-            raise row_error(path, number, "image_id", "the id of one of images", annotation["image_id"])
+            raise row_error(path, number, "image_id", "the id of an entry of images", annotation["image_id"])
         quality = field_of(path, number, annotation, "caption_quality")
         if quality not in (0, 1, "0", "1"):
             raise row_error(path, number, "caption_quality", "0 or 1", quality)

@@ -1,4 +1,4 @@
-"""Rows of the RL parquet that verl reads, in the released schema, and the check of them; images stay paths."""
+"""Write, read and check rows of the RL parquet for verl, in the released schema. Images are stored as paths."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -39,7 +39,7 @@ RL_SCHEMA = pa.schema(
 _INFO = RL_SCHEMA.get_field_index("extra_info")
 _WITH_VISIBLE = [*RL_SCHEMA.field(_INFO).type, pa.field("modal_xyxy_1000", pa.list_(pa.int64()))]
 BOTH_BOXES_SCHEMA = RL_SCHEMA.set(_INFO, pa.field("extra_info", pa.struct(_WITH_VISIBLE)))
-RELEASED_SCHEMA = pa.schema(  # of validation rows
+RELEASED_SCHEMA = pa.schema(  # of the released validation file
     [
         *(RL_SCHEMA.field(name) for name in ("data_source", "prompt", "images", "ability")),
         ("reward_model", pa.struct({"style": pa.string(), "ground_truth": pa.list_(pa.float64())})),
@@ -49,28 +49,31 @@ RELEASED_SCHEMA = pa.schema(  # of validation rows
     ]
 )
 COLUMNS = ("prompt", "images", "reward_model", "extra_info", "data_source")  # which verl reads
-CHECK_ROWS = 4096  # that are looked at together
+CHECK_ROWS = 4096  # rows checked together
 TRUTH = "reward_model.ground_truth"
 SPLITS = ("train", "test")  # test: the reward is plain accuracy
-GROUNDING = "grounding"  # a data source, as `NO_REFERENT` is; verl reports each by itself
+GROUNDING = "grounding"  # data source, like `NO_REFERENT`; verl reports metrics per data source
 
 
 def write_rl_parquet(path: Path, samples: Iterable[Sample], split: str, images: Path, prompts: str = PLAIN) -> int:
-    """One prompt per sample with its ground truth, xyxy in 0..1000; returns their number.
+    """Write one row per sample with its prompt and true box (xyxy in 0..1000); returns the number of rows.
 
-    `images` is the folder that the samples' paths are relative to; the parquet holds absolute paths.
+    `images` is the folder that the samples' paths are relative to. The parquet contains absolute paths.
     """
     return write_parquet(path, _rl_batches(iter(samples), split, images.resolve(), prompts), rl_schema(prompts))
 
 
 def rl_schema(prompts: str) -> pa.Schema:
-    """With the boxes of visible parts where they are asked for."""
+    """The schema for this prompt format; `both_boxes` adds the boxes of the visible parts."""
     return BOTH_BOXES_SCHEMA if prompts == BOTH_BOXES else RL_SCHEMA
 
 
 def write_released_validation(path: Path, samples: Iterable[Sample], images: Path) -> int:
-    """Validation rows as the released file has them: a newline behind `<image>`, truths that are not rounded, no ids,
-    the expression alone as `question`, and the columns of the evaluation row. Returns their number."""
+    """Write validation rows in the form of the released file; returns the number of rows.
+
+    They have a newline after `<image>`, true boxes that are not rounded, no ids, the plain expression as `question`,
+    and the columns of the evaluation row.
+    """
     root = images.resolve()
     return write_rows(path, (_released_row(*numbered, root) for numbered in enumerate(samples)), RELEASED_SCHEMA)
 
@@ -94,19 +97,20 @@ def _released_row(index: int, sample: Sample, images: Path) -> dict[str, Any]:
 
 
 def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str]:
-    """The sample of one row, its box in px as exact as 0..1000 allows, and the name of its prompt.
+    """Return the sample of one row, with its box in px as precise as 0..1000 allows, and its prompt's name.
 
-    An amodal sample's visible box is left out: few files have it. Raises InputError naming file, row and field.
+    The visible box of an amodal sample is ignored, because few files have it. Raises InputError naming file, row and
+    field.
     """
     width, height, truth_1000 = read_size_and_truth(path, number, row)
     info, images, sample_id = row["extra_info"], row["images"], row["extra_info"].get("id")
     if not isinstance(images, list) or len(images) != 1 or type(images[0]) is not str or not images[0]:
-        raise row_error(path, number, "images", "one path", images)
+        raise row_error(path, number, "images", "a list of one path", images)
     if info.get("split") not in SPLITS:
         raise row_error(path, number, "extra_info.split", " or ".join(SPLITS), info.get("split"))
     turns = row["prompt"]
     if not isinstance(turns, list) or [isinstance(turn, dict) and turn.get("role") for turn in turns] != ["user"]:
-        raise row_error(path, number, "prompt", "one user turn", turns)
+        raise row_error(path, number, "prompt", "a list of one user turn", turns)
     prompt_name, sent = read_user_turn(path, number, "prompt", turns[0].get("content"))
     sample = Sample(
         id=f"{path.stem}_{number}" if sample_id is None else str(sample_id),
@@ -120,9 +124,9 @@ def rl_sample(path: Path, number: int, row: dict[str, Any]) -> tuple[Sample, str
 
 
 def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[int, int, Box | None]:
-    """Width and height of a row's image in px, and its true box, xyxy in 0..1000: what our reward reads.
+    """Return what our reward reads from a row: the image's width and height in px, and the true xyxy box in 0..1000.
 
-    None in a row whose data source is `NO_REFERENT`: nothing fits the expression.
+    The box is None if the row's data source is `NO_REFERENT`, so nothing in the image fits the expression.
     Raises InputError naming file, row and field.
     """
     info, truth = (
@@ -140,12 +144,12 @@ def read_size_and_truth(path: Path, number: int, row: dict[str, Any]) -> tuple[i
     if row.get("data_source") != NO_REFERENT:
         return *size, check_box_1000(path, number, TRUTH, truth, *size)
     if truth is not None or visible is not None:
-        raise row_error(path, number, TRUTH, f"null, as data_source is {NO_REFERENT}", truth)
+        raise row_error(path, number, TRUTH, f"null, because data_source is {NO_REFERENT}", truth)
     return *size, None
 
 
 def check_size_and_truth(path: Path) -> None:
-    """`read_size_and_truth` of every row, by columns: it is called for rows alone that look wrong."""
+    """Check the size and true box of every row, by column for speed. Raises the error of `read_size_and_truth`."""
     with open_parquet(path) as file:
         first = 1
         for batch in file.iter_batches(CHECK_ROWS, columns=["extra_info", "reward_model", "data_source"]):
@@ -155,7 +159,7 @@ def check_size_and_truth(path: Path) -> None:
 
 
 def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
-    """Of each row, whether it surely passes `read_size_and_truth`."""
+    """[n]: whether each row is certain to pass `read_size_and_truth`."""
     info, model = batch.column("extra_info"), batch.column("reward_model")
     sizes = [_field(info, name) for name in ("width", "height")]
     truths = _field(model, "ground_truth")
@@ -164,13 +168,13 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     is_box = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     sources = batch.column("data_source") if "data_source" in batch.schema.names else pa.nulls(len(batch))
     absent = pc.equal(sources.cast(pa.string()), NO_REFERENT).fill_null(False)
-    good = np.where(absent, truths.is_null(), is_box) & _field(info, "modal_xyxy_1000").is_null()  # others: row by row
+    good = np.where(absent, truths.is_null(), is_box) & _field(info, "modal_xyxy_1000").is_null()  # check the others row by row
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
     width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)
     longer, shorter = np.maximum(width, height), np.minimum(width, height)
     good &= (longer <= MAX_RATIO * shorter) & (width * height <= MAX_PIXELS)
-    boxes = good & is_box  # with a size that is not refused and four values
+    boxes = good & is_box  # rows with an accepted size and four values
     values = pc.list_flatten(truths.filter(pa.array(boxes))).cast(pa.float64(), safe=False).fill_null(np.nan)
     sides = np.stack([width, height], axis=1)[boxes]
     good[boxes] = surely_boxes_1000(values.to_numpy(zero_copy_only=False).reshape(-1, 4), sides)
@@ -178,7 +182,7 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
 
 
 def _field(column: pa.Array, name: str) -> pa.Array:
-    """Of a struct column, null where the struct is; all null where there is no such field."""
+    """A field of a struct column, null where the struct is null; all null if there is no such field."""
     if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
         return pa.nulls(len(column))
     return pc.struct_field(column, name)
@@ -198,7 +202,7 @@ def _rl_batches(samples: Iterator[Sample], split: str, images: Path, prompts: st
 
 
 def _rl_batch(samples: Sequence[Sample], first_index: int, split: str, images: Path, prompts: str) -> pa.RecordBatch:
-    """Built by columns: several times faster than letting Arrow take nested rows apart."""
+    """Build the batch by column, which is several times faster than Arrow's conversion of nested rows."""
     count = len(samples)
     turns = [user_turn(sample, prompts) for sample in samples]
     questions = pa.array([turn["content"] for turn in turns], pa.string())

@@ -1,9 +1,10 @@
-"""One sample = one image, one referring expression, one box; and the two jsonl formats that hold it.
+"""One sample is one image, one referring expression and one box. Two jsonl formats hold samples.
 
-Training rows (the released raw format): `image`, `height`, `width`, `conversations` whose answer holds
-`<box>[x1,y1,x2,y2]</box>` in 0..1000, and `id`, `sent`. Evaluation rows: `image`, `sent`, `bbox` (xyxy px), `width`,
-`height`, and `id`. In both, `modal_bbox` (xyxy px, the visible part) marks an amodal sample, whose box is the whole
-object's. Other columns are allowed and left alone. `bbox` null says that nothing in the image fits the expression.
+Training rows (the released raw format): `image`, `height`, `width`, `conversations` whose answer contains
+`<box>[x1,y1,x2,y2]</box>` in 0..1000; optionally `id` and `sent`. Evaluation rows: `image`, `sent`, `bbox` (xyxy px),
+`width`, `height`; optionally `id`. In both, `modal_bbox` (xyxy px of the visible part) marks an amodal sample, whose
+box covers the whole object. Other columns are allowed and ignored. `bbox` null means that nothing in the image fits
+the expression.
 """
 
 import re
@@ -36,7 +37,7 @@ class Sample:
 
     @property
     def prompt_name(self) -> str:
-        """The prompt that training and evaluation share (recipe: `qwen3`, and `qwen3_amodal` for amodal boxes)."""
+        """The prompt used in training and evaluation (recipe: `qwen3`, or `qwen3_amodal` for amodal boxes)."""
         return "qwen3" if self.modal_xyxy_px is None else "qwen3_amodal"
 
 
@@ -54,14 +55,17 @@ def sample_row(sample: Sample) -> dict[str, Any]:
 
 
 def iter_released_samples(path: Path) -> Iterator[Sample]:
-    """`iter_samples` for the evaluation, which also reads what the released one does: rows with `modal_bbox` and no
-    `bbox`, whose box that is; image paths with a leading slash; expressions of conversations in quotation marks."""
+    """`iter_samples` for the evaluation, which accepts all rows that the released evaluation accepts.
+
+    These are rows with `modal_bbox` but no `bbox`, where `modal_bbox` is the box; image paths with a leading slash; and
+    conversations with the expression in quotation marks.
+    """
     for number, line in iter_lines(path):
         yield parse_sample(path, number, as_evaluation_row(parse_line(path, number, line)), allow_no_referent=True)
 
 
 def as_evaluation_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as `parse_sample` reads it."""
+    """Convert a row that the released evaluation accepts to the form that `parse_sample` accepts."""
     image = row.get("image")
     if isinstance(image, str) and image.startswith("/") and not Path(image).exists():
         row = row | {"image": image.lstrip("/")}
@@ -73,7 +77,7 @@ def as_evaluation_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ref_of(turns: Any) -> str | None:
-    """What the first turn with a `<ref>` holds in it."""
+    """The content of `<ref>` in the first turn that has one."""
     for turn in turns if isinstance(turns, list) else ():
         text = turn.get("value") if isinstance(turn, dict) else None
         if isinstance(text, str) and (found := _inside_ref(text)):
@@ -87,9 +91,9 @@ def _inside_ref(text: str) -> str | None:
 
 
 def iter_samples(path: Path, allow_no_referent: bool = False) -> Iterator[Sample]:
-    """Validated samples of a training or evaluation jsonl file, one at a time.
+    """Yield the validated samples of a training or evaluation jsonl file.
 
-    Raises InputError naming file, row and field; also for a row without a referent, unless these are allowed.
+    Raises InputError naming file, row and field, also for a row without a referent unless `allow_no_referent` is set.
     """
     for number, line in iter_lines(path):
         yield parse_sample(path, number, parse_line(path, number, line), allow_no_referent)
@@ -101,7 +105,7 @@ def read_samples(path: Path, allow_no_referent: bool = False) -> list[Sample]:
 
 
 def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent: bool = False) -> Sample:
-    """The sample of one training or evaluation row. Raises InputError naming file, row and field."""
+    """Parse one training or evaluation row. Raises InputError naming file, row and field."""
     image, width, height, modal = row.get("image"), row.get("width"), row.get("height"), row.get("modal_bbox")
     if type(image) is not str or not image:
         raise row_error(path, number, "image", "a path relative to the image folder", image)
@@ -118,9 +122,9 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
         box, sent = row.get("bbox"), row.get("sent")
     no_referent = box is None and "bbox" in row
     if no_referent and not allow_no_referent:
-        raise row_error(path, number, "bbox", "xyxy px (null, where nothing fits, is read with --no-referent)", None)
+        raise row_error(path, number, "bbox", "a box, xyxy in px (--no-referent accepts null)", None)
     if no_referent and modal is not None:
-        raise row_error(path, number, "modal_bbox", "null, as bbox is", modal)
+        raise row_error(path, number, "modal_bbox", "null, because bbox is null", modal)
     return Sample(
         id=_check_id(path, number, row),
         image=image,
@@ -135,23 +139,25 @@ def parse_sample(path: Path, number: int, row: dict[str, Any], allow_no_referent
 
 
 class TurnedError(InputError):
-    """A row has the size of a picture as its file has it, before its EXIF orientation turns it."""
+    """A row has the size of its picture before the EXIF orientation is applied."""
 
 
 class ImageCheck:
-    """Opens each image below `folder` once, and reads no more of it than its header and its end: one that may stop
-    short is decoded, to be sure."""
+    """Check each image below `folder` once. Only the header and the end of its file are read.
+
+    An image is decoded only if its file may be truncated.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._headers: dict[str, Header] = {}
 
     def check(self, path: Path, number: int, sample: Sample) -> None:
-        """Raises InputError where the sample's image cannot be read or has another size than its row says."""
+        """Raise InputError if the sample's image cannot be read or does not have the size that its row states."""
         self.check_image(path, number, sample.image, (sample.width, sample.height))
 
     def check_image(self, path: Path, number: int, image: str, stated: tuple[int, int] | None) -> None:
-        """`check` of an image whose row states this (width, height) in px, or none."""
+        """`check` for an image whose row states this (width, height) in px, or no size."""
         header = self._headers.get(image)
         if header is None:
             header = self._headers[image] = self._read(path, number, image)
@@ -159,7 +165,7 @@ class ImageCheck:
             return
         expected = "the image's size {}x{}".format(*header.size)
         if stated == header.stored:
-            expected += " (its EXIF orientation turns it; the row has it unturned)"
+            expected += " after its EXIF orientation is applied (the row has the size before)"
             raise TurnedError(str(row_error(path, number, "width", expected, "{}x{}".format(*stated))))
         raise row_error(path, number, "width", expected, "{}x{}".format(*stated))
 
@@ -179,7 +185,7 @@ class ImageCheck:
 
 
 def undecodable(path: Path, number: int, image: str, error: OSError) -> InputError:
-    """What to raise where an image with a sound header turns out broken further on."""
+    """The error for an image whose header is valid but whose pixels cannot be decoded."""
     return row_error(path, number, "image", f"an image that can be decoded in full ({error})", image)
 
 
@@ -195,12 +201,12 @@ def _check_id(path: Path, number: int, row: dict[str, Any]) -> str:
     if value is None:
         return f"{path.stem}_{number}"
     if type(value) not in (str, int) or value == "":
-        raise row_error(path, number, "id", "a text or an integer", value)
+        raise row_error(path, number, "id", "a string or an integer", value)
     return str(value)
 
 
 def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str) -> str:
-    """What `speaker` (human or gpt) says in a training row. Raises InputError unless that is one text."""
+    """The text of the only turn of `speaker` (human or gpt) in a training row. Raises InputError if it is not one."""
     turns = row.get("conversations")
     texts = (
         [t.get("value") for t in turns if isinstance(t, dict) and t.get("from") == speaker]
@@ -208,24 +214,26 @@ def conversation_turn(path: Path, number: int, row: dict[str, Any], speaker: str
         else []
     )
     if len(texts) != 1 or not isinstance(texts[0], str):
-        raise row_error(path, number, "conversations", f"one {speaker} turn with a text", turns)
+        raise row_error(path, number, "conversations", f"one {speaker} turn with text", turns)
     return texts[0]
 
 
 def _conversation_sent(path: Path, number: int, row: dict[str, Any]) -> Any:
-    """The row's `sent`, which the prompt's `<ref>` may write in other cases, spaces and signs; without it, the prompt's
-    expression."""
+    """The row's `sent`, or the prompt's expression if the row has no `sent`.
+
+    The prompt's `<ref>` may differ from `sent` in case, spaces and punctuation, see `letters`.
+    """
     if "sent" in row:
         sent, found = row["sent"], _ref_of(row["conversations"])
         if found and type(sent) is str and found != sent and letters(found) != letters(sent):
-            raise row_error(path, number, "sent", f"the expression of the prompt, {found!r}", sent)
+            raise row_error(path, number, "sent", f"the expression in the prompt, {found!r}", sent)
         return sent
     text = conversation_turn(path, number, row, "human")
     return _inside_ref(text) or read_prompt(path, number, "conversations", text)[1]
 
 
 def letters(text: str) -> str:
-    """Letters and digits alone: copies of an expression differ in the rest, and in capitals."""
+    """Letters and digits in lower case. Copies of an expression may differ in everything else."""
     return "".join(filter(str.isalnum, text.casefold()))
 
 

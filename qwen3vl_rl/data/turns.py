@@ -1,4 +1,4 @@
-"""The check that no turn of a training parquet holds what a tokenizer or verl reads as more than text."""
+"""Check that no turn of a training parquet contains special tokens or marks that a tokenizer or verl interprets."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,15 +11,16 @@ from qwen3vl_rl.data.expressions import ALL_MARKS, IMAGE_MARK, THINK_MARKS, chec
 from qwen3vl_rl.data.parquet import open_parquet
 from qwen3vl_rl.errors import InputError, row_error
 
-CHECK_ROWS = 4096  # that are looked at together
+CHECK_ROWS = 4096  # rows checked together
 END_OF_REASONING = THINK_MARKS[1]
 
 
 def check_turns(path: Path, column: str, own_tokens: Iterable[str] = ()) -> None:
-    """No user turn holds a special token, but for one `<image>` per image; no assistant turn, but for one `</think>`.
+    """Check that no turn contains a special token.
 
-    `own_tokens`: see `expressions.added_tokens`. Turns of other shapes, lists of parts for one, are left alone. Raises
-    InputError naming file, row, field and token.
+    Allowed are one `<image>` per image in user turns and one `</think>` in assistant turns. `own_tokens`: see
+    `expressions.added_tokens`. Other types of turns, such as lists of parts, are not checked. Raises InputError naming
+    file, row, field and token.
     """
     tokens = {*ALL_MARKS, *own_tokens}
     allowed = {"user": IMAGE_MARK, "assistant": END_OF_REASONING}
@@ -47,7 +48,7 @@ def _check_counts(
 ) -> None:
     ends = pc.and_(pc.equal(roles, "assistant"), pc.greater(pc.count_substring(contents, END_OF_REASONING), 1))
     for index in np.flatnonzero(ends.fill_null(False).to_numpy(zero_copy_only=False)):
-        raise _error(path, first + int(rows[index]), column, f"one {END_OF_REASONING}", contents[index])
+        raise _error(path, first + int(rows[index]), column, f"at most one {END_OF_REASONING}", contents[index])
     images = batch.column("images")
     if not _is_list(images.type):
         return
@@ -55,7 +56,7 @@ def _check_counts(
     found = np.bincount(rows, marks, minlength=len(batch))
     named = pc.list_value_length(images).fill_null(0).to_numpy(zero_copy_only=False)
     for row in np.flatnonzero(found != named):
-        expected = f"{named[row]} {IMAGE_MARK}, as the row has images, not {int(found[row])}"
+        expected = f"{named[row]} {IMAGE_MARK}, one per image of the row, not {int(found[row])}"
         raise _error(path, first + int(row), column, expected, batch.column(column)[int(row)])
 
 
@@ -68,7 +69,7 @@ def _holds(contents: pa.Array, tokens: set[str]) -> pa.Array:
 
 
 def _quoted(token: str) -> str:
-    r"""For Arrow's regular expressions, which do not know all escapes of `re`."""
+    r"""Escape a token for Arrow's regular expressions, which do not support all escapes of `re`."""
     return "".join(c if c.isalnum() or c in "<>_/" else f"[{c}]" if c not in r"[]^\\" else f"\\{c}" for c in token)
 
 

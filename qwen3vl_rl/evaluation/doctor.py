@@ -1,12 +1,12 @@
-"""Why is the IoU zero? Looks at a file of boxes or answers and says what is wrong with it and what to change.
+"""Find out why the IoU is zero: check answers or data files, and print what is wrong and how to fix it.
 
     python -m qwen3vl_rl.evaluation.doctor OUT/rl/predictions.jsonl                 answers (or OUT/rl)
     python -m qwen3vl_rl.evaluation.doctor refcoco_val.jsonl train.parquet --images DIR     samples, SFT and RL rows
 
-Answers are scored by other readings of their numbers (px, 0..1, 0..1000, px of the resized picture; xyxy, xywh, yxyx,
-centre boxes; EXIF): the one by which they are right names the mistake. Boxes of samples are held against the sizes of
-their pictures. Also told are answers that are cut off, have no box, or never end their reasoning. Exit code 1:
-something needs attention.
+Answers are scored again in other box formats (px, 0..1, 0..1000, px of the resized picture; xyxy, xywh, yxyx, centre
+boxes; before the EXIF rotation). If they are right in another format, the model writes that one. The doctor also
+reports answers that are cut off, contain no box, or never close their reasoning. Boxes of samples are compared with
+the sizes of their pictures. The exit code is 1 if something needs attention.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from qwen3vl_rl.evaluation.scoring.results import PREDICTIONS
 
 
 def look(path: Path, images: Path | None) -> Iterator[Finding]:
-    """All findings of a file. Raises InputError where it is none of our formats, or a row of answers is malformed."""
+    """All findings about a file. Raises InputError if its format is unknown or a row of answers is malformed."""
     if path.is_dir():
         path = path / PREDICTIONS
     if holds_predictions(path):
@@ -39,7 +39,8 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="jsonl or parquet of any stage")
+    formats = "predictions.jsonl, samples, SFT rows or RL rows (jsonl or parquet)"
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=formats)
     parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
     args = parser.parse_args()
     if args.images and not args.images.is_dir():

@@ -1,9 +1,9 @@
-"""Published numbers next to ours, in one page: `docs/reproduction.md`.
+"""Compare published numbers with ours in one table, that of `docs/reproduction.md`.
 
     python -m qwen3vl_rl.evaluation.ledger OUT/EGM-8B OUT/Qwen3-VL-8B-Thinking [--protocol paper]
 
-enters what these finished runs measured, under the names of their folders, in `docs/reproduction.yaml`, and writes the
-page's table anew. A run must hold all eight RefCOCO splits, asked as the protocol asks; `scripts/reproduce.sh` does so.
+This adds the results of finished runs to `docs/reproduction.yaml`, under the names of their folders, and regenerates
+the table. A run must cover all eight RefCOCO splits with the settings of the protocol, as `scripts/reproduce.sh` does.
 """
 
 import argparse
@@ -28,30 +28,34 @@ from qwen3vl_rl.evaluation.serving.settings import load_settings
 PAGE = Path(__file__).parents[2] / "docs" / "reproduction.md"
 BEGIN, END = "<!-- ledger -->\n", "<!-- end -->\n"
 MISSING = "needs weights and COCO"
-DIGITS = 12  # of the hash of the weights
+DIGITS = 12  # shown of the hash of the weights
 
-Entries = Mapping[str, Mapping[str, Mapping]]  # protocol -> model -> what was measured
+Entries = Mapping[str, Mapping[str, Mapping]]  # protocol -> model -> result of `entry`
 
 
 def entry(run: Path, name: str) -> dict:
-    """What a finished run measured under the protocol `name`: percent by split, and where it comes from. Raises
-    InputError where splits are missing or not whole, requests failed, or questions were asked in another way."""
+    """The result of a finished run under the protocol `name`: percent by split, and where it comes from.
+
+    Raises InputError if a split is missing or incomplete, requests failed, or settings differ from the protocol's.
+    """
     if missing := missing_part(run):
         raise InputError(f"{run}: expected a finished evaluation, found {missing}")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    config["settings"].setdefault("sentences", "each")  # before it was a setting
+    config["settings"].setdefault("sentences", "each")  # earlier files lack the field
     joined = config["settings"]["sentences"] == "joined"
     for field, asked in asdict(load_settings(asks=protocol(name).asks)).items():
-        if field != "parser" and (got := config["settings"].get(field)) != asked:  # answers are read anew
-            expected = f"expected {asked}, as the protocol {name} asks, got {got}"
+        if field != "parser" and (got := config["settings"].get(field)) != asked:  # the protocol reads the answers itself
+            expected = f"expected {asked} for the protocol {name}, got {got}; evaluate with --protocol {name}"
             raise InputError(f'{run / "config.yaml"}: field "settings.{field}": {expected}')
     rows = read_predictions(run / PREDICTIONS)
     for split in splits():
         count = sum(1 + joined * row.sent.count(JOINED) for row in rows if row.split == split)
         if count != EXPRESSIONS[split]:
-            raise InputError(f"{run}: expected the {EXPRESSIONS[split]:,} questions of {split}, found {count:,}")
+            expected = f"expected the {EXPRESSIONS[split]:,} questions of {split}, found {count:,}"
+            raise InputError(f"{run}: {expected}; scripts/reproduce.sh asks all")
     if failed := sum(row.error is not None for row in rows):
-        raise InputError(f"{run}: expected an answer to every question, {failed:,} failed; --retry-failed asks again")
+        expected = f"expected an answer to every question, but {failed:,} requests failed"
+        raise InputError(f"{run}: {expected}; repeat the evaluation with --retry-failed")
     asked = [row for row in rows if row.split in splits()]
     found = protocol(name).accuracies(asked)
     return {
@@ -64,7 +68,7 @@ def entry(run: Path, name: str) -> dict:
 
 
 def render(entries: Entries) -> str:
-    """The table of the page: a row for each published number, and below it what we measured."""
+    """The table of the page: one row per published result, followed by our measurement if there is one."""
     names = [place.removeprefix("refcoco").removeprefix("_") for place in splits()]
     header = ["model", "protocol", *names, AVERAGE, "source", "status"]
     rows = [header, ["---"] * len(header), *_rows(entries)]
@@ -90,38 +94,38 @@ def _rows(entries: Entries) -> Iterator[list[str]]:
 
 
 def read_entries(path: Path) -> dict[str, dict[str, dict]]:
-    """Raises InputError where the file is not as `add` writes it."""
+    """Read what `add` wrote. Raises InputError if the file has another layout."""
     try:
         entries = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
         for models in entries.values():
             for found in models.values():
                 _ = [found["acc"][place] for place in (*splits(), AVERAGE)], *found["interval"], found["device"]
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: expected what this command writes there ({error!r})") from None
+        raise InputError(f"{path}: expected entries as this command writes them, got {error!r}") from None
     return entries
 
 
 def fill(page: str, entries: Entries) -> str:
-    """The page with its table made anew. Raises InputError where it has no place for one."""
+    """The page with a regenerated table. Raises InputError if the page lacks the marks around the table."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise InputError(f"expected a page with {BEGIN.strip()} and {END.strip()}")
+        raise InputError(f"--page: expected a page with the lines {BEGIN.strip()} and {END.strip()} around its table")
     return before + begin + render(entries) + end + after
 
 
 def add(runs: Sequence[Path], name: str, page: Path) -> None:
-    """Enter the runs, and write the page. On an error neither file changes."""
+    """Add the runs to the store and write the page. On an error neither file changes."""
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names) or any("|" in one for one in names):
-        raise InputError(f"RUN: expected folders whose names differ and hold no |, got {', '.join(names)}")
+        raise InputError(f"RUN: expected folders with different names and without |, got {', '.join(names)}")
     found = {one: entry(run, name) for one, run in zip(names, runs, strict=True)}
     store = page.with_suffix(".yaml")
     entries = read_entries(store)
     if found:
         entries[name] = entries.get(name, {}) | found
     if not page.is_file():
-        raise InputError(f"{page}: expected the page of published numbers, docs/reproduction.md of the checkout")
+        raise InputError(f"{page}: expected docs/reproduction.md of the checkout; give its path with --page")
     text = fill(page.read_text(encoding="utf-8"), entries)
     if found:
         with replacing(store) as draft:
@@ -138,10 +142,10 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished evaluations")
     parser.add_argument("--protocol", choices=NAMES, default="paper")
-    parser.add_argument("--page", type=Path, default=PAGE, help="(docs/reproduction.md)")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to update (default: docs/reproduction.md)")
     args = parser.parse_args()
     add(args.runs, args.protocol, args.page)
-    print(f"{args.page}: {len(args.runs)} runs entered")
+    print(f"{args.page}: table written, {len(args.runs)} runs added")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Our splits in lmms-eval, and lmms-eval's answers in our tables. Read in the source of lmms-eval 0.7.3.
+"""Run our splits in lmms-eval, and bring lmms-eval's answers into our tables. Formats are those of lmms-eval 0.7.3.
 
-    python -m qwen3vl_rl.evaluation.lmms_eval task --data DIR --images DIR --out TASKS     one task a split
+    python -m qwen3vl_rl.evaluation.lmms_eval task --data DIR --images DIR --out TASKS     one task per split
     PYTHONPATH=. python -m lmms_eval --include_path TASKS --tasks egm_refcoco_val --log_samples --output_path LOGS …
     python -m qwen3vl_rl.evaluation.lmms_eval read LOGS/…samples_*.jsonl --data DIR --images DIR --out predictions.jsonl
     python -m qwen3vl_rl.evaluation.protocols predictions.jsonl
 
-`read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Those name no
-image: a sample is found by split, sentences and box among the rows of `--data`. What these lack is left out and
-counted; lmms-eval's `val` of RefCOCO and RefCOCOg holds another partition as well.
+`read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Its own name no
+image, so each is matched with a row of `--data` by split, sentences and box. Samples without a match are skipped and
+counted: lmms-eval's `val` of RefCOCO and RefCOCOg also holds samples of another partition.
 """
 
 import argparse
@@ -33,18 +33,18 @@ from qwen3vl_rl.evaluation.protocols.readings import NORMALISED_AT_MOST
 from qwen3vl_rl.evaluation.serving.questions import JOINED, read_questions
 from qwen3vl_rl.evaluation.serving.settings import PARSERS
 
-FAILED = "[LMMS_EVAL_REQUEST_FAILED"  # begins the answer to a request that failed
+FAILED = "[LMMS_EVAL_REQUEST_FAILED"  # how the answer to a failed request begins
 TASK_MODULE = "qwen3vl_rl.evaluation.lmms_task"
 TASK_FUNCTIONS = ("doc_to_visual", "doc_to_text", "process_results")
 METRIC = "egm_ACC@0.5"
-MAX_TOKENS = 4096  # recipe of the evaluation
+MAX_TOKENS = 4096  # as in serving/recipe.yaml
 _TASK = re.compile(r"samples_(?P<set>refcoco(?:_plus|[+g])?)_(?:grounding|bbox_rec)_(?P<part>val|testA|testB|test)$")
 
 Named = tuple[str, tuple[str, ...]]  # split and sentences
 
 
 def write_tasks(questions: Sequence[Question], images: Path, out: Path) -> list[str]:
-    """A YAML file and a jsonl file of each split; returns the names of the tasks."""
+    """Write a YAML file and a jsonl file for each split. Returns the names of the tasks."""
     out.mkdir(parents=True, exist_ok=True)
     names = []
     for split, members in groupby(questions, key=lambda question: question.split):
@@ -82,7 +82,7 @@ def _task_yaml(name: str, data: str) -> str:
 
 
 class Asked:
-    """The questions of our files, by what lmms-eval's samples say of them. Each is found once."""
+    """Finds the question that a sample of lmms-eval belongs to. `nearest` returns each question once."""
 
     def __init__(self, questions: Sequence[Question], joined: Sequence[Question]):
         self._by_key = {question.key: question for question in questions}
@@ -94,7 +94,7 @@ class Asked:
         return self._by_key.get(key) if type(key) is str else None
 
     def nearest(self, split: str, sents: Sequence[str], box: Sequence[float]) -> Question | None:
-        """The question left of this split and these sentences whose box is `box`, in px or 0..1, up to rounding."""
+        """The question with this split, these sentences and, up to rounding, this box (xyxy in px or 0..1)."""
         waiting = self._waiting.get(_named(split, sents), [])
         far = {number: _distance(question.sample, box) for number, question in enumerate(waiting)}
         best = min(far, key=far.__getitem__, default=None)
@@ -106,7 +106,7 @@ def _named(split: str, sents: Sequence[str]) -> Named:
 
 
 def _distance(sample: Sample, box: Sequence[float]) -> float:
-    """In px, the largest of the four. lmms-eval rounds to float32, and leaves what passes an edge."""
+    """The largest difference of the four numbers, in px. lmms-eval rounds to float32 and does not clip boxes."""
     if sample.xyxy_px is None:
         return inf
     sides = (sample.width, sample.height) * 2
@@ -115,21 +115,25 @@ def _distance(sample: Sample, box: Sequence[float]) -> float:
 
 
 def split_of(path: Path) -> str | None:
-    """`refcoco+_testA` of `…_samples_refcoco_plus_grounding_testA.jsonl` and `…_samples_refcoco+_bbox_rec_testA.jsonl`,
-    None of tasks that are not lmms-eval's own."""
+    """The split that a file name of lmms-eval's own tasks gives, None for other tasks.
+
+    `refcoco+_testA` for `…_samples_refcoco_plus_grounding_testA.jsonl` and `…_samples_refcoco+_bbox_rec_testA.jsonl`.
+    """
     found = _TASK.search(path.stem)
     return f"{found['set'].replace('_plus', '+')}_{found['part']}" if found else None
 
 
 def read_samples_file(path: Path, asked: Asked, parser: str, unknown: Counter[str]) -> Iterator[Prediction]:
-    """The answers of one file that lmms-eval logged; counts in `unknown` those to questions that we do not have. Raises
-    InputError naming file, row and field."""
+    """The scored answers of one file that lmms-eval logged.
+
+    Answers to questions that `asked` lacks are counted in `unknown`. Raises InputError naming file, row and field.
+    """
     split = split_of(path)
     for number, line in iter_lines(path):
         row = parse_line(path, number, line)
         found = next(filter(_names_question, row.values()), None)
         if found is None:
-            raise row_error(path, number, METRIC, "a metric of a RefCOCO or EGM task with answer and bbox", sorted(row))
+            raise row_error(path, number, METRIC, "a metric of a RefCOCO or EGM task, with answer and bbox", sorted(row))
         question = _find(path, number, found, split, asked)
         if question is None:
             unknown[path.name] += 1
@@ -164,7 +168,7 @@ def _text(path: Path, number: int, row: Mapping[str, Any]) -> str:
 
 
 def _tokens(row: Mapping[str, Any]) -> int:
-    """Of the answer, 0 where lmms-eval has not counted them."""
+    """Tokens of the answer, 0 if lmms-eval has not counted them."""
     counts = row.get("token_counts")
     first = counts[0] if isinstance(counts, list) and counts else None
     count = first.get("output_tokens") if isinstance(first, dict) else None
@@ -178,14 +182,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    task = commands.add_parser("task", help="our splits as tasks of lmms-eval")
-    read = commands.add_parser("read", help="what lmms-eval logged as predictions.jsonl")
+    task = commands.add_parser("task", help="write our splits as tasks of lmms-eval")
+    read = commands.add_parser("read", help="convert the samples that lmms-eval logged to predictions.jsonl")
     read.add_argument("samples", nargs="+", type=Path, metavar="SAMPLES", help="…_samples_*.jsonl")
     for command in (task, read):
         command.add_argument("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files or folders")
         command.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
-        command.add_argument("--out", type=Path, required=True)
-    read.add_argument("--parser", choices=PARSERS, default="strict", help="how answers are read (strict)")
+        command.add_argument("--out", type=Path, required=True, help="folder of tasks, or predictions.jsonl")
+    read.add_argument("--parser", choices=PARSERS, default="strict", help="how boxes are read (default: strict)")
     args = parser.parse_args()
     questions = read_questions(args.data, args.images)
     if args.command == "task":
@@ -196,11 +200,11 @@ def main() -> None:
         one for path in args.samples for one in read_samples_file(path, asked, PARSERS[args.parser], unknown)
     ]
     for name, count in unknown.items():
-        print(f"{name}: left out {count:,} answers to questions that --data lacks")
+        print(f"{name}: skipped {count:,} answers to questions that --data lacks")
     if not predictions:
         raise InputError("SAMPLES: expected answers to questions of --data, found none")
     if len({one.key for one in predictions}) < len(predictions):
-        raise InputError("SAMPLES: expected every question once; give the files of one run and one kind of task")
+        raise InputError("SAMPLES: expected every question once; pass files of one run and one kind of task")
     write_jsonl(args.out, map(asdict, predictions))
     print(f"{args.out}: {len(predictions):,} answers")
 

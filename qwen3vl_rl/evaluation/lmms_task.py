@@ -1,4 +1,4 @@
-"""The functions that the tasks of `evaluation/lmms_eval.py` name; lmms-eval imports them from here."""
+"""Functions that lmms-eval imports for the tasks that `evaluation/lmms_eval.py` writes."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -29,5 +29,5 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, dict]:
 
 
 def accuracy(results: Sequence[Mapping]) -> float:
-    """Acc@0.5 of a split, 0..1. Rows without a referent stay out of it."""
+    """Acc@0.5 of a split, 0..1, without the rows that have no referent."""
     return fmean(found["hit"] for found in results if found["hit"] is not None)

@@ -12,7 +12,6 @@ from itertools import groupby
 from pathlib import Path
 
 import yaml
-from tqdm import tqdm
 
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.predictions import Prediction, Question, append, drop_failed, read_predictions, resume, unanswered
@@ -24,6 +23,7 @@ from qwen3vl_rl.evaluation.serving.questions import describe_questions
 from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
 from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.grounding import parser_name
+from qwen3vl_rl.training.progress import CountProgress
 
 WARM_UP_REQUESTS = 4
 
@@ -33,7 +33,7 @@ class Load:
     """Client load settings. They affect timing, not predictions.
 
     `latency_samples`: the number of questions that are asked again at the end, one at a time, to measure the latency of
-    a single request. `retry_failed`: ask the questions again that an earlier start recorded as failed.
+    a single request. `retry_failed`: ask again the questions that an earlier start recorded as failed.
     """
 
     concurrency: int
@@ -116,8 +116,7 @@ class Run:
 
     def _ask_all(self, target: Target, todo: list[Question], load: Load) -> dict:
         path = self.folder / "predictions.jsonl"
-        counts = {"total": len(self.questions), "initial": len(self._done)}
-        bar = tqdm(**counts, desc=f"evaluate {self.folder.name}", unit="sample", mininterval=1)
+        progress = CountProgress(f"evaluate {self.folder.name}", "samples", len(self.questions), len(self._done))
         tokens = 0
         start = time.monotonic()
 
@@ -125,20 +124,20 @@ class Run:
             nonlocal tokens
             append(file, prediction)
             tokens += prediction.tokens
-            bar.update()
+            progress.add()
 
         try:
-            with bar, path.open("a", encoding="utf-8") as file:
+            with progress, path.open("a", encoding="utf-8") as file:
                 predict(target, todo, load.concurrency, finished)
         except OSError as error:
-            raise EngineError(f"{path}: {error.strerror}; the same command goes on from here") from error
+            raise EngineError(f"{path}: {error.strerror}; run the same command again to resume") from error
         wall_s = time.monotonic() - start
         rates = {"requests_per_s": len(todo) / wall_s, "tokens_per_s": tokens / wall_s}
         session = {"server": self._served(), "resumed": bool(self._done), "concurrency": load.concurrency}
         return session | {"requests": len(todo), "wall_s": wall_s} | rates
 
     def _measure_latency(self, target: Target, load: Load) -> dict:
-        """The latency of single requests, over questions at even distances."""
+        """The latency of single requests, for evenly spaced questions."""
         if not load.latency_samples:
             return {}
         self.server.reset_caches()  # a cached prompt would make the repeated questions faster
@@ -168,7 +167,7 @@ class Run:
 
 
 def _spread(questions: Sequence[Question], count: int) -> list[Question]:
-    """`count` of the questions at even distances, from the first to the last."""
+    """`count` evenly spaced questions, from the first to the last."""
     last, steps = len(questions) - 1, max(count - 1, 1)
     return [questions[i] for i in dict.fromkeys(round(last * step / steps) for step in range(count))]
 

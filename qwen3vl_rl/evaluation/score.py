@@ -1,11 +1,11 @@
-"""Score answers that exist: another tool's, or our own read in another way.
+"""Score existing answers: those of another tool, or our own with another parser.
 
     python -m qwen3vl_rl.evaluation.score ANSWERS.jsonl --data refcoco_val.jsonl --images DIR --out predictions.jsonl
     python -m qwen3vl_rl.evaluation.table predictions.jsonl
 
-A row of ANSWERS has the answer's `text`, and the `id` of its sample or the `key` of its question (SPLIT/ROW, rows from
-000001, as in predictions.jsonl). `tokens`, `latency_s`, `finish_reason` and `error` are kept where it has them. With
-`--coordinates px --parser released` the numbers are px of the picture.
+A row of ANSWERS needs the answer's `text`, and the `id` of its sample or the `key` of its question (SPLIT/ROW with rows
+from 000001, as in predictions.jsonl). `tokens`, `latency_s`, `finish_reason` and `error` are optional and are kept.
+`--coordinates px --parser released` reads the numbers as px of the picture.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from qwen3vl_rl.grounding import COORDINATES
 
 
 def score_answers(path: Path, questions: Sequence[Question], parser: str, coordinates: str) -> Iterator[Prediction]:
-    """Each answer of the file. Raises InputError naming file, row and field, also for a question answered twice."""
+    """The scored answers of the file. Raises InputError for a bad row, and for a question that is answered twice."""
     ids = Counter(question.sample.id for question in questions)
     named = {q.sample.id: q for q in questions if ids[q.sample.id] == 1} | {q.key: q for q in questions}
     done = set()
@@ -33,7 +33,7 @@ def score_answers(path: Path, questions: Sequence[Question], parser: str, coordi
         question = named.get(str(row.get(field)))
         if question is None:
             raise row_error(
-                path, number, field, "the key of a question, or the id of one sample of --data", row.get(field)
+                path, number, field, "the key of a question, or the id of exactly one sample of --data", row.get(field)
             )
         if question.key in done:
             raise row_error(path, number, field, "each question once", row[field])
@@ -63,12 +63,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("answers", type=Path, metavar="ANSWERS")
-    parser.add_argument("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files, one a split")
+    parser.add_argument("answers", type=Path, metavar="ANSWERS", help="jsonl file, one answer per row")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="evaluation jsonl files, one per split")
     parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parser", choices=PARSERS, default="strict", help="how answers are read (strict)")
-    parser.add_argument("--coordinates", choices=COORDINATES, default="relative_1000", help="(relative_1000)")
+    parser.add_argument("--out", type=Path, required=True, help="the predictions.jsonl to write")
+    parser.add_argument("--parser", choices=PARSERS, default="strict", help="how boxes are read (default: strict)")
+    parser.add_argument("--coordinates", choices=COORDINATES, default="relative_1000", help="(default: relative_1000)")
     args = parser.parse_args()
     chosen = load_settings(parser=args.parser, coordinates=args.coordinates)
     questions = read_questions(args.data, args.images)
@@ -78,7 +78,7 @@ def main() -> None:
     write_jsonl(args.out, map(asdict, rows))
     print(f"{args.out}: {len(rows):,} answers to {len(questions):,} questions")
     if len(rows) < len(questions):
-        print(f"{len(questions) - len(rows):,} questions have no answer, and are left out of all scores")
+        print(f"{len(questions) - len(rows):,} questions have no answer and are left out of all scores")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How both stages start verl with a recipe and follow it: one log, one metrics file, and a line per step on the screen.
+"""Starts verl with a recipe and follows the run, for both stages: one log, one metrics file, progress on the screen.
 
-`run_folder.py` lists what a run leaves behind.
+`run_folder.py` lists the files of a run.
 """
 
 import os
@@ -21,46 +21,47 @@ from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import ANSWERS_MISSING, FATAL
 from qwen3vl_rl.training import cpu, processes
 from qwen3vl_rl.training.checkpoints import signs_before
-from qwen3vl_rl.training.metrics import METRICS_FILE, is_validation, print_step, read_new_rows
+from qwen3vl_rl.training.metrics import METRICS_FILE, is_validation, read_new_rows
 from qwen3vl_rl.training.page import write_page
+from qwen3vl_rl.training.progress import StepProgress
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
-TEMPORARY = "egm-"  # begins the name of a run's temporary folder
-EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl imports what this variable names, in every process
+TEMPORARY = "egm-"  # prefix of a run's temporary folder
+EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl imports the modules that this variable names, in every process
 REGISTER = "qwen3vl_rl.verl_ext.register"
 
 
-def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Run `python -m COMMAND` of verl on the recipe; `columns` maps the labels of the step lines to metrics. In a
-    metric's name `*` stands for anything, and the line has the mean of what is found.
+def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str], steps: int) -> None:
+    """Run `python -m COMMAND` of verl on the recipe, and show its progress.
 
-    Exits with code 1 where verl fails, or where it reports no step for `trainer.step_timeout_s`. Raises InputError
-    where another run is at work in its folder.
+    `columns` maps labels to metrics, and `steps` is the number of steps of the whole run (see `StepProgress`). Exits
+    with code 1 if verl fails, or if it reports no step for `trainer.step_timeout_s`. Raises InputError if another run
+    uses the folder.
     """
     each_node_launches = config.trainer.get("nnodes", 1) > 1 and "ray_kwargs" not in config  # torchrun, into one folder
     with nullcontext() if each_node_launches else alone_in(Path(config.trainer.default_local_dir)):
-        _run_alone(config, command, columns)
+        _run_alone(config, command, columns, steps)
 
 
-def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str, str]) -> None:
+def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str, str], steps: int) -> None:
     if config.trainer.device == "cpu":
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    config.trainer.default_local_dir = str(folder)  # Ray's workers may run in another folder
+    config.trainer.default_local_dir = str(folder)  # absolute, as Ray's workers may run in another folder
     set_earlier_run_aside(config)
     metrics, log = next_metrics_file(folder), folder / LOG
     environment = {
         EXTERNAL_MODULES: external_modules(),
-        "VERL_DATAPROTO_SERIALIZATION_METHOD": "numpy",  # torch's takes ten times as long, once for every answer
+        "VERL_DATAPROTO_SERIALIZATION_METHOD": "numpy",  # torch's takes ten times as long for each answer
         METRICS_FILE: str(metrics),
         "TENSORBOARD_DIR": str(folder / "tensorboard"),
         "WANDB_DIR": str(folder),
     }
-    if "ray_kwargs" in config:  # a cluster may have started Ray's workers, with its own environment
+    if "ray_kwargs" in config:  # a cluster may have started Ray's workers, with another environment
         forwarded = forwarded_variables() if os.environ.get("RAY_ADDRESS") else {}
         runtime_env = {"env_vars": forwarded | environment} | quoted_python()
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env", runtime_env, force_add=True)
@@ -69,19 +70,20 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
-    _when_asked_to_end(_exit)
+    _on_stop_signals(_exit)
     with TemporaryDirectory(prefix=TEMPORARY, dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = processes.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
         tree = processes.ProcessTree(child.pid)
         try:
-            hung = _follow(child, tree, metrics, columns, config.trainer.get("step_timeout_s"))
+            with StepProgress(steps, columns, signs_before(folder)) as progress:
+                hung = _follow(child, tree, metrics, progress, config.trainer.get("step_timeout_s"))
         finally:
-            _when_asked_to_end(lambda *_: None)  # a second Ctrl-C would leave half of the run behind
-            tree.snapshot()  # who is an orphan once the child has ended
+            _on_stop_signals(lambda *_: None)  # a second Ctrl-C would leave half of the run behind
+            tree.snapshot()  # before the child ends: its children become orphans then
             processes.stop(child)
             tree.kill()
-            _when_asked_to_end(_exit)
+            _on_stop_signals(_exit)
     if hung or child.returncode:
         reason = hung or _reason(child.returncode, log, begin)
         print(f"error: training stopped with {reason}; see {log}", file=sys.stderr)
@@ -89,21 +91,22 @@ def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str,
 
 
 def quoted_python() -> dict[str, str]:
-    """Where the path of this Python has characters that mean something to a shell: Ray hands it to one as it is. A
-    cluster's nodes may have another Python."""
+    """The option `py_executable` if the path of this Python needs quotes, since Ray passes the path to a shell
+    unquoted. Not on a cluster, whose nodes may have another Python."""
     quoted = shlex.quote(sys.executable)
     return {"py_executable": quoted} if quoted != sys.executable and not os.environ.get("RAY_ADDRESS") else {}
 
 
 def external_modules() -> str:
-    """What verl has to import first: the CPU platform on a CPU, then our hooks, then what the user's shell names."""
+    """The modules that verl imports first: the CPU platform on a CPU, our hooks, and those that the user's shell
+    names."""
     named = os.environ.get(EXTERNAL_MODULES, "").split(",")  # `cpu.activate` puts the platform first
     platform = [name for name in named if name == cpu.PLATFORM]
     return ",".join(dict.fromkeys([*platform, REGISTER, *filter(None, named)]))
 
 
 def forwarded_variables() -> dict[str, str]:
-    """The variables of this shell that the workers of a cluster should also see. No secrets: the recipe is saved."""
+    """The variables of this shell that workers of a cluster also need. No secrets, because the recipe is saved."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -111,8 +114,8 @@ def forwarded_variables() -> dict[str, str]:
     }
 
 
-def _when_asked_to_end(handler: Callable[[int, FrameType | None], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # the last for a terminal that is closed
+def _on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal was closed
         signal.signal(number, handler)
 
 
@@ -121,15 +124,16 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def _short_folder() -> str:
-    """The folder for temporary files. Ray keeps sockets there, whose paths may have 107 bytes and need 81 of them."""
+    """The folder for temporary files. Ray keeps sockets there. Their paths may have 107 bytes, of which Ray needs
+    81."""
     folder = gettempdir()
     return folder if len(folder) <= 107 - 81 else "/tmp"
 
 
 def _reason(code: int, log: Path, begin: int) -> str:
-    """Why this start ended, from its part of `log`, which begins at byte `begin`.
+    """Why this start failed, from its part of `log`, which begins at byte `begin`.
 
-    A fatal line of ours counts first, then the last exception, then the exit code.
+    A line that begins with `FATAL` comes first, then the last exception, then the exit code.
     """
     with log.open("rb") as file:
         file.seek(begin)
@@ -137,29 +141,28 @@ def _reason(code: int, log: Path, begin: int) -> str:
     if fatal := re.findall(rf"{FATAL} (.*)", text):
         return fatal[-1]
     exceptions = re.findall(r"^(?:\[rank\d+\]: *)?(\w[\w.]*(?:Error|Exception)\b.*)", text, re.MULTILINE)
-    causes = [line for line in exceptions if "ChildFailedError" not in line]  # torchrun's own says nothing
+    causes = [line for line in exceptions if "ChildFailedError" not in line]  # torchrun's, without a cause
     reason = causes[-1] if causes else exceptions[-1] if exceptions else f"exit code {code}"
-    said = re.sub(r"^\S*\(\w+ pid=\d+[^)]*\)\S* ", "", text, flags=re.MULTILINE)  # without the names of Ray's workers
-    dead = re.findall(r"ActorDiedError: .*\n(?:\t.*\n)*?\tname: (\w+)", said)  # Ray names the actor some lines below
-    is_of_the_dead = "ActorDiedError" in reason or ANSWERS_MISSING in reason
-    return f"{dead[-1]} has died" if dead and is_of_the_dead else reason
+    unprefixed = re.sub(r"^\S*\(\w+ pid=\d+[^)]*\)\S* ", "", text, flags=re.MULTILINE)  # Ray's "(worker pid=…)"
+    dead = re.findall(r"ActorDiedError: .*\n(?:\t.*\n)*?\tname: (\w+)", unprefixed)  # named some lines below
+    is_consequence = "ActorDiedError" in reason or ANSWERS_MISSING in reason
+    return f"{dead[-1]} has died" if dead and is_consequence else reason
 
 
 def _follow(
-    child, tree: processes.ProcessTree, metrics: Path, columns: Mapping[str, str], timeout_s: float | None
+    child, tree: processes.ProcessTree, metrics: Path, progress: StepProgress, timeout_s: float | None
 ) -> str | None:
-    """Print a line for every step that `child` reports until it ends. Returns what to say where it hangs instead."""
+    """Show the steps that `child` reports until it ends. Returns the reason to stop it if it hangs, else None."""
     position, reported, looked = 0, time.monotonic(), 0.0
-    signs = signs_before(metrics.parent)
     while True:
-        ended = child.poll() is not None  # asked first: steps that were written before the end are still printed
+        ended = child.poll() is not None  # before the rows are read, so that none of the last ones is missed
         rows, position = read_new_rows(metrics, position)
         now = time.monotonic()
         for row in rows:
-            print_step(row, columns, signs)
+            progress.add(row)
             reported = now
         if position and (ended or any(map(is_validation, rows))):
-            _write_page(metrics.parent)
+            _write_page(metrics.parent, progress)
         if ended:
             return None
         if timeout_s and now - reported > timeout_s:
@@ -170,9 +173,9 @@ def _follow(
         time.sleep(POLL_S)
 
 
-def _write_page(folder: Path) -> None:
-    """The page of the run as it is now. Nothing that goes wrong with it may stop the run."""
+def _write_page(folder: Path, progress: StepProgress) -> None:
+    """Write the page of the run. A failure is reported and does not stop the run."""
     try:
         write_page(folder)
     except Exception as error:
-        print(f"no page of the run: {type(error).__name__}: {error}", flush=True)
+        progress.line(f"no page of the run: {type(error).__name__}: {error}")

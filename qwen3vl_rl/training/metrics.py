@@ -1,15 +1,13 @@
-"""The metrics that verl writes during a run: reading them, and printing a line for each step."""
+"""The metrics that verl writes during a run, and how they are read."""
 
 import fnmatch
 import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from statistics import fmean
 
 from qwen3vl_rl.data.jsonl import whole_lines
 from qwen3vl_rl.grounding import NO_REFERENT
-from qwen3vl_rl.training.signs import Signs
 
 METRICS_FILE = "VERL_FILE_LOGGER_PATH"  # the variable that tells verl where to write them
 TIMING = "timing_s/"  # begins verl's names of phases
@@ -32,16 +30,6 @@ def read_new_rows(metrics: Path, position: int) -> tuple[list[dict], int]:
     """The whole rows of `metrics` from byte `position` on, and where they end."""
     lines = list(whole_lines(metrics, position))
     return [json.loads(line) for line in lines], position + sum(map(len, lines))
-
-
-def print_step(row: Mapping, columns: Mapping[str, str], signs: Signs) -> None:
-    """Print a line for a row of the metrics, and one for each of the `signs` that it shows.
-
-    `columns` maps labels to names of metrics, in which `*` stands for anything: the line shows the mean of all matches.
-    """
-    found = {label: matching(row["data"], name) for label, name in columns.items()}
-    values = [f"{label} {fmean(row['data'][key] for key in keys):.4g}" for label, keys in found.items() if keys]
-    print("  ".join([f"step {row['step']}", *values]), *signs.look(row["data"]), sep="\n", flush=True)
 
 
 def matching(metrics: Iterable[str], pattern: str) -> list[str]:

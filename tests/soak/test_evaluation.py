@@ -98,7 +98,7 @@ def test_a_full_disk_ends_in_one_line_and_costs_nothing(evaluate, tmp_path):
     _, errors = process.communicate()
     last = errors.strip().splitlines()[-1]
     assert process.returncode == 1 and last.startswith("error: ") and "Traceback" not in errors
-    assert "predictions.jsonl: File too large; the same command goes on from here" in last
+    assert "predictions.jsonl: File too large; run the same command again to resume" in last
     written = (tmp_path / "tiny" / "predictions.jsonl").read_bytes()
     finish(evaluate(tmp_path))
     assert (tmp_path / "tiny" / "predictions.jsonl").read_bytes().startswith(written[: written.rfind(b"\n") + 1])

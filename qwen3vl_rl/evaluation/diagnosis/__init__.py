@@ -1,4 +1,4 @@
-"""What is wrong with a checkpoint, its answers or a file of boxes, what that means, and what to change."""
+"""Findings about a checkpoint, its answers or a file of boxes: what is wrong, what it causes, and how to fix it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ NEEDS_ATTENTION = 1  # exit code
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `means` and `change` are empty where it is as expected."""
+    """The result of one check. `means` and `change` are empty if nothing is wrong."""
 
     name: str
     found: str
@@ -21,11 +21,11 @@ class Finding:
 
 
 def show(findings: Iterable[Finding]) -> int:
-    """Print each finding as it comes. Returns how many need attention."""
+    """Print each finding as soon as it is known. Returns how many need attention."""
     open_ones = 0
     for finding in findings:
         print(f"{'ok' if finding.is_fine else '!!':<4}{finding.name:<18} {finding.found}", flush=True)
         if not finding.is_fine:
             open_ones += 1
-            print(f"      means  {finding.means}\n      do     {finding.change}", flush=True)
+            print(f"      means  {finding.means}\n      fix    {finding.change}", flush=True)
     return open_ones

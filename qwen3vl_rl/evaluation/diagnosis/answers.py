@@ -1,4 +1,4 @@
-"""What the answers of a checkpoint say of it: cut off, without a box, in another convention, worse than published."""
+"""Checks of answers: cut off, without a box, in another box format, less accurate than published."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,72 +15,77 @@ from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, STORED, hits_by_re
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
 
-FEW = 0.05  # of answers: less than that is the model's own weakness
-NOISE = "!" * 8  # token 0 of Qwen, over and over
-CLEARLY_BETTER = 0.2  # accuracy by which another reading beats ours
-MIN_ROWS = 20  # with a true box: of fewer, another reading may score better by chance
-CLEARLY_WORSE = 0.05  # accuracy that may lie between the interval and the lowest published number of the size
+FEW = 0.05  # share of the answers; fewer bad answers are normal for a model
+NOISE = "!" * 8  # token 0 of Qwen, repeated
+CLEARLY_BETTER = 0.2  # accuracy (0..1) by which another box format must beat the one that was read
+MIN_ROWS = 20  # answers with a true box; with fewer, another format may score better by chance
+CLEARLY_WORSE = 0.05  # accuracy (0..1) by which the interval may lie below the lowest published number
 
-ADVICE = {  # what too many of a kind mean, and what to do
+ADVICE = {  # finding -> what it causes, how to fix it
     "requests": (
-        "The server refuses these questions. They count as wrong.",
-        "Read the errors in predictions.jsonl.",
+        "These questions have no answer and count as wrong.",
+        "Read their `error` in predictions.jsonl, then repeat the evaluation command with --retry-failed.",
     ),
-    "numbers": (
-        "Token 0 over and over is what is left of logits that are not numbers. In float16 large activations overflow.",
-        "Serve in bfloat16: -- --dtype bfloat16, and actor_rollout_ref.rollout.dtype=bfloat16 in stage 2.",
+    "NaN logits": (
+        "`!` is token 0. Engines repeat it when all logits are NaN, as after an overflow in float16.",
+        "Evaluate with -- --dtype bfloat16, and train stage 2 with actor_rollout_ref.rollout.dtype=bfloat16.",
     ),
     "length": (
-        "An answer that is cut off has no box and earns nothing.",
-        "Raise --max-tokens and data.max_response_length. If answers run on, see generation config above.",
+        "An answer that ends before its box counts as wrong and earns no reward.",
+        "Raise --max-tokens (evaluation) or data.max_response_length (stage 2). If answers never end by themselves, "
+        "check the stop tokens: python -m qwen3vl_rl.first_contact MODEL, line `generation config`.",
     ),
     "boxes": (
-        "There are no four numbers in 0..1000 behind the reasoning.",
-        "Read some answers in predictions.jsonl, and coordinates below.",
+        "The parser found no valid box after the reasoning. These answers count as wrong.",
+        "Read the `text` of a few answers in predictions.jsonl. The line `coordinates` tests other box formats.",
     ),
     "reasoning": (
-        "Reasoning without </think> before the answer is read as part of it, and a box in it may count.",
-        "If the checkpoint is not a Thinking model, serve it with a template that opens no <think>.",
+        "Without </think> the reasoning counts as part of the answer, and a box in the reasoning may be scored.",
+        "If this is no Thinking model, serve it with a template that does not open <think>: -- --chat-template FILE.",
     ),
 }
-ANOTHER = "The model has learnt another convention; the reward would see wrong boxes."
-# What to do, by the reading that scores; `CONVERT` for others.
+ANOTHER = "The model writes another box format than the parser reads. Evaluation and reward see wrong boxes."
+# How to fix it, by the format in which the answers are right; `CONVERT` for the others.
 CHANGE: Mapping[str, str] = {
-    XYXY_1000: "Read them so, as the recipe does: coordinates: relative_1000 and parser: strict in --settings.",
-    XYXY_PX: "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels: set coordinates: px and parser: released.",
-    RESIZED: "Use a Qwen3-VL checkpoint. Qwen2.5-VL answers in pixels of the picture as its processor resized it.",
-    STORED: "Turn pictures by their EXIF orientation before the model sees them, as this project does.",
+    XYXY_1000: "Remove `coordinates` and `parser` from the --settings file: the recipe's defaults read 0..1000.",
+    XYXY_PX: "Use a Qwen3-VL checkpoint, which answers in 0..1000. To score answers in px, put `coordinates: px` and "
+    "`parser: released` in the --settings file.",
+    RESIZED: "Use a Qwen3-VL checkpoint, which answers in 0..1000. No setting reads px of the resized picture.",
+    STORED: "Apply the EXIF orientation to pictures before the model sees them, as this project does.",
 }
 UNREAD = (
-    "The numbers are right, and written in a way that the parser does not read.",
-    'Train or ask for "bbox_2d": [x1, y1, x2, y2], or read with parser: released.',
+    "The numbers are right, but the parser does not read the syntax around them.",
+    'Train the model or prompt it to write "bbox_2d": [x1, y1, x2, y2], or evaluate with --parser released.',
 )
-CONVERT = "Convert the boxes of its training data to xyxy in 0..1000, or its answers before they are scored."
+CONVERT = "Convert the boxes of its training data to xyxy in 0..1000, or convert its answers before scoring them."
 
 _BOX_BEGINS = re.compile(r"bbox_2d|[\[(]\s*[-+.\d]")
-LONG_WORDS = 40  # before the box: so many are no sentence of an answer
+LONG_WORDS = 40  # more words than this before the box are reasoning, not a sentence around the answer
 
 
 def judge(predictions: Sequence[Prediction], size: str | None = None, images: Path | None = None) -> Iterator[Finding]:
-    """All findings. `size`: a published one, such as `8B`, whose numbers the accuracy is compared with; `images`: the
-    folder of the pictures, to think of their EXIF orientations."""
+    """All findings about answers.
+
+    `size`: a published model size, such as `8B`, with whose numbers the accuracy is compared. `images`: the folder of
+    the pictures; with it, EXIF orientations are tested too.
+    """
     answered = [row for row in predictions if row.error is None]
-    yield _share("requests", "failed", [row.error is not None for row in predictions])
+    yield _share("requests", "requests failed", [row.error is not None for row in predictions])
     if not answered:
         return
-    yield _share("numbers", "are exclamation marks", [NOISE in row.text for row in answered])
-    yield _share("length", "are cut off", [row.finish_reason == "length" for row in answered])
+    yield _share("NaN logits", f"answers contain {NOISE}", [NOISE in row.text for row in answered])
+    yield _share("length", "answers hit the token limit", [row.finish_reason == "length" for row in answered])
     meant = [row for row in answered if row.xyxy_px is not None]
     if whole := [row for row in meant if row.finish_reason != "length"]:
-        yield _share("reasoning", "reason without </think>", [_never_ends(row.text) for row in whole])
+        yield _share("reasoning", "answers reason but never write </think>", [_never_ends(row.text) for row in whole])
     if meant:
-        yield _share("boxes", "hold no box", [row.pred_xyxy_px is None for row in meant])
+        yield _share("boxes", "answers contain no box", [row.pred_xyxy_px is None for row in meant])
     yield coordinates(answered, images)
     yield accuracy(answered, size)
 
 
 def _never_ends(text: str) -> bool:
-    """Whether an answer reasons before its box and no </think> stands between."""
+    """Whether an answer reasons before its box without closing the reasoning with </think>."""
     box = _BOX_BEGINS.search(text)
     before = text[: box.start()] if box else text
     return "</think>" not in text and ("<think>" in text or len(before.split()) > LONG_WORDS)
@@ -92,10 +97,10 @@ def _share(name: str, what: str, hits: Sequence[bool]) -> Finding:
 
 
 def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> Finding:
-    """Whether answers score far better if their numbers are read in another way, all together or those of a split."""
+    """Whether the answers, all together or those of one split, score far better in another box format."""
     rows = [row for row in answered if row.xyxy_px is not None]
     if len(rows) < MIN_ROWS:
-        return Finding("coordinates", f"{len(rows)} answers to compare with a box, too few to tell")
+        return Finding("coordinates", f"not checked: {len(rows)} answers have a true box, {MIN_ROWS} are needed")
     hits = hits_by_reading(rows, images)
     together = _coordinates(rows, hits)
     places: dict[str, list[int]] = {}
@@ -117,7 +122,7 @@ def _coordinates(rows: Sequence[Prediction], hits: Mapping[str, np.ndarray]) -> 
     scores = {name: float(hit.mean()) for name, hit in hits.items()}
     best = max(scores, key=scores.__getitem__)
     if scores[best] < ours + CLEARLY_BETTER:
-        return Finding("coordinates", f"no other reading scores better ({ours:.0%} right)")
+        return Finding("coordinates", f"no other box format scores clearly better ({ours:.0%} right)")
     text = f"{scores[best]:.0%} of the answers are right if read as {best}, {ours:.0%} as they were read"
     if best == XYXY_1000 and fmean(row.pred_xyxy_px is None for row in rows) > 0.5:
         return Finding("coordinates", text, *UNREAD)
@@ -125,7 +130,7 @@ def _coordinates(rows: Sequence[Prediction], hits: Mapping[str, np.ndarray]) -> 
 
 
 def accuracy(answered: Sequence[Prediction], size: str | None) -> Finding:
-    """Acc@0.5 with its interval, split by split, and the published ones of the size."""
+    """Acc@0.5 of each split with its interval, next to the published numbers of the model size."""
     found, behind = [], []
     for split, summary in summarize(answered)["splits"].items():
         interval = summary["acc_interval"]
@@ -137,14 +142,16 @@ def accuracy(answered: Sequence[Prediction], size: str | None) -> Finding:
             text += f", published {min(known):.1f} to {max(known):.1f}"
             behind += [split] if interval and 100 * (interval[1] + CLEARLY_WORSE) < min(known) else []
         found.append(text)
+    text = f"Acc@0.5 in % (95 % interval): {'; '.join(found)}"
     if not behind:
-        return Finding("accuracy", "; ".join(found))
-    means = f"{behind[0]} is further below the published numbers of this size than chance allows."
-    return Finding("accuracy", "; ".join(found), means, "Look at the findings above, then at pictures in report.html.")
+        return Finding("accuracy", text)
+    points = f"more than {100 * CLEARLY_WORSE:.0f} points below the published numbers of this model size"
+    means = f"The whole interval of {behind[0]} lies {points}."
+    return Finding("accuracy", text, means, "Fix the findings above first, then look at wrong answers in report.html.")
 
 
 def published(size: str | None, split: str) -> list[float]:
-    """The paper's numbers of a split for models of a size, in percent; none where it has none."""
+    """The paper's numbers of a split for models of a size, in percent. Empty if there are none."""
     names = list(splits())
     if split not in names:
         return []

@@ -1,4 +1,4 @@
-"""Whether the engine computes what transformers computes: log-probabilities of the tokens of a few greedy answers."""
+"""Compares log-probabilities of the engine with those of transformers on the tokens of a few greedy answers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.grounding import render_prompt
 
 ANSWERS, TOKENS = 4, 32
-LIMIT = 0.1  # mean difference in nats; bfloat16 on a GPU is well below, another model or template far above
+LIMIT = 0.1  # mean difference in nats; bfloat16 on a GPU gives far less, another model or template far more
 
 
 def ask(target: Target, questions: Sequence[Question]) -> list[tuple[Question, Completion]]:
-    """Greedy answers to the first questions, with the engine's log-probabilities."""
+    """Ask the first questions greedily; the completions hold the engine's log-probabilities."""
     asked = questions[:ANSWERS]
     return list(zip(asked, complete(target, asked, temperature=0, max_tokens=TOKENS, logprobs=True), strict=True))
 
@@ -28,8 +28,10 @@ def ask(target: Target, questions: Sequence[Question]) -> list[tuple[Question, C
 def compare(
     checkpoint: Path, asked: Sequence[tuple[Question, Completion]], images: Path, settings: Settings
 ) -> Finding:
-    """The engine's numbers against those of transformers, which takes a GPU where there is one: call it when the engine
-    has left it."""
+    """Compare the engine's log-probabilities with those of transformers.
+
+    transformers uses the GPU if there is one, so call this after the engine has stopped.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     processor = AutoProcessor.from_pretrained(checkpoint)
@@ -38,19 +40,20 @@ def compare(
     for question, completion in asked:
         scores = [(token, value) for token, value in completion.choices[0].logprobs if token]
         answer = processor.tokenizer.encode("".join(token for token, _ in scores), add_special_tokens=False)
-        # An answer may be empty, or hold a token that is a part of a character, which its text does not tell.
+        # Skip empty answers, and answers with tokens that are parts of a character: their text gives other tokens.
         if answer and len(answer) == len(scores):
             ours = _reference(model, processor, question, images, settings, answer)
             differences.append(np.abs(ours - np.array([value for _, value in scores])))
     if not differences:
-        means = "Without the engine's log-probabilities it is not known whether it computes what the trainer does."
-        return Finding("log-probabilities", "none that can be compared", means, "Use vLLM or sglang with logprobs.")
+        means = "It is not checked whether engine and trainer compute the same."
+        return Finding("log-probabilities", "no answer to compare", means, "Use vLLM or sglang with logprobs.")
     every = np.concatenate(differences)
-    text = f"{len(every)} tokens differ by {every.mean():.4f} nats on average and {every.max():.4f} at most"
+    apart = f"{every.mean():.4f} nats apart on average, {every.max():.4f} at most, over {len(every)} tokens"
+    text = f"engine and transformers are {apart}"
     if every.mean() <= LIMIT:
-        return Finding("log-probabilities", f"{text} between engine and transformers")
+        return Finding("log-probabilities", text)
     means = "Engine and trainer compute different things: stage 2 would train on answers of another policy."
-    change = "Compare dtypes and versions with requirements/; try the other engine."
+    change = "Compare dtypes and installed versions with requirements/, or try the other engine with --engine."
     return Finding("log-probabilities", text, means, change)
 
 
@@ -58,7 +61,7 @@ def compare(
 def _reference(
     model, processor, question: Question, images: Path, settings: Settings, answer: Sequence[int]
 ) -> np.ndarray:
-    """(len(answer),) log-probabilities of its tokens behind the question."""
+    """(len(answer),) log-probabilities that transformers gives the answer's tokens after the question."""
     sample = question.sample
     prompt = render_prompt(settings.prompt if sample.modal_xyxy_px is None else settings.amodal_prompt, sample.sent)
     content = [{"type": "image"}, {"type": "text", "text": prompt}]

@@ -1,4 +1,4 @@
-"""How the same answers score if their numbers are read in other ways than ours."""
+"""Scores of the same answers when their numbers are read in other box formats."""
 
 from collections.abc import Mapping, Sequence
 from math import nan
@@ -15,12 +15,12 @@ from qwen3vl_rl.grounding import answer_numbers
 from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 
 RESIZED = "xyxy in px of the resized picture"
-BEYOND = 1e6  # what is larger is no coordinate
+BEYOND = 1e6  # no coordinate is larger
 STORED = f"{XYXY_1000} of the picture before EXIF turns it"
 
 
 def resized_px(numbers: Numbers, sizes: Sizes) -> Shares:
-    """From px of the picture as Qwen's processors resize it within their own limits; NaN where its size is unknown."""
+    """Read px of the picture as Qwen's processors resize it within their own limits. NaN if its size is unknown."""
     seen = [
         (nan, nan) if np.isnan(width) else fitted_size(int(width), int(height), MERGED_PATCH_PX, QWENS_PIXELS)
         for width, height in sizes
@@ -32,8 +32,10 @@ ANSWER_READINGS: Mapping[str, Reading] = {**READINGS, RESIZED: resized_px}
 
 
 def hits_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> dict[str, np.ndarray]:
-    """By each reading, whether each answer [n] is right. `rows` have true boxes; without their `images` EXIF is not
-    thought of."""
+    """Box format -> [n] whether each answer is right when it is read in that format.
+
+    All `rows` must have true boxes. Without the folder `images`, EXIF orientations are ignored.
+    """
     numbers = np.array([_numbers(row) for row in rows], float).clip(-BEYOND, BEYOND)
     sizes = np.array([(row.width, row.height) for row in rows], float)
     truths = np.array([row.xyxy_px for row in rows]) / np.tile(sizes, 2)
@@ -46,7 +48,7 @@ def hits_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> d
 
 
 def _numbers(row: Prediction) -> tuple[float, ...]:
-    """The four numbers behind the reasoning, of any size and in any order."""
+    """The four numbers after the reasoning, of any size and in any order; NaN if there are none."""
     _, answer = reasoning_and_answer(row.text)
     return answer_numbers(answer, "released_eval", "px") or (nan,) * 4
 
@@ -55,13 +57,13 @@ def _orientation(path: Path) -> int:
     try:
         return read_header(path).orientation
     except FileNotFoundError:
-        raise InputError(f"{path}: expected the picture of an answer; --images names another folder") from None
-    except PictureError:  # the answer stands among the failed
+        raise InputError(f"{path}: expected the picture of an answer, found none; check --images") from None
+    except PictureError:  # the answer is already counted as failed
         return 0
 
 
 def _ious(boxes: Shares, truths: Shares) -> np.ndarray:
-    """[n]; corners in any order, NaN counts as no overlap. Shares overlap as px do."""
+    """[n] IoU of boxes in shares of the picture, the same as in px. Corners may be in any order; NaN gives 0."""
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
     overlap = np.clip(np.minimum(high, truths[:, 2:]) - np.maximum(low, truths[:, :2]), 0, None).prod(axis=1)
     areas = (high - low).prod(axis=1) + (truths[:, 2:] - truths[:, :2]).prod(axis=1)
