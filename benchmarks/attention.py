@@ -1,20 +1,20 @@
-"""What passes over packed sequences are worth, by themselves: of the vision tower and the language model of Qwen3-VL.
+"""Passes over packed images and texts against unpacked ones: vision tower and language model of Qwen3-VL.
 
     python -m benchmarks.attention --size 2b --out FILE
 
-On the 16 samples of one GPU's update in stage 1, with random weights in bfloat16 and nothing compiled:
+The input is the 16 samples of one GPU's update in stage 1; weights are random, in bfloat16, and nothing is compiled.
 
-- `images`, forward passes of the vision tower, which the recipe freezes: `one by one`, as transformers attends without
-  the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/models/packed_attention.py`), which also keeps
-  position indices by image size;
-- `text`, forward and backward passes of the language model: `padded` to the longest sample, `masked`, with a mask over
-  all samples in a row as transformers makes it, and `packed`.
+- `images` times forward passes of the vision tower, which the recipe freezes: `one by one`, as transformers attends
+  without the flash-attn package, and `packed`, as our engine does (`qwen3vl_rl/models/packed_attention.py`), which also
+  caches position indices by image size.
+- `text` times forward and backward passes of the language model: `padded` to the longest sample, `masked`, with all
+  samples in one row under the mask that transformers makes, and `packed`.
 
-Where the flash-attn package is installed, `flash-attn` is `packed` with its kernels in place of torch's.
+Where the flash-attn package is installed, `flash-attn` is `packed` with the package's kernels instead of torch's.
 
-The configurations of a group take turns; ratios are to its first, round by round. `device_s` is the part of a pass in
-which kernels run; `peak_memory_gib` is beside weights and gradients. `difference` is how far outputs lie from the
-first's, the largest in shares of the largest output.
+The configurations of a group take turns; ratios are to its first, round by round. `device_s` is the time of a pass
+during which kernels run, `peak_memory_gib` leaves out weights and gradients, and `difference` is the largest difference
+of an output from the first configuration's, divided by the largest output.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, pac
 
 
 def flash_attn_package(module, query, key, value, attention_mask, scaling, cu_seq_lens_q, max_length_q, **options):
-    """What `packed_attention` computes, from the same arguments, by the kernels of the package."""
+    """The same as `packed_attention`, with the kernels of the package."""
     from flash_attn import flash_attn_varlen_func
 
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
@@ -60,7 +60,7 @@ register("flash_attn_package", flash_attn_package)
 def packed_copies(
     model: Qwen3VLForConditionalGeneration, pack: Callable[[Qwen3VLForConditionalGeneration, str], None]
 ) -> dict[str, Qwen3VLForConditionalGeneration]:
-    """By configuration, a copy whose attention `pack` has replaced. The package has no kernels for a CPU."""
+    """For each configuration, a copy of `model` whose attention `pack` replaced. flash-attn has no CPU kernels."""
     package = {"flash-attn": "flash_attn_package"} if model.device.type == "cuda" and find_spec("flash_attn") else {}
     copies = {}
     for configuration, function in ({"packed": NAME} | package).items():
@@ -70,7 +70,7 @@ def packed_copies(
 
 
 class Passes:
-    """One configuration, as `measure_group` times it. `step()`: one pass; its outputs, (tokens, hidden)."""
+    """One configuration for `measure_group`. `step()` makes one pass and returns its outputs, (tokens, hidden)."""
 
     def __init__(self, step: Callable[[], torch.Tensor]):
         self.step = step
@@ -89,7 +89,7 @@ def image_passes(model: Qwen3VLForConditionalGeneration, batch: list[dict]) -> d
     def step(visual: torch.nn.Module, grid_thw: torch.Tensor) -> torch.Tensor:
         return visual(pixels, grid_thw=grid_thw).pooler_output
 
-    # Where the grid is read: transformers takes it on the device, our engine keeps it on the host.
+    # transformers reads the grid on the device, our engine on the host.
     one_by_one = {"one by one": partial(step, model.model.visual, grid.to(model.device))}
     return one_by_one | {name: partial(step, copy.model.visual, grid) for name, copy in packed.items()}
 
@@ -130,10 +130,10 @@ def compare(passes: dict[str, Callable[[], torch.Tensor]], rounds: int, seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="2b")
-    parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
+    parser.add_argument("--answer-tokens", type=int, default=110, help="approximate length of the reasoning")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of one round of one configuration")
-    parser.add_argument("--work", type=Path, help="keep checkpoint and data here, and use them again")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of one round of one configuration")
+    parser.add_argument("--work", type=Path, help="keep the checkpoint and data here, and reuse them")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     device = "cuda" if has_gpu() else "cpu"

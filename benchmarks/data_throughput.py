@@ -1,10 +1,10 @@
-"""Rows per second and peak memory of the data tools, and of a plain `datasets.map` that opens an image per row.
+"""Rows per second and peak memory of the data tools, and of `datasets.map` opening an image per row.
 
     python -m benchmarks.data_throughput --referit DIR --out benchmarks/results/data_throughput.json
 
-DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs in a fresh process, three times, and
-the fastest counts: other work on the machine only ever slows one down. Starting Python and importing, about a second,
-is not counted.
+DIR holds ReferItGame's json files (120,081 expressions). Every measurement runs three times, each in a new process. The
+fastest counts, because other work on the machine can only slow a run down. The second that Python takes to start and
+import is not counted.
 """
 
 import argparse
@@ -41,7 +41,7 @@ IMAGE_FOLDER = "coco/train2014"
 
 
 def measure(work: Callable[..., int], *arguments: Path) -> dict[str, float]:
-    """Rows per second of the clock and of both cores' work, and peak memory; `work` returns its number of rows."""
+    """Rows per second of wall time and of CPU time, and peak memory in MiB. `work` returns its number of rows."""
     rounds = []
     for _ in range(ROUNDS):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -56,7 +56,7 @@ def measure(work: Callable[..., int], *arguments: Path) -> dict[str, float]:
 
 
 def _measured(work: Callable[..., int], arguments: tuple[Path, ...]) -> tuple[int, float, float, float]:
-    pa.array([""])  # imports pandas, once in a process
+    pa.array([""])  # imports pandas, which is not to be timed
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     rows = work(*arguments)
     wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
@@ -83,7 +83,7 @@ def to_rl_parquet_with_images(out: Path, images: Path, samples: Path) -> int:
 
 
 def to_rl_parquet_with_datasets(out: Path, images: Path, samples: Path) -> int:
-    """What a preparation script usually is: `load_dataset`, `map` with an open per row, `to_parquet`."""
+    """The usual preparation script: `load_dataset`, `map` with an `Image.open` per row, `to_parquet`."""
     import datasets
 
     def row(raw: dict, index: int) -> dict:
@@ -131,7 +131,7 @@ def mirror_expressions(samples: Path) -> int:
 
 
 def write_synthetic(path: Path, rows: int, images: int) -> Path:
-    """Evaluation rows like RefCOCO's, in turn over `images` images."""
+    """Write evaluation rows like RefCOCO's over `images` images, with `ROWS_PER_IMAGE` rows each."""
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 300, (rows, 2)).tolist()
 
@@ -151,7 +151,7 @@ def write_synthetic(path: Path, rows: int, images: int) -> Path:
 
 
 def write_images(folder: Path) -> None:
-    """JPEG files of COCO's size and about its weight."""
+    """Write JPEG files with COCO's dimensions and about its file size."""
     rng = np.random.default_rng(0)
     (folder / IMAGE_FOLDER).mkdir(parents=True)
     for number in range(IMAGES):
@@ -161,7 +161,7 @@ def write_images(folder: Path) -> None:
 
 
 def run_all(referit_folder: Path, folder: Path) -> dict[str, dict]:
-    """All measurements by name; files go to `folder`."""
+    """All measurements by name. Files are written to `folder`."""
     out = folder / "rl.parquet"
     results = {"referitgame to samples": measure(convert_referit, referit_folder, folder)}
     splits = sorted(folder.rglob("referit_*.jsonl"))
@@ -199,7 +199,7 @@ def main() -> None:
     report = {"results": results, "header check against datasets.map": round(headers / mapped, 1)}
     print(json.dumps(report, indent=2))
     if args.out:
-        # Imported here, as it brings torch, whose memory would count in every measurement.
+        # Imported here because it imports torch, whose memory would count in every measurement.
         from benchmarks.common import write_result
 
         write_result(args.out, "benchmarks.data_throughput", report)

@@ -1,11 +1,11 @@
-"""The evaluation's client against a straightforward one, on the same server and the same requests.
+"""Our evaluation client against a straightforward one, with the same server and the same requests.
 
     python -m benchmarks.eval_client --model CHECKPOINT --out benchmarks/results/eval_client_NAME.json
 
-The straightforward client is what one writes first: `gather` over the openai package, each picture opened, encoded
-again and put into the request, each answer scored, all inside the event loop, rows written at the end. All face emptied
-caches; repeats alternate, and each repeat gives one ratio of wall times. Pictures are made here: 640x480, as many
-requests about each as RefCOCO val has (7).
+The straightforward client is what one writes first: `asyncio.gather` over the openai package. It opens each picture,
+encodes it again into the request and scores the answer inside the event loop, and writes all rows at the end. Caches
+are emptied before each run. Clients take turns, and each repeat gives one ratio of wall times. Pictures are synthetic,
+640x480, with 7 requests about each, as in RefCOCO val.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import spread, write_result
+from benchmarks.common import write_result
+from benchmarks.spread import spread
 from qwen3vl_rl.data.predictions import Prediction, Question, append, score
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import cli
@@ -37,7 +38,7 @@ CLIENTS = ("straightforward", "ours", "ours, pictures in the requests")
 
 
 def make_questions(folder: Path, count: int) -> list[Question]:
-    """`count` questions, and the pictures they are about: noise smooth enough to be JPEGs of a photograph's size."""
+    """`count` questions. Writes their pictures to `folder`: smooth noise, with JPEGs as large as photographs'."""
     rng = np.random.default_rng(0)
     questions = []
     for number in range(count):
@@ -53,7 +54,7 @@ def make_questions(folder: Path, count: int) -> list[Question]:
 
 
 async def straightforward(target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> None:
-    from openai import AsyncOpenAI  # takes seconds to import
+    from openai import AsyncOpenAI  # importing it takes seconds
 
     gate, settings = asyncio.Semaphore(concurrency), target.settings
     extra = {"top_k": settings.top_k, "repetition_penalty": settings.repetition_penalty}
@@ -96,7 +97,7 @@ def run(client: str, target: Target, questions: Sequence[Question], concurrency:
 
 
 def timed(client: str, target: Target, questions: Sequence[Question], concurrency: int, out: Path) -> dict:
-    """One measurement: wall time, CPU time of this process, and what the answers held."""
+    """Run one client. Returns wall time, CPU time of this process, tokens, and the number of failed requests."""
     wall, cpu = time.perf_counter(), time.process_time()
     run(client, target, questions, concurrency, out)
     seconds = {"wall_s": time.perf_counter() - wall, "client_cpu_s": time.process_time() - cpu}
@@ -106,25 +107,25 @@ def timed(client: str, target: Target, questions: Sequence[Question], concurrenc
 
 
 def ratios(walls: dict[str, list[dict]], client: str) -> dict[str, float]:
-    """How many times the straightforward client's wall time ours is worth, repeat by repeat."""
+    """How many times as fast `client` is as the straightforward one, repeat by repeat."""
     pairs = zip(walls["straightforward"], walls[client], strict=True)
     return spread(theirs["wall_s"] / own["wall_s"] for theirs, own in pairs)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
-    """Each client's measurements, one a repeat; who goes first changes with the repeat."""
+    """The measurements of each client, one for each repeat. Each repeat starts with another client."""
     questions = make_questions(folder, args.requests)
     settings = load_settings(max_tokens=args.max_tokens, min_pixels=1024, max_pixels=WIDTH * HEIGHT)
     measured: dict[str, list[dict]] = {client: [] for client in CLIENTS}
     with Server(VLLM, folder / "server.log", folder, settings, args.server_arguments) as server:
         name = server.load(str(args.model))
         target = Target(server.url, name, folder, by_path=True, settings=settings)
-        for client in CLIENTS:  # warms up server and imports
+        for client in CLIENTS:  # warm up the server and imports
             timed(client, target, questions[: 2 * args.concurrency], args.concurrency, folder / "rows.jsonl")
         for repeat in range(args.repeats):
             first = repeat % len(CLIENTS)
             for client in CLIENTS[first:] + CLIENTS[:first]:
-                server.reset_caches()  # so that no client profits from the one before it
+                server.reset_caches()  # so that no client profits from an earlier one
                 measured[client].append(timed(client, target, questions, args.concurrency, folder / "rows.jsonl"))
                 print(f"{client}: {measured[client][-1]}", flush=True)
     return measured

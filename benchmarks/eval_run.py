@@ -1,11 +1,11 @@
-"""Where an evaluation spends its time: engine, its preprocessing, our client.
+"""Where an evaluation spends its time: the engine, its preprocessing, or our client.
 
     python -m benchmarks.eval_run --size 2b --engine vllm --in-flight 64 256 --out FILE [-- FLAGS OF THE SERVER]
 
-Qwen3-VL shapes with random weights answer with exactly `--tokens` tokens; seven questions about each picture of 640x480
-px, as in RefCOCO. For each number of requests in flight: requests a second, the cores that the client and each process
-of the server keep busy, and how much of the time a kernel runs on the GPU. What is near one whole core or a whole GPU
-is what the others wait for. Rounds take turns, and caches are emptied before each.
+Qwen3-VL shapes with random weights answer seven questions about each picture of 640x480 px, as in RefCOCO, with exactly
+`--tokens` tokens. For each number of requests in flight, the result has the requests per second, the cores that the
+client and each process of the server keep busy, and the share of time in which a GPU runs kernels. A process near one
+full core, or a GPU near 100 %, is the bottleneck. Loads take turns, and caches are emptied before each round.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from statistics import fmean
 
 import psutil
 
-from benchmarks.common import has_gpu, random_checkpoint, spread, work_folder, write_result
+from benchmarks.common import has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.eval_client import make_questions
 from benchmarks.serving import add_arguments
+from benchmarks.spread import spread
 from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
@@ -31,13 +32,14 @@ from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.training.gpus import gpu_busy_percent
 
 POLL_S = 0.25
-SERVERS = ("vllm.entrypoints.cli.main", "sglang.launch_server")  # modules that answer requests
-SHOWN_CORES = 0.05  # a process that keeps less busy is left out
+SERVERS = ("vllm.entrypoints.cli.main", "sglang.launch_server")  # modules of the API servers
+SHOWN_CORES = 0.05  # processes that keep less busy are left out
 
 
 @contextmanager
 def busy() -> Iterator[dict]:
-    """Cores that each process below this one, and this one, keep busy, and the GPUs' share of time with a kernel."""
+    """Yields a dictionary that is filled at the end: `cores` that this process and each child process kept busy, and
+    `gpu_busy_percent`, the share of time in which each GPU ran kernels."""
     found: dict = {}
     before = cpu_seconds()
     gpus, done, start = [], threading.Event(), time.perf_counter()
@@ -60,13 +62,13 @@ def busy() -> Iterator[dict]:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """By process: `client` is this one; the server's go by what they call themselves, numbered in their order."""
+    """CPU seconds by process: `client` is this one, and child processes have their own names, numbered in order."""
     me = psutil.Process()
     found, names = {"client": sum(me.cpu_times()[:2])}, {}
     for child in sorted(me.children(recursive=True), key=lambda process: process.pid):
         try:
             title, used = child.cmdline(), sum(child.cpu_times()[:2])
-        except psutil.Error:  # it has just ended
+        except psutil.Error:  # the process has ended meanwhile
             continue
         is_server = any(module in title for module in SERVERS)
         name = "API server" if is_server else Path(title[0]).name.split(":")[-1] if title else child.name()
@@ -89,9 +91,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--requests", type=int, default=1500, help="a round")
+    parser.add_argument("--requests", type=int, default=1500, help="requests per round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=100, help="of an answer")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens of an answer")
     return parser.parse_args()
 
 
@@ -107,7 +109,7 @@ def main() -> None:
         with Server(ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments) as server:
             name = server.load(str(checkpoint))
             target = Target(server.url, name, images, by_path=server.by_path, settings=settings)
-            one_round(target, questions[: 2 * max(args.in_flight)], max(args.in_flight))  # warms up
+            one_round(target, questions[: 2 * max(args.in_flight)], max(args.in_flight))  # warm up
             for _ in range(args.rounds):
                 for in_flight, rounds in measured.items():
                     server.reset_caches()

@@ -1,13 +1,13 @@
-"""What a step of stage 2 costs, phase by phase, on Qwen3-VL shapes with random weights, trained as users train.
+"""Seconds of a stage 2 step, by phase, on Qwen3-VL shapes with random weights, through the trainer that users run.
 
     python -m benchmarks.grpo_step --size 2b --engine vllm --variant released fast --out FILE
 
-A variant is `released`, what the release does with memory and engine (all offloaded, shards layer by layer, prompt and
-image computed for each answer, chunked prefill off, prefix caching on), or words of `CHANGES` joined by `+`, each
-changing the recipe; `fast` is `speed=fast`, which the others take apart. Answers have exactly `--answer-tokens`
-tokens (the end of a turn is ignored); images have 640x480 px. Each variant is one start of the trainer, which takes a
-minute or two; the first step, which compiles and captures graphs, is not counted. Phases are verl's own
-(`timing_s/*`); ratios are to the first variant that ran.
+A variant is one or several names of `CHANGES`, joined by `+`; each changes the recipe. `released` has the memory and
+engine settings of the release: everything offloaded, shards layer by layer, prompt and image computed for each answer,
+chunked prefill off, prefix caching on. `fast` is `speed=fast`; other changes are parts of it. Answers have exactly
+`--answer-tokens` tokens (the end of a turn is ignored), and images 640x480 px. Each variant starts the trainer anew,
+which takes a minute or two. The first step, which compiles and captures graphs, is not counted. Phases are verl's
+`timing_s/*`; ratios are to the first variant that ran.
 """
 
 import argparse
@@ -18,17 +18,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from benchmarks.common import (
-    SIZES,
-    has_gpu,
-    random_checkpoint,
-    rl_parquet,
-    spread,
-    times_faster,
-    work_folder,
-    write_result,
-)
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, rl_parquet, work_folder, write_result
 from benchmarks.results import current
+from benchmarks.spread import spread, times_faster
 from qwen3vl_rl.training import processes as process
 from qwen3vl_rl.training.gpus import gpu_used_mib
 from qwen3vl_rl.training.metrics import read_metrics
@@ -39,7 +31,7 @@ ENGINE = f"{ACTOR}.fsdp_config"
 
 
 def gathering(wrapped: str, again: bool) -> list[str]:
-    """FSDP's units, and whether the actor gathers them again for the backward pass."""
+    """Overrides for the FSDP units, and whether the actor gathers them again for the backward pass."""
     return [
         f"++{ACTOR}.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap={wrapped}",
         f"++actor_rollout_ref.ref.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap={wrapped}",
@@ -47,9 +39,9 @@ def gathering(wrapped: str, again: bool) -> list[str]:
     ]
 
 
-BY_LAYER = gathering("[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]", again=True)  # as verl does unless told
+BY_LAYER = gathering("[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]", again=True)  # verl's default
 CHANGES = {
-    "released": [  # `size=tiny` has other settings
+    "released": [  # all set explicitly, because `size=tiny` has other defaults
         f"{ACTOR}.fsdp_config.param_offload=true",
         f"{ACTOR}.fsdp_config.optimizer_offload=true",
         "actor_rollout_ref.ref.fsdp_config.param_offload=true",
@@ -58,9 +50,9 @@ CHANGES = {
         f"{ENGINE}.no_shard=false",
         *BY_LAYER,
     ],
-    "shipped": [],  # the recipe as it stands
+    "shipped": [],  # the recipe without a change
     "fast": ["speed=fast"],
-    "resident": [  # nothing is offloaded; the rollout engine takes what the training state leaves
+    "resident": [  # nothing is offloaded; the rollout engine gets the memory that the training state leaves
         f"{ACTOR}.fsdp_config.param_offload=false",
         f"{ACTOR}.fsdp_config.optimizer_offload=false",
         "actor_rollout_ref.ref.fsdp_config.param_offload=false",
@@ -68,18 +60,18 @@ CHANGES = {
     ],
     "chunked": [f"{ROLLOUT}.enable_chunked_prefill=true"],
     "no-prefix-caching": [f"{ROLLOUT}.enable_prefix_caching=false"],
-    "on-policy": [  # one update per batch: the ratio is 1, and its denominator need not be computed
+    "on-policy": [  # one update per batch: the ratio is 1, so the old policy needs no pass
         "algorithm.rollout_correction.bypass_mode=true",
         "algorithm.rollout_correction.loss_type=on_policy",
     ],
-    "prompt-per-answer": [f"{ENGINE}.share_prompts=false"],  # as verl computes them
-    "image-per-answer": [  # as verl prepares and sends them
+    "prompt-per-answer": [f"{ENGINE}.share_prompts=false"],  # computed as verl does
+    "image-per-answer": [  # prepared and sent as verl does
         f"{ROLLOUT}.agent.default_agent_loop=single_turn_agent",
         f"{ROLLOUT}.agent.agent_loop_manager_class=null",
     ],
     "no-shard": [f"{ENGINE}.no_shard=true"],
-    "sharded": [f"{ENGINE}.no_shard=false"],  # one GPU, as several are
-    # Several GPUs: all layers are gathered at once, and once for forward and backward (`size=2b`), or each by itself.
+    "sharded": [f"{ENGINE}.no_shard=false"],  # one GPU, treated like several
+    # Several GPUs: all layers are gathered together, once for forward and backward (`size=2b`), or one by one.
     "at-once": gathering("[Qwen3VLVisionModel]", again=False),
     "by-layer": BY_LAYER,
     "compile": [f"{ENGINE}.compile_blocks=true"],
@@ -98,7 +90,7 @@ CHANGES = {
 SGLANG = "actor_rollout_ref.rollout.engine_kwargs.sglang"
 ENGINES = {
     "vllm": [],
-    # verl asks sglang for flashinfer's attention, which needs its kernels to be compiled; these need nothing
+    # verl makes sglang use flashinfer, whose kernels have to be compiled; these backends need no compiler
     "sglang": [f"+{SGLANG}.attention_backend=triton", f"+{SGLANG}.sampling_backend=pytorch"],
 }
 PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "update_weights")
@@ -132,7 +124,7 @@ def recipe(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: s
 
 
 def run_trainer(command: list[str], screen: Path, timeout_s: float) -> tuple[str | None, float, list[int]]:
-    """Run it, with the output in `screen`; returns (error, seconds, the most memory in use on each GPU, MiB)."""
+    """Run `command` with its output in the file `screen`. Returns error, seconds, and peak MiB in use on each GPU."""
     peaks: list[int] = []
     start = time.monotonic()
     child = process.start(command, screen, {})
@@ -189,7 +181,7 @@ def measure(args: argparse.Namespace, checkpoint: Path, parquet: Path, variant: 
 
 
 def ratios(results: list[dict]) -> None:
-    """Adds to each result how many times faster its steps are than those of the first that ran."""
+    """Add to each result how many times as fast its steps are as those of the first that ran."""
     ran = [result for result in results if "steps" in result]
     for result in ran[1:]:
         result[f"speed_relative_to_{ran[0]['variant']}"] = times_faster(ran[0]["steps"], result["steps"])
@@ -201,18 +193,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
     parser.add_argument("--gpus", type=int, choices=(1, 2, 4, 8), default=1)
     parser.add_argument("--variant", nargs="+", default=["released", "fast"])
-    parser.add_argument("--prompts", type=int, default=16, help="per step")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts per step")
     parser.add_argument("--samples-per-prompt", type=int, default=16)
     parser.add_argument("--answer-tokens", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=3, help="counted, after one that is not")
-    parser.add_argument("--timeout-s", type=float, default=420, help="of one variant, its start included")
+    parser.add_argument("--steps", type=int, default=3, help="counted steps, after a first one that is not")
+    parser.add_argument("--timeout-s", type=float, default=420, help="limit for one variant, including its start")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all variants")
-    parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and use the first two again")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and reuse the first two")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     for variant in args.variant:
         if unknown := set(variant.split("+")) - CHANGES.keys():
-            parser.error(f"--variant {variant}: expected words of {', '.join(CHANGES)}, got {unknown.pop()}")
+            parser.error(f"--variant {variant}: expected names of {', '.join(CHANGES)}, got {unknown.pop()}")
     args.hardware = "cpu" if not has_gpu() else f"gpu{args.gpus}" if args.gpus <= 2 else "node8"
     return args
 
@@ -231,7 +223,7 @@ def main() -> None:
             results.append(measure(args, checkpoint, parquet, variant, folder))
             ratios(results)
             written = {"settings": settings, "variants": results}
-            write_result(args.out, "benchmarks.grpo_step", written)  # after each: a run may be cut short
+            write_result(args.out, "benchmarks.grpo_step", written)  # after each variant, as a run may be cut short
     for result in results:
         print(summary(result), flush=True)
 

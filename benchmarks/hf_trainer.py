@@ -1,4 +1,4 @@
-"""Stage 1 as the release trained: transformers' Trainer on flattened batches, to time our recipe against."""
+"""The baseline of stage 1: transformers' Trainer on flattened batches, as in the release."""
 
 import importlib.util
 import math
@@ -12,12 +12,12 @@ import transformers
 from omegaconf import DictConfig
 from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
 
-# verl replaces these forward passes for the whole process; the trainers get them back, model by model.
+# verl replaces these forward methods for the whole process; the baseline restores them in its own model.
 FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
 
 
 class MasterAdamW(torch.optim.AdamW):
-    """AdamW on 32-bit copies of bfloat16 weights, which is how DeepSpeed's ZeRO holds them."""
+    """AdamW on 32-bit copies of bfloat16 weights, as DeepSpeed's ZeRO keeps them."""
 
     def __init__(self, parameters: list[torch.nn.Parameter], **options):
         self.low = parameters
@@ -49,8 +49,8 @@ class StepTimer(transformers.TrainerCallback):
 
 
 class Trainer:
-    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing. `change`: nothing, or
-    what differs, `padded` or `no-checkpointing`."""
+    """transformers' Trainer: bfloat16 weights, 32-bit master weights, gradient checkpointing. `change` is empty,
+    `padded` or `no-checkpointing`."""
 
     def __init__(
         self, config: DictConfig, batches: list[list[dict]], change: str, micro: int, bf16_state: bool, device: str
@@ -114,8 +114,8 @@ def flash_implementation() -> str:
 
 
 def use_varlen_as_flash(model: torch.nn.Module) -> None:
-    """torch's FlashAttention-2 kernels, fed as transformers feeds those of the package: text lengths are found in the
-    position ids of every layer, and nothing is known to the host beforehand."""
+    """Attend with torch's FlashAttention-2 kernels in the way transformers calls the package: each layer computes the
+    lengths of texts from position ids on the GPU, so the host does not know them beforehand."""
     from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
     from qwen3vl_rl.models.packed_attention import packed_attention, register
@@ -141,7 +141,7 @@ def images(batch: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
-    """All samples in one row; positions begin anew at each."""
+    """All samples in one row; position ids restart at each sample."""
     return images(batch) | {
         "input_ids": torch.cat([sample["input_ids"] for sample in batch])[None],
         "labels": torch.cat([labels(sample) for sample in batch])[None],

@@ -1,6 +1,6 @@
 """Draw images/costs.png from results/: python -m benchmarks.plots
 
-What a longer answer costs, and where a step of GRPO spends its time.
+The figure shows latency by length of the answer, and the phases of a step of GRPO.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,18 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.results import FOLDER, read_result
-from benchmarks.tables import BASE
+from benchmarks.results import BASE, FOLDER, read_result
 from qwen3vl_rl.data.files import replacing
 
 IMAGE = Path(__file__).parents[1] / "images" / "costs.png"
-SERVED = {  # file: line style; one of each engine and size, of one kind of GPU
+SERVED = {  # result file: label, colour, line style; all on one kind of GPU
     "serving_2b_vllm": ("2B, vLLM", "C0", "-"),
     "serving_2b_sglang": ("2B, sglang", "C0", "--"),
     "serving_8b_vllm": ("8B, vLLM", "C1", "-"),
     "serving_8b_sglang": ("8B, sglang", "C1", "--"),
 }
 PAPER = {"EGM-8B (paper)": (101, 737)}  # tokens, ms; the paper's table of latencies, device not named
-STEPS = {  # variant: what it is called
+STEPS = {  # variant: label
     "released": "released",
     f"{BASE}+no-shard+image-per-answer": "fast, uncompiled,\nprompts as verl makes them",
     f"{BASE}+no-shard+encode-each": "fast, uncompiled,\nimages encoded for each answer",
@@ -51,7 +50,7 @@ def draw_latency(axis: plt.Axes, folder: Path) -> None:
 
 
 def draw_steps(axis: plt.Axes, variants: Mapping[str, dict]) -> None:
-    """A bar for each variant, the fastest below; phases one after the other."""
+    """Draw a bar for each variant, divided into the phases of its step."""
     for place, (name, label) in enumerate(STEPS.items()):
         row, left = variants[name], 0.0
         for number, phase in enumerate(PHASES):

@@ -1,21 +1,22 @@
-"""Read the results of this folder's `results/`, which stay as the scripts wrote them, under today's names."""
+"""Read the files of `results/`, which are never edited, and map names that have changed since they were written."""
 
 import json
 import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "results"
-RENAMED = {  # a name in results: what it is called now
+BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of `grpo_step`; tables abbreviate it to `base`
+RENAMED = {  # old name: current name
     "model.override_config.unsharded": "engine.no_shard",  # a config key of stage 1
     "unsharded": "no-shard",  # a variant of `grpo_step`
     "house": "strict",  # a parser of answers
 }
-AS_IT_RAN = ("command", "error")  # a command goes with its commit
+AS_IT_RAN = ("command", "error")  # left as they were, as they belong to the commit that ran
 _RENAMED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, RENAMED))})(?![\w-])")
 
 
 def current(name: str) -> str:
-    """`name`, a word or several, with what has been renamed since."""
+    """`name`, which may hold several names, with each old name replaced."""
     return _RENAMED.sub(lambda found: RENAMED[found[1]], name)
 
 

@@ -1,4 +1,4 @@
-"""Rewards per second on one core, for answers of the length the quickstart and the paper's models write.
+"""Rewards per second on one core, for answers as long as those of the quickstart and of the paper's models.
 
 python -m benchmarks.reward_throughput --out benchmarks/results/reward_throughput.json
 """
@@ -18,7 +18,7 @@ INFO = {"split": "train", "id": "0", "width": 640, "height": 480}
 
 
 def rewards_per_s(text: str, parser: str, calls: int = 20_000, rounds: int = 7) -> float:
-    """CPU time, the best of several rounds: other work on the machine only ever slows a round."""
+    """By CPU time. The fastest round counts, because other work on the machine can only slow a round down."""
     best_s = float("inf")
     for _ in range(rounds):
         start = time.process_time()

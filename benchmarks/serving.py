@@ -1,10 +1,10 @@
-"""What an answer costs when a model is served: latency of one request by answer length, and throughput under load.
+"""Serving: latency of one request by length of the answer, and throughput under load.
 
     python -m benchmarks.serving --size 2b --engine vllm --out FILE [-- FLAGS OF THE SERVER]
 
-Qwen3-VL shapes with random weights, whole 640x480 JPEGs, greedy decoding as in the evaluation, answers of exactly so
-many tokens (the end of a turn is ignored). Every request asks about an image that the server has not seen. One request
-at a time gives latencies; `--concurrency` requests in flight give throughput.
+Models have Qwen3-VL shapes with random weights, images are 640x480 JPEGs, and decoding is greedy as in the evaluation.
+Answers have exactly the requested number of tokens (the end of a turn is ignored). Every request shows an image that
+the server has not seen. Latency is measured with one request at a time, throughput with `--concurrency` in flight.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, spread, work_folder, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, work_folder, write_result
+from benchmarks.spread import spread
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
@@ -32,7 +33,7 @@ WARM_UP = 4
 
 @dataclass
 class Client:
-    """Asks one server; `fresh` yields samples whose images it has not seen."""
+    """Sends requests to one server; `fresh` yields samples whose images the server has not seen."""
 
     http: aiohttp.ClientSession
     model: str
@@ -40,7 +41,7 @@ class Client:
     fresh: Iterator[Sample]
 
     async def ask(self, tokens: int) -> float:
-        """Seconds until the whole answer of exactly `tokens` is here. Raises RuntimeError for any other answer."""
+        """Seconds until the complete answer has arrived. Raises RuntimeError unless it has exactly `tokens` tokens."""
         sample = next(self.fresh)
         content = [
             {"type": "image_url", "image_url": {"url": (self.images / sample.image).resolve().as_uri()}},
@@ -62,11 +63,11 @@ class Client:
         self.prompt_tokens = reply["usage"]["prompt_tokens"]
         return latency_s
 
-    async def alone(self, tokens: int, repeats: int) -> dict:
+    async def one_at_a_time(self, tokens: int, repeats: int) -> dict:
         latencies = [await self.ask(tokens) for _ in range(repeats)]
         return {"answer_tokens": tokens, "requests": repeats, "latency_s": spread(latencies)}
 
-    async def loaded(self, tokens: int, concurrency: int, requests: int) -> dict:
+    async def under_load(self, tokens: int, concurrency: int, requests: int) -> dict:
         turns = iter(range(requests))
 
         async def worker() -> list[float]:
@@ -89,30 +90,30 @@ class Client:
 async def measure(
     args: argparse.Namespace, url: str, model: str, images: Path, samples: list[Sample], save: Callable[[dict], None]
 ) -> None:  # fmt: skip
-    """`save` is called after each row with all that is there: a run may be cut short."""
+    """Calls `save` after each row with all rows so far, as a run may be cut short."""
     timeout = aiohttp.ClientTimeout(total=args.timeout_s)
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
         client = Client(http, model, images, iter(samples))
-        await client.alone(max(args.tokens), WARM_UP)
+        await client.one_at_a_time(max(args.tokens), WARM_UP)
         latency, throughput = [], []
         found = {"prompt_tokens": client.prompt_tokens, "latency": latency, "throughput": throughput}
         for tokens in args.tokens:
-            latency.append(row := await client.alone(tokens, args.repeats))
+            latency.append(row := await client.one_at_a_time(tokens, args.repeats))
             save(found)
             print("  {answer_tokens:>4} tokens: {latency_s[median]:.3f} s".format(**row), flush=True)
         for _, concurrency in itertools.product(range(args.rounds), args.concurrency):
             requests = concurrency * args.requests_per_slot
-            throughput.append(row := await client.loaded(args.load_tokens, concurrency, requests))
+            throughput.append(row := await client.under_load(args.load_tokens, concurrency, requests))
             save(found)
             text = "  {concurrency} in flight: {requests_per_s:.1f} requests/s, {answer_tokens_per_s:.0f} tokens/s"
             print(text.format(**row), flush=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is served and how, for every benchmark that starts a server on random weights."""
+    """Add the arguments shared by benchmarks that serve a model with random weights."""
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
-    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and use the first again")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, images and log here, and reuse the checkpoint")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
 
@@ -124,9 +125,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
     parser.add_argument("--load-tokens", type=int, default=100, help="answer length under load")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[64, 256], help="the recipe evaluates with 64")
-    parser.add_argument("--requests-per-slot", type=int, default=4, help="under load")
-    parser.add_argument("--rounds", type=int, default=2, help="repetitions of the loads, by turns")
-    parser.add_argument("--timeout-s", type=float, default=120, help="of one request")
+    parser.add_argument("--requests-per-slot", type=int, default=4, help="requests under load, for each one in flight")
+    parser.add_argument("--rounds", type=int, default=2, help="repetitions of all loads")
+    parser.add_argument("--timeout-s", type=float, default=120, help="limit for one request")
     return parser.parse_args()
 
 
@@ -139,8 +140,8 @@ def main() -> None:
         images = work / f"images-{args.engine}"
         log = work / f"server-{args.engine}-{args.size}.log"
         server = Server(ENGINES[args.engine], log, images, settings, args.server_arguments)
-        with ThreadPoolExecutor() as beside, server:
-            drawn = beside.submit(lambda: list(shapes_samples(images, requests)))
+        with ThreadPoolExecutor() as pool, server:
+            drawn = pool.submit(lambda: list(shapes_samples(images, requests)))
             begin = time.perf_counter()
             model = server.load(str(checkpoint))
             start = {"size": args.size, "engine": args.engine, "start_s": round(time.perf_counter() - begin, 1)}

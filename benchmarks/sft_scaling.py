@@ -1,10 +1,10 @@
-"""How stage 1 scales over the GPUs of one host: the same updates on 1, 2, … GPUs, trained as users train.
+"""How stage 1 scales over the GPUs of one host: the same updates on 1, 2, … GPUs, through the trainer that users run.
 
     python -m benchmarks.sft_scaling --size 2b --gpus 1 2 --out FILE
 
-Every run trains the same batches of `--samples` samples, on Qwen3-VL shapes with random weights and images of COCO's
-sizes, with the recipe of `sft/config`; so losses can be compared step by step. One GPU holds plain parameters, several
-shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs.
+Every run trains the recipe of `sft/config` on the same batches of `--samples` samples, so losses can be compared step
+by step. Models have Qwen3-VL shapes with random weights, and images COCO's sizes. One GPU holds plain parameters;
+several shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs.
 """
 
 import argparse
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import transformers
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, spread, times_faster, work_folder, write_result
+from benchmarks.common import SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.grpo_step import run_trainer
 from benchmarks.sft_throughput import build_parquet
+from benchmarks.spread import spread, times_faster
 from qwen3vl_rl.training.metrics import read_metrics
 
 UNTIMED = 5
@@ -34,7 +35,7 @@ def recipe(size: str, gpus: int, samples: int, steps: int, checkpoint: Path, par
         f"trainer.total_training_steps={steps}",
         "trainer.total_epochs=1",
         "trainer.save_freq=-1",
-        "checkpoint.save_contents=[extra]",  # verl saves after the last step all the same; weights would take a minute
+        "checkpoint.save_contents=[extra]",  # verl always saves after the last step; weights would take a minute
         "trainer.test_freq=-1",
         "trainer.logger=[console,file]",
         f"trainer.default_local_dir={folder}",
@@ -59,8 +60,8 @@ def measure(overrides: list[str], folder: Path, timeout_s: float) -> dict:
 
 
 def compare(runs: list[dict]) -> None:
-    """Adds to each run after the first how many times faster its steps are, and how far its losses lie from the
-    first's, relative, at most."""
+    """Add to each run after the first how many times as fast its steps are as the first's, and the largest relative
+    difference of their losses."""
     first = runs[0]
     for run in runs[1:]:
         if "steps" in first and "steps" in run:
@@ -73,12 +74,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--samples", type=int, default=32, help="of an update, over all GPUs; the recipe has 16 a GPU")
-    parser.add_argument("--steps", type=int, default=25, help=f"the first {UNTIMED} are not counted")
-    parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
-    parser.add_argument("--timeout-s", type=float, default=300, help="of one run, its start included")
+    parser.add_argument(
+        "--samples", type=int, default=32, help="samples of an update, over all GPUs; the recipe has 16 per GPU"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=25, help=f"number of steps, of which the first {UNTIMED} are not counted"
+    )
+    parser.add_argument("--answer-tokens", type=int, default=110, help="approximate length of the reasoning")
+    parser.add_argument("--timeout-s", type=float, default=300, help="limit for one run, including its start")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for all runs")
-    parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and use the first again")
+    parser.add_argument("--work", type=Path, help="keep checkpoint, data and logs here, and reuse the checkpoint")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     with work_folder(args.work) as work:
@@ -93,7 +98,9 @@ def main() -> None:
             runs.append({"gpus": gpus} | measure(overrides + args.set, folder, args.timeout_s))
             compare(runs)
             settings = {name: getattr(args, name) for name in ("size", "samples", "answer_tokens", "set")}
-            write_result(args.out, "benchmarks.sft_scaling", settings | {"runs": runs})  # a run may be cut short
+            write_result(
+                args.out, "benchmarks.sft_scaling", settings | {"runs": runs}
+            )  # after each run, as one may be cut short
     for run in runs:
         print({name: value for name, value in run.items() if name not in ("steps", "losses")}, flush=True)
 

@@ -1,27 +1,28 @@
-"""How fast stage 1 trains: our recipe against the way the release trained, on Qwen3-VL shapes with random weights.
+"""How fast stage 1 trains: our recipe against the trainer of the release, on Qwen3-VL shapes with random weights.
 
     python -m benchmarks.sft_throughput --size 2b --out FILE                                # trainer and egm
-    python -m benchmarks.sft_throughput --size 2b --group egm egm:no-compile --out FILE     # what a part is worth
+    python -m benchmarks.sft_throughput --size 2b --group egm egm:no-compile --out FILE     # the effect of one change
     python -m benchmarks.sft_throughput --size 8b --bf16-state --group trainer --group egm --out FILE
 
 A configuration is one of
 
-- `egm`, the recipe of `sft/config` on one GPU, as `sft.train` runs it; `egm:WORD` changes one thing (see `CHANGES`),
-  words joined by `+` several;
-- `trainer`, transformers' Trainer on flattened batches with flash-attn 2, as the release trained. Where that package is
-  absent, the same kernels come from `torch.nn.attention.varlen`, called where and as often as transformers would;
+- `egm`, the recipe of `sft/config` on one GPU, as `sft.train` runs it. `egm:CHANGE` applies a change of `CHANGES`, and
+  `egm:CHANGE+CHANGE` several;
+- `trainer`, transformers' Trainer on flattened batches with flash-attn 2, which the release used. Without that package
+  the same kernels come from `torch.nn.attention.varlen`, called as often as transformers would call the package;
 - `trainer:padded`, the same with padded batches and scaled-dot-product attention;
-- `trainer:no-checkpointing`, the same without computing the forward pass twice, as `egm` does at 2B and 4B.
+- `trainer:no-checkpointing`, the same without gradient checkpointing, like `egm` at 2B and 4B.
 
 All of them hold weights and AdamW state in 32 bits (`--bf16-state`: in 16, without which 8B does not fit one GPU),
-compute in bfloat16, freeze the vision encoder, and update on the recipe's share of one GPU: 16 samples (for 4B and 8B,
-the trainer takes twice 8). Batches are collated beforehand, so that the trainers are timed and not the loading of
-images. The configurations of a `--group` stay in memory together, and their rounds take turns; ratios are to the first
-of the group, round by round. Groups follow each other.
+compute in bfloat16, freeze the vision encoder, and update on one GPU's share of the recipe's batch: 16 samples (the
+trainer accumulates 2 x 8 for 4B and 8B). Batches are collated beforehand, so that loading images is not timed. The
+configurations of a `--group` stay in memory together and take turns; ratios are to the first of the group, round by
+round. Groups run one after the other.
 
-`device_s` is the part of an update in which kernels run; where it is short of `step_s`, the host limits.
-MFU counts the operations that the task needs, the same for all: no recomputation, logits of answers alone, the frozen
-encoder forwards alone. `--device-tflops` is what it is a share of; the default is the H200's dense bfloat16 peak.
+`device_s` is the time in an update during which kernels run; if it is less than `step_s`, the host is the limit.
+MFU counts the operations that the task needs, the same for all configurations: no recomputation, logits of answers
+alone, and only a forward pass of the frozen encoder. It is a share of `--device-tflops`; the default is the dense
+bfloat16 peak of an H200.
 """
 
 import argparse
@@ -44,8 +45,9 @@ import transformers
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from benchmarks.common import SIZES, random_checkpoint, shapes_traces, spread, write_result
+from benchmarks.common import SIZES, random_checkpoint, shapes_traces, write_result
 from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
+from benchmarks.spread import spread
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.models.shapes import Shape, find_shape
 from qwen3vl_rl.training import cpu
@@ -56,16 +58,16 @@ ROOT = Path(__file__).parents[1]
 H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
 SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
 MICRO_BATCH = {"tiny": 16, "2b": 16, "4b": 8, "8b": 8}  # samples at once in the released recipe
-IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # usual in COCO
-FUSED_LOGITS = ["model.use_fused_kernels=true", "engine.response_logits_only=false"]  # verl's, of all tokens
+IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # common in COCO
+FUSED_LOGITS = ["model.use_fused_kernels=true", "engine.response_logits_only=false"]  # verl's, which compute all tokens
 CHANGES = {
     "no-compile": ["engine.compile_blocks=false"],
     "all-logits": ["engine.response_logits_only=false"],
     "checkpointing": ["model.enable_gradient_checkpointing=true"],
     "no-checkpointing": ["model.enable_gradient_checkpointing=false"],
     "foreach-adamw": ["optim.override_optimizer_config.fused=false"],
-    "sharded": ["engine.no_shard=false", "engine.skip_dp_sync=false"],  # as with several GPUs
-    "no-reshard": ["engine.reshard_after_forward=false"],  # gathered once for forward and backward
+    "sharded": ["engine.no_shard=false", "engine.skip_dp_sync=false"],  # like several GPUs
+    "no-reshard": ["engine.reshard_after_forward=false"],  # parameters are gathered once for forward and backward
     "one-unit": ["engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLVisionModel]"],  # all layers at once
     "by-layer": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer]",
@@ -74,9 +76,9 @@ CHANGES = {
     "vision-by-block": [
         "engine.wrap_policy.transformer_layer_cls_to_wrap=[Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock]"
     ],
-    # verl applies the next three to all models of the process: each in a group of its own, behind those without, and
-    # `liger`, which needs `pip install liger-kernel` and beside it `no-compile`, in a command of its own. The other two
-    # beside `sharded`, which hands them 16 bits; without shards they would compute in 32.
+    # verl applies the next three to all models of the process. Put each in its own group, after the groups without it.
+    # `liger` needs `pip install liger-kernel`, `no-compile`, and its own command. Combine the other two with `sharded`,
+    # which passes them 16-bit values; without shards they would compute in 32 bits.
     "liger": ["model.use_liger=true"],
     "triton-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=triton"],
     "chunked-logits": [*FUSED_LOGITS, "model.fused_kernel_options.impl_backend=torch"],
@@ -88,7 +90,7 @@ CHANGES = {
 
 
 def build_parquet(folder: Path, samples: int, answer_tokens: int, tokenizer) -> Path:
-    """RefShapes with images of COCO's sizes; reasoning is repeated until an answer has about `answer_tokens`."""
+    """RefShapes with images of COCO's sizes. The reasoning is repeated until an answer has about `answer_tokens`."""
     rng, rows, path = random.Random(0), [], folder / "sft.parquet"
     for sample, reasoning in shapes_traces(folder / "sft_images", samples, IMAGE_SIZES_PX):
         sentences = max(1, round(rng.gauss(1, 0.2) * answer_tokens / len(tokenizer.encode(reasoning))))
@@ -106,7 +108,7 @@ def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: l
 
 
 def needed_tflop(shape: Shape, batch: list[dict]) -> float:
-    """Floating point operations, in 10^12, that one update on `batch` needs: of what trains three forward passes."""
+    """Floating-point operations, in 10^12, that one update on `batch` needs: three forward passes of what trains."""
     total = 0.0
     for sample in batch:
         seen = int(sample["multi_modal_inputs"]["image_grid_thw"].prod()) / shape.merge**2
@@ -115,11 +117,11 @@ def needed_tflop(shape: Shape, batch: list[dict]) -> float:
     return total / 1e12
 
 
-# --- configurations: `run(steps)` trains one update, then `steps` that are timed; returns seconds and a loss ---------
+# --- configurations: `run(steps)` makes one update, then times `steps`; returns seconds and the first loss ------------
 
 
 class Egm:
-    """verl's training worker with our engine, called as verl's SFT trainer calls it."""
+    """verl's training worker with our engine, called in the way of verl's SFT trainer."""
 
     def __init__(self, config: DictConfig, batches: list[list[dict]]):
         from verl.utils import tensordict_utils
@@ -169,7 +171,7 @@ class Egm:
 
 
 def seconds_of(step: Callable[[], object], steps: int) -> float:
-    """Of so many steps, until the device has done them."""
+    """Seconds of `steps` calls, until the device has finished them."""
     synchronize()
     start = time.perf_counter()
     for _ in range(steps):
@@ -183,7 +185,7 @@ def allocated_gib() -> float:
 
 
 class Measurement:
-    """One configuration: built, warmed up, then run round by round. An error ends it and is kept."""
+    """One configuration: built, warmed up, then run round by round. An error stops it and is recorded."""
 
     def __init__(self, name: str, build: Callable[[], Egm | Trainer]):
         self.name, self.error, self.step_s, self.peak_gib, self.device_s = name, None, [], 0.0, None
@@ -201,7 +203,7 @@ class Measurement:
         self.warm_s = self.runner.run(3)[0] / 3
 
     def round(self, seconds: float) -> None:
-        """Updates for about `seconds`."""
+        """Time updates for about `seconds`."""
         steps = max(2, int(seconds / self.warm_s))
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -211,11 +213,11 @@ class Measurement:
             self.peak_gib = max(self.peak_gib, torch.cuda.max_memory_allocated() / 2**30 - before + self.own_gib)
 
     def profile(self) -> None:
-        """Seconds of one update in which the GPU computes; the rest of it waits for the host."""
+        """Measure the seconds of an update in which the GPU computes; for the rest of it the GPU waits for the host."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
             self.runner.run(2)
         kernels_us = sum(event.self_device_time_total for event in profiler.key_averages())
-        self.device_s = kernels_us / 3 / 1e6  # of three updates, one before the two that `run` times
+        self.device_s = kernels_us / 3 / 1e6  # of three updates: `run` makes one before the two that it times
 
     def attempt(self, work: Callable[[], None]) -> None:
         if self.error is None:
@@ -226,7 +228,7 @@ class Measurement:
                 self.error = f"{type(error).__name__}: {error}"[:500]
 
     def times(self, first: "Measurement") -> dict:
-        """What was measured, beside the first of the group."""
+        """What was measured, and the speed relative to the first of the group."""
         found = {"name": self.name, "setup_s": round(self.setup_s, 1)} | ({"error": self.error} if self.error else {})
         if not self.step_s:
             return found
@@ -273,13 +275,13 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, required=True)
     parser.add_argument("--group", nargs="+", action="append", metavar="NAME", help="default: trainer egm")
-    parser.add_argument("--answer-tokens", type=int, default=110, help="length of the reasoning, about")
+    parser.add_argument("--answer-tokens", type=int, default=110, help="approximate length of the reasoning")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one round of one configuration")
-    parser.add_argument("--bf16-state", action="store_true", help="weights and AdamW state in bfloat16, for all")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="change the recipe for all `egm`")
+    parser.add_argument("--seconds", type=float, default=3.0, help="duration of one round of one configuration")
+    parser.add_argument("--bf16-state", action="store_true", help="weights and AdamW state in bfloat16")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides for every `egm`")
     parser.add_argument("--device-tflops", type=float, default=H200_TFLOPS)
-    parser.add_argument("--work", type=Path, help="keep checkpoint and data here, and use them again")
+    parser.add_argument("--work", type=Path, help="keep the checkpoint and data here, and reuse them")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
@@ -292,12 +294,12 @@ def main() -> None:
         work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
         for result in measure(args, groups, device, work):
-            write_result(args.out, "benchmarks.sft_throughput", result)  # after each group: a run may be cut short
+            write_result(args.out, "benchmarks.sft_throughput", result)  # after each group, as a run may be cut short
         report(result)
 
 
 def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work: Path) -> Iterator[dict]:
-    """The result after each group: all that was measured so far."""
+    """Yield after each group what was measured so far."""
     start = time.perf_counter()
     model = random_checkpoint(args.size, work, device)
     processor = transformers.AutoProcessor.from_pretrained(model)
@@ -311,9 +313,9 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
     def build(name: str) -> Egm | Trainer:
         kind, _, change = name.partition(":")
         if kind == "trainer":
-            os.environ.pop("LOCAL_RANK", None)  # a trainer that sees it wraps its model for several GPUs
+            os.environ.pop("LOCAL_RANK", None)  # with it, the trainer would wrap its model for several GPUs
             return Trainer(config, batches, change, MICRO_BATCH[args.size], args.bf16_state, device)
-        # Port 0: any free one, as no other process has to find it.
+        # Port 0 is any free port; no other process connects to it.
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         changes = [override for word in filter(None, change.split("+")) for override in CHANGES[word]]
         changed = compose_recipe([*overrides, *changes])
@@ -325,8 +327,8 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),
         "tflop": statistics.mean(needed_tflop(shape, batch) for batch in batches),
     }
-    # Not first by `Egm`: verl keeps errors of imports that fail inside, and with them the frames that were open, whose
-    # `self` would hold that model's memory until the end.
+    # Imported before the first `Egm`: verl keeps the exceptions of failed imports, whose frames would otherwise hold a
+    # reference to that model, and with it the GPU's memory.
     import_module("verl.workers.engine_workers")
     results: list[list[dict]] = []
     for names in groups:
@@ -353,7 +355,7 @@ def read_batches(config: DictConfig, processor) -> list[list[dict]]:
 
 def report(result: dict) -> None:
     print(f"{result['size']}, {result['per_update']['tokens']:.0f} tokens per update, "
-          f"{result['seconds']:.0f} s in all")  # fmt: skip
+          f"{result['seconds']:.0f} s in total")  # fmt: skip
     for row in (row for group in result["groups"] for row in group):
         if "samples_per_s" not in row:
             print(f"  {row['name']:<22} {row['error']}")

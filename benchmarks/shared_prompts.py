@@ -1,14 +1,14 @@
-"""What it is worth to compute a prompt once for all its answers, by itself: Qwen3-VL with random weights in bfloat16.
+"""The gain of computing a prompt once for all its answers, in passes alone: Qwen3-VL with random weights in bfloat16.
 
     python -m benchmarks.shared_prompts --size 2b --out FILE
 
-On 16 prompts with a 640x480 image and 16 answers of about 101 tokens each, in micro-batches of 25,600 tokens, with
-checkpointing and compiled blocks: `samples`, each with its own prompt and image, as verl computes them, and `shared`
-(`qwen3vl_rl/models/shared_prompts.py`). `forward` is a pass of the reference, `update` forward and backward; the two
-take turns, and ratios are to `samples`. `peak_memory_gib` includes weights and gradients.
+There are 16 prompts with a 640x480 image and 16 answers of about 101 tokens each, in micro-batches of 25,600 tokens,
+with checkpointing and compiled blocks. `samples` repeats prompt and image for each answer, as verl does; `shared`
+computes them once (`qwen3vl_rl/models/shared_prompts.py`). `forward` is a pass of the reference, `update` a forward and
+a backward pass. The two take turns, and ratios are to `samples`. `peak_memory_gib` includes weights and gradients.
 
-`gradient_error` compares the gradients of one prompt's answers with those in float32, as the norm of the difference in
-shares of the gradient's, over all parameters.
+`gradient_error` compares the gradients of one prompt's answers with those in float32: for each parameter, the norm of
+the difference divided by the norm of the gradient.
 """
 
 import argparse
@@ -19,17 +19,9 @@ from pathlib import Path
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
-from benchmarks.common import (
-    IMAGE_PX,
-    SIZES,
-    has_gpu,
-    random_checkpoint,
-    spread,
-    times_faster,
-    work_folder,
-    write_result,
-)
+from benchmarks.common import IMAGE_PX, SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.sft_throughput import seconds_of
+from benchmarks.spread import spread, times_faster
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.image_embeds import image_places, place_images
 from qwen3vl_rl.models.logprobs import Scored, score_hidden
@@ -42,11 +34,11 @@ GRID = (1, IMAGE_PX[1] // PATCH_PX, IMAGE_PX[0] // PATCH_PX)
 IMAGE_TOKENS = GRID[1] * GRID[2] // PATCHES_OF_A_TOKEN
 WAYS = ("samples", "shared")
 
-Micro = dict[str, object]  # inputs of the model, and `scored` and `places`
+Micro = dict[str, object]  # inputs of the model, and the `places` and `labels` of answer tokens
 
 
 def make_micro_batch(groups: Sequence[Group], way: str, config, device: str) -> Micro:
-    """The inputs of one micro-batch; tokens and pixels are drawn by each group's first sample."""
+    """The inputs of one micro-batch. The first sample of each group seeds its tokens and pixels."""
     texts, pixels, answers = [], [], []
     for group in groups:
         draw = torch.Generator().manual_seed(group.samples[0])
@@ -73,7 +65,7 @@ def make_micro_batch(groups: Sequence[Group], way: str, config, device: str) -> 
 
 
 def run(model: Qwen3VLForConditionalGeneration, micro: Micro) -> torch.Tensor:
-    """The log-probability of every answer's tokens."""
+    """The log-probabilities of all answer tokens, (tokens,)."""
     places, labels = micro["places"], micro["labels"]
     inputs = {name: value for name, value in micro.items() if name not in ("places", "labels")}
     hidden = model.model(**inputs, use_cache=False).last_hidden_state[0]
@@ -123,7 +115,7 @@ def measure(checkpoint: Path, device: str, rounds: int, prompts: int) -> dict:
     one = {way: make_micro_batch(groups[:1], way, config, device) for way in WAYS}
     exact = gradients(model, one["samples"])
     model = model.bfloat16()
-    alone = {way: errors(gradients(model, one[way]), exact) for way in WAYS}
+    gradient_errors = {way: errors(gradients(model, one[way]), exact) for way in WAYS}
     del exact
 
     if device == "cuda":
@@ -148,7 +140,7 @@ def measure(checkpoint: Path, device: str, rounds: int, prompts: int) -> dict:
                 if device == "cuda" and name == "update":
                     peaks[way] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     for way in WAYS:
-        row = {"way": way, "micro_batches": len(micro[way]), "gradient_error": alone[way]}
+        row = {"way": way, "micro_batches": len(micro[way]), "gradient_error": gradient_errors[way]}
         row["tokens"] = sum(batch["input_ids"].shape[1] for batch in micro[way])
         for name in ("update", "forward"):
             row[f"{name}_s"] = spread(times[way, name])
@@ -162,7 +154,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="2b")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
-    parser.add_argument("--work", type=Path, help="keep the checkpoint here, and use it again")
+    parser.add_argument("--work", type=Path, help="keep the checkpoint here, and reuse it")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     device = "cuda" if has_gpu() else "cpu"

@@ -3,9 +3,9 @@
     python -m benchmarks.tables                         # fill docs/performance.md and docs/log.md
     python -m benchmarks.tables --print [NAME …] | less -S
 
-On a page, a table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is one of `HEADLINES` in `headlines.py`, which
-shows the rows that `headlines.yaml` selects, or one of `TABLES`, which shows every row of the files that match its pattern.
-Results of a CPU on which a script was only tried out are not kept.
+On a page, a table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is one of `HEADLINES` in `headlines.py`,
+which shows the rows that `headlines.yaml` selects, or one of `TABLES`, which shows every row of the files that match
+its pattern. Results of a CPU on which a script was only tried out are not kept.
 """
 
 import argparse
@@ -17,13 +17,12 @@ from statistics import fmean
 from benchmarks.formats import Lines, columns, device, engine, interval, markdown
 from benchmarks.headlines import HEADLINES, TOKENS, latencies, paper_latencies
 from benchmarks.planner import tables as planner
-from benchmarks.results import FOLDER, read_result
+from benchmarks.results import BASE, FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
 
-ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "log.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = DOCS / "performance.md", DOCS / "log.md"
 ENGINES = ("sglang", "vllm")
-BASE = "resident+chunked+on-policy+fused-adamw"  # in most variants of GRPO, and too long to repeat in each row
 Results = Sequence[tuple[Path, dict]]
 
 
@@ -266,10 +265,17 @@ def _points(difference: float, low: float, high: float) -> str:
 
 
 def origins(results: Results) -> Lines:
-    """Device, commit, versions and command of every result that records a command."""
-    head = ("file", "device", "commit", "versions", "command")
+    """Where every result that records a command comes from."""
+    head = ("file", "device", "commit", "other work on the host", "versions", "command")
     rows = (
-        (path.name, result["device"], _commit(result), _pairs(result.get("versions", {})), f"`{result['command']}`")
+        (
+            path.name,
+            result["device"],
+            _commit(result),
+            result.get("beside", "not recorded"),
+            _pairs(result.get("versions", {})),
+            f"`{result['command']}`",
+        )
         for path, result in results
         if "command" in result
     )

@@ -1,8 +1,8 @@
-"""The paper's figure on RefShapes, and where the gain sits, drawn from what `examples.longer_vs_bigger.collect` wrote.
+"""Draw the results of `examples.longer_vs_bigger.collect`: the paper's figure on RefShapes, and where the gain lies.
 
-python -m images.draw_longer_vs_bigger examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
+    python -m images.draw_longer_vs_bigger examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
 
-Bars of error in the first two panels reach from the lowest to the highest seed, in the others they are 95 % intervals
+Error bars of the first two panels span the lowest and the highest seed. Those of the other panels are 95 % intervals
 over images.
 """
 
@@ -22,12 +22,15 @@ from qwen3vl_rl.data.refshapes import MAKERS
 from qwen3vl_rl.errors import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
-COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by what a model was trained to
+COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by training
 FIELDS = ("parameters", "average", "kinds", "splits")
 
 
 class Results:
-    """`models` of the file by rung and training; the runs of several seeds together."""
+    """The results file. A rung is a model size, a kind is a training; both together have one run per seed.
+
+    Raises InputError for a file in which something that the figure needs is missing.
+    """
 
     def __init__(self, path: Path):
         try:
@@ -35,7 +38,7 @@ class Results:
             self.models, self.latency = self.all["models"], self.all["latency"]
             missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: expected what examples.longer_vs_bigger.collect writes ({error})") from error
+            raise InputError(f"{path}: expected a file of examples.longer_vs_bigger.collect ({error})") from error
         if missing:
             raise InputError(f"{path}: expected {missing[0][1]} of {missing[0][0]}, found none")
         self.rungs = tables.rungs(self.all)
@@ -49,16 +52,16 @@ class Results:
             raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
 
     def runs(self, rung: str, kind: str) -> list[dict]:
-        """The seeds of one kind."""
+        """One run per seed."""
         return list(tables.runs(self.all, rung, kind).values())
 
     def latency_ms(self, rung: str, kind: str) -> float | None:
-        """Of one request alone, of the seed that was measured."""
+        """Latency of a single request, for the seed that was measured. None if none was."""
         names = [name for name in self.latency if f"{name}-".startswith(f"{rung}/{kind}-")]
         return 1000 * self.latency[names[0]]["alone_s"] if names else None
 
     def pairs(self, rung: str) -> list[tuple[dict, dict]]:
-        """(trained to answer directly, RL) of each seed that has both."""
+        """(direct, RL) for each seed that has both."""
         direct, reasoned = (
             {name.rpartition("-")[2]: run for name, run in tables.runs(self.all, rung, kind).items()}
             for kind in ("direct", "rl")
@@ -67,9 +70,9 @@ class Results:
 
 
 def spread(runs: list, value) -> tuple[float, float, float]:
-    """Mean over seeds, and how far the lowest and the highest lie from it."""
+    """Mean over seeds, and the distances from it to the lowest and the highest seed."""
     values = np.array([value(run) for run in runs], dtype=float)
-    mean = values.mean()  # which may miss equal values by a rounding
+    mean = values.mean()  # rounding can put the mean of equal values outside their range
     return mean, max(0.0, mean - values.min()), max(0.0, values.max() - mean)
 
 
@@ -78,7 +81,7 @@ def percent(run: dict) -> float:
 
 
 def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
-    """Accuracy against the latency of one request: bigger along direct answers, longer from them to RL."""
+    """Accuracy against the latency of one request. A line joins direct answers by size, arrows lead from them to RL."""
     for number, rung in enumerate(results.rungs):
         points = {kind: runs for kind in COLOURS if (runs := results.runs(rung, kind))}
         places = {}
@@ -90,7 +93,7 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
             colour = COLOURS[kind]
             axis.scatter(latency_ms, accuracy, s=runs[0]["parameters"] * BUBBLE_PT2 + 12, color=colour, alpha=0.6)
             axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
-            side = -1 if kind == "rl" or (kind == "direct" and number % 2) else 1  # neighbours to either side
+            side = -1 if kind == "rl" or (kind == "direct" and number % 2) else 1  # neighbours on opposite sides
             axis.annotate(
                 f"{rung} {kind}", places[kind], textcoords="offset points", fontsize=8,
                 xytext=(6 * side, -14 if kind == "direct" else 8),
@@ -109,7 +112,7 @@ def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
 
 
 def draw_kinds(axis: plt.Axes, results: Results) -> None:
-    """What RL has over the same model trained to answer directly, by kind of expression; seeds in pairs."""
+    """What RL gains over direct answers of the same model, by kind of expression, paired by seed."""
     rungs = [rung for rung in results.rungs if results.pairs(rung)]
     width = 0.8 / max(1, len(rungs))
     for i, rung in enumerate(rungs):
@@ -127,7 +130,7 @@ def draw_kinds(axis: plt.Axes, results: Results) -> None:
 
 
 def draw_oracle(axis: plt.Axes, results: Results) -> None:
-    """The same boxes in the words asked and in the simplest ones."""
+    """Accuracy on the same boxes, asked for in the original wording and in the simplest one."""
     for rung in results.rungs:
         for kind, marker in (("direct", "o"), ("rl", "^")):
             run = results.models.get(f"oracle-{rung}/{kind}")
@@ -146,7 +149,7 @@ def draw_oracle(axis: plt.Axes, results: Results) -> None:
 
 
 def draw_budgets(axis: plt.Axes, results: Results) -> None:
-    """Accuracy where reasoning is cut after so many tokens and the answer asked for."""
+    """Accuracy against tokens where reasoning is cut and the answer is then forced."""
     for model, ways in results.all.get("budgets", {}).items():
         cuts = sorted(ways, key=lambda way: int(way.removeprefix("budget-")) if way != "free" else math.inf)
         tokens, averages = zip(*((ways[cut]["tokens"], ways[cut]["average"]) for cut in cuts), strict=True)

@@ -1,6 +1,6 @@
-"""What runs of stage 2 learn, step by step, drawn from the metrics that they leave.
+"""Draw the learning curves of runs of stage 2 from their metrics.
 
-python images/draw_rewards.py --run vLLM=outputs/vllm --run sglang=outputs/sglang --out images/rewards.png
+python -m images.draw_rewards --run vLLM=outputs/vllm --run sglang=outputs/sglang --out images/rewards.png
 """
 
 import argparse
@@ -23,11 +23,14 @@ PANELS = {
     "accuracy on validation, greedy": VALIDATION,
     "tokens per answer": "response_length/mean",
 }
-WINDOW = 9  # steps that one point of the smooth line averages; the steps themselves are drawn pale
+WINDOW = 9  # steps that a point of the smoothed line averages; the raw line is drawn in a pale colour
 
 
 def draw(runs: Mapping[str, Path]) -> plt.Figure:
-    """One panel per metric that any run has, one colour per run. Raises InputError for a folder without metrics."""
+    """One panel per metric that any run has, one colour per run.
+
+    Raises InputError for a folder without metrics, and if no run has a metric of `PANELS`.
+    """
     metrics = {name: read_metrics(folder) for name, folder in runs.items()}
     if missing := [name for name, rows in metrics.items() if not rows]:
         raise InputError(f"{runs[missing[0]]}: expected a run with metrics-*.jsonl, found none")

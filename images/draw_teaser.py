@@ -1,14 +1,13 @@
-"""Draw the paper's claim on one picture and one expression: a large model that answers at once, a small one that reasons.
+"""Draw the paper's claim on one picture: a large model answers at once, a small one reasons first.
 
     python -m images.draw_teaser --out images/teaser.png
 
-The numbers are the paper's (arXiv 2601.13633): parameters, latency and accuracy from
-qwen3vl_rl/evaluation/scoring/published.yaml, tokens from the paper's opening figure. The scene is drawn from RefShapes.
-Scene, reasoning and boxes are an illustration, which the figure says, and no output of the two models.
+The numbers are the paper's (arXiv 2601.13633). Sizes, latency and accuracy come from
+qwen3vl_rl/evaluation/scoring/published.yaml, tokens from the paper's opening figure. The scene is a RefShapes scene.
+Scene, reasoning and boxes are an illustration and not the output of a model. The figure says so.
 """
 
 import argparse
-import itertools
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,21 +30,20 @@ from qwen3vl_rl.grounding import Box
 SCENE_SEED, SCENE_INDEX = "teaser-258", 16  # "the second star from the left", where nothing overlaps
 SIZE_PX = 900, 400  # as GitHub shows the figure; all places below are in these pixels, y downwards
 PIXEL_DENSITY = 2  # pixels of the file for each of them
-PICTURE_PX = 180, 144
-ENLARGED = 12  # times that the scene is drawn larger than RefShapes does, before it is scaled down smoothly
-BAR_PX, MIDDLE_PX = 250, 92  # longest bar, half the width of the labels between the bars
+PICTURE_PX, PICTURE_TOP_PX = (180, 144), 88
+ENLARGED = 12  # times the resolution of RefShapes, before the picture is scaled down smoothly
+BAR_PX, MIDDLE_PX = 250, 92  # the longest bar, and half of the gap for labels between the bars
+DIRECT_TOKENS, EGM_TOKENS = 42, 101  # of an answer, in the paper's opening figure
 INK, MUTED, PALE, LINE = "#1f2328", "#59636e", "#f4f5f7", "#d1d9e0"
-
-
 NOTE = (
-    "Scene and answers are an illustration. Numbers are the paper’s (arXiv 2601.13633), "
+    "Scene and answers are an illustration. Numbers are the paper's (arXiv 2601.13633), "
     "accuracy is the mean Acc@0.5 of eight RefCOCO splits."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One half of the figure. `tokens`: of an answer."""
+    """One half of the figure. `tokens` is the length of an answer."""
 
     heading: str
     name: str
@@ -65,12 +63,12 @@ class Side:
 
 
 def sides() -> tuple[Side, Side]:
-    """Tokens are those of a direct answer and of EGM in the paper's opening figure."""
+    """The large model and the small one."""
     found = {(point.family, point.size): point for point in points()}
     large, small = found["Qwen3-VL-Instruct", "235B"], found["EGM", "8B"]
     return (
-        Side("Bigger", "Qwen3-VL-235B-Instruct", "answers at once", large, 42, False, 24),
-        Side("Longer", "EGM-8B", "reasons first", small, 101, True, 464),
+        Side("Bigger", "Qwen3-VL-235B-Instruct", "answers at once", large, DIRECT_TOKENS, False, 24),
+        Side("Longer", "EGM-8B", "reasons first", small, EGM_TOKENS, True, 464),
     )
 
 
@@ -114,69 +112,74 @@ def draw() -> plt.Figure:
 
 
 def draw_answer(axis: plt.Axes, side: Side, referral: Referral) -> None:
-    """Heading, picture with the box, and what the model writes."""
-    top, (width, height) = 88, PICTURE_PX
-    write(axis, side.left_px, 70, side.heading, 17, weight="bold", color=side.colour)
-    write(axis, side.left_px + 74, 70, f"{side.name} {side.does}", 12.5, color=MUTED)
-    draw_picture(axis, side, referral, top)
-    left = side.left_px + width + 10
-    card = FancyBboxPatch((left + 4, top + 4), 214, height - 8, boxstyle="round,pad=4", facecolor=PALE, edgecolor="none")
-    axis.add_patch(card)
-    answer_y = top + height / 2
+    """Heading, picture and what the model writes."""
+    heading_y, (width, height), top = 70, PICTURE_PX, PICTURE_TOP_PX
+    write(axis, side.left_px, heading_y, side.heading, 17, weight="bold", color=side.colour)
+    write(axis, side.left_px + 76, heading_y, f"{side.name} {side.does}", 12.5, color=MUTED)
+    draw_picture(axis, side, referral)
+    left, answer_y = side.left_px + width + 10, top + height / 2
+    corner, style = (left + 4, top + 4), "round,pad=4"
+    axis.add_patch(FancyBboxPatch(corner, 214, height - 8, boxstyle=style, facecolor=PALE, edgecolor="none"))
     if side.reasons:
         text = "\n".join(textwrap.fill(sentence, 28) for sentence in reasoning(referral))
         write(axis, left + 16, top + 20, text, 13, va="top", linespacing=1.5)
         answer_y = top + height - 30
     write(axis, left + 16, answer_y, "box", 13, color=MUTED)
-    style = {"family": "monospace", "weight": "bold", "color": side.colour}
-    write(axis, left + 46, answer_y, format_box_1000(referral.xyxy_px), 13, **style)
+    box = format_box_1000(referral.xyxy_px)
+    write(axis, left + 46, answer_y, box, 13, family="monospace", weight="bold", color=side.colour)
 
 
-def draw_picture(axis: plt.Axes, side: Side, referral: Referral, top: float) -> None:
-    """The scene with the box of the answer; after reasoning also with the objects that it has counted."""
-    (width, height), left = PICTURE_PX, side.left_px
+def draw_picture(axis: plt.Axes, side: Side, referral: Referral) -> None:
+    """The scene with the answer's box. A model that reasons has also numbered the objects that it compares."""
+    (width, height), left, top = PICTURE_PX, side.left_px, PICTURE_TOP_PX
     axis.imshow(enlarge(referral.scene), extent=(left, left + width, top + height, top), interpolation="antialiased")
-    axis.set(xlim=(0, SIZE_PX[0]), ylim=(SIZE_PX[1], 0), aspect="auto")
-    scale = width / WIDTH
+    axis.set(xlim=(0, SIZE_PX[0]), ylim=(SIZE_PX[1], 0), aspect="auto")  # imshow has changed them
+    axis.add_patch(Rectangle((left, top), width, height, fill=False, color=LINE, linewidth=0.8))
+    candidates = referral.query.candidates if side.reasons else []
+    for number, index in enumerate(candidates, start=1):
+        box = referral.scene.shapes[index].visible_px
+        x, y = outline(axis, side, box, linewidth=0.8, linestyle=(0, (3, 2)))
+        x, y = max(left + 8, x), max(top + 8, y)
+        axis.add_patch(Circle((x, y), 7, color=side.colour, zorder=3))
+        write(axis, x, y, str(number), 10, color="white", weight="bold", ha="center", zorder=4)
+    outline(axis, side, referral.xyxy_px, linewidth=2.2)
 
-    def outline(xyxy_px: Box, margin: float, **style) -> None:
-        x1, y1, x2, y2 = (scale * place for place in xyxy_px)
-        corner = left + x1 - margin, top + y1 - margin
-        axis.add_patch(Rectangle(corner, x2 - x1 + 2 * margin, y2 - y1 + 2 * margin, fill=False, **style))
 
-    if side.reasons:
-        for number, index in enumerate(referral.query.candidates, start=1):
-            box = referral.scene.shapes[index].visible_px
-            outline(box, 3, color=side.colour, linewidth=0.8, linestyle=(0, (3, 2)))
-            x, y = max(left + 8, left + scale * box[0] - 3), max(top + 8, top + scale * box[1] - 3)
-            axis.add_patch(Circle((x, y), 7, color=side.colour, zorder=3))
-            write(axis, x, y, str(number), 10, color="white", weight="bold", ha="center", zorder=4)
-    outline(referral.xyxy_px, 3, color=side.colour, linewidth=2.2)
-    outline((0, 0, WIDTH, HEIGHT), 0, color=LINE, linewidth=0.8)
+def outline(axis: plt.Axes, side: Side, xyxy_px: Box, margin: float = 2.5, **style) -> tuple[float, float]:
+    """A rectangle around a box of the scene. Returns its upper left corner in the figure."""
+    scale = PICTURE_PX[0] / WIDTH
+    x1, y1, x2, y2 = (scale * place for place in xyxy_px)
+    corner = side.left_px + x1 - margin, PICTURE_TOP_PX + y1 - margin
+    size = x2 - x1 + 2 * margin, y2 - y1 + 2 * margin
+    axis.add_patch(Rectangle(corner, *size, fill=False, color=side.colour, **style))
+    return corner
 
 
 def draw_numbers(axis: plt.Axes, large: Side, small: Side) -> None:
     """Bars that grow from the middle to both sides, each pair on a scale of its own that begins at 0."""
-    rows: dict[str, tuple[Callable[[Side], float], str]] = {
-        "parameters": (lambda side: side.parameters_billion, "{:.0f}B"),
-        "tokens in an answer": (lambda side: side.tokens, "{:.0f}"),
-        "time for a request": (lambda side: side.point.latency_ms, "{:,.0f} ms"),
-        "accuracy on RefCOCO": (lambda side: side.point.acc, "{:.1f} %"),
-    }
-    faster = large.point.latency_ms / small.point.latency_ms
-    remarks = {"time for a request": f"{faster:.1f} times faster"}
-    for number, (label, (value, text)) in enumerate(rows.items()):
-        y, largest = 262 + 29 * number, max(value(large), value(small))
-        write(axis, SIZE_PX[0] / 2, y, label, 12, color=MUTED, ha="center")
-        for side, sign in ((large, -1), (small, 1)):
-            start, length = SIZE_PX[0] / 2 + sign * MIDDLE_PX, BAR_PX * value(side) / largest
-            axis.add_patch(Rectangle((min(start, start + sign * length), y - 6), length, 12, color=side.colour))
-            shown = text.format(value(side)) + (f", {remarks[label]}" if side is small and label in remarks else "")
-            align = "left" if sign > 0 else "right"
-            write(axis, start + sign * (length + 8), y, shown, 14, weight="bold", color=side.colour, ha=align)
+    faster = f"{large.point.latency_ms / small.point.latency_ms:.1f} times faster"
+    draw_pair(axis, 262, "parameters", (large, small), lambda side: side.parameters_billion, "{:.0f}B")
+    draw_pair(axis, 291, "tokens in an answer", (large, small), lambda side: side.tokens, "{}")
+    draw_pair(axis, 320, "time for a request", (large, small), lambda side: side.point.latency_ms, "{:,} ms", faster)
+    draw_pair(axis, 349, "accuracy on RefCOCO", (large, small), lambda side: side.point.acc, "{:.1f} %")
+
+
+def draw_pair(
+    axis: plt.Axes, y: float, label: str, pair: tuple[Side, Side], value: Callable[[Side], float], text: str,
+    remark: str = "",
+) -> None:  # fmt: skip
+    """Two bars with their values; the right one with a remark."""
+    middle, largest = SIZE_PX[0] / 2, max(map(value, pair))
+    write(axis, middle, y, label, 12, color=MUTED, ha="center")
+    for side, sign, align in zip(pair, (-1, 1), ("right", "left"), strict=True):
+        start, length = middle + sign * MIDDLE_PX, sign * BAR_PX * value(side) / largest
+        axis.add_patch(Rectangle((start, y - 6), length, 12, color=side.colour))
+        shown = text.format(value(side)) + (f", {remark}" if remark and sign > 0 else "")
+        write(axis, start + length + 8 * sign, y, shown, 14, weight="bold", color=side.colour, ha=align)
 
 
 def write(axis: plt.Axes, x: float, y: float, text: str, size_px: float, **style) -> None:
+    """Text of a height in pixels of `SIZE_PX`; matplotlib takes points, of which there are 72 for 100 of these."""
     axis.text(x, y, text, fontsize=0.72 * size_px, **({"va": "center_baseline", "color": INK} | style))
 
 

@@ -1,8 +1,9 @@
 """The rewards of stage 2 and verl's entry point to them.
 
 verl calls `compute_score` through `reward.custom_reward_function` (`path: pkg://qwen3vl_rl.reward`); the keyword
-arguments come from its `reward_kwargs`. Formulas and constants of the first four: egm recipe, stage 2. A reward of your
-own is a function of `Parts` in any file; `FILE.py:NAME` names it where a reward is asked for.
+arguments come from its `reward_kwargs`. The formulas and constants of `mix`, `sigmoid`, `penalty` and `normalized_exp`
+are those of the released recipe, stage 2. A reward of your own is a function of `Parts` in any file, selected as
+`FILE.py:NAME`.
 """
 
 import sys
@@ -30,25 +31,25 @@ from qwen3vl_rl.grounding import (
     reward_iou,
 )
 
-PARTS = ("score", "acc", "format", "length_words", "repeats")  # of the result, for every answer
-SHOWN_CHARACTERS = 500  # of the end of an answer in a message
+PARTS = ("score", "acc", "format", "length_words", "repeats")  # keys of the result of every answer
+SHOWN_CHARACTERS = 500  # of an answer's end in an error message
 
 
 class Parts(NamedTuple):
-    """What a reward may depend on, for an answer that holds a box."""
+    """What a reward may depend on, for an answer that contains a box."""
 
-    predicted_px: IntBox  # xyxy in whole pixels, as is the truth
+    predicted_px: IntBox  # xyxy in whole pixels, as the truth
     truth_px: IntBox
-    iou: float  # of the two, 0..1
-    modal_iou: float | None  # of the answer's second box and the visible part; None where one box alone is asked for
+    iou: float  # of these two boxes, 0..1
+    modal_iou: float | None  # of the answer's second box and the visible part; None if the prompt asks for one box
     length_words: int  # whitespace-separated words of the whole answer, reasoning included
-    length_tokens: int  # as generated, 0 where the caller does not say
-    repeats: int  # longest run of one word repeated, 1 where none is
-    alpha: float  # share of the step [iou >= threshold] in `mix`
+    length_tokens: int  # as generated; 0 if unknown
+    repeats: int  # length of the longest run of one word; 1 without repetition
+    alpha: float  # weight of [iou >= threshold] in `mix`
     threshold: float  # IoU from which an answer is right
-    budget_tokens: int  # what `efficient` lets an answer spend for free
+    budget_tokens: int  # tokens of an answer that `efficient` does not discount
     answer: str = ""  # as generated, without its reasoning
-    reasoning: str = ""  # what comes before `</think>`, without a `<think>` that opens it
+    reasoning: str = ""  # the text before `</think>`, without an opening `<think>`
     sample: Mapping[str, Any] = MappingProxyType({})  # `extra_info` of the sample's row
 
 
@@ -66,7 +67,7 @@ def sigmoid(parts: Parts) -> float:
 
 
 def penalty(parts: Parts) -> float:
-    """`mix`, less 0.01 for every begun 50 words over 512, less 0.3 where a word comes 7 or more times in a row."""
+    """`mix`, minus 0.01 per started 50 words over 512, minus 0.3 if a word comes 7 or more times in a row."""
     too_long = ceil(max(0, parts.length_words - 512) / 50)
     return mix(parts) - 0.01 * too_long - 0.3 * (parts.repeats >= 7)
 
@@ -77,17 +78,17 @@ def normalized_exp(parts: Parts) -> float:
 
 
 def giou(parts: Parts) -> float:
-    """`mix` with (1 + GIoU) / 2 in place of the IoU: of two boxes that miss the truth, the nearer one earns more.
+    """`mix` with (1 + GIoU) / 2 instead of the IoU: of two boxes that miss the truth, the nearer one earns more.
 
     GIoU = iou - (hull - union) / hull, -1..1 (Rezatofighi et al. 2019, arXiv 1902.09630).
     """
-    predicted_px = order_corners(parts.predicted_px)  # `released_eval` leaves corners as they come
+    predicted_px = order_corners(parts.predicted_px)  # `released_eval` does not order corners
     graded = (1 + generalized_iou(predicted_px, parts.truth_px)) / 2
     return parts.alpha * accuracy(parts) + (1 - parts.alpha) * graded
 
 
 def diou(parts: Parts) -> float:
-    """`mix` with (1 + DIoU) / 2 in place of the IoU: what is graded where boxes miss is the distance of their centres.
+    """`mix` with (1 + DIoU) / 2 instead of the IoU: boxes that miss are graded by the distance of the centres.
 
     DIoU = iou - distance² / diagonal², -1..1, of the centres and of the hull (Zheng et al. 2020, arXiv 1911.08287).
     """
@@ -97,12 +98,12 @@ def diou(parts: Parts) -> float:
 
 
 def efficient(parts: Parts) -> float:
-    """`mix` within the budget; beyond it `mix * budget_tokens / length_tokens`. Being short earns nothing by itself."""
+    """`mix` within the budget, `mix * budget_tokens / length_tokens` beyond it. Shorter answers earn nothing extra."""
     return mix(parts) * min(1.0, parts.budget_tokens / max(1, parts.length_tokens))
 
 
 def amodal(parts: Parts) -> float:
-    """`mix` of the amodal box, an amodal sample's truth; where the visible box is asked for, too, the mean of both."""
+    """`mix` of the amodal box, an amodal sample's truth; the mean of both if the prompt asks for the visible box."""
     if parts.modal_iou is None:
         return mix(parts)
     return (mix(parts) + mix(parts._replace(iou=parts.modal_iou))) / 2
@@ -143,19 +144,20 @@ def compute_score(
 ) -> dict[str, float]:
     """The reward of one answer, as verl's reward managers call it.
 
-    `ground_truth` is the true box, xyxy on the 0..1000 scale. Where `data_source` is `no_referent`, nothing fits the
-    expression and there is none: an answer that says so (`grounding.declines`) scores 1 whatever the reward, any other
-    0. `extra_info` holds the image's `width` and `height` in pixels, the answer's `length_tokens`, and
-    `modal_xyxy_1000`, the visible part, where the prompt asks for the amodal box first and that one second. Where its
-    `split` is `test` the reward is `eval` whatever `reward_type` says. `reward_type`: a name of `REWARDS`, or
-    `FILE.py:NAME`. `parser`: a name of `grounding.PARSERS`; `released_reward` is the released reward's reading.
-    `kwargs` are verl's and not used.
+    data_source: `no_referent` if nothing in the image fits the expression. There is no true box then. An answer that
+        says so (`grounding.declines`) scores 1 with every reward, any other answer 0.
+    ground_truth: the true box, xyxy on the 0..1000 scale.
+    extra_info: the image's `width` and `height` in pixels, and the answer's `length_tokens`. If the prompt asks for the
+        amodal and then the visible box, `modal_xyxy_1000` is the visible one. If `split` is `test`, the reward is
+        `eval`, not `reward_type`.
+    reward_type: a name in `REWARDS`, or `FILE.py:NAME`.
+    parser: a name in `grounding.PARSERS`; `released_reward` reads answers as the released reward does.
+    kwargs: verl's, not used.
 
-    Returns `score` and its parts: `acc` ([iou >= threshold]), `iou`, `format` (1.0 where the answer holds a box),
-    `length_words`, `repeats`, and `modal_iou` where both boxes are asked for. Where nothing fits, `acc` and `declined`
-    tell whether the answer says so, and there is no `iou`. An answer without a box and a malformed truth score 0, with
-    no penalty.
-    Raises InputError for an unknown reward or parser and for a missing size.
+    Returns `score` and its parts: `acc` ([iou >= threshold]), `iou`, `format` (1.0 if the answer contains a box),
+    `length_words`, `repeats`, and `modal_iou` if the prompt asks for both boxes. For `no_referent`, `acc` and
+    `declined` are 1.0 if the answer declines, and there is no `iou`. An answer without a box and a malformed truth
+    score 0, without a penalty. Raises InputError for an unknown reward or parser and for a missing image size.
     """
     extra_info = extra_info or {}
     reward = find_reward(reward_type)
@@ -195,9 +197,9 @@ def compute_score(
 
 
 def check_settings(reward_type: str, alpha: float, threshold: float, parser: str, budget_tokens: int, **_: Any) -> None:
-    """Raise InputError for settings of `compute_score` that cannot work, before anything is started.
+    """Raise InputError for settings of `compute_score` that cannot work, before anything starts.
 
-    A reward is tried on answers of several kinds; what a function of a user's own raises is the user's to see.
+    The reward is tried on several kinds of answers. Exceptions of a user's own function are passed on to the user.
     """
     reward = find_reward(reward_type)
     parse_box_1000("", parser)
@@ -213,12 +215,12 @@ def check_settings(reward_type: str, alpha: float, threshold: float, parser: str
 
 
 def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Parts]:
-    """One of each kind that a reward meets."""
+    """One answer of each kind that a reward may get."""
     right = Parts((0, 0, 9, 9), (0, 0, 9, 9), 1.0, None, 10, 40, 1, alpha, threshold, budget_tokens)
     return {
         "a right answer": right,
         "a box that overlaps the truth in part": right._replace(predicted_px=(0, 0, 9, 4), iou=4 / 9),
-        "a box beside the truth": right._replace(predicted_px=(20, 20, 29, 29), iou=0.0),
+        "a box that misses the truth": right._replace(predicted_px=(20, 20, 29, 29), iou=0.0),
         "a point in the truth's corner": right._replace(predicted_px=(9, 9, 9, 9), iou=0.0),
         "an answer of 2,000 words that repeats one": right._replace(length_words=2000, length_tokens=4000, repeats=999),
         "two boxes": right._replace(modal_iou=0.5),
@@ -228,7 +230,7 @@ def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Pa
 def _apply(reward: Reward, parts: Parts, name: str, answer: str, extra_info: Mapping[str, Any]) -> float:
     """The score. A function that raises or returns no finite number ends the run with a fatal line in the log.
 
-    verl would train on without the answer, or with advantages of NaN.
+    verl would otherwise continue without the answer, or with NaN advantages.
     """
     try:
         score = float(value := reward(parts))
@@ -246,7 +248,7 @@ def _apply(reward: Reward, parts: Parts, name: str, answer: str, extra_info: Map
 
 
 def find_reward(name: str) -> Reward:
-    """The reward of that name, or the function of `FILE.py:NAME`. Raises InputError where there is none."""
+    """The reward of that name, or the function `FILE.py:NAME`. Raises InputError if there is none."""
     if name in REWARDS:
         return REWARDS[name]
     file, colon, function = name.rpartition(":")
@@ -268,7 +270,7 @@ def _load(file: str, function: str) -> Reward:
 
 
 def generalized_iou(a: Box, b: Box) -> float:
-    """IoU less the share of the common hull that neither box covers, -1..1. Boxes have x1 <= x2 and y1 <= y2."""
+    """IoU minus the share of the common hull that neither box covers, -1..1. Boxes have x1 <= x2 and y1 <= y2."""
     hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
     areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
     overlap = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
@@ -277,21 +279,21 @@ def generalized_iou(a: Box, b: Box) -> float:
 
 
 def centre_distance(a: Box, b: Box) -> float:
-    """The squared distance of the centres over the squared diagonal of the common hull, 0..1; 0 of equal points."""
+    """Squared distance of the centres over the squared diagonal of the common hull, 0..1; 0 for equal points."""
     hull = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
     apart = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
     return apart / hull if hull else 0.0
 
 
 def longest_run(words: list[str]) -> int:
-    """How many times in a row the most repeated word comes, 0 without words."""
+    """Length of the longest run of one word, 0 without words."""
     if not any(map(eq, words, words[1:])):  # the common case, without a Python loop
         return min(len(words), 1)
     return max(sum(1 for _ in run) for _, run in groupby(words))
 
 
 def _modal_iou(text: str, parser: str, extra_info: Mapping[str, Any], width: int, height: int) -> float | None:
-    """IoU of the answer's second `bbox_2d` and the visible part, 0 without one; None where one box is asked for."""
+    """IoU of the answer's second `bbox_2d` and the visible part, 0 without one; None if the prompt asks for one box."""
     if extra_info.get("modal_xyxy_1000") is None:
         return None
     answer = text[max(0, text.rfind("</think>")) :]
@@ -302,8 +304,8 @@ def _modal_iou(text: str, parser: str, extra_info: Mapping[str, Any], width: int
 
 
 def _truth_1000(ground_truth: Iterable[float], parser: str) -> Box | None:
-    """The corners are put in order but for `released_reward`, under which swapped ones score 0."""
-    if isinstance(ground_truth, str | bytes):  # their characters could pass for four numbers
+    """The true box, None if malformed. Its corners are ordered, except for `released_reward`: swapped ones score 0."""
+    if isinstance(ground_truth, str | bytes):  # four digits would read as four numbers
         return None
     try:
         x1, y1, x2, y2 = map(float, ground_truth)

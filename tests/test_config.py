@@ -1,4 +1,4 @@
-"""Every shipped recipe composes over verl's own configs and is accepted by verl, and bad values end in one line."""
+"""Every recipe composes over verl's own configs, verl accepts it, and bad values give an error of one line."""
 
 import subprocess
 import sys
@@ -115,7 +115,7 @@ def test_every_reward_reaches_its_function_with_all_that_it_asks_for(reward):
     function = OmegaConf.to_container(config.reward, resolve=True)["custom_reward_function"]
     settings = {"alpha": 0.5, "threshold": 0.7, "parser": "released_reward", "budget_tokens": 50}
     assert function["reward_kwargs"] == {"reward_type": reward, **settings}
-    assert config.reward.reward_model.enable is False  # verl's own fields are still there
+    assert config.reward.reward_model.enable is False  # verl's own fields are kept
 
 
 def test_the_strict_parser_may_have_its_earlier_name():

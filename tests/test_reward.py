@@ -19,7 +19,7 @@ BOXES = st.builds(lambda xs, ys: (xs[0], ys[0], xs[1], ys[1]), SIDES, SIDES)
 
 
 def parts(iou=0.0, **changes):
-    """Parts of an ordinary answer, but for `changes`."""
+    """Parts of an ordinary answer with `changes`."""
     ordinary = {
         "predicted_px": (0, 0, 10, 10),
         "truth_px": (0, 0, 10, 10),
@@ -81,7 +81,7 @@ def test_rewards_are_their_formulas(parts):
 
 
 def giou_of_masks(a, b) -> float:
-    """Counted, not computed: pixels of both boxes and of the smallest box around them."""
+    """Counts the pixels of both boxes and of the smallest box around them."""
     masks = np.zeros((2, SIZE, SIZE), bool)
     for mask, (x1, y1, x2, y2) in zip(masks, (a, b), strict=True):
         mask[y1:y2, x1:x2] = True
@@ -92,7 +92,7 @@ def giou_of_masks(a, b) -> float:
 
 
 def diou_of_corners(a, b) -> float:
-    """By the formula of the paper, with complex numbers for points."""
+    """The formula of the paper, with complex numbers as points."""
     centres = [complex(x1 + x2, y1 + y2) / 2 for x1, y1, x2, y2 in (a, b)]
     corners = [complex(*corner) for box in (a, b) for corner in (box[:2], box[2:])]
     xs, ys = [corner.real for corner in corners], [corner.imag for corner in corners]
@@ -103,7 +103,7 @@ def diou_of_corners(a, b) -> float:
 @pytest.mark.parametrize(
     ("name", "iou", "expected"),
     [
-        ("mix", 0.5, 0.75),  # the threshold itself counts
+        ("mix", 0.5, 0.75),  # an IoU equal to the threshold counts
         ("mix", 0.4, 0.2),
         ("mix", 1.0, 1.0),
         ("sigmoid", 0.5, 0.5),
@@ -196,7 +196,7 @@ def test_score_comes_with_its_parts():
         "length_words": len(text.split()),
         "repeats": 2.0,
     }
-    assert all(type(value) is float for value in score(text).values())  # what verl logs and dumps as JSON
+    assert all(type(value) is float for value in score(text).values())  # verl logs and dumps them as JSON
 
 
 @given(st.tuples(*[st.integers(0, 999)] * 2), st.integers(1, 300), st.sampled_from(sorted(REWARDS)))
@@ -234,7 +234,7 @@ def test_the_test_split_is_scored_with_eval(name):
 def test_no_box_scores_0_under_every_reward(name, text):
     result = score(text, reward_type=name)
     assert (result["score"], result["acc"], result["iou"], result["format"]) == (0, 0, 0, 0)
-    assert score(text, reward_type=name, threshold=0.0)["score"] == 0  # even where any IoU would do
+    assert score(text, reward_type=name, threshold=0.0)["score"] == 0  # even if any IoU suffices
 
 
 @pytest.mark.parametrize("name", sorted(REWARDS))
@@ -286,7 +286,7 @@ def test_no_text_raises(text):
 def test_missing_size_names_sample_and_field(field, value):
     with pytest.raises(InputError, match=rf'sample cup-3: extra_info field "{field}": expected .* in pixels, got'):
         score(answer(TRUTH), info={**INFO, field: value})
-    with pytest.raises(InputError, match=rf'field "{field}"'):  # also where there is no box
+    with pytest.raises(InputError, match=rf'field "{field}"'):  # also without a box
         score("", info={key: INFO[key] for key in INFO if key != field})
 
 
@@ -315,7 +315,7 @@ def test_reward_type_alpha_and_threshold_are_required_even_for_the_test_split(mi
         compute_score("grounding", answer(TRUTH), TRUTH, {**INFO, "split": "test"}, **settings)
 
 
-# Expressions that nothing fits
+# Expressions for which nothing fits
 
 
 @pytest.mark.parametrize("reward_type", ["mix", "efficient", "amodal"])
@@ -351,7 +351,7 @@ def test_both_boxes_count_where_both_are_asked_for(visible, expected):
     result = score(text, info=BOTH, reward_type="amodal")
     assert result["score"] == pytest.approx(expected)
     assert result["modal_iou"] == reward_iou(visible, MODAL, 1000, 1000)
-    assert score(text, info=BOTH)["score"] == 1  # other rewards count the first box alone
+    assert score(text, info=BOTH)["score"] == 1  # other rewards use only the first box
 
 
 @pytest.mark.parametrize(
@@ -432,13 +432,13 @@ NASTY = {
 @pytest.mark.parametrize("parser", sorted(PARSERS))
 @pytest.mark.parametrize("name", sorted(NASTY))
 def test_nasty_answers_are_scored_in_linear_time(name, parser):
-    """A quadratic reader takes hours, and is ended by pytest's limit for a test."""
+    """A quadratic parser would take hours and exceed pytest's time limit."""
     result = score(NASTY[name], reward_type="penalty", parser=parser)
     assert result["score"] <= 1 and result["score"] == result["score"]
 
 
 @given(st.text(alphabet="[](){}<>/\"',:.+-eE0123456789 \nbox_2dthinkanswer", max_size=200), BOXES)
-@example(text="1,4:0:0", truth=(0, 0, 1, 1))  # corners in the wrong order, which `released_eval` leaves so
+@example(text="1,4:0:0", truth=(0, 0, 1, 1))  # swapped corners, which `released_eval` keeps
 def test_no_text_of_brackets_and_digits_raises(text, truth):
     for name in REWARDS:
         for parser in PARSERS:

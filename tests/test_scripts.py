@@ -35,7 +35,7 @@ def test_stage_1_looks_in_the_folder_of_the_caller(folder):
     assert refused.returncode == 2 and f"data.train_files: no such file or folder: {ODD}.parquet" in refused.stderr
     (folder / f"{ODD}.parquet").write_text("no parquet")
     found = bash("scripts/sft_qwen3_8b_grounding.sh", "model.path=.", cwd=folder, **variables)
-    assert found.returncode == 2 and f"{ODD}.parquet: expected parquet of sft.build_dataset" in found.stderr
+    assert found.returncode == 2 and f"{ODD}.parquet: expected parquet written by sft.build_dataset" in found.stderr
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
-"""Fit the planner's constants on measurements, and show how well the planner then foretells them.
+"""Fit the planner's constants on measurements, and print what the planner then predicts for them.
 
     python -m benchmarks.planner.fit FILE... [--out qwen3vl_rl/training/planner/constants.yaml]
 
-Takes results of `benchmarks.grpo_step` and `benchmarks.serving`, each of any GPU that the planner knows: constants are
-shares of its data sheet. A constant is the median of what each measurement gives for it, by width of the model where
-the planner has it so; one that no measurement gives stays as it is. With `--out` they are written.
+FILE is a result of `benchmarks.grpo_step` or `benchmarks.serving`, on any GPU that the planner knows: constants are
+shares of the GPU's data sheet. A constant is the median of the values that the measurements give for it, for each width
+of the model where the planner keeps it by width. A constant without a measurement is not changed. `--out` writes them.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from qwen3vl_rl.training.workload import Run, Workload, compose_recipe, read_run
 
 @dataclass(frozen=True)
 class Measured:
-    """One variant of one result of `grpo_step`, with the run that the planner sees in its recipe."""
+    """One variant of one result of `grpo_step`, with the `Run` that the planner reads from its recipe."""
 
     file: str
     variant: str
@@ -40,8 +40,8 @@ class Measured:
     run: Run
     step_s: float
     phases_s: dict[str, float]
-    actor_peak_gib: float  # that torch had allocated
-    gpu_peak_gib: float  # in use, as nvidia-smi counts
+    actor_peak_gib: float  # allocated by torch
+    gpu_peak_gib: float  # in use, as nvidia-smi counts it
 
     @property
     def width(self) -> int:
@@ -49,16 +49,16 @@ class Measured:
 
     @property
     def other_s(self) -> float:
-        """Of the step, beside the phases that the planner knows; they may overlap."""
+        """Seconds of the step outside of the phases that the planner knows. Phases may overlap."""
         return max(0.0, self.step_s - sum(s for name, s in self.phases_s.items() if name not in ("reward", "adv")))
 
 
 Value = float | dict[int, float]  # by width of the model
-Found = Iterator[tuple[str, Value, str]]  # a constant, what a measurement gives for it, and the file or files of that
+Found = Iterator[tuple[str, Value, str]]  # a constant, the value that a measurement gives for it, and its files
 
 
 def read_gpu(path: Path, device: str) -> Gpu:
-    """The one that a result of this `device` was measured on. Raises InputError for one that the planner lacks."""
+    """The GPU of a result with this `device`. Raises InputError for a GPU that the planner does not know."""
     for kind, gpu in GPUS.items():
         if kind.upper() in device:
             return gpu
@@ -74,13 +74,13 @@ def read_steps(path: Path) -> Iterator[Measured]:
         variant = found["variant"].replace("encode-each", "prompt-per-answer")
         overrides = grpo_step.recipe(settings, Path("none"), Path("none"), variant, Path("none"))
         config = compose_recipe(overrides)
-        # Left out: phases of other steps among those of a step, prompts that are prepared for each answer.
+        # Skipped: asynchronous runs, whose phases belong to several steps, and prompts prepared for each answer.
         one_by_one = config.actor_rollout_ref.rollout.agent.default_agent_loop != "image_once"
         if config.trainer.v1.trainer_mode != "sync" or one_by_one:
             continue
         workload = Workload(IMAGE_PX, settings.answer_tokens, settings.prompts)
         run = read_run(config, workload)
-        if "share_prompts" not in found:  # before prompts were shared, images were
+        if "share_prompts" not in found:  # older results: images were shared, prompts were not
             run = replace(run, share_prompts=False, head_tokens=math.inf)
         text = round(found["prompt_tokens"]["median"]) - run.image_tokens
         phases = {name: values["median"] for name, values in found["phases_s"].items()}
@@ -97,52 +97,53 @@ def read_steps(path: Path) -> Iterator[Measured]:
 
 
 def fit_offload(steps: Sequence[Measured], constants: Constants) -> Found:
-    """The pass of the old policy is the reference's, but that the actor's weights come from the host before it, and go
-    back. The reference's come beside its computing, which is taken to be what is waited for: one run cannot tell."""
+    """The pass of the old policy differs from the reference's in that the actor's weights come from the host before it
+    and go back after it. The reference's weights load while it computes, and are assumed to cost no time: a single run
+    cannot separate the two."""
     for step in steps:
         if step.run.param_offload and step.run.old_log_probs and step.run.reference:
             moving = step.phases_s["old_log_prob"] - step.phases_s["ref"]
-            if moving > 0:  # else the two passes differ by more
+            if moving > 0:  # else something else made the passes differ
                 yield "host_bytes_per_s", 2 * step.run.weight_bytes / moving, step.file
 
 
 def fit_utilisation(steps: Sequence[Measured], constants: Constants) -> Found:
-    """Of passes that are not compiled, without the time that moving weights to and from the host takes. Between GPUs
-    they move beside the computing; what is waited for counts as computing. Raises InputError where nothing is left."""
+    """From passes that are not compiled, without the time that weights take to and from the host. Between GPUs, weights
+    move while GPUs compute, and waiting for them counts as computing. Raises InputError where no time is left."""
     for step in (step for step in steps if not step.run.compiled):
         run, phases = step.run, step.phases_s
         work = run.forward_flops / (run.gpus * step.gpu.flops)
         loading = timing.offload_s(run, constants, params=run.param_offload)
         moving = timing.offload_s(run, constants, params=run.param_offload, moments=run.optimizer_offload)
         passes = 4 if run.checkpointing else 3
-        for name, phase, amount, beside in (
+        for name, phase, amount, moving_s in (
             ("forward_utilisation", "ref", work, None if run.ref_offload else 0.0),
             ("forward_utilisation", "old_log_prob", work, loading if run.old_log_probs else None),
             ("update_utilisation", "update_actor", passes * work, moving),
         ):
-            if beside is None or phase not in phases:
+            if moving_s is None or phase not in phases:
                 continue
-            if phases[phase] <= beside:
+            if phases[phase] <= moving_s:
                 raise InputError(
-                    f"{step.file}, {step.variant}: {phase}: expected more than the {beside:.1f} s of moving"
+                    f"{step.file}, {step.variant}: {phase}: expected more than the {moving_s:.1f} s of moving weights"
                 )
-            yield name, {step.width: amount / (phases[phase] - beside)}, step.file
+            yield name, {step.width: amount / (phases[phase] - moving_s)}, step.file
 
 
 def fit_compiled(steps: Sequence[Measured], constants: Constants) -> Found:
-    """How many times faster than foretold without compiled blocks the passes are that have them."""
+    """How many times as fast passes with compiled blocks are as predicted without them."""
     plain = replace(constants, compiled_speed={0: 1.0})
     for step in (step for step in steps if step.run.compiled):
         phases = {"update_actor": timing.update_s(step.run, step.gpu, plain)}
         if step.run.reference and not step.run.ref_offload:
             phases["ref"] = timing.pass_s(step.run, step.gpu, plain)
-        for phase, foretold in phases.items():
-            yield "compiled_speed", {step.width: foretold / step.phases_s[phase]}, step.file
+        for phase, predicted in phases.items():
+            yield "compiled_speed", {step.width: predicted / step.phases_s[phase]}, step.file
 
 
 def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
-    """On one GPU, where nothing is communicated: what neither work nor moving weights explain, what vLLM waits for
-    new weights, and what logits take of the memory."""
+    """From one GPU, where nothing is communicated: seconds that neither computing nor moving weights explains, the rate
+    at which vLLM receives new weights, and the memory of logits."""
     for step in (step for step in steps if step.run.gpus == 1):
         run = step.run
         yield "fixed_step_s", step.other_s, step.file
@@ -151,7 +152,7 @@ def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
         if run.rollout_engine == "vllm" and not (run.param_offload or run.optimizer_offload):
             bytes_per_s = BF16_BYTES * run.shape.parameters / step.phases_s["update_weights"]
             yield "sync_bytes_per_s", bytes_per_s, step.file
-        tokens = math.ceil(run.trained_tokens / run.micro_batches)  # verl makes them equal
+        tokens = math.ceil(run.trained_tokens / run.micro_batches)  # verl balances micro-batches
         counted = replace(run, tokens_per_micro_batch=tokens)
         without = replace(constants, logit_bytes=0, reserved_gib=0)
         logits_gib = step.actor_peak_gib - sum(update_memory_gib(counted, step.gpu.memory_gib, without).values())
@@ -160,7 +161,7 @@ def fit_steps(steps: Sequence[Measured], constants: Constants) -> Found:
 
 
 def fit_reserved(steps: Sequence[Measured], constants: Constants) -> Found:
-    """What a GPU holds at its worst, beside what can be counted: the most of all, as no run should end there."""
+    """The largest memory in use beyond what can be counted, over all steps, so that no run exceeds it."""
     counted, found = replace(constants, reserved_gib=0), []
     for step in steps:
         parts = (memory(step.run, step.gpu.memory_gib, counted) for memory in (update_memory_gib, rollout_memory_gib))
@@ -170,7 +171,7 @@ def fit_reserved(steps: Sequence[Measured], constants: Constants) -> Found:
 
 
 def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
-    """From latencies of single requests: a token costs a step and the reading of all weights. Takes two sizes."""
+    """From latencies of single requests: a token costs a constant and the time to read all weights. Needs two sizes."""
     points = []
     for path in paths:
         result = json.loads(path.read_text())
@@ -190,8 +191,8 @@ def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
 
 
 def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
-    """With vLLM: what an answer costs an engine and its node, and what each sequence of a batch adds to a token's time,
-    given all else. Takes two lengths of answers and two numbers of GPUs."""
+    """With vLLM, and all other constants given: the seconds that an answer costs its engine and its node, and the time
+    that each sequence of a batch adds to a token. Needs two lengths of answers and two numbers of GPUs."""
     steps = [step for step in steps if step.run.rollout_engine == "vllm"]
     runs = [step.run for step in steps]
     if len({run.answer_tokens for run in runs}) < 2 or len({run.gpus for run in runs}) < 2:
@@ -211,8 +212,8 @@ def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
 def fit_sglang(steps: Sequence[Measured], constants: Constants) -> Found:
     as_vllm = replace(constants, sglang_generation=1.0)
     for step in (step for step in steps if step.run.rollout_engine == "sglang"):
-        foretold = timing.generation_s(step.run, step.gpu, as_vllm)
-        yield "sglang_generation", step.phases_s["gen"] / foretold, step.file
+        predicted = timing.generation_s(step.run, step.gpu, as_vllm)
+        yield "sglang_generation", step.phases_s["gen"] / predicted, step.file
 
 
 def names(steps: Sequence[Measured]) -> str:
@@ -220,7 +221,7 @@ def names(steps: Sequence[Measured]) -> str:
 
 
 def middle(values: Sequence[Value]) -> Value:
-    """The median, of each width by itself where there are widths."""
+    """The median, for each width where values are by width."""
     if not isinstance(values[0], dict):
         return float(statistics.median(values))
     widths = sorted({width for value in values for width in value})
@@ -228,7 +229,7 @@ def middle(values: Sequence[Value]) -> Value:
 
 
 def rounded(value: Value) -> Value:
-    """To four digits, to print."""
+    """Rounded to four significant digits, to print."""
     if isinstance(value, dict):
         return {width: rounded(number) for width, number in value.items()}
     return float(f"{value:.4g}")
@@ -258,16 +259,16 @@ def main() -> None:
         for name, pairs in found.items():
             values, files = zip(*pairs, strict=True)
             value = middle(values)
-            if isinstance(value, dict):  # widths that nothing was measured at stay
+            if isinstance(value, dict):  # keep widths without a measurement
                 value = getattr(constants, name) | value
             constants = replace(constants, **{name: value})
             sources[name] = f"measured: {', '.join(sorted(set(files)))}"
             print(f"{name}: {rounded(value)}, from {', '.join(map(str, map(rounded, values)))}")
     for step in steps:
-        foretold = timing.step_seconds(step.run, step.gpu, constants)
-        print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, foretold {sum(foretold.values()):.1f}")
-        for name, seconds in foretold.items():
-            print(f"  {name}: {(step.phases_s | {'other': step.other_s})[name]:.2f}, foretold {seconds:.2f}")
+        predicted = timing.step_seconds(step.run, step.gpu, constants)
+        print(f"\n{step.file}, {step.variant}: step {step.step_s:.1f} s, predicted {sum(predicted.values()):.1f}")
+        for name, seconds in predicted.items():
+            print(f"  {name}: {(step.phases_s | {'other': step.other_s})[name]:.2f}, predicted {seconds:.2f}")
     if args.out:
         entries = {name: {"value": value, "source": sources[name]} for name, value in asdict(constants).items()}
         args.out.write_text(yaml.safe_dump(entries, sort_keys=False, width=120))

@@ -1,8 +1,8 @@
-"""Everything that an experiment measured, in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
+"""Collect the results of an experiment in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
 
-Of each model its size, accuracy with interval by split and by kind of expression, and tokens; latencies beside it, and
-what paired models differ by. What is not evaluated to its end yet is left out. Intervals resample images, and know
-nothing of how much another training would differ: `by_seed` has each seed's difference.
+The file holds the size, the accuracies by split and by kind of expression, the tokens and the latency of each model,
+and the paired differences between models. Unfinished evaluations are left out. Intervals are bootstrapped over images.
+They do not cover the variation between trainings; for that, `by_seed` lists the difference of each seed.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, Result, missin
 from qwen3vl_rl.models.shapes import find_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
-LATENCY = "latency-"  # folders of eval/ whose requests were measured with nothing else on the GPU
-STUDY = ("study-", "compared-")  # begin folders of eval/ with the starter's models of one seed
-REASONING = ("sft", "rl", "sft_thorough")  # trainings of the ladder that do not answer directly
-STRICTER = (0.75, 0.9)  # IoU of other accuracies than Acc@0.5
+LATENCY = "latency-"  # prefix of folders of eval/ that were measured with nothing else on the GPU
+STUDY = ("study-", "compared-")  # prefixes of folders of eval/ that hold the starter's models of one seed
+REASONING = ("sft", "rl", "sft_thorough")  # trainings after which models reason
+STRICTER = (0.75, 0.9)  # further IoU thresholds
 BUCKETS = 12  # points of a learning curve
 CURVES = {
     "acc": "reward/acc",
@@ -41,7 +41,7 @@ CURVES = {
 
 
 def collect(out: Path) -> dict:
-    """Raises InputError where nothing is evaluated yet."""
+    """The content of the results file. Raises InputError if no evaluation is finished."""
     folders = {f"{f.parts[-2]}/{f.parts[-1]}": f for f in sorted((out / "eval").glob("*/*"))}
     finished = {name: read_result(folder) for name, folder in folders.items() if not missing_part(folder)}
     results = {name: result for name, result in finished.items() if not name.startswith(STUDY)}
@@ -76,15 +76,19 @@ def collect(out: Path) -> dict:
 
 
 def has_finished(out: Path) -> bool:
-    """Whether one run or more below OUT/MODEL is finished."""
+    """Whether any evaluation in OUT/MODEL/ is finished."""
     return any(not missing_part(folder) for folder in out.glob("*/*"))
 
 
 def differences(results: dict[str, Result], out: Path, folders: dict[str, Path]) -> Iterator[tuple[str, dict]]:
-    """`4m/rl - 62m/direct`, seed by seed. Reasoning, by SFT alone and with RL, against direct answers of its own rung
-    and of bigger ones; RL against the SFT that it came from, against SFT on thorough traces and against RL by other
-    settings; direct answers of bigger rungs against its own. Of the ablations each against the run of seed 0, which
-    they vary, and RL of direct answers also against these."""
+    """Yield names such as `4m/rl - 62m/direct` with their differences, paired by seed:
+
+    - reasoning, by SFT alone and with RL, against direct answers of the same rung and of bigger ones;
+    - RL against the SFT that it started from, against SFT on thorough traces, and against RL with other settings;
+    - RL, and both trainings with direct amodal answers, against the base;
+    - direct answers of bigger rungs against those of the rung;
+    - each ablation against the run of seed 0 that it varies, and RL from direct answers also against direct answers.
+    """
     bases = [name for name in results if name.endswith("/base")]
     bases.sort(key=lambda name: size_of(out, folders[name])["parameters"])
     rungs = [name.removesuffix("/base") for name in bases]
@@ -96,7 +100,7 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
         for before in ("sft", "sft_thorough", "rl_ours"):
             yield from paired(results, f"{rung}/rl", f"{rung}/{before}")
         yield from paired(results, f"{rung}/rl_amodal", f"{rung}/sft_amodal")
-        for after in ("rl", "sft_amodal", "rl_amodal"):  # whether amodal boxes are kept: each has all splits
+        for after in ("rl", "sft_amodal", "rl_amodal"):  # mainly for the amodal split
             yield from against_base(results, f"{rung}/{after}", f"{rung}/base")
         for other in rungs[rungs.index(rung) + 1 :]:
             yield from paired(results, f"{other}/direct", f"{rung}/direct")
@@ -108,14 +112,14 @@ def differences(results: dict[str, Result], out: Path, folders: dict[str, Path])
 
 
 def paired(results: dict[str, Result], after: str, before: str) -> Iterator[tuple[str, dict]]:
-    """Over the seeds that both were trained with."""
+    """The difference over the seeds that both trainings have, if any."""
     late, early = by_seed(results, f"{after}-"), by_seed(results, f"{before}-")
     if shared := sorted(late.keys() & early.keys()):
         yield f"{after} - {before}", difference([(early[seed], late[seed]) for seed in shared])
 
 
 def against_base(results: dict[str, Result], after: str, base: str) -> Iterator[tuple[str, dict]]:
-    """Of every seed, against the one model that they began with."""
+    """The difference of all seeds from the base that they started from."""
     if found := by_seed(results, f"{after}-"):
         yield f"{after} - {base}", difference([(results[base], result) for result in found.values()])
 
@@ -125,7 +129,7 @@ def by_seed(results: dict[str, Result], prefix: str) -> dict[str, Result]:
 
 
 def difference(pairs: Sequence[tuple[Result, Result]]) -> dict:
-    """In points of Acc@0.5, over the questions of all pairs (before, after)."""
+    """The difference in points of Acc@0.5, pooled over the questions of all pairs (before, after)."""
     pooled = [
         [replace(row, key=f"{number}/{row.key}") for number, pair in enumerate(pairs) for row in pair[side].predictions]
         for side in (0, 1)
@@ -142,8 +146,10 @@ def difference(pairs: Sequence[tuple[Result, Result]]) -> dict:
 
 
 def study(results: dict[str, Result]) -> dict[str, dict]:
-    """By percent of thorough traces, `35`, and what else RL had, `35_rate_3e-5`: the starter after SFT and after RL, a
-    seed each, and what they differ by."""
+    """Results of the starter after SFT and after RL, one per seed, with their differences.
+
+    Keys are the percentage of thorough traces and what was changed in RL, such as `35` and `35_rate_3e-5`.
+    """
     found = {name.partition("/")[2]: result for name, result in results.items() if name.startswith(STUDY)}
     pairs = defaultdict(list)  # (after SFT, after RL)
     for name, result in found.items():
@@ -164,7 +170,7 @@ def study(results: dict[str, Result]) -> dict[str, dict]:
 
 
 def against_recipe(setting: str, found: dict[str, Result]) -> dict:
-    """What a changed run of RL ends above one that is not changed, over the seeds that have both."""
+    """The difference of a changed run of RL from the unchanged one, over the seeds that have both."""
     thorough, _, changed = setting.partition("_")
     late, early = by_seed(found, f"study_rl-{setting}-"), by_seed(found, f"study_rl-{thorough}-")
     shared = sorted(late.keys() & early.keys())
@@ -172,8 +178,7 @@ def against_recipe(setting: str, found: dict[str, Result]) -> dict:
 
 
 def learning(runs: Path) -> Iterator[tuple[str, dict]]:
-    """Of each RL run, in equal parts of its steps: how many of the answers that it was trained on were right, their
-    tokens, and the share of groups whose answers were all alike."""
+    """Yield the learning curve of each RL run: means of `CURVES` over `BUCKETS` equal parts of its steps."""
     for run in sorted(runs.glob("*rl*-*")):
         rows = [row for row in read_metrics(run).values() if "reward/acc" in row]
         parts = [part for part in np.array_split(np.arange(len(rows)), BUCKETS) if len(part)]
@@ -192,13 +197,13 @@ def learning(runs: Path) -> Iterator[tuple[str, dict]]:
 
 
 def checkpoint_of(out: Path, folder: Path) -> Path:
-    """Below `out`, wherever that was when it was evaluated."""
+    """The evaluated checkpoint. It is looked up in `out`, which may have been moved since the evaluation."""
     model = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]
     return out / "checkpoints" / Path(model).name
 
 
 def size_of(out: Path, folder: Path) -> dict[str, int]:
-    """Raises InputError where the checkpoint that was evaluated is gone."""
+    """Numbers of parameters. Raises InputError if the evaluated checkpoint is gone."""
     path = checkpoint_of(out, folder)
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: expected the checkpoint that {folder} evaluated, found no config.json in it")
@@ -207,14 +212,14 @@ def size_of(out: Path, folder: Path) -> dict[str, int]:
 
 
 def kinds_of_questions(folder: Path) -> Iterator[tuple[str, str]]:
-    """(key of a question, kind of its expression), as RefShapes has drawn them."""
+    """Yield (key of a question, kind of its expression) from the evaluation files of RefShapes."""
     for path in sorted(folder.glob("*.jsonl")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             yield question_key(path.stem, number), json.loads(line)["kind"]
 
 
 def by_kind(result: Result, kinds: dict[str, str]) -> dict[str, dict]:
-    """Over all splits of the average together, whose shares of a kind differ."""
+    """Accuracy by kind, pooled over all splits of the average."""
     asked = [replace(row, split="all") for row in result.predictions if row.split in result.summary["average"]["of"]]
     members = {kind: [row for row in asked if kinds.get(row.key) == kind] for kind in dict.fromkeys(kinds.values())}
     return {
@@ -232,14 +237,16 @@ def accuracies(result: Result) -> dict:
 
 
 def above(result: Result, iou: float) -> float:
-    """The share of answers above an IoU, averaged over splits as the accuracy is."""
+    """The share of answers with a higher IoU, averaged over splits like the accuracy."""
     splits = ([row for row in result.predictions if row.split == split] for split in result.summary["average"]["of"])
     return fmean(fmean(row.iou > iou for row in rows if row.xyxy_px) for rows in splits)
 
 
 def latency(timing: dict) -> dict:
-    """Medians and 95th percentiles, of a request alone and of one among many. A start that found all answered knows no
-    rate."""
+    """Medians and 95th percentiles of a single request and of requests under load.
+
+    The rate is None if the evaluation was resumed with nothing left to ask.
+    """
     return {
         "alone_requests": timing[SINGLE_REQUEST]["requests"],
         "alone_s": timing[SINGLE_REQUEST]["p50_s"],
@@ -258,7 +265,7 @@ def accuracy(fields: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="where run.py worked")
+    parser.add_argument("--out", type=Path, required=True, help="the --out of run.py")
     parser.add_argument("file", type=Path)
     args = parser.parse_args()
     write_result(args.file, "examples.longer_vs_bigger.collect", collect(args.out))

@@ -1,6 +1,6 @@
-"""What `run.py` runs: commands of the project, and which of them need which.
+"""The jobs of `run.py`: commands of this project, and which jobs they need.
 
-Every training and evaluation is a stage that anyone runs by hand, and resumes like one.
+Every training and evaluation is a command that can be run by hand and resumed.
 """
 
 import itertools
@@ -12,17 +12,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-STARTER = Path(__file__).parents[1] / "starter" / "checkpoint"  # whose vision tower all rungs begin with
-VARIED = ("rl_ours", "sft_amodal", "rl_amodal")  # trainings of one rung alone, with all seeds
-FIRST = 0  # the seed whose samples all are measured on, and of what is varied
-# Of an engine. One that finds its own size measures the GPU, and takes what others use meanwhile for its own.
+STARTER = Path(__file__).parents[1] / "starter" / "checkpoint"  # all rungs start from its vision tower
+VARIED = ("rl_ours", "sft_amodal", "rl_amodal")  # trainings of the ablated rung only, with all seeds
+FIRST = 0  # the seed of the test samples and of the ablations
+# Of an engine. Without these, an engine measures the free memory, and counts what other jobs allocate as its own use.
 CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`commands` run one after the other. `share`: the part of a GPU that they take, 0 for none. A `last` one waits
-    until all others are done, or have failed for good."""
+    """`commands` run one after the other. `share` is the part of a GPU that they take, 0 for none.
+
+    A `last` job waits until all others have finished or failed.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -32,7 +34,7 @@ class Job:
 
 
 class Experiment:
-    """All jobs of a config, their files below `out`."""
+    """All jobs of a config, with their files in `out`."""
 
     def __init__(self, config: DictConfig, out: Path, hardware: str):
         self.config, self.out, self.hardware = config, out, hardware
@@ -42,18 +44,18 @@ class Experiment:
         ]  # fmt: skip
 
     def jobs(self) -> list[Job]:
-        """In the order in which they begin where several could."""
+        """All jobs. Among jobs that are ready, earlier ones start first."""
         return [
             *self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.studies(),
             *self.evaluations(), *self.latencies(),
         ]  # fmt: skip
 
     def gpu_share(self, name: str) -> float:
-        """What a job takes of a GPU; two cores hold one job."""
+        """The part of a GPU that a job takes. On a CPU, jobs run one at a time."""
         return 1.0 if self.hardware == "cpu" else self.config.gpu_share[name]
 
     def data(self) -> Iterator[Job]:
-        """Of each seed, other samples to train on; seed 0 has the ones that all are measured on."""
+        """Training samples of each seed. All models are tested on the samples of seed 0."""
         samples, world = self.config.samples, self.config.world
         yield Job("processor", (python("examples.starter.build", "--out", self.out / "processor"),))
         for seed in self.config.seeds:
@@ -61,7 +63,7 @@ class Experiment:
             drawn = ["--train", samples.sft + samples.rl, "--seed", seed, "--world", world]
             asked = samples.eval if seed == FIRST else 1
             yield Job(f"data-{seed}", (refshapes(folder, *drawn, "--val", asked, "--brief", self.config.brief),))
-            for name, options in self.other_traces().items():  # of the same samples
+            for name, options in self.other_traces().items():  # for the same samples
                 yield Job(f"{name}-traces-{seed}", (refshapes(folder / name, *drawn, "--val", 1, *options),))
             for name, rows in self.parquets(folder).items():
                 needs = (f"{name}-traces-{seed}",) if name in self.other_traces() else ()
@@ -70,12 +72,11 @@ class Experiment:
                                     "--val", samples.eval, "--world", world),), (f"data-{FIRST}",))  # fmt: skip
 
     def other_traces(self) -> dict[str, tuple]:
-        """By the training that learns from them: all thorough, or none of amodal samples."""
+        """Options for traces that differ from the default, by training: all thorough, or none for amodal samples."""
         return {"sft_thorough": (), "sft_amodal": ("--brief", self.config.brief, "--no-amodal-traces")}
 
     def parquets(self, folder: Path) -> dict[str, tuple[str, ...]]:
-        """Commands by what their rows are for: reasoning by traces of two kinds and by thorough ones, direct answers,
-        RL and its validation."""
+        """Commands that write parquet files, by the name of the file."""
         samples, images = folder / "refshapes_train.jsonl", folder / "images"
         taught, rest = f":{self.config.samples.sft}", f"{self.config.samples.sft}:"
         traces = "refshapes_train_traces.jsonl"
@@ -95,14 +96,14 @@ class Experiment:
         }
 
     def sft_rows(self, folder: Path, *options, name: str) -> tuple[str, ...]:
-        """The samples of `folder` to its NAME.parquet."""
+        """The command that writes the samples in `folder` to NAME.parquet there."""
         return python(
             "sft.build_dataset", "--samples", folder / "refshapes_train.jsonl", "--images", folder / "images",
             "--processor", self.out / "processor", *options, "--out", folder / f"{name}.parquet",
         )  # fmt: skip
 
     def bases(self) -> Iterator[Job]:
-        """The ladder: each rung learns to see and to speak of what it sees. The largest takes longest and begins."""
+        """The ladder: pretraining of each rung. The largest takes longest and comes first."""
         for rung, shape in reversed(self.config.ladder.items()):
             changes = {f"text_config.{name}": value for name, value in shape.items()}
             changes["vision_config.out_hidden_size"] = shape.hidden_size
@@ -114,20 +115,20 @@ class Experiment:
             yield Job(f"base-{rung}", (command,), share=self.gpu_share(rung))
 
     def longer(self) -> Iterator[Job]:
-        """Small rungs learn to reason: SFT on traces of two kinds and then GRPO, and SFT on thorough ones alone."""
+        """Small rungs learn to reason: SFT on traces of both kinds, then GRPO; and SFT on thorough traces only."""
         for rung, seed in itertools.product(self.config.longer, self.config.seeds):
             yield self.sft(f"sft-{rung}-{seed}", rung, seed, "sft")
             yield self.rl(f"rl-{rung}-{seed}", f"sft-{rung}-{seed}", seed)
             yield self.sft(f"sft_thorough-{rung}-{seed}", rung, seed, "sft_thorough")
 
     def direct(self) -> Iterator[Job]:
-        """All rungs learn to answer directly, by SFT on the same samples."""
+        """All rungs learn to answer directly by SFT on the same samples."""
         for rung, seed in itertools.product(self.config.ladder, self.config.seeds):
             yield self.sft(f"direct-{rung}-{seed}", rung, seed, "direct")
 
     def ablations(self) -> Iterator[Job]:
-        """RL by other settings than the recipe's, by other rewards, of a model that answers amodal questions directly,
-        and of one that answers all directly."""
+        """RL with other settings than the recipe's, with other rewards, from a model that answers amodal questions
+        directly, and from one that answers all questions directly."""
         rung = self.config.ablated
         for seed in self.config.seeds:
             yield self.rl(f"rl_ours-{rung}-{seed}", f"sft-{rung}-{seed}", seed, *self.config.ours)
@@ -138,7 +139,7 @@ class Experiment:
         yield self.rl(f"rl-{rung}-from-direct", f"direct-{rung}-{FIRST}", FIRST)
 
     def studies(self) -> Iterator[Job]:
-        """What RL learns from, of the starter: shares of thorough traces, rates and sizes of groups."""
+        """SFT and RL of the starter with several shares of thorough traces, learning rates and group sizes."""
         study = self.config.study
         for thorough, seed in itertools.product(study.thorough, self.config.seeds):
             yield from self.study_data(thorough, seed)
@@ -151,7 +152,7 @@ class Experiment:
                     yield self.study_rl(f"study_rl-{thorough}_{name}-{seed}", thorough, seed, *changes)
 
     def compared(self) -> dict[str, Sequence[str]]:
-        """By name, what runs of RL that are compared with the recipe's change of `rl`."""
+        """Changes to `rl`, by name, for the runs that are compared with the recipe's."""
         study, four = self.config.study, self.config.study.four_updates
         rates = {
             f"{method}_4_{rate}": [*changes, *four.all, f"actor_rollout_ref.actor.optim.lr={rate}"]
@@ -160,12 +161,12 @@ class Experiment:
         return {**study.one_update, **rates}
 
     def study_data(self, thorough: int, seed: int) -> Iterator[Job]:
-        """Samples of which `thorough` percent of the traces are thorough, for SFT and for RL."""
+        """Samples for SFT, with `thorough` percent of thorough traces, and for RL."""
         folder, samples = self.study_folder(thorough, seed), self.config.study.samples
         drawn = ["--train", samples.sft + samples.rl, "--val", 1, "--brief", 1 - thorough / 100]
         rows, images = folder / "refshapes_train.jsonl", folder / "images"
         commands = (
-            # Seeds of their own: the questions of the evaluation are those of seed 0 of the ladder.
+            # Other seeds than the ladder's, because all models are tested on the samples of its seed 0.
             refshapes(folder, *drawn, "--seed", 100 + seed, "--world", self.config.world),
             self.sft_rows(
                 folder, "--traces", folder / "refshapes_train_traces.jsonl", "--rows", f":{samples.sft}", name="sft"
@@ -188,7 +189,7 @@ class Experiment:
             seeds = itertools.product((*self.trainings(rung), *varied), self.config.seeds)
             models = {f"{training}-{seed}": f"{training}-{rung}-{seed}" for training, seed in seeds}
             yield self.evaluation(rung, {"base": f"base-{rung}"} | models)
-        for rung in self.config.ladder:  # what of the errors is language: the same images and boxes in two wordings
+        for rung in self.config.ladder:  # which errors are language errors: the same boxes in two wordings
             models = {training: job for training, job in self.first(rung).items() if training in ("direct", "rl")}
             yield self.evaluation(rung, models, folder=f"oracle-{rung}", questions="oracle", needs="oracle")
         rung = self.config.ablated
@@ -208,7 +209,7 @@ class Experiment:
         yield Job("budgets", (budgets,), (best, f"data-{FIRST}"), share=self.share)
 
     def latencies(self) -> Iterator[Job]:
-        """Of one seed, at the end and each on a GPU of its own: beside other jobs a request waits for them."""
+        """Latencies of one seed. They run last and with a whole GPU, because other jobs would slow requests down."""
         for rung in self.config.ladder:
             models = {f"{training}-{FIRST}": job for training, job in self.first(rung).items()}
             limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
@@ -219,7 +220,7 @@ class Experiment:
         return ("direct", "sft", "rl", "sft_thorough") if rung in self.config.longer else ("direct",)
 
     def first(self, rung: str) -> dict[str, str]:
-        """training -> its job of the first seed."""
+        """Maps each training to its job of the first seed."""
         return {training: f"{training}-{rung}-{FIRST}" for training in self.trainings(rung)}
 
     # --- one job ----------------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ class Experiment:
     def sft(self, name: str, rung: str, seed: int, data: str) -> Job:
         folder, needs = self.out / "data" / str(seed), (f"base-{rung}", f"{data}-data-{seed}")
         job = self.trained_sft(name, self.base(rung), folder / f"{data}.parquet", needs, *self.config.sft)
-        return replace(job, share=max(self.share, self.gpu_share(rung) / 2))  # half as many samples as its base took
+        return replace(job, share=max(self.share, self.gpu_share(rung) / 2))  # half the batch of its base
 
     def trained_sft(self, name: str, model: Path, data: Path, needs: tuple[str, ...], *changes: str) -> Job:
         train = python(
@@ -261,7 +262,7 @@ class Experiment:
         self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
         needs: str = f"data-{FIRST}", limits: Sequence = ("--latency-samples", 0),
     ) -> Job:  # fmt: skip
-        """All models of one shape, by one server; `models`: name -> job that makes it."""
+        """Evaluate all models of one shape with one server. `models` maps names to the jobs that train them."""
         folder = folder or rung
         named = flat(("--model", f"{name}={self.checkpoint(job)}") for name, job in models.items())
         out = self.out / "eval" / folder

@@ -1,11 +1,11 @@
-"""Which errors are of language? Samples of testB in two wordings: as they are, and as simple as the picture allows.
+"""Which errors are language errors? Write samples of testB in two wordings: the original one and the simplest one.
 
     python -m examples.longer_vs_bigger.oracle --data DATA --seed 0 --val 1000 [--world crowded]
 
-An oracle that knows the scene says which object is meant by its attributes alone (`the small red star`), where these
-fit no other. Image and box stay. What a model gains by it was lost on the words, not on the picture. Writes
-DATA/oracle/refshapes_{asked,simple}.jsonl for what `refshapes --val` has drawn with this seed in this
-world.
+The simplest wording names the object by its attributes alone, such as `the small red star`. A sample is left out if its
+attributes also fit another object of the scene. Image and box stay the same, so what a model gains by the simple
+wording is what it had lost on language and not on vision. The command writes DATA/oracle/refshapes_{asked,simple}.jsonl
+for the samples that `refshapes --val` has drawn with the same seed and world.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.refshapes import WORLDS, Category, Referral, evaluation_row, referrals
 from qwen3vl_rl.errors import cli
 
-SPLIT = "refshapes_testB"  # relations, ordinals and what is made of both
+SPLIT = "refshapes_testB"  # relations, ordinals and, in the world `crowded`, compositions
 
 
 def simplest(referral: Referral) -> Category | None:
-    """The description with the fewest words that fits the target alone, by attributes; None where none does."""
+    """The shortest description by attributes that fits only the target, or None."""
     target = referral.target
     choices = itertools.product((None, target.size), (target.colour, None), (target.shape, None))
     fitting = (Category(*choice) for choice in choices if choice[1] or choice[2])
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--val", type=int, required=True, help="samples of the split that there are")
+    parser.add_argument("--val", type=int, required=True, help="number of samples in the split")
     parser.add_argument("--world", choices=WORLDS, default="plain")
     args = parser.parse_args()
     world, asked, simple = WORLDS[args.world], [], []

@@ -1,11 +1,14 @@
-"""Fill the tables of this folder's README from its results.json: python -m examples.longer_vs_bigger.tables
+"""Fill the tables of this folder's README from its results.json, or print all tables:
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`, and holds what `TABLES[NAME]` makes of the results. Where a
-model was trained with several seeds, its accuracy is the mean, in brackets the lowest and the highest seed; a base has
-one, and in brackets its 95 % interval over images. Differences have such intervals, and each seed's difference behind.
-Latencies are medians, in brackets what 95 % stay below.
+    python -m examples.longer_vs_bigger.tables [--all]
+
+`TABLES[NAME]` makes the table that the README has between `<!-- NAME -->` and `<!-- end -->`. The accuracy of a model
+with several seeds is their mean, with the lowest and the highest seed in brackets. A base has one seed, with its 95 %
+interval over images in brackets. Differences have such intervals, followed by the difference of each seed. Latencies
+are medians, with the 95th percentile in brackets.
 """
 
+import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -35,20 +38,20 @@ ANSWERS = {
 
 
 def rungs(results: dict) -> list[str]:
-    """By size."""
+    """The model sizes, smallest first."""
     models = results["models"]
     bases = [name for name in models if name.endswith("/base")]
     return [name.removesuffix("/base") for name in sorted(bases, key=lambda name: models[name]["parameters"])]
 
 
 def runs(results: dict, rung: str, training: str) -> dict[str, dict]:
-    """name -> model, a seed each; a base is alone."""
+    """Maps names to models, one per seed. A base has only one."""
     models = results["models"]
     return {name: models[name] for name in sorted(models) if f"{name}-".startswith(f"{rung}/{training}-")}
 
 
 def trained(results: dict) -> Iterator[tuple[str, str, dict[str, dict]]]:
-    """(rung, training, its runs), of all that there are."""
+    """Yield (rung, training, runs) for all that have results."""
     for rung in rungs(results):
         for training in ANSWERS:
             if found := runs(results, rung, training):
@@ -97,12 +100,12 @@ def ladder(results: dict) -> str:
 
 
 def differences(results: dict) -> str:
-    """Of models of the ladder."""
+    """Differences between models of the ladder."""
     return _differences(results, varied=False)
 
 
 def ablations(results: dict) -> str:
-    """Of one seed each."""
+    """Differences of ablations, which have one seed each."""
     return _differences(results, varied=True)
 
 
@@ -152,7 +155,7 @@ def oracle(results: dict) -> str:
 
 
 def study(results: dict) -> str:
-    """What RL gains, by what SFT had learnt from and by how RL was set."""
+    """Gain of RL by the traces that SFT has learned from and by what was changed in RL."""
 
     def mean(models: Sequence[dict]) -> str:
         accuracies = [model["average"]["acc"] for model in models]
@@ -163,7 +166,7 @@ def study(results: dict) -> str:
         return int(thorough), changed
 
     def rows() -> Iterator[Sequence[object]]:
-        for setting in sorted(results["study"], key=order):
+        for setting in sorted(results.get("study", {}), key=order):
             found, (thorough, _, changed) = results["study"][setting], setting.partition("_")
             gain = found["difference"]["average"]
             what = ", ".join(filter(None, (f"{thorough} %", changed.replace("_", " "))))
@@ -173,13 +176,13 @@ def study(results: dict) -> str:
 
 
 def compared(results: dict) -> str:
-    """Other ways of RL against the recipe's, from the same SFT and with as many answers."""
+    """Variants of RL against the recipe's, from the same SFT and with as many answers."""
 
     def stricter(models: Sequence[dict], name: str) -> str:
         return spread([model["average"][name] for model in models], None)
 
     def rows() -> Iterator[Sequence[object]]:
-        for setting, found in results["study"].items():
+        for setting, found in results.get("study", {}).items():
             if "against_recipe" in found:
                 gain, models = found["against_recipe"]["average"], found["rl"]
                 tokens = f"{sum(model['tokens'] for model in models) / len(models):.0f}"
@@ -190,7 +193,7 @@ def compared(results: dict) -> str:
 
 
 def amodal(results: dict) -> str:
-    """What becomes of amodal boxes that the base has found exactly."""
+    """Accuracy on amodal boxes at two IoU thresholds: the base finds many of them exactly."""
     split = SPLITS["amodal"]
 
     def rows() -> Iterator[Sequence[object]]:
@@ -229,11 +232,23 @@ def of_results(name: str, results: dict) -> str:
     return TABLES[name](results)
 
 
+def all_tables(results: dict) -> str:
+    """Every table that the results have rows for, under its name."""
+    tables = {name: make(results) for name, make in TABLES.items()}
+    return "\n\n".join(f"{name}\n\n{rows}" for name, rows in tables.items() if len(rows.splitlines()) > 2)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="print all tables and leave the README as it is")
+    args = parser.parse_args()
     readme, collected = FOLDER / "README.md", FOLDER / "results.json"
     if not collected.is_file():
-        raise InputError(f"{collected}: expected what examples.longer_vs_bigger.collect writes, found no file")
+        raise InputError(f"{collected}: expected the output of examples.longer_vs_bigger.collect, found no file")
     results, text = json.loads(collected.read_text()), readme.read_text()
+    if args.all:
+        print(all_tables(results))
+        return
     if not any(f"<!-- {name} -->" in text for name in TABLES):
         raise InputError(f"{readme}: expected a place for a table, such as `<!-- ladder -->` and `<!-- end -->`")
     readme.write_text(fill(text, partial(of_results, results=results)))

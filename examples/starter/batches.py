@@ -1,4 +1,4 @@
-"""Examples to batches of tensors, drawn by worker processes."""
+"""Turn examples into batches of tensors in worker processes."""
 
 import itertools
 import random
@@ -13,9 +13,9 @@ from examples.starter.tasks import Example
 from qwen3vl_rl.data.refshapes import HEIGHT, ORDINALS, WIDTH, Scene
 
 IGNORE = -100
-REUSE = 2  # times that an example is seen
-COLOURS = len(ORDINALS) + 1  # of a palette: as many objects as a list can count, and the background
-LENGTH_STEP = 16  # batches are padded to multiples of it, so that few lengths occur
+REUSE = 2  # times that each example is used
+COLOURS = len(ORDINALS) + 1  # in a palette: one for each object that a list can count, and the background
+LENGTH_STEP = 16  # batches are padded to a multiple of it, so that only a few lengths occur
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Encoded:
 
 
 class Collator:
-    """Examples to right-padded tensors; the image tokens stand at the same place in every row."""
+    """Turns examples into right-padded tensors. The image tokens have the same place in every row."""
 
     def __init__(self, processor):
         self.tokenizer = processor.tokenizer
@@ -38,12 +38,12 @@ class Collator:
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
         before, after = text.replace("<|image_pad|>", "<|image_pad|>" * image_tokens).split("PROMPT")
-        # Special tokens stand on both sides of the prompt, so the three parts tokenize apart as they would together.
+        # Special tokens surround the prompt, so tokenizing the three parts separately gives the same tokens.
         self.before, self.after = self.tokenize([before, after])
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [text.ids for text in encoded]  # half the time of transformers' own call
+        return [text.ids for text in encoded]  # takes half the time of transformers' own call
 
     def encode(self, examples: list[Example]) -> list[Encoded]:
         prompts, targets = self.tokenize([e.prompt for e in examples]), self.tokenize([e.target for e in examples])
@@ -53,7 +53,7 @@ class Collator:
         ]
 
     def __call__(self, examples: list[Encoded]) -> dict[str, torch.Tensor]:
-        """`input_ids` int32 (B, L), `labels` int32 (B, L) with the prompt ignored, and the arrays of
+        """Returns `input_ids` int32 (B, L), `labels` int32 (B, L) with `IGNORE` for the prompt, and the arrays of
         `encode_images`."""
         longest = max(len(e.prompt_ids) + len(e.target_ids) for e in examples)
         shape = len(examples), -(-longest // LENGTH_STEP) * LENGTH_STEP
@@ -68,7 +68,7 @@ class Collator:
 
 
 def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
-    """A third of the bytes of RGB: `index` uint8 (B, H, W) into `palette` uint8 (B, COLOURS, 3)."""
+    """Returns `index` uint8 (B, H, W) into `palette` uint8 (B, COLOURS, 3), which take a third of the bytes of RGB."""
     palette = np.zeros((len(scenes), COLOURS, 3), dtype=np.uint8)
     for row, scene in enumerate(scenes):
         palette[row, : len(scene.shapes) + 1] = scene.palette()
@@ -76,8 +76,10 @@ def encode_images(scenes: list[Scene]) -> dict[str, np.ndarray]:
 
 
 class Batches(IterableDataset):
-    """Endless batches. Each worker draws its own stream into pools, groups similar lengths, which saves padding, and
-    uses a pool `REUSE` times, so that each scene drawn serves more steps."""
+    """Endless batches. Each worker draws pools of `pool` batches from its own stream.
+
+    A batch holds examples of similar length, which saves padding. Each pool is used `REUSE` times, which saves drawing.
+    """
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class Batches(IterableDataset):
         while True:
             pool = self.collate.encode(list(itertools.islice(stream, self.pool * self.batch_size)))
             for _ in range(REUSE):
-                pool.sort(key=lambda e: len(e.target_ids) + rng.uniform(-8, 8))  # other neighbours each time
+                pool.sort(key=lambda e: len(e.target_ids) + rng.uniform(-8, 8))  # with different neighbours each time
                 batches = [pool[i : i + self.batch_size] for i in range(0, len(pool), self.batch_size)]
                 rng.shuffle(batches)
                 yield from map(self.collate, batches)

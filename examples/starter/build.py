@@ -2,9 +2,9 @@
 
     python -m examples.starter.build --out DIR [--seed 0] [--set text_config.num_hidden_layers=8]
 
-The architecture is Qwen3-VL's own (patch 16, merge 2, deepstack, interleaved mRoPE); `CONFIG` sizes it. The tokenizer
-is a byte-level BPE learned from RefShapes text: Qwen's special tokens, one token per digit, and any UTF-8 text can be
-encoded. The chat template follows Qwen3-VL-Thinking: the generation prompt opens `<think>`.
+The architecture is that of Qwen3-VL (patch 16, merge 2, deepstack, interleaved mRoPE), in the sizes of `CONFIG`. The
+tokenizer is a byte-level BPE trained on RefShapes text. It has Qwen's special tokens and one token per digit, and it
+encodes any UTF-8 text. The chat template follows Qwen3-VL-Thinking: the generation prompt opens `<think>`.
 """
 
 import argparse
@@ -68,7 +68,7 @@ SPECIAL = [
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
-PLAIN_ADDED = ["<think>", "</think>"]  # Qwen keeps these readable when special tokens are skipped
+PLAIN_ADDED = ["<think>", "</think>"]  # not special, as in Qwen: decoding keeps them when it skips special tokens
 CHAT_TEMPLATE = """\
 {%- macro render(content) -%}
     {%- if content is string -%}
@@ -98,7 +98,7 @@ CHAT_TEMPLATE = """\
 
 
 def corpus(count: int = 4_000):
-    """Prompts and answers of the world that the tokenizer is fitted to."""
+    """Yield the prompts and answers that the tokenizer is trained on."""
     for referral in itertools.islice(referrals("tokenizer", PLAIN.kinds, 0.2), count):
         xyxy_1000 = px_to_1000(referral.xyxy_px, WIDTH, HEIGHT)
         yield target_text(referral.reasoning, xyxy_1000, referral.query.sent)
@@ -108,7 +108,7 @@ def corpus(count: int = 4_000):
 
 @cache
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer, which takes seconds, once per process."""
+    """Train the tokenizer. It takes seconds, so the result is kept for the process."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [  # a digit, a word with its space, or a run of anything else: JSON punctuation becomes few tokens
@@ -145,7 +145,10 @@ def build_processor() -> Qwen3VLProcessor:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, changes: dict[str, object]) -> Qwen3VLConfig:
-    """`CONFIG` with dotted `changes`, and the tokenizer's ids. Raises InputError for a name it does not have."""
+    """`CONFIG` with `changes` by dotted name and the token ids of the tokenizer.
+
+    Raises InputError for a name that `CONFIG` does not have.
+    """
     config = copy.deepcopy(CONFIG)
     for name, value in changes.items():
         *path, last = name.split(".")
@@ -182,9 +185,12 @@ def build_model(config: Qwen3VLConfig, seed: int) -> Qwen3VLForConditionalGenera
 
 
 def sinusoids(side: int, width: int) -> torch.Tensor:
-    """Positions of a `side` x `side` grid, (side², width), as large as the patch embedding: half of the channels for
-    y, half for x, wavelengths from 2 to 4 * side patches. transformers' start, normal with 0.02, drowns in the colours,
-    and the model then sees what is there long before it sees where."""
+    """Position embeddings of a `side` x `side` grid, (side², width).
+
+    Half of the channels encode y, half encode x, with wavelengths from 2 to 4 * side patches. The values are as large
+    as the patch embeddings. With transformers' initialization, normal with a deviation of 0.02, colours dominate, and
+    the model learns what is in a picture long before it learns where.
+    """
     frequencies = torch.logspace(0, math.log10(2 * side), width // 4) * math.pi / (2 * side)
     angles = torch.arange(side)[:, None] * frequencies
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, width / 2)
@@ -192,14 +198,14 @@ def sinusoids(side: int, width: int) -> torch.Tensor:
 
 
 def build_checkpoint(out: Path, seed: int = 0, changes: dict[str, object] | None = None) -> None:
-    """Write model, tokenizer, processor and chat template to the folder `out`."""
+    """Write the model, the tokenizer, the processor and the chat template to the folder `out`."""
     processor = build_processor()
     build_model(build_config(processor.tokenizer, changes or {}), seed).save_pretrained(out)
     processor.save_pretrained(out)
 
 
 def read_changes(items: list[str]) -> dict[str, object]:
-    """`NAME=JSON` items as `build_checkpoint` takes them."""
+    """Parse `NAME=JSON` items into the changes that `build_checkpoint` takes."""
     return {name: json.loads(value) for name, _, value in (item.partition("=") for item in items)}
 
 

@@ -1,17 +1,18 @@
-"""Muon: steps of momentum whose matrices are made orthogonal (Jordan 2024, "Muon: an optimizer for hidden layers").
+"""Muon: momentum whose update matrices are orthogonalized (Jordan 2024, "Muon: an optimizer for hidden layers").
 
-torch.optim.Muon computes the same one matrix after another and reads its rate on the host. Here matrices of one shape
-go together, and nothing reaches the host, so that a step can be recorded as a CUDA graph.
+torch.optim.Muon computes the same updates, but one matrix at a time, and reads the learning rate on the host. This one
+batches matrices of the same shape and never synchronizes with the host, so that a step can be recorded as a CUDA graph.
 """
 
 import torch
 
 MOMENTUM, WEIGHT_DECAY = 0.95, 0.01
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic's coefficients, and 5 rounds of it, are Jordan's
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's coefficients of the quintic, which he iterates 5 times
 
 
 class Muon(torch.optim.Optimizer):
-    """`params`: matrices of hidden layers. An update's singular values are about lr * sqrt(max(1, rows / columns))."""
+    """`params` are matrices of hidden layers. The singular values of an update are about
+    lr * sqrt(max(1, rows / columns))."""
 
     def __init__(self, params, lr: float):
         shapes: dict[torch.Size, list] = {}
@@ -28,7 +29,7 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(gradients)
             momentum = state["momentum"]
             momentum.lerp_(gradients, 1 - MOMENTUM)
-            update = orthogonalize(gradients.lerp(momentum, MOMENTUM))  # Nesterov's look ahead
+            update = orthogonalize(gradients.lerp(momentum, MOMENTUM))  # Nesterov momentum
             rows, columns = params[0].shape
             scale = max(1.0, rows / columns) ** 0.5
             torch._foreach_mul_(params, 1 - group["lr"] * WEIGHT_DECAY)
@@ -36,9 +37,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
-    """Bring the singular values of each matrix to about 1. (n, rows, columns), in bfloat16 on a GPU, else in float32.
+    """Bring the singular values of each matrix (n, rows, columns) to about 1. Computes in bfloat16 on a GPU.
 
-    Many CPUs have no bfloat16 instructions, and multiply such matrices ten times more slowly than float32.
+    On a CPU it computes in float32: many CPUs lack bfloat16 instructions and are ten times slower with it.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]

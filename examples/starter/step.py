@@ -1,8 +1,8 @@
-"""One training step of a Qwen3-VL whose images share one size and one place in every row.
+"""One training step of a Qwen3-VL whose images have the same size and the same place in every row.
 
-transformers' forward pass looks for the image tokens on the host and walks over images in Python, so that a model of a
-few million parameters waits for Python most of the time. Here the same layers are called with what is the same in
-every batch computed once, and a whole step (forward, backward, update) is recorded as one CUDA graph for each length.
+transformers' forward pass finds the image tokens on the host and loops over images in Python, so a model of a few
+million parameters mostly waits for Python. This module calls the same layers, but computes once what is the same in
+every batch, and records a whole step (forward, backward, update) as one CUDA graph per sequence length.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,18 @@ Batch = dict[str, torch.Tensor]
 
 
 class FixedImages:
-    """The forward pass of `model`, a Qwen3-VL whose vision tower attends over packed images (`pack_images`), for rows
-    that begin with `prefix`, tokens that hold the image's placeholders."""
+    """The forward pass of a Qwen3-VL for rows that begin with the same tokens.
+
+    `model`: its vision tower attends over packed images (`pack_images`). `prefix`: the first tokens of every row, which
+    hold the image's placeholders.
+    """
 
     def __init__(self, model, processor, prefix: list[int]):
         self.model, self.device = model, model.device
         self.patch, self.merge = processor.image_processor.patch_size, processor.image_processor.merge_size
         self.grid = torch.tensor([[1, HEIGHT // self.patch, WIDTH // self.patch]], device=self.device)
         self.patches = int(self.grid.prod())
-        self.start = prefix.index(model.config.image_token_id)  # the image's tokens are start ... end - 1
+        self.start = prefix.index(model.config.image_token_id)  # image tokens are start ... end - 1
         self.end = self.start + self.patches // self.merge**2
         visual = model.model.visual
         indices, weights = vision_utils.get_vision_bilinear_indices_and_weights(
@@ -36,13 +39,14 @@ class FixedImages:
         angles = visual.rotary_pos_emb(vision_utils.get_vision_position_ids(self.grid, visual.spatial_merge_size))
         angles = angles.reshape(self.patches, -1)
         self.vision_rotary = torch.cat((angles, angles), dim=-1)
-        # mRoPE positions (3, 1, length) that fit every row: padding is on the right and never attended to.
+        # mRoPE positions (3, 1, length) fit every row, because padding is on the right and never attended to.
         row = torch.full((1, model.config.text_config.max_position_embeddings), -1, device=self.device)
         row[0, : len(prefix)] = torch.tensor(prefix)
         self.positions = model.model.get_rope_index(row, (row == model.config.image_token_id).int(), self.grid)[0]
 
     def pixel_values(self, index: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
-        """`encode_images` to normalised patches in the image processor's order, (B * patches, features)."""
+        """Turn the arrays of `encode_images` into normalized patches (B * patches, features), ordered as by the image
+        processor."""
         batch, p, m = len(index), self.patch, self.merge
         rows = torch.arange(batch, device=index.device)[:, None, None]
         x = palette[rows, index.long()].float().div(127.5).sub(1).permute(0, 3, 1, 2)
@@ -50,7 +54,7 @@ class FixedImages:
         return x.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, 2, -1, -1).reshape(-1, 3 * 2 * p * p)
 
     def see(self, pixel_values: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The image's tokens (B, tokens, width), and what deepstack adds to them after the first layers."""
+        """Returns the image tokens (B, tokens, width) and what deepstack adds to them after the first layers."""
         visual = self.model.model.visual
         project = visual.patch_embed.proj  # a convolution without overlap
         hidden = linear(pixel_values, project.weight.flatten(1), project.bias)
@@ -69,7 +73,7 @@ class FixedImages:
         return visual.merger(hidden).unflatten(0, (batch_size, -1)), deep
 
     def logits(self, batch: Batch) -> torch.Tensor:
-        """(B, L - end, vocabulary): of the tokens behind the image."""
+        """Logits (B, L - end, vocabulary) of the tokens after the image."""
         language, start, end = self.model.model.language_model, self.start, self.end
         input_ids = batch["input_ids"]
         image, deep = self.see(self.pixel_values(batch["index"], batch["palette"]), len(input_ids))
@@ -85,16 +89,16 @@ class FixedImages:
         return self.model.lm_head(language.norm(hidden[:, end:]))
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Cross-entropy of the labelled tokens, summed."""
+        """Sum of the cross-entropy over the labelled tokens."""
         logits, labels = self.logits(batch)[:, :-1].float(), batch["labels"][:, self.end + 1 :].long()
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 class RecordedStep:
-    """`step`, a function from a batch on the device to its loss, as one CUDA graph for each length of batch.
+    """Replays `step`, a function from a batch on the GPU to its loss, as one CUDA graph per sequence length.
 
-    The first batch of a length runs as it is, which compiles what is compiled; then the graph is recorded. `step` must
-    reach the host nowhere, and leave no gradients behind.
+    The first batch of each length runs without a graph, so that blocks are compiled before the graph is recorded.
+    `step` must not synchronize with the host and must leave no gradients.
     """
 
     def __init__(self, step: Callable[[Batch], torch.Tensor]):

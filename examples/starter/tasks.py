@@ -1,16 +1,15 @@
-"""What the starter is taught, drawn endlessly from RefShapes.
+"""The tasks of the starter, drawn endlessly from RefShapes.
 
-- *detect*: every object of a group, listed in an order. The prompt (`qwen3_official`) names the group and the order,
-  and the answer comes at once or after a reasoning block that lists the boxes first.
-- *narrate*: one object, of the model's own choice or as the prompt guides it, after some talk of what it sees: where
-  an object is, which objects a group has, some of them once more; the last one is the answer. Half of the prompts say
-  which group to speak of, most of these also what to repeat. The others tell nothing of it but an object to leave
-  alone, in any expression. What a sentence says must follow the words before it, whatever the prompt speaks of:
-  without this a model lists what its prompt describes whatever it has just announced, and cannot reason about
-  anything else.
-- *answer* (`qwen3` and `qwen3_amodal`): the object of a description, at once, after an empty reasoning block.
-  Descriptions have attributes only: superlatives, relations and ordinals it meets as things to leave alone, and
-  referring by them is what SFT and GRPO teach.
+- *detect*: list every object of a group in an order. The prompt (`qwen3_official`) names the group and the order. The
+  answer follows directly, or after a reasoning block that lists the boxes.
+- *narrate*: describe what is seen, then answer with one object. A narration says where an object is, lists a group, and
+  repeats some of the list; the object that it repeats last is the answer. Half of the prompts name the group, and most
+  of these also name what to repeat. The other prompts leave the choice to the model, or name an object to avoid, by any
+  kind of expression. So the model learns that a list follows from the words before it. Without this task it lists what
+  the prompt describes, even after it has announced another group, and cannot reason about anything else.
+- *answer* (`qwen3` and `qwen3_amodal`): answer a description directly, after an empty reasoning block. Descriptions
+  have attributes only. Superlatives, relations and ordinals appear only in expressions to avoid, because SFT and GRPO
+  are to teach them.
 """
 
 import json
@@ -40,14 +39,14 @@ from qwen3vl_rl.data.refshapes import (
 )
 from qwen3vl_rl.grounding import px_to_1000, render_prompt, target_text
 
-PER_SCENE = 3  # examples
-ANSWER_KINDS, ANSWER_RATE = ("attribute",), 0.2  # of all examples
-AMODAL_RATE = 0.2  # of answers
-NARRATE_RATE = 0.6  # of the other examples
-GUIDED_RATE = 0.5  # of narrations: with none, SFT has to undo a habit of ignoring the prompt
-REPEAT_RATE = 0.75  # of guided narrations
-LIST_RATE = 0.7  # of detections: listed in the reasoning, too
-TEMPLATES = ("qwen3", "qwen3_official", "grounding")  # of narrations
+PER_SCENE = 3  # examples per scene
+ANSWER_KINDS, ANSWER_RATE = ("attribute",), 0.2  # share of direct answers
+AMODAL_RATE = 0.2  # share of direct answers that ask for the amodal box
+NARRATE_RATE = 0.6  # share of the other examples that are narrations
+GUIDED_RATE = 0.5  # share of narrations whose prompt names the group; at 0 the model learns to ignore prompts
+REPEAT_RATE = 0.75  # share of these whose prompt also names what to repeat
+LIST_RATE = 0.7  # share of detections whose reasoning lists the boxes, too
+TEMPLATES = ("qwen3", "qwen3_official", "grounding")  # prompts of narrations
 ANY_OBJECT, OTHER_OBJECT = "an object of your choice", "any object but"
 EVERYTHING = Category(None, None, None)
 
@@ -60,8 +59,10 @@ class Example:
 
 
 def starter_examples(seed: str, ramp: int, begun: int = 0, world: World = PLAIN) -> Iterator[Example]:
-    """Endless examples. Over the first `ramp` of them, scenes grow from one object to many and answers set in: without
-    this curriculum the vision tower had learnt nothing after 900,000 samples. `begun` of them came before this stream.
+    """Endless examples. Over the first `ramp` examples, scenes grow from one object to many and direct answers become
+    more frequent. Without this curriculum the vision tower had learned nothing after 900,000 samples.
+
+    `begun`: number of examples before this stream, for the progress of the curriculum.
     """
     rng, count = random.Random(seed), begun
     answers = referrals(seed, ANSWER_KINDS, AMODAL_RATE, world)
@@ -77,7 +78,7 @@ def starter_examples(seed: str, ramp: int, begun: int = 0, world: World = PLAIN)
 
 
 def group_example(scene: Scene, rng: random.Random, kinds: tuple[str, ...]) -> Example | None:
-    """An example about a group in an order; None where the order of the group drawn is too close to call."""
+    """An example about a group in an order. None if two objects of the group are too close to order."""
     order, category = rng.choice(ORDERS), EVERYTHING if rng.random() < 0.2 else crowded_category(scene, rng)
     if (members := sort_members(scene, category, order)) is None:
         return None
@@ -87,7 +88,7 @@ def group_example(scene: Scene, rng: random.Random, kinds: tuple[str, ...]) -> E
 
 
 def detect_example(scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random) -> Example:
-    """`red squares from left to right`, in one of the ways to say so: their boxes."""
+    """Asks for, say, `red squares from left to right`, and answers with their boxes."""
     reasoning = list_candidates(scene, category, order, members) if rng.random() < LIST_RATE else ""
     return Example(
         scene,
@@ -104,7 +105,8 @@ def order_words(order: Order, rng: random.Random) -> str:
 def narrate_example(
     scene: Scene, category: Category, order: Order, members: list[int], rng: random.Random, kinds: tuple[str, ...]
 ) -> Example:
-    """`The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second: [box].`"""
+    """Such as `The star is at [box]. Red squares from left to right, first: [box], second: [box]. Again the second:
+    [box].`"""
     anchor, looks = sample_category(scene, rng), rng.sample(members, min(len(members), rng.choice((1, 1, 2))))
     alone = anchor.members(scene) if len(anchor.members(scene)) == 1 else []
     if rng.random() < GUIDED_RATE:
@@ -120,7 +122,10 @@ def narrate_example(
 
 
 def guidance(category: Category, order: Order, anchor: Category | None, repeated: list[str], rng: random.Random) -> str:
-    """`the star, then one red square from left to right, repeat the second`: the steps, in words of their own."""
+    """The prompt of a guided narration, such as `the star, then one red square from left to right, repeat the second`.
+
+    Its wording differs from that of every referring expression.
+    """
     steps = f"one {category} {order_words(order, rng)}"
     if anchor is not None:
         steps = rng.choice((f"{steps}, but first the {anchor}", f"the {anchor}, then {steps}"))
@@ -128,7 +133,7 @@ def guidance(category: Category, order: Order, anchor: Category | None, repeated
 
 
 def distraction(scene: Scene, chosen: int, rng: random.Random, kinds: tuple[str, ...]) -> tuple[str, str]:
-    """A template, and an object to leave alone, which is not the `chosen` one."""
+    """A template and a phrase that leaves the choice to the model, or names an object to avoid other than `chosen`."""
     query = sample_query(scene, rng.choice(kinds), rng)
     if query is None or query.target == chosen or rng.random() < 0.2:
         return "qwen3_official", ANY_OBJECT
@@ -136,7 +141,10 @@ def distraction(scene: Scene, chosen: int, rng: random.Random, kinds: tuple[str,
 
 
 def crowded_category(scene: Scene, rng: random.Random) -> Category:
-    """The fullest of a few descriptions: most of them fit one object only, and a list of one teaches no listing."""
+    """The one of a few random descriptions that fits most objects.
+
+    Most descriptions fit a single object, and a list of one does not teach listing.
+    """
     return max(
         (sample_category(scene, rng, sized=0.2) for _ in range(rng.choice((1, 3, 6)))),
         key=lambda category: len(category.members(scene)),
@@ -144,7 +152,7 @@ def crowded_category(scene: Scene, rng: random.Random) -> Category:
 
 
 def list_answer(scene: Scene, members: list[int]) -> str:
-    """`grounding.answer_text` for several objects, with labels of our own."""
+    """`grounding.answer_text` for several objects, labelled by size, colour and shape."""
     shapes = [scene.shapes[i] for i in members]
     items = [
         {"bbox_2d": px_to_1000(s.visible_px, WIDTH, HEIGHT), "label": f"{s.size} {s.colour} {s.shape}"} for s in shapes
@@ -153,7 +161,7 @@ def list_answer(scene: Scene, members: list[int]) -> str:
 
 
 def answer_example(referral: Referral) -> Example:
-    """A direct answer: nothing in the reasoning block."""
+    """A direct answer, after an empty reasoning block."""
     prompt = render_prompt("qwen3_amodal" if referral.amodal else "qwen3", referral.query.sent)
     target = target_text("", px_to_1000(referral.xyxy_px, WIDTH, HEIGHT), referral.query.sent)
     return Example(referral.scene, prompt, target)

@@ -2,9 +2,9 @@
 
     python -m examples.starter.train --out DIR --workers 14   # one GPU
 
-`tasks.py` says what it is taught. This is a loop of its own, not sft/train.py: samples never touch a disk, nothing is
-computed per image in Python, and a step is one CUDA graph (`step.py`). The same command goes on after an interruption,
-from `DIR/progress.pt`, with other samples.
+`tasks.py` describes the training examples. This loop is separate from sft/train.py and faster for a tiny model: samples
+are not written to disk, nothing is computed per image in Python, and a step is one CUDA graph (`step.py`). After an
+interruption, rerun the command to resume from `DIR/progress.pt`, with new samples.
 """
 
 import argparse
@@ -34,11 +34,11 @@ from qwen3vl_rl.models.compiled_blocks import compile_blocks, restore_blocks
 from qwen3vl_rl.models.packed_attention import pack_images
 
 RAMP = 0.25  # share of the training over which the curriculum grows
-WARMUP = 0.05  # share of the training over which the step sizes grow
-ADAMW_LR = 1.5e-3  # of embeddings, norms and biases
-SAVE_EVERY, PROGRESS = 2000, "progress.pt"  # steps, and a file below --out
+WARMUP = 0.05  # share of the training over which the learning rates grow
+ADAMW_LR = 1.5e-3  # for embeddings, norms and biases
+SAVE_EVERY, PROGRESS = 2000, "progress.pt"  # steps between two saves; the file below --out
 SCORES = "scores.json"
-UNTIMED = 100  # first steps: blocks are compiled, steps recorded, workers started
+UNTIMED = 100  # first steps, which compile blocks, record graphs and start workers, do not count for the speed
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -48,8 +48,11 @@ def train(
     model, processor, make_examples, *, steps: int, batch_size: int, lr: float, seed: int | str, workers: int,
     parts: int = 1, progress: dict | None = None, save=None,
 ) -> dict:  # fmt: skip
-    """Warm-up and cosine, bf16 autocast on a GPU. A batch passes in `parts`, whose gradients add up. `save` is called
-    now and then with the progress to go on from, which a later call takes. Returns the last losses and the speed."""
+    """Train with warm-up, a cosine schedule and, on a GPU, bf16 autocast. Returns the last losses and the speed.
+
+    `parts`: micro-batches per batch. `save` is called every `SAVE_EVERY` steps with the state of the run. A later call
+    with this state as `progress` resumes the run.
+    """
     device = model.device
     collate = Collator(processor)
     batches = Batches(collate, make_examples, seed, batch_size)
@@ -65,7 +68,7 @@ def train(
     def step(batch: Batch) -> torch.Tensor:
         labelled, loss = (batch["labels"] != IGNORE).sum(), torch.zeros((), device=device)
         for part in zip(*(tensor.chunk(parts) for tensor in batch.values()), strict=True):
-            # Weights are cast once a step anyway; kept casts would outlive a recorded graph.
+            # Cached casts would outlive the recorded graph, and weights are cast only once a step anyway.
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
                 share = fixed.loss(dict(zip(batch, part, strict=True))) / labelled
             share.backward()
@@ -110,7 +113,7 @@ def train(
 
 
 def read_progress(path: Path, arguments: dict, device: str) -> dict | None:
-    """What an earlier start has left. Raises InputError where that was another run."""
+    """The state that an interrupted run has saved, if any. Raises InputError if its arguments were others."""
     if not path.exists():
         return None
     progress = torch.load(path, map_location=device, weights_only=True)
@@ -120,7 +123,7 @@ def read_progress(path: Path, arguments: dict, device: str) -> dict | None:
 
 
 def is_finished(scores: Path, arguments: dict) -> bool:
-    """Whether a run with these arguments has come to its end."""
+    """Whether a run with these arguments has finished."""
     return scores.exists() and json.loads(scores.read_text())["arguments"].items() >= arguments.items()
 
 
@@ -130,13 +133,15 @@ def write_progress(path: Path, progress: dict) -> None:
 
 
 def schedule(step: int, steps: int) -> float:
-    """Warm-up, then cosine to 0."""
+    """The factor of the learning rates: warm-up, then cosine to 0."""
     return min((step + 1) / max(1, WARMUP * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def make_optimizers(model, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of hidden layers, AdamW for the rest. With AdamW alone and rates by fan-in, the loss after
-    1.3M samples was 0.158 instead of 0.064."""
+    """Muon for the matrices of hidden layers, AdamW for the rest.
+
+    With AdamW alone and learning rates by fan-in, the loss after 1.3 million samples was 0.158 instead of 0.064.
+    """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
@@ -146,7 +151,7 @@ def make_optimizers(model, lr: float) -> list[torch.optim.Optimizer]:
     )
     optimizers = [Muon(matrices, lr=lr), adamw]
     for optimizer in optimizers:
-        for group in optimizer.param_groups:  # on the device, where a recorded step reads them
+        for group in optimizer.param_groups:  # a recorded step reads them on the device
             group["peak"], group["lr"] = group["lr"], torch.tensor(group["lr"], device=model.device)
     return optimizers
 
@@ -199,46 +204,49 @@ def load(path: Path | str, device: str):
 
 
 def take_vision(model, path: str) -> None:
-    """Take the vision tower of another checkpoint. The last layers of its mergers stay as they are where they lead to
-    another width of the language model. Raises InputError for another kind of tower."""
+    """Load the vision tower of another checkpoint into the model.
+
+    The last layers of the mergers are not loaded if the language models differ in width. Raises InputError if the
+    towers differ in anything else.
+    """
     own = model.model.visual.state_dict()
     other = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).model.visual.state_dict()
     fits = {name: weight for name, weight in other.items() if name in own and weight.shape == own[name].shape}
     differing = {name for name in own.keys() | other.keys() if name not in fits}
     if odd := {name for name in differing if not ("merger" in name and "linear_fc2" in name)}:
-        raise InputError(f"--vision {path}: expected the model's own kind of tower, it differs in {min(odd)}")
+        raise InputError(f"--vision {path}: expected a vision tower of the model's shape, it differs in {min(odd)}")
     model.model.visual.load_state_dict(own | fits)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--start", help="a starter to go on from, the curriculum behind it")
-    parser.add_argument("--vision", help="take this starter's vision tower, which needs no curriculum")
+    parser.add_argument("--start", help="checkpoint to continue training from, without the curriculum")
+    parser.add_argument("--vision", help="checkpoint whose vision tower to use, without the curriculum")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
-    parser.add_argument("--world", choices=WORLDS, default="plain", help="of RefShapes")
+    parser.add_argument("--world", choices=WORLDS, default="plain", help="world of RefShapes")
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--batch-size", type=int, default=512, help="twice of it learnt less in the same time")
-    parser.add_argument("--parts", type=int, default=1, help="a batch passes in as many, for models that need memory")
-    parser.add_argument("--lr", type=float, default=0.01, help="Muon's; twice of it learnt less")
+    parser.add_argument("--batch-size", type=int, default=512, help="twice the default learned less in the same time")
+    parser.add_argument("--parts", type=int, default=1, help="micro-batches per batch, to save memory")
+    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of Muon; twice the default learned less")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=14, help="processes that draw scenes")
-    parser.add_argument("--score", type=int, default=512, help="held-out samples per split")
+    parser.add_argument("--score", type=int, default=512, help="held-out samples per split, 0 for no scores")
     args = parser.parse_args()
     if args.start and args.vision:
-        raise InputError("--vision: --start has a vision tower of its own")
+        raise InputError("--vision: expected no --start, which comes with a vision tower")
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "score")}
-    if args.start is None:  # which older runs did not write down
+    if args.start is None:  # older runs did not record it
         del arguments["start"]
     if is_finished(args.out / SCORES, arguments):
-        print(f"{args.out}: trained already, with the same arguments")
+        print(f"{args.out}: already trained with these arguments")
         return
     progress = read_progress(args.out / PROGRESS, arguments, device)
     if args.start is None and not progress:
         build_checkpoint(args.out, args.seed, read_changes(args.set))
-    share = args.batch_size / max(1, args.workers) / REUSE  # the examples that each worker draws for a step
+    share = args.batch_size / max(1, args.workers) / REUSE  # examples that each worker draws per step
     model, processor = load(args.start or args.out, device)
     if args.vision and not progress:
         take_vision(model, args.vision)
@@ -260,8 +268,8 @@ def main() -> None:
         "training": run,
         "scores": score(model, processor, args.score, WORLDS[args.world]) if args.score else {},
     }
-    model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; loaders choose their own dtype
-    with replacing(args.out / SCORES) as draft:  # the last file of a run
+    model.to(torch.bfloat16).save_pretrained(args.out)  # half the size; whoever loads it chooses a dtype
+    with replacing(args.out / SCORES) as draft:  # written last: it marks the run as finished
         draft.write_text(json.dumps(report, indent=2) + "\n")
     (args.out / PROGRESS).unlink(missing_ok=True)
     print(json.dumps(report))

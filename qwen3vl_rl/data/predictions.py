@@ -84,14 +84,16 @@ def _is_whole_box(value: Any) -> bool:
 _FIELDS = {field.name for field in fields(Prediction)}
 _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("split", "image", "sent", "text"), ("a string", lambda value: type(value) is str)),
-    **dict.fromkeys(("width", "height"), ("positive integer px", lambda value: type(value) is int and value > 0)),
+    **dict.fromkeys(("width", "height"), ("a positive integer in px", lambda value: type(value) is int and value > 0)),
     **dict.fromkeys(
         ("xyxy_px", "modal_xyxy_px", "pred_xyxy_px"),
         ("four numbers, xyxy in px, or null", lambda value: value is None or _is_whole_box(value)),
     ),
     **dict.fromkeys(("iou", "modal_iou"), ("a number or null", lambda value: value is None or is_number(value))),
     **dict.fromkeys(("tokens", "latency_s"), ("a number", lambda value: is_number(value))),
-    **dict.fromkeys(("finish_reason", "error"), ("a string or null", lambda value: value is None or type(value) is str)),
+    **dict.fromkeys(
+        ("finish_reason", "error"), ("a string or null", lambda value: value is None or type(value) is str)
+    ),
 }
 
 

@@ -98,7 +98,7 @@ def _ref_l4(path: Path) -> Iterator[tuple[str, str, Box, bool]]:
     for number, annotation in enumerate(json_list(path, whole, "annotations"), start=1):
         image = images.get(_id(path, number, annotation, "image_id"))
         if image is None:
-            raise row_error(path, number, "image_id", "the id of an entry of images", annotation["image_id"])
+            raise row_error(path, number, "image_id", "the id of an entry in images", annotation["image_id"])
         quality = field_of(path, number, annotation, "caption_quality")
         if quality not in (0, 1, "0", "1"):
             raise row_error(path, number, "caption_quality", "0 or 1", quality)

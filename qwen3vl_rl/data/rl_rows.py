@@ -168,7 +168,7 @@ def _has_size_and_truth(batch: pa.RecordBatch) -> np.ndarray:
     is_box = pc.fill_null(pc.equal(pc.list_value_length(truths), 4), False).to_numpy(zero_copy_only=False)
     sources = batch.column("data_source") if "data_source" in batch.schema.names else pa.nulls(len(batch))
     absent = pc.equal(sources.cast(pa.string()), NO_REFERENT).fill_null(False)
-    good = np.where(absent, truths.is_null(), is_box) & _field(info, "modal_xyxy_1000").is_null()  # check the others row by row
+    good = np.where(absent, truths.is_null(), is_box) & _field(info, "modal_xyxy_1000").is_null()  # others: by row
     for size in sizes:
         good &= pc.fill_null(pc.greater(size, 0), False).to_numpy(zero_copy_only=False)
     width, height = (size.fill_null(1).to_numpy(zero_copy_only=False).astype(float) for size in sizes)

@@ -1,4 +1,4 @@
-// Draws one sample: its picture with the boxes, and what a model answered. Boxes are xyxy in pixels of the picture.
+// Draws one sample: its picture with the boxes, and a model's answer. Boxes are xyxy in pixels of the picture.
 "use strict";
 
 const PIXELATED_BELOW_PX = 320; // smaller pictures are shown enlarged, with their pixels crisp
@@ -34,17 +34,17 @@ function drawPicture(sample, url, answers, label) {
 
 function drawVerdict(answer) {
   const text = answer.iou === null
-    ? (answer.box ? "boxed, though nothing is meant" : answer.right ? "declined" : "neither boxed nor declined")
+    ? (answer.box ? "false box: nothing fits" : answer.right ? "declined" : "neither boxed nor declined")
     : (answer.box ? `IoU ${answer.iou.toFixed(2)}` : "no box");
   return element("span", { class: answer.right ? "right" : "wrong" }, `${answer.right ? "✓" : "✗"} ${text}`);
 }
 
-// One model's whole answer under a picture of its own. Tokens and latency are shown where they are known.
+// One model's answer with its picture. Tokens and latency are shown if they are known.
 function drawAnswer(sample, url, answer, color, label) {
   const facts = [];
   if (answer.tokens !== null) facts.push(`${answer.tokens} tokens`);
   if (answer.latency_s !== null) facts.push(`${answer.latency_s.toFixed(2)} s`);
-  if (answer.cut) facts.push("cut off at the limit");
+  if (answer.cut) facts.push("cut off at the token limit");
   const reasoning = answer.error ? `request failed: ${answer.error}` : answer.reasoning || "(answers without reasoning)";
   return [
     drawPicture(sample, url, [[answer, color]], label),

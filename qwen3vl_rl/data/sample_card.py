@@ -19,7 +19,7 @@ from qwen3vl_rl.grounding import Box, declines, parse_box_1000, reward_iou, scal
 class CardAnswer:
     """What a card shows of one answer; `box` is xyxy in pixels.
 
-    `iou` None: the expression has no referent. Tokens and latency are None where they are not known.
+    `iou` None: the expression has no referent. Tokens and latency are None if they are unknown.
     """
 
     box: Box | None
@@ -45,7 +45,7 @@ class Example(NamedTuple):
 
 
 def reasoning_and_answer(text: str) -> tuple[str, str]:
-    """The text up to the last `</think>`, and what follows it; without one, all of it counts as the answer."""
+    """The text before the last `</think>`, and the text after it. Without one, all of the text is the answer."""
     reasoning, _, answer = text.rpartition("</think>")
     return reasoning.strip(), answer.strip()
 
@@ -59,7 +59,7 @@ def render_page(title: str, examples: Sequence[Example], parser: str, threshold:
 
 
 def _sample_fields(example: Example, parser: str, threshold: float) -> dict:
-    """Plain numbers throughout: what verl keeps with an answer may be numpy's."""
+    """Converts all numbers to plain ones, because verl may keep numpy's with an answer."""
     picture = open_picture(example.image) if isinstance(example.image, str) else to_rgb(example.image)
     return {
         "question": example.question,

@@ -1,4 +1,4 @@
-"""Evaluate checkpoints on one server, and print their table.
+"""Evaluate checkpoints on one server, and print their accuracy table and a sentence on each of them.
 
     python -m qwen3vl_rl.evaluation --data DIR --images DIR --out DIR --model base=PATH --model sft=PATH --model rl=PATH
 
@@ -13,12 +13,13 @@ from pathlib import Path
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.data.reviews import REVIEWED_HELP, read_reviews
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
 from qwen3vl_rl.evaluation.reporting.released_outputs import write_released_outputs
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
-from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, render
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.scoring.results import read_result
+from qwen3vl_rl.evaluation.summary import summary, table_command
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -28,6 +29,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_arguments(parser)
+    parser.add_argument(
+        "--about", action="append", default=[], metavar="NAME=TEXT", help="what a model is (default: its path)"
+    )
     parser.add_argument("--curves", action="append", default=[], metavar="NAME=FILE", help="training metrics to draw")
     parser.add_argument(
         "--released-outputs", action="store_true", help="also OUT/NAME/SPLIT/{iou,latency}.txt and so on"
@@ -40,6 +44,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     settings, load, models = command.settings(args), command.load(args), command.named(args.model, "--model")
+    about = models | command.named(args.about, "--about")
+    if unknown := about.keys() - models.keys():
+        raise InputError(f"--about {min(unknown)}: expected a name that --model gives")
     curves = read_curves(command.named(args.curves, "--curves"))
     reviews = read_reviews(args.reviewed)
     questions = command.questions(args, settings)
@@ -52,7 +59,8 @@ def main() -> None:
         for run, result in zip(runs, results, strict=True):
             write_released_outputs(run.folder, result.predictions, result.timing.get("wall_s", 0.0))
     report = write_report(args.report or args.out / "report.html", results, args.images, curves, reviews)
-    print(f"\n{render(evaluation_tables(results, reviews), results)}\n\nreport: {report}")
+    print(f"\n{summary(results, about, reviews)}\n")
+    print(f"all tables: {table_command([run.folder for run in runs], args.reviewed)}\nreport: {report}")
 
 
 if __name__ == "__main__":

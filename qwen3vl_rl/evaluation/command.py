@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--concurrency", type=int, default=64, help="requests in flight (recipe: 64)")
     add("--latency-samples", type=int, default=20, metavar="N", help="questions to repeat one at a time, for latency")
     add("--retry-failed", action="store_true", help="repeat questions whose request failed earlier")
-    add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="seconds until a request is retried")
+    add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="timeout of one request")
     add("--engine", choices=ENGINES, default="vllm", help="the server to start (default: vllm)")
     add("--endpoint", metavar="URL", help="use this running server; in --model, PATH is then a model that it serves")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments for the server")

@@ -45,11 +45,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.images and not args.images.is_dir():
         raise InputError(f"--images {args.images}: expected a folder")
-    open_ones = 0
+    problems = 0
     for path in args.files:
         print(path)
-        open_ones += show(look(path, args.images))
-    if open_ones:
+        problems += show(look(path, args.images))
+    if problems:
         sys.exit(NEEDS_ATTENTION)
 
 

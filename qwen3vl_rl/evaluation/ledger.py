@@ -44,7 +44,7 @@ def entry(run: Path, name: str) -> dict:
     config["settings"].setdefault("sentences", "each")  # earlier files lack the field
     joined = config["settings"]["sentences"] == "joined"
     for field, asked in asdict(load_settings(asks=protocol(name).asks)).items():
-        if field != "parser" and (got := config["settings"].get(field)) != asked:  # the protocol reads the answers itself
+        if field != "parser" and (got := config["settings"].get(field)) != asked:  # protocols read answers themselves
             expected = f"expected {asked} for the protocol {name}, got {got}; evaluate with --protocol {name}"
             raise InputError(f'{run / "config.yaml"}: field "settings.{field}": {expected}')
     rows = read_predictions(run / PREDICTIONS)

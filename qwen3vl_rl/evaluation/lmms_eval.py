@@ -5,9 +5,9 @@
     python -m qwen3vl_rl.evaluation.lmms_eval read LOGS/…samples_*.jsonl --data DIR --images DIR --out predictions.jsonl
     python -m qwen3vl_rl.evaluation.protocols predictions.jsonl
 
-`read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Its own name no
-image, so each is matched with a row of `--data` by split, sentences and box. Samples without a match are skipped and
-counted: lmms-eval's `val` of RefCOCO and RefCOCOg also holds samples of another partition.
+`read` takes the samples of our tasks and of lmms-eval's own `refcoco_grounding` and `refcoco*_bbox_rec`. Samples of the
+latter name no image, so they are matched with rows of `--data` by split, sentences and box. Those without a match are
+skipped and counted: lmms-eval's `val` of RefCOCO and RefCOCOg also holds samples of another partition.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def read_samples_file(path: Path, asked: Asked, parser: str, unknown: Counter[st
         row = parse_line(path, number, line)
         found = next(filter(_names_question, row.values()), None)
         if found is None:
-            raise row_error(path, number, METRIC, "a metric of a RefCOCO or EGM task, with answer and bbox", sorted(row))
+            raise row_error(path, number, METRIC, "a metric of a RefCOCO or EGM task with answer and bbox", sorted(row))
         question = _find(path, number, found, split, asked)
         if question is None:
             unknown[path.name] += 1

@@ -1,4 +1,4 @@
-"""Write one HTML page that compares finished runs: tables, distributions, and a browser of samples with their images.
+"""Write one HTML page about finished runs: the best model, charts, pictures on which models differ, all tables.
 
     python -m qwen3vl_rl.evaluation.report OUT/base OUT/rl --images DIR --out report.html
 
@@ -20,7 +20,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished evaluations, the baseline first")
     parser.add_argument("--images", type=Path, required=True, help="the folder that image paths are relative to")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     parser.add_argument("--reviewed", nargs="+", type=Path, default=[], metavar="FILE", help=REVIEWED_HELP)

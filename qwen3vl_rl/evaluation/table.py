@@ -2,7 +2,7 @@
 
 python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl                   the paper's layout, for a terminal
 python -m qwen3vl_rl.evaluation.table OUT/rl --format latex             or markdown, or csv with every number
-python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl --all             and details, differences, kinds of samples
+python -m qwen3vl_rl.evaluation.table OUT/base OUT/rl --all             also details, differences, kinds of samples
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished evaluations, in order")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished evaluations, the baseline first")
     parser.add_argument("--format", choices=FORMATS, default="text")
     parser.add_argument("--all", action="store_true", help="also details, paired differences and kinds of samples")
     parser.add_argument("--reviewed", nargs="+", type=Path, default=[], metavar="FILE", help=REVIEWED_HELP)

@@ -1,4 +1,4 @@
-"""What a box, an answer and a prompt are: pure functions that every stage shares."""
+"""Boxes, answers and prompts: pure functions that all stages share."""
 
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding.boxes import (

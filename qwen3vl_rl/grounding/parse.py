@@ -1,4 +1,4 @@
-"""From the text of an answer to a box on the 0..1000 scale. Every parser runs in linear time and never raises."""
+"""Parse the box on the 0..1000 scale from an answer's text. Every parser runs in linear time and never raises."""
 
 import re
 from collections import deque
@@ -10,22 +10,23 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import Box, answer_px_to_1000, box_1000_to_px, clamp, order_corners, scale_to_px
 
 RELATIVE_1000 = "relative_1000"
-NO_REFERENT = "no_referent"  # the data source of RL rows whose expression nothing in the image fits
-# How an answer writes its box, by the values of the release's `--box_remap`: scale, keep, inverse. The latter two are
-# for models that answer in px; `px_rounded_1000` rounds as if they had answered in 0..1000.
+NO_REFERENT = "no_referent"  # data source of RL rows whose expression has no referent in the image
+# Coordinates of the box in an answer. They correspond to the values scale, keep and inverse of the release's
+# `--box_remap`. The last two are for models that answer in px; `px_rounded_1000` rounds to 0..1000 on the way.
 COORDINATES = (RELATIVE_1000, "px", "px_rounded_1000")
-# The strict parser clamps a coordinate that lies at most this far outside 0..1000: the model missed the image's edge.
-# A coordinate further out is not on the relative scale, so there is no box. Our choice; the released code clamps all.
+# The strict parser clamps a coordinate that is at most this far outside 0..1000, because the model missed the image's
+# edge. A coordinate further out is not on the relative scale, so the answer has no box. This is our choice; the
+# released code clamps all coordinates.
 OVERSHOOT_1000 = 50.0
 
-# Linear time on any text: possessive quantifiers (`++`, `*+`, `?+`) never give back what they matched, and no match
-# begins within a number (`_RUN`'s look-behind) or elsewhere than at a bracket or a key.
-# A number is ASCII, may have an exponent, and is not glued to a word: `x1`, `2nd` and `1_000` are none.
+# The patterns run in linear time on any text: possessive quantifiers (`++`, `*+`, `?+`) do not backtrack, and a match
+# starts only at a bracket or a key, or for `_RUN` not within a number (look-behind).
+# A number is ASCII, may have an exponent, and is not attached to a word: `x1`, `2nd` and `1_000` are not numbers.
 _NUMBER = r"[-+]?+(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+(?!\w)"
-_GAP = r"[\s,;\uff0c\uff1b\u3001]++"  # with the commas of Chinese text
-_CORNER_GAP = rf"(?:{_GAP}|\s*+[)\]]\s*+,?+\s*+[(\[]\s*+)"  # also between the points of `(x1, y1), (x2, y2)`
-_ITEM = rf"""["']?+({_NUMBER})["']?+"""  # numbers may stand in quotation marks
-_FOUR = rf"{_ITEM}{_GAP}{_ITEM}{_CORNER_GAP}{_ITEM}{_GAP}{_ITEM}\s*+\\?+[)\]]"  # also in LaTeX's `\[ … \]`
+_GAP = r"[\s,;\uff0c\uff1b\u3001]++"  # including the commas of Chinese text
+_CORNER_GAP = rf"(?:{_GAP}|\s*+[)\]]\s*+,?+\s*+[(\[]\s*+)"  # also matches between the points of `(x1, y1), (x2, y2)`
+_ITEM = rf"""["']?+({_NUMBER})["']?+"""  # numbers may be in quotation marks
+_FOUR = rf"{_ITEM}{_GAP}{_ITEM}{_CORNER_GAP}{_ITEM}{_GAP}{_ITEM}\s*+\\?+[)\]]"  # also matches LaTeX's `\[ … \]`
 _BBOX_2D_LIST = r"""bbox_2d["'\\\s]*+[:\uff1a]["'\\\s]*+[(\[]"""
 _BBOX_2D_BEGIN = re.compile(_BBOX_2D_LIST)
 _BBOX_2D = re.compile(rf"{_BBOX_2D_LIST}[(\[\s]*+{_FOUR}")
@@ -35,9 +36,9 @@ _RUN = re.compile(rf"([(\[]\s*+)?+(?<![\w.+-])({_NUMBER}(?:{_GAP}{_NUMBER})*+)")
 
 
 def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
-    """The box of an answer on the 0..1000 scale as `xyxy`, or None where there is none.
+    """Parse the `xyxy` box of an answer on the 0..1000 scale; None if there is no box.
 
-    `parser`: `strict` (default), or one of the released code's, reproduced exactly: `released_reward`, `released_eval`.
+    `parser`: `strict` (default), or `released_reward` or `released_eval`, which reproduce the released code exactly.
     Raises InputError for an unknown parser.
     """
     parser = parser_name(parser)
@@ -47,17 +48,17 @@ def parse_box_1000(text: str, parser: str = "strict") -> Box | None:
 
 
 def declines(text: str) -> bool:
-    """Whether an answer says that nothing fits: behind the last `</think>` stands an empty list and no more."""
+    """Whether an answer says that nothing fits: the text after the last `</think>` is only an empty list."""
     return bool(_EMPTY_LIST.fullmatch(text.rpartition("</think>")[2]))
 
 
 def answer_numbers(text: str, parser: str, coordinates: str) -> Box | None:
-    """The four numbers of an answer as it has them: `parse_box_1000`, or px where `coordinates` says so."""
+    """The four numbers of an answer: those of `parse_box_1000`, or unclamped px if `coordinates` is in px."""
     return parse_box_1000(text, parser) if coordinates == RELATIVE_1000 else _released_px(text)
 
 
 def answer_box_px(text: str, parser: str, coordinates: str, width: int, height: int) -> Box | None:
-    """The box of an answer in px of the image, by one of `COORDINATES`; None where there is none."""
+    """The box of an answer in px of the image; None if there is no box. `coordinates`: one of `COORDINATES`."""
     numbers = answer_numbers(text, parser, coordinates)
     if numbers is None or coordinates == "px":
         return numbers
@@ -67,17 +68,17 @@ def answer_box_px(text: str, parser: str, coordinates: str, width: int, height: 
 
 
 def parser_name(name: str) -> str:
-    """The current name of a parser. Earlier recipes and settings call `strict` `house`."""
+    """The current name of a parser. In earlier recipes and settings `strict` was named `house`."""
     return "strict" if name == "house" else name
 
 
 def _strict(text: str) -> Box | None:
-    """Reads what follows the last `</think>`. Where there is none, as when the token limit cut the reasoning off, it
-    reads the whole text, so that a box of the reasoning may count.
+    """Parse the text after the last `</think>`. Without `</think>` (the token limit was reached), parse the whole text.
 
-    An answer that gives a list for `bbox_2d` is read there or not at all, as other numbers belong to its label. Of
-    several boxes the first counts, as in the released evaluation. Otherwise the first `<answer>`, the first `<box>`,
-    the last four numbers, whichever holds a box first. Corners are put in order; a box without area is none.
+    If the answer has a list after `bbox_2d`, only such lists are read, because other numbers belong to the label. The
+    first box counts, as in the released evaluation. Otherwise the box is taken from the first of these places that has
+    one: the first `<answer>`, the first `<box>`, the last four numbers. Corners are ordered. A box without an area
+    counts as no box.
     """
     answer = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
     match = _BBOX_2D.search(answer)
@@ -91,9 +92,9 @@ def _strict(text: str) -> Box | None:
 
 
 def _last_four(text: str) -> Sequence[str]:
-    """The last four numbers that brackets enclose, else the last run of exactly four.
+    """The last four numbers in brackets, or else the last run of exactly four numbers.
 
-    A run behind an opening bracket does not count: a complete list would have matched, so this one was cut off.
+    A run after an opening bracket is ignored: a complete list would have matched, so this one was cut off.
     """
     bracketed = deque(_BRACKETED.finditer(text), maxlen=1)
     if bracketed:
@@ -120,14 +121,13 @@ _EVAL_BBOX_2D = re.compile(r'"bbox_2d"\s*+:\s*+' + _EVAL_LIST.pattern)
 
 
 def _released_reward(text: str) -> Box | None:
-    """The released reward's reading: the first `<answer>` if it holds a box, else the whole text with its reasoning."""
+    """Parse as the released reward: the first `<answer>` if it has a box, else the whole text including reasoning."""
     inside = _inside_tag(text, "answer", re.IGNORECASE)
     return (_last_innermost_list(inside) if inside else None) or _last_innermost_list(text)
 
 
 def _last_innermost_list(text: str) -> Box | None:
-    """The first four numbers of the last `[…]` that holds something but no brackets; without any such `[…]`, the text's
-    last four."""
+    """The first four numbers of the last innermost, non-empty `[…]`, or the text's last four if there is no `[…]`."""
     groups = deque(_REWARD_GROUP.finditer(text), maxlen=1)
     numbers = _REWARD_NUMBER.findall(groups[0][1])[:4] if groups else _last_numbers(_REWARD_NUMBER, text)
     values = [float(number) for number in numbers]
@@ -138,16 +138,16 @@ def _last_innermost_list(text: str) -> Box | None:
 
 
 def _released_eval(text: str) -> Box | None:
-    """The released evaluation's reading: the first `"bbox_2d"` list, else the first list of four, else the last four.
+    """Parse as the released evaluation: the first `"bbox_2d"` list, else the first list of four, else the last four.
 
-    What is not finite becomes 0. Then all is clamped to 0..1000; the corners are not put in order.
+    Values that are not finite become 0, and all values are clamped to 0..1000. Corners are not ordered.
     """
     numbers = _released_eval_numbers(text)
     return _clamped([value if isfinite(value) else 0.0 for value in numbers]) if numbers else None
 
 
 def _released_px(text: str) -> Box | None:
-    """The numbers that `released_eval` finds, as they are; None where one is not finite."""
+    """The numbers that `released_eval` finds, unclamped; None if one is not finite."""
     numbers = _released_eval_numbers(text)
     return numbers if numbers and all(map(isfinite, numbers)) else None
 
@@ -163,7 +163,7 @@ def _last_numbers(number: re.Pattern[str], text: str) -> Sequence[str]:
 
 
 def _inside_tag(text: str, tag: str, flags: int = 0) -> str | None:
-    """What the first `<tag>` encloses, None where there is none or it is never closed."""
+    """The content of the first `<tag>`; None if there is no such tag or it is never closed."""
     start = re.search(f"<{tag}>", text, flags)
     end = start and re.compile(f"</{tag}>", flags).search(text, start.end())
     return text[start.end() : end.start()] if end else None

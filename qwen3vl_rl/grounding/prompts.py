@@ -1,4 +1,4 @@
-"""The prompts, and the answer that the model is trained to write. SFT, RL and evaluation all take them from here."""
+"""The prompts, and the answer that the model is trained to write. SFT, RL and evaluation all use them."""
 
 import json
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import NamedTuple
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding.boxes import IntBox
 
-# Texts of the released recipe, but for `qwen3_both`, and `grounding_me` of the set of that name; `TURNS` tells how they
-# stand in the user's turn.
+# Prompts of the released recipe, except for `qwen3_both` (ours) and `grounding_me` (from the data set of that name).
+# `TURNS` defines the user turns around them.
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "qwen3": "Locate {sent}, output its bbox coordinates using JSON format",
@@ -38,23 +38,23 @@ PROMPTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-AMODAL_PROMPTS = frozenset({"amodal", "qwen3_amodal", "qwen3_both"})  # which ask for the whole of a hidden object
+AMODAL_PROMPTS = frozenset({"amodal", "qwen3_amodal", "qwen3_both"})  # ask for the whole object, including hidden parts
 
 
 class Turn(NamedTuple):
-    """What stands around a prompt in the user's turn. `<image>` marks where the image goes."""
+    """The text around a prompt in the user turn. `<image>` marks the position of the image."""
 
     before: str
-    after: Mapping[str, str] = MappingProxyType({})  # by the prompt's name; others have nothing
-    instead: Mapping[str, str] = MappingProxyType({})  # of prompts, those that take their place
+    after: Mapping[str, str] = MappingProxyType({})  # by prompt name; empty for other prompts
+    instead: Mapping[str, str] = MappingProxyType({})  # prompts to replace, with their replacements
 
 
-# How training files may write the user's turn. The release's stages differ; its evaluation of Qwen3-VL is `plain`.
+# Formats of the user turn in training files. The release's two stages differ; its evaluation of Qwen3-VL uses `plain`.
 # `both_boxes` asks for the visible part of amodal samples as a second box.
 PLAIN, BOTH_BOXES = "plain", "both_boxes"
 TURNS: Mapping[str, Turn] = MappingProxyType(
     {
-        PLAIN: Turn("<image>"),  # ours, in every stage
+        PLAIN: Turn("<image>"),  # our default in every stage
         BOTH_BOXES: Turn("<image>", instead=MappingProxyType({"qwen3_amodal": "qwen3_both"})),
         "released_sft": Turn("<image>\n", MappingProxyType({"qwen3": ".", "qwen3_amodal": "."})),
         "released_rl": Turn("<image>\n"),
@@ -63,7 +63,7 @@ TURNS: Mapping[str, Turn] = MappingProxyType(
 
 
 def render_turn(turn: str, name: str, sent: str) -> str:
-    """The text of the user's turn, written as `TURNS` has it under `turn`, with the prompt `name`."""
+    """The text of the user turn in the format `TURNS[turn]`, with the prompt `name`."""
     before, after, instead = TURNS[turn]
     return before + render_prompt(instead.get(name, name), sent) + after.get(name, "")
 
@@ -76,8 +76,10 @@ def render_prompt(name: str, sent: str) -> str:
 
 
 def answer_text(xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | None = None) -> str:
-    """The answer: a fenced JSON list of one object, laid out as Qwen3-VL itself writes it; of none without a box, of
-    two with the box of the visible part."""
+    """The answer: a fenced JSON list with one object, in the layout that Qwen3-VL writes.
+
+    The list is empty without a box, and has two objects with the box of the visible part.
+    """
     boxes = {label: xyxy_1000, f"visible part of {label}": visible_1000}
     objects = ({"bbox_2d": list(box), "label": name} for name, box in boxes.items() if box is not None)
     items = ",\n".join(f"\t{json.dumps(item, ensure_ascii=False)}" for item in objects)
@@ -85,5 +87,5 @@ def answer_text(xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | Non
 
 
 def target_text(reasoning: str, xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | None = None) -> str:
-    """What the model should write after the Thinking template's `<think>` line; empty reasoning: a direct answer."""
+    """The target after the Thinking template's `<think>` line. Empty `reasoning` gives a direct answer."""
     return f"{reasoning}\n</think>\n\n{answer_text(xyxy_1000, label, visible_1000)}"

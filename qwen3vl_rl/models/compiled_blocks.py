@@ -1,19 +1,19 @@
-"""Compiled blocks of Qwen3-VL's vision tower and language model: the same numbers up to rounding, fewer kernels."""
+"""torch.compile for the blocks of Qwen3-VL's vision tower and language model: fewer kernels, equal up to rounding."""
 
 import torch
 
 
 def compile_blocks(model: torch.nn.Module) -> None:
-    """torch.compile every block; blocks of a kind share one graph, which lengths of text leave free."""
-    # For the whole process, or every epsilon becomes an input, turned to a tensor in each call.
+    """Compile every block. All blocks of a kind share one graph, which is dynamic in the sequence length."""
+    # Set for the whole process: otherwise every epsilon is a graph input, which each call converts to a tensor.
     torch._dynamo.config.specialize_float = True
-    options = {"size_asserts": False}  # of each buffer in each call: sizes are the graph's own
+    options = {"size_asserts": False}  # the graph computes all sizes itself
     for block in _blocks(model):
         block.forward = torch.compile(block.forward, dynamic=True, options=options)
 
 
 def restore_blocks(model: torch.nn.Module) -> None:
-    """Undo `compile_blocks`: generation would compile every block again for its cache."""
+    """Undo `compile_blocks`. Generation, which passes a cache, would otherwise recompile every block."""
     for block in _blocks(model):
         vars(block).pop("forward", None)
 

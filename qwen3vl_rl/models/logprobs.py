@@ -1,7 +1,7 @@
-"""Log-probabilities and entropies of tokens from their logits, and the positions at which they are needed.
+"""Token log-probabilities and entropies from logits, and the positions at which they are needed.
 
-verl's fallback for a missing flash-attn package takes tokens one by one in Python, which on a GPU costs more than the
-model itself: 84,000 tokens kept a step waiting for 20 s.
+Without the flash-attn package, verl loops over single tokens in Python. On a GPU this costs more than the model itself:
+84,000 tokens delayed a step by 20 s.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,24 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 1024  # whose logits are held in 32 bits at once, in about three copies: 2 GB with Qwen's vocabulary
-COLDEST = 1e-8  # verl's floor of the temperature, which may be 0
+CHUNK_TOKENS = 1024  # tokens with float32 logits at once, in about three copies: 2 GB with Qwen's vocabulary
+COLDEST = 1e-8  # verl's lower bound of the temperature, which may be 0
 
-# Whose logits are kept for the backward pass: 2.5 GB with Qwen's vocabulary in 16 bits. More are computed again.
+# Tokens whose logits are kept for the backward pass: 2.5 GB in 16 bits with Qwen's vocabulary. For more tokens, the
+# backward pass recomputes the logits.
 HEAD_TOKENS = 8192
 
 Scores = tuple[torch.Tensor, torch.Tensor | None]
 
 
 class Scored(NamedTuple):
-    """What tokens are scored by: the places of the states before them, their labels, and the temperatures that divide
-    logits, None for 1; each (n,)."""
+    """The tokens to score; each tensor is (n,).
+
+    places: positions of the hidden states that precede the tokens.
+    labels: the tokens.
+    temperature: divides the logits; None means 1.
+    with_entropy: whether to compute entropies, too.
+    """
 
     places: torch.Tensor
     labels: torch.Tensor
@@ -33,9 +39,11 @@ class Scored(NamedTuple):
 
 
 def score_hidden(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, scored: Scored) -> torch.Tensor:
-    """float32 (n, 1), or (n, 2) with entropies: log-probabilities of the labels, with the logits of `HEAD_TOKENS` at
-    once. hidden: (tokens, hidden). Several answers may begin at one state, whose gradient adds up in 32 bits. `head`:
-    the language model's."""
+    """Log-probabilities of the labels, float32 (n, 1), or (n, 2) with entropies.
+
+    head: the language model's head. hidden: (tokens, hidden). At most `HEAD_TOKENS` tokens have logits at once. Several
+    answers may start from the same hidden state; their gradients are summed in float32.
+    """
     states = hidden.float()[scored.places].to(hidden.dtype)
 
     def score(*part: torch.Tensor) -> torch.Tensor:
@@ -53,14 +61,16 @@ def score_hidden(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Ten
 def score_tokens(
     logits: torch.Tensor, labels: torch.Tensor, temperature: torch.Tensor | None, with_entropy: bool
 ) -> Scores:
-    """Log-probabilities of `labels` and, where asked for, entropies, both float32 (n,), from logits (n, vocabulary) of
-    any precision; `temperature` (n,) divides them, None is 1."""
+    """Log-probabilities of `labels` and, with `with_entropy`, entropies, both float32 (n,).
+
+    logits: (n, vocabulary) of any precision. temperature: (n,), divides the logits; None means 1.
+    """
     score = partial(_score, with_entropy=with_entropy)
     if len(logits) <= CHUNK_TOKENS:
         return score(logits, labels, temperature)
     temperatures = repeat(None) if temperature is None else temperature.split(CHUNK_TOKENS)
     chunks = zip(logits.split(CHUNK_TOKENS), labels.split(CHUNK_TOKENS), temperatures, strict=False)
-    # Computed again in the backward pass, so that no more than a chunk is held in 32 bits then, either.
+    # Recompute in the backward pass, so that it also holds at most one chunk in float32.
     scores = [checkpoint(score, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     log_probs, entropies = zip(*scores, strict=True)
     return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
@@ -77,10 +87,11 @@ def _score(logits, labels, temperature, *, with_entropy: bool) -> Scores:
 
 
 def precedes_loss(loss_mask: torch.Tensor, ends: torch.Tensor, pad_size: int) -> torch.Tensor:
-    """Which tokens of packed samples are followed by one that carries loss: (tokens + pad_size,), nonzero where so.
+    """Mark the packed tokens whose next token carries loss: (tokens + pad_size,), nonzero where marked.
 
-    `loss_mask` (samples, ragged) covers whole samples, as in stage 1, or their ends, the responses, as in stage 2.
-    `ends` (samples + 1,): offsets of the packed samples. `pad_size`: padding tokens behind them.
+    loss_mask: (samples, ragged), covers whole samples, as in stage 1, or only the responses at the end, as in stage 2.
+    ends: (samples + 1,), offsets of the packed samples.
+    pad_size: number of padding tokens after the samples.
     """
     starts = (ends - loss_mask.offsets())[1:].repeat_interleave(loss_mask.offsets().diff())
     carries = loss_mask.values().new_zeros(int(ends[-1]))

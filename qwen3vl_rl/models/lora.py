@@ -1,4 +1,4 @@
-"""LoRA adapters folded into the weights that they adapt, so that transformers, vLLM and sglang load a plain model."""
+"""Merge LoRA adapters into the weights that they adapt, so that transformers, vLLM and sglang load a plain model."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -7,17 +7,18 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-META = "lora_train_meta.json"  # beside verl's shards of a run with adapters: `r` and `lora_alpha`
-_PREFIX = "base_model.model."  # that peft puts before every name
+META = "lora_train_meta.json"  # next to verl's shards of a run with adapters; holds `r` and `lora_alpha`
+_PREFIX = "base_model.model."  # which peft puts before every parameter name
 
 
 def folded(
     state: Mapping[str, torch.Tensor], scale: float, whole: Callable[[torch.Tensor], torch.Tensor] = lambda part: part
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and weights of the plain model, one after the other: W + scale * B A, in the precision of W.
+    """Yield names and weights of the plain model: W + scale * B A, in the dtype of W.
 
-    `state`: of a peft model, which is left as it is. `scale`: alpha / r. `whole`: makes a weight of what `state` holds
-    of it, such as a shard.
+    state: state dict of a peft model; it is not changed.
+    scale: lora_alpha / r.
+    whole: gathers the full weight from an entry of `state`, such as a shard.
     """
     downs = {name.partition(".lora_A.")[0]: name for name in state if ".lora_A." in name}
     for name, part in state.items():
@@ -31,9 +32,10 @@ def folded(
 
 
 def fold_adapters(folder: Path, meta: Path) -> None:
-    """Rewrite the safetensors of `folder`, which verl saved of a peft model, as a plain model.
+    """Rewrite the safetensors files in `folder`, which verl saved from a peft model, as a plain model.
 
-    A model that came in 16 bits, as Qwen's do, is left in 16 bits, in the place of 32.
+    meta: the file `META` of the checkpoint. If the base weights are exact in bfloat16, as Qwen's are, all weights are
+    saved in bfloat16 instead of float32.
     """
     files = sorted(folder.glob("*.safetensors"))
     saved = {name: tensor for file in files for name, tensor in load_file(file).items()}

@@ -1,12 +1,12 @@
 """Attention over packed sequences: all images of a batch in the vision tower, all samples in the language model.
 
-Without the flash-attn package, transformers (5.9) calls attention once per image and vision layer, masks packed text
-with a matrix of packed length squared, and computes the vision tower's position indices image by image. Here one call
-per layer attends over the whole batch, and the indices are computed once per image size.
+Without the flash-attn package, transformers 5.9 calls attention once per image and vision layer, masks packed text with
+a matrix of packed length squared, and computes the vision tower's position indices image by image. Here one call per
+layer attends over the whole batch, and the indices are computed once per image size.
 
-The attention function is registered through transformers' `AttentionInterface`. transformers hands cumulative lengths
-only to functions whose name contains "flash"; hence the name. It is chosen on a loaded model: while loading, such a
-name would be taken for a flash-attn package.
+The attention function is registered through transformers' `AttentionInterface`. transformers passes cumulative lengths
+only to functions whose name contains "flash", hence the name. The function is selected on a loaded model, because
+transformers would look for the flash-attn package if it met such a name while loading.
 """
 
 from copy import copy
@@ -39,14 +39,15 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention within each sequence: bidirectional in images, causal in text (`module.is_causal`).
 
-    query: (1, heads, tokens, head_dim), key and value the same with as many or fewer heads; the tokens of all sequences
-    in a row. cu_seq_lens_q: int32 (sequences + 1,). longest: the longest sequence, where the host knows it; reading it
-    from the device would stall every layer. Returns (1, tokens, heads, head_dim).
+    query: (1, heads, tokens, head_dim), with the tokens of all sequences in a row. key, value: the same with as many or
+    fewer heads. cu_seq_lens_q: int32 (sequences + 1,). longest: length of the longest sequence, if the host knows it;
+    reading it from the device would stall every layer. Returns (1, tokens, heads, head_dim).
 
-    key_places: (keys,) the tokens whose keys and values the sequences meet, where several share some
-    (`shared_prompts.py`); cu_seq_lens_k and max_length_k then tell how many each meets, and its last query meets all.
+    key_places: (keys,), only if sequences share keys (`shared_prompts.py`): the tokens whose keys and values each
+    sequence attends to, one sequence after the other. cu_seq_lens_k and max_length_k then hold the numbers of keys per
+    sequence. The last query of a sequence attends to all of its keys.
     """
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, their norms leave 32 bits
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, the query and key norms return float32
     if key_places is not None:
         return _shared_attention(
             query, key, value, scaling, key_places, cu_seq_lens_q, cu_seq_lens_k, max_length_q, max_length_k
@@ -64,7 +65,7 @@ def packed_attention(
 
 
 def _shared_attention(query, key, value, scaling, key_places, ends_q, ends_k, longest_q, longest_k):
-    # In 32 bits, since the backward pass adds up what all answers to a prompt ask of its keys and values.
+    # In float32, because the backward pass sums the gradients of all answers to a prompt in its keys and values.
     key, value = (x.float().index_select(2, key_places).to(x.dtype) for x in (key, value))
     if not query.is_cpu and query.dtype in (torch.float16, torch.bfloat16):
         return _flash(query, key, value, ends_q, ends_k, longest_q, longest_k, True, scaling), None
@@ -80,8 +81,10 @@ def _shared_attention(query, key, value, scaling, key_places, ends_q, ends_k, lo
 
 
 def _flash(query, key, value, ends_q, ends_k, longest_q, longest_k, is_causal, scaling) -> torch.Tensor:
-    """torch's own FlashAttention-2 kernels, whose causal mask ends at the last query and the last key. What
-    torch.nn.attention.varlen calls, without its operator in Python, which costs the host more than a launch."""
+    """torch's own FlashAttention-2 kernels, whose causal mask aligns the last query with the last key.
+
+    torch.nn.attention.varlen calls the same kernels through a Python operator, which costs the host more than a launch.
+    """
     q, k, v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
     lengths = ends_q, ends_k, longest_q, longest_k
     options = {"dropout_p": 0.0, "is_causal": is_causal, "return_debug_mask": False, "scale": scaling}
@@ -89,7 +92,8 @@ def _flash(query, key, value, ends_q, ends_k, longest_q, longest_k, is_causal, s
 
 
 def _stack(x: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
-    """(1, heads, tokens, head_dim) to one (sequences, heads, length, head_dim), or several where lengths differ."""
+    """Split (1, heads, tokens, head_dim) into one batch (sequences, heads, length, head_dim) if all lengths are equal,
+    else into one tensor per sequence."""
     if len(set(lengths)) == 1:
         return [x.squeeze(0).unflatten(1, (len(lengths), -1)).transpose(0, 1)]
     return list(x.split(lengths, dim=2))
@@ -99,7 +103,7 @@ def _stack(x: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
 def _image_indices(
     grid_thw: tuple[int, int, int], grid_per_side: int, merge_size: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of an image of t x h x w patches: bilinear indices and weights (4, patches), position ids (patches, 2)."""
+    """Bilinear indices and weights (4, patches) and position ids (patches, 2) of an image of t x h x w patches."""
     grid = torch.tensor([grid_thw])
     parts = get_vision_bilinear_indices_and_weights(grid, grid_per_side, merge_size)
     parts = *parts, get_vision_position_ids(grid, merge_size)
@@ -107,7 +111,7 @@ def _image_indices(
 
 
 def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    """Forward pre-hook of the vision tower: gives it the indices that it would compute image by image."""
+    """Forward pre-hook of the vision tower: passes the indices that it would otherwise compute image by image."""
     if "cu_seqlens" in kwargs:
         return None
     device, images = args[0].device, [tuple(image) for image in kwargs["grid_thw"].tolist()]
@@ -127,28 +131,30 @@ def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tu
 
 
 def register(name: str, function) -> None:
-    """Make an attention function over packed sequences known to transformers; `name` must contain "flash"."""
+    """Register an attention function over packed sequences with transformers; `name` must contain "flash"."""
     AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, flash_attention_mask)  # none: the lengths say it all
+    AttentionMaskInterface.register(name, flash_attention_mask)  # builds no mask: the lengths suffice
 
 
 register(NAME, packed_attention)
 
 
 def pack_images(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
-    """Make the vision tower of a loaded model attend over whole batches, with the attention function of that `name`."""
+    """Make the vision tower of a loaded model attend over whole batches with the attention function `name`."""
     _choose(model.model.visual, name)
     model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
 
 
 def pack_text(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
-    """Make the language model attend over samples in a row; its forward pass then needs `packing`. `name`: of the
-    attention function that is to do it."""
+    """Make the language model attend over packed samples with the attention function `name`.
+
+    Its forward pass then needs the arguments that `packing` returns.
+    """
     _choose(model.model.language_model, name)
 
 
 def _choose(part: torch.nn.Module, name: str) -> None:
-    """Give the modules of `part` a config of their own that names our function: the model's is saved and loaded."""
+    """Give the modules of `part` a separate config that names our function, because the model's config is saved."""
     shared, own = part.config, copy(part.config)
     own._attn_implementation = name
     for module in part.modules():
@@ -157,8 +163,10 @@ def _choose(part: torch.nn.Module, name: str) -> None:
 
 
 def packing(offsets: torch.Tensor, pad_size: int = 0) -> dict[str, torch.Tensor | int]:
-    """What the language model's attention needs to know of packed samples that end at `offsets`, (samples + 1,);
-    padding at the end counts as one more sample."""
+    """Attention arguments of the language model for packed samples with these offsets, (samples + 1,).
+
+    Padding at the end counts as one more sample.
+    """
     ends = torch.cat([offsets, offsets[-1:] + pad_size]) if pad_size else offsets
     ends = ends.to(torch.int32)
     longest = int(ends.diff().max())

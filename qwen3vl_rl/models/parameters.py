@@ -1,4 +1,4 @@
-"""The parameters of a Qwen3-VL model: which of them train, and in which precision the others are held."""
+"""The parameters of a Qwen3-VL model: which of them train, and the precision of the others."""
 
 import torch
 
@@ -10,13 +10,15 @@ def freeze_vision_encoder(model: torch.nn.Module) -> None:
 
 
 def freeze_deepstack_mergers(model: torch.nn.Module) -> None:
-    """Freeze the mergers whose features join the first layers of the language model, and leave the main one."""
+    """Freeze the mergers whose features are added to the first language layers, but not the main merger."""
     model.model.visual.deepstack_merger_list.requires_grad_(False)
 
 
 def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Hold frozen weights of linear layers and convolutions in `dtype`, where that loses nothing: autocast would cast
-    them in every forward pass."""
+    """Convert frozen weights of linear layers and convolutions to `dtype` if that is exact.
+
+    Autocast would otherwise convert them in every forward pass.
+    """
     for part in module.modules():
         if isinstance(part, torch.nn.Linear | torch.nn.Conv3d):
             for weight in part.parameters(recurse=False):
@@ -26,7 +28,7 @@ def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def count_parameters(module: torch.nn.Module) -> str:
-    """One line on what trains and what does not, in millions of parameters."""
+    """One line with the trained and all parameters of each part, in millions."""
     counts = {name: [0, 0] for name in ("vision encoder", "mergers", "language model")}
     for name, parameter in module.named_parameters():
         part = "language model" if ".visual." not in name else "mergers" if "merger" in name else "vision encoder"

@@ -1,8 +1,8 @@
-"""Pictures of prompts, prepared once for all answers, and sent to the trainer as bytes.
+"""Prompt images, prepared once for all answers and sent to the trainer as bytes.
 
-Qwen's image processor returns 32-bit floats in which each patch stands twice, since a patch spans two frames: 7.4 MB
-for 640 x 480 px. A prepared image is the bytes of one frame, an eighth of that; `restore_patches` computes the same
-floats from them on the trainer's device.
+Qwen's image processor returns float32 values and repeats each patch, because a patch spans two frames: 7.4 MB for an
+image of 640 x 480 px. A prepared image holds the bytes of one frame, an eighth of that. `restore_patches` computes the
+same floats from them on the trainer's device.
 """
 
 from collections import OrderedDict
@@ -15,18 +15,18 @@ import torch
 from PIL.Image import Image
 from transformers import BatchFeature
 
-KEPT = 256  # of each kind in each worker: all prompts of the recipe's step, even if they come to one worker
+KEPT = 256  # entries per cache and worker: all prompts of the recipe's step, even if one worker gets them all
 
 
 class Recent:
-    """The `KEPT` values that were last asked for, by the identity of what they were made of, which lives as long."""
+    """The `KEPT` values used last, keyed by the identity of the objects they are made from, which it keeps alive."""
 
     def __init__(self):
         self._found: OrderedDict[tuple, tuple[Sequence, Future]] = OrderedDict()
         self._lock = Lock()  # verl prepares prompts in threads
 
-    def get(self, sources: Sequence, make: Callable[[], Any], *words: str) -> Any:
-        key = (*words, *map(id, sources))
+    def get(self, sources: Sequence, make: Callable[[], Any], *settings: str) -> Any:
+        key = (*settings, *map(id, sources))
         with self._lock:
             if is_new := key not in self._found:
                 self._found[key] = tuple(sources), Future()
@@ -34,7 +34,7 @@ class Recent:
             if len(self._found) > KEPT:
                 self._found.popitem(last=False)
             found = self._found[key][1]
-        if is_new:  # made outside the lock: others wait for their own alone
+        if is_new:  # outside the lock, so that other keys do not wait
             try:
                 found.set_result(make())
             except BaseException as error:
@@ -43,7 +43,7 @@ class Recent:
 
 
 class PreparedImages:
-    """A Qwen image processor that remembers: `pixel_values` uint8 (patches, channels * patch²), not normalised."""
+    """A Qwen image processor with a cache. `pixel_values` are uint8 (patches, channels * patch²), not normalised."""
 
     def __init__(self, processor):
         self.prompts = {"decoded": Recent(), "tokens": Recent(), "requests": Recent()}
@@ -51,13 +51,13 @@ class PreparedImages:
         self._prepared = Recent()
 
     def __getattr__(self, name: str):
-        if name.startswith("_"):  # not yet there while this object is copied or unpickled
+        if name.startswith("_"):  # not set yet while this object is copied or unpickled
             raise AttributeError(name)
         return getattr(self._processor, name)
 
     def __call__(self, images: Sequence[Image], **options) -> BatchFeature:
-        words = repr(sorted(options.items()))
-        return BatchFeature(dict(self._prepared.get(images, lambda: self._prepare(images, options), words)))
+        settings = repr(sorted(options.items()))
+        return BatchFeature(dict(self._prepared.get(images, lambda: self._prepare(images, options), settings)))
 
     def _prepare(self, images: Sequence[Image], options: dict) -> dict[str, torch.Tensor]:
         found = self._processor(images=images, **options | {"do_rescale": False, "do_normalize": False})
@@ -66,8 +66,10 @@ class PreparedImages:
 
 
 def restore_patches(patches: torch.Tensor, image_processor) -> torch.Tensor:
-    """float32 (patches, channels * frames * patch²), as `image_processor` makes them, from what `PreparedImages` does.
-    Its order of operations: the same bits, where the device divides as a CPU does."""
+    """Compute the output of `image_processor`, float32 (patches, channels * frames * patch²), from prepared patches.
+
+    The order of operations is the processor's, so that the bits are the same if the device divides as a CPU does.
+    """
     means, stds = image_processor.image_mean, image_processor.image_std
     scale = 1 / image_processor.rescale_factor
     mean, std = (torch.tensor(values, device=patches.device).mul(scale)[:, None] for values in (means, stds))
@@ -76,7 +78,7 @@ def restore_patches(patches: torch.Tensor, image_processor) -> torch.Tensor:
 
 
 def _frames(pixel_values: torch.Tensor, image_processor) -> torch.Tensor:
-    """(patches, channels, frames, patch²)."""
+    """Unflatten to (patches, channels, frames, patch²)."""
     return pixel_values.unflatten(
         1, (len(image_processor.image_mean), image_processor.temporal_patch_size, image_processor.patch_size**2)
     )

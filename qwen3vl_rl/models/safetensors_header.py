@@ -1,4 +1,4 @@
-"""The header of a safetensors file, which names its tensors without their data."""
+"""The header of a safetensors file, which lists its tensors without their data."""
 
 import json
 import struct
@@ -8,9 +8,9 @@ from qwen3vl_rl.errors import InputError
 
 
 def read_tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes out of the header: its length as a little-endian uint64, then JSON.
+    """Tensor names and shapes from the header: its length as a little-endian uint64, then JSON.
 
-    Raises InputError where there is none, as in the pointer that git leaves of a file without git-lfs.
+    Raises InputError if the file has no such header, such as the pointer file that git checks out without git-lfs.
     """
     try:
         with path.open("rb") as file:

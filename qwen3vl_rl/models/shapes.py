@@ -9,16 +9,16 @@ from pathlib import Path
 from qwen3vl_rl.errors import InputError
 
 BF16_BYTES = 2
-PATCH_VALUES = 3 * 2 * 16 * 16  # colours, frames, height, width
+PATCH_VALUES = 3 * 2 * 16 * 16  # channels, frames, height, width
 MERGED_PATCH_PX = 32  # 2 x 2 patches of 16
-EDGES = ("shortest_edge", "longest_edge")  # what processors call their limits of pixels, which are areas
-QWENS_PIXELS = (65_536, 16_777_216)  # of the published Qwen3-VL processors
-POSITIONS = 2304  # of the vision tower's table, a 48 x 48 grid
+EDGES = ("shortest_edge", "longest_edge")  # the processors' names for the fewest and most pixels, which are areas
+QWENS_PIXELS = (65_536, 16_777_216)  # fewest and most pixels in the published Qwen3-VL processors
+POSITIONS = 2304  # rows of the vision tower's position table, a 48 x 48 grid
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Field names are those of the Hugging Face configuration, `vision_` before the vision tower's."""
+    """Sizes of a Qwen3-VL model. Fields are named as in the Hugging Face config, the vision tower's with `vision_`."""
 
     hidden_size: int
     intermediate_size: int
@@ -37,7 +37,7 @@ class Shape:
 
     @property
     def block_weights(self) -> int:
-        """Of one language layer, norms left out."""
+        """Parameters of one language layer without its norms."""
         heads, key_values = (n * self.head_dim for n in (self.num_attention_heads, self.num_key_value_heads))
         return self.hidden_size * (2 * heads + 2 * key_values + 3 * self.intermediate_size)
 
@@ -58,7 +58,7 @@ class Shape:
 
     @property
     def vision_parameters(self) -> int:
-        """Encoder and mergers, with biases and norms."""
+        """Parameters of encoder and mergers, with biases and norms."""
         width, inner = self.vision_hidden_size, self.vision_intermediate_size
         block = self.vision_block_weights + 5 * width + inner + 4 * width  # biases, then two norms
         merged = self.merge**2 * width
@@ -71,7 +71,7 @@ class Shape:
         return self.language_parameters + self.vision_parameters
 
     def adapter_parameters(self, rank: int) -> int:
-        """Of LoRA adapters on every linear layer of the language model, but its head, and of the mergers."""
+        """Parameters of LoRA adapters on all linear layers of the mergers and of the language model except its head."""
         heads, key_values = (n * self.head_dim for n in (self.num_attention_heads, self.num_key_value_heads))
         merged = self.merge**2 * self.vision_hidden_size
         queries_and_output, both = 2 * (self.hidden_size + heads), 2 * (self.hidden_size + key_values)
@@ -80,39 +80,42 @@ class Shape:
         return rank * (layers + self.vision_mergers * (3 * merged + self.hidden_size))
 
     def cache_bytes(self, tokens: float) -> float:
-        """Keys and values of `tokens`, in bfloat16."""
+        """Bytes of the keys and values of `tokens` tokens in bfloat16."""
         return tokens * 2 * BF16_BYTES * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
 
     def language_flops(self, tokens: float, logits: float) -> float:
-        """One forward pass over a sequence, causal attention included; logits for `logits` of its tokens."""
+        """Operations of a forward pass over a sequence, with causal attention and the logits of `logits` tokens."""
         attention = 2 * self.num_attention_heads * self.head_dim * tokens**2
         layers = self.num_hidden_layers * (2 * self.block_weights * tokens + attention)
         return layers + 2 * self.hidden_size * self.vocab_size * logits
 
     def vision_flops(self, image_tokens: float) -> float:
-        """One forward pass over an image, mergers included."""
+        """Operations of one forward pass over an image, mergers included."""
         patches = image_tokens * self.merge**2
         attention = 4 * self.vision_hidden_size * patches**2
         blocks = self.vision_depth * (2 * self.vision_block_weights * patches + attention)
         return blocks + self.merger_flops(image_tokens)
 
     def merger_flops(self, image_tokens: float) -> float:
-        """Of `vision_flops` the part of the mergers, which stage 1 trains."""
+        """The part of `vision_flops` in the mergers, which stage 1 trains."""
         return 2 * self.vision_mergers * self.merger_weights * image_tokens
 
 
 def image_tokens(width_px: int, height_px: int) -> int:
-    """Of an image within the processor's limits: sides rounded to whole merged patches."""
+    """Tokens of an image within the processor's limits: sides are rounded to whole merged patches."""
     return round(width_px / MERGED_PATCH_PX) * round(height_px / MERGED_PATCH_PX)
 
 
 def fitted_size(width_px: int, height_px: int, side_px: int, pixels: tuple[int, int]) -> tuple[int, int]:
-    """Width and height to which Qwen's processors resize an image: multiples of `side_px`, with `pixels` (fewest, most)
-    altogether, as near as these allow to the image's own."""
+    """Width and height in px to which Qwen's processors resize an image.
+
+    Both are multiples of `side_px`, their product is within `pixels` (fewest, most), and they are as close to the
+    original size as this allows.
+    """
     least, most = pixels
     width, height = (max(side_px, round(length / side_px) * side_px) for length in (width_px, height_px))
     if width * height > most:
-        shrink = math.sqrt(width_px * height_px / most)  # divided in their order, which decides the last bit
+        shrink = math.sqrt(width_px * height_px / most)  # divide in the processor's order, which decides the last bit
         width, height = (
             max(side_px, math.floor(length / shrink / side_px) * side_px) for length in (width_px, height_px)
         )
@@ -123,7 +126,7 @@ def fitted_size(width_px: int, height_px: int, side_px: int, pixels: tuple[int, 
 
 
 def read_shape(config: Mapping) -> Shape:
-    """The shape of a Hugging Face configuration."""
+    """The shape of a model with this Hugging Face configuration."""
     text, vision = config["text_config"], config["vision_config"]
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     return Shape(
@@ -147,7 +150,7 @@ PUBLISHED: Mapping[str, Shape] = {
 
 
 def read_folder(folder: Path) -> Shape:
-    """Of the checkpoint in `folder`. Raises InputError where its config.json is not of a Qwen3-VL model."""
+    """The shape of the checkpoint in `folder`. Raises InputError if its config.json is not that of a Qwen3-VL model."""
     path = folder / "config.json"
     try:
         return read_shape(json.loads(path.read_text()))
@@ -156,7 +159,10 @@ def read_folder(folder: Path) -> Shape:
 
 
 def find_shape(size: str, model: str | None) -> Shape:
-    """Of the checkpoint in the folder `model` where there is one, else the published one. KeyError for others."""
+    """The shape of the checkpoint in the folder `model`, or the published one of `size` if there is no such folder.
+
+    Raises KeyError for a size that is not in `PUBLISHED`.
+    """
     if model and (folder := Path(model).expanduser()).joinpath("config.json").is_file():
         return read_folder(folder)
     return PUBLISHED[size]

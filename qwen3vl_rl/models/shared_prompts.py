@@ -1,10 +1,10 @@
-"""The answers to a prompt share its forward pass.
+"""All answers to a prompt share its forward pass.
 
 GRPO trains on many answers to one prompt. A group of packed samples `[prompt | answer 1] … [prompt | answer n]` becomes
-`[prompt | answer 1 | … | answer n]`, so that every layer, those of the vision tower included, computes the prompt once.
-Only attention has to know: the queries of an answer meet the keys of its prompt and its own, which are gathered for it
-(`packed_attention`). Positions are those of the samples, and the first token of each answer is scored from the prompt's
-last hidden state.
+`[prompt | answer 1 | … | answer n]`, so that every layer, the vision tower's included, computes the prompt once. Only
+attention has to be adapted: the queries of an answer attend to the keys of its prompt and to its own keys, which are
+gathered for it (`packed_attention`). Positions are those of the samples, and the first token of each answer is scored
+from the prompt's last hidden state.
 """
 
 import heapq
@@ -17,7 +17,7 @@ import torch
 
 
 class Group(NamedTuple):
-    """Samples with one prompt, by their numbers in a batch, and the lengths of prompt and answers in tokens."""
+    """Samples with the same prompt: their indices in a batch, and the lengths of prompt and answers in tokens."""
 
     samples: tuple[int, ...]
     prompt_tokens: int
@@ -25,11 +25,11 @@ class Group(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """The prompt once, and all answers."""
+        """Tokens of the group, the prompt counted once."""
         return self.prompt_tokens + sum(self.answer_tokens)
 
     def split(self, parts: int) -> list["Group"]:
-        """Into about equally many consecutive answers; each part has the prompt."""
+        """Split into groups of about equally many consecutive answers. Each of them has the whole prompt."""
         parts = min(parts, len(self.samples))
         ends = [len(self.samples) * part // parts for part in range(parts + 1)]
         spans = [slice(start, end) for start, end in pairwise(ends)]
@@ -37,11 +37,11 @@ class Group(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How the tokens of packed samples are laid out once each prompt is there once.
+    """The layout of packed samples in which each prompt occurs once.
 
-    kept: (shared tokens,) the number, among the samples' tokens, of each token that is left.
-    places: (tokens,) for each of the samples' tokens, its place among those that are left.
-    attention: what `packed_attention` needs. Its queries are the prompts and the answers, a segment each.
+    kept: (shared tokens,), the index of each kept token among the samples' tokens.
+    places: (tokens,), the index among the kept tokens of each of the samples' tokens.
+    attention: arguments of `packed_attention`. Each prompt and each answer is one sequence of queries.
     """
 
     kept: torch.Tensor
@@ -50,9 +50,9 @@ class Layout(NamedTuple):
 
 
 def lay_out(groups: Sequence[Group]) -> Layout:
-    """The layout of packed samples in which those of a group follow each other, in the order of `groups`."""
+    """The layout of packed samples, which must be in the order of `groups`."""
     kept, places, keys = [], [], []
-    queries, lengths = [], []  # of the segments: of their queries, and of the keys that these meet
+    queries, lengths = [], []  # per sequence: number of queries, and number of keys that they attend to
     start = place = 0
     for group in groups:
         count = group.prompt_tokens
@@ -88,11 +88,11 @@ def _ends(lengths: Sequence[int]) -> torch.Tensor:
 def fill_micro_batches(
     groups: Sequence[Group], limit: int, agree: Callable[[int], int] = lambda count: count
 ) -> list[list[Group]]:
-    """Few micro-batches that hold all groups, of about equal size and at most `limit` tokens each.
+    """Distribute all groups over few micro-batches of similar size, with at most `limit` tokens each.
 
-    A group is split where it does not fit, or where whole groups would need more micro-batches. `agree` gives the
-    largest of all ranks' numbers of micro-batches, and every rank makes that many: ranks with equally many samples
-    always can. Raises ValueError where one answer does not fit, or where a rank has fewer samples than that.
+    A group is split if it does not fit, or if whole groups would need more micro-batches. `agree` returns the maximum
+    of all ranks' numbers of micro-batches, and every rank makes that many. Ranks with equally many samples always can.
+    Raises ValueError if a single answer does not fit, or if this rank has fewer samples than micro-batches.
     """
     agreed = 1
     while True:
@@ -107,13 +107,13 @@ def _fill(groups: Sequence[Group], limit: int, at_least: int) -> list[list[Group
     samples = sum(len(part.samples) for part in parts)
     count = max(at_least, math.ceil(sum(part.tokens for part in parts) / limit))
     while count <= samples:
-        for finer in (1, 2, 4):  # whole groups fill micro-batches badly where hardly more than one fits
+        for finer in (1, 2, 4):  # whole groups leave micro-batches half empty if hardly more than one fits
             split = _at_least([piece for part in parts for piece in part.split(finer)], count)
             batches = _deal(split, count)
             if all(batches) and max(sum(part.tokens for part in batch) for batch in batches) <= limit:
                 return batches
         count += 1
-    raise ValueError(f"{count} micro-batches, as another rank needs: this one has {samples} samples")
+    raise ValueError(f"{count} micro-batches, which another rank needs: expected as many samples, got {samples}")
 
 
 def _fitting(group: Group, limit: int) -> list[Group]:
@@ -122,11 +122,11 @@ def _fitting(group: Group, limit: int) -> list[Group]:
         if max(part.tokens for part in parts) <= limit:
             return parts
     longest = group.prompt_tokens + max(group.answer_tokens)
-    raise ValueError(f"micro-batches of {limit} tokens: expected at least the {longest} of the longest sample")
+    raise ValueError(f"micro-batches of {limit} tokens: expected at least {longest}, the tokens of the longest sample")
 
 
 def _at_least(parts: list[Group], count: int) -> list[Group]:
-    """At least `count` parts, of which the largest are split, where there are as many samples."""
+    """Split the largest parts until there are `count` parts, or until each has one sample."""
     parts = list(parts)
     while len(parts) < count and any(len(part.samples) > 1 for part in parts):
         largest = max((part for part in parts if len(part.samples) > 1), key=lambda part: part.tokens)
@@ -136,7 +136,7 @@ def _at_least(parts: list[Group], count: int) -> list[Group]:
 
 
 def _deal(parts: Sequence[Group], count: int) -> list[list[Group]]:
-    """Each part, from the largest on, goes to the micro-batch with the fewest tokens."""
+    """Assign the parts, largest first, each to the micro-batch with the fewest tokens."""
     batches: list[list[Group]] = [[] for _ in range(count)]
     heap = [(0, number) for number in range(count)]
     for part in sorted(parts, key=lambda part: -part.tokens):

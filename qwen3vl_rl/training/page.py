@@ -1,6 +1,6 @@
-"""The page of a run, one HTML file: warnings and curves; of stage 2 also phases and the latest validation answers.
+"""The page of a training run, one HTML file: warnings, curves and, for stage 2, phases and validation answers.
 
-`launch.py` writes it anew at every validation and at the end, `python -m qwen3vl_rl.monitor RUN` at any time.
+`launch.py` rewrites it at every validation and at the end. `python -m qwen3vl_rl.monitor RUN` writes it at any time.
 """
 
 import fnmatch
@@ -20,36 +20,36 @@ from qwen3vl_rl.training.signs import Signs
 
 PAGE = "monitor.html"
 COLORS = ("#2b5d9b", "#d9302c", "#c77700", "#7a3e9d", "#00838f", "#8d6e63", "#7f8fa6", "#12804a")
-CURVES = {  # verl's metric: title. Those that a run has are drawn, and every part of the reward
+CURVES = {  # verl's metric: title. The page draws those that a run has, and every part of the reward
     "train/loss": "training loss",
     "val/loss": "validation loss",
     "critic/score/mean": "reward",
-    "response_length/mean": "tokens of an answer",
-    "rollout/alike_groups": "groups whose answers are all alike",
+    "response_length/mean": "tokens per answer",
+    "rollout/alike_groups": "prompts with all answers right or all wrong",
     "rollout/cut_off": "answers that are cut off",
-    "actor/kl_loss": "KL from the start, nats a token",
-    "actor/entropy": "entropy, nats a token",
-    "training/rollout_probs_diff_mean": "difference of engine's and actor's probabilities",
+    "actor/kl_loss": "KL from the start, nats per token",
+    "actor/entropy": "entropy, nats per token",
+    "training/rollout_probs_diff_mean": "difference between engine's and actor's probabilities",
     "actor/grad_norm": "gradient norm",
     "train/grad_norm": "gradient norm",
-    "perf/tokens_per_s": "tokens a second",
-    "actor/perf/max_memory_allocated_gb": "GiB that the actor allocates",
-    "perf/max_memory_allocated_gb": "GiB allocated",
+    "perf/tokens_per_s": "tokens per second",
+    "actor/perf/max_memory_allocated_gb": "GPU memory of the actor, GiB",
+    "perf/max_memory_allocated_gb": "GPU memory, GiB",
 }
 PARTS = "reward/"
-WHOLE = "reward/score"  # is drawn as critic/score/mean
-NOT_PHASES = ("step", "testing")  # the whole, and what comes behind it
-SETTINGS = {  # what of the recipe stands at the top, of either stage
+WHOLE = "reward/score"  # already drawn as critic/score/mean
+NOT_PHASES = ("step", "testing")  # the whole step, and the validation after it
+SETTINGS = {  # key of the recipe of either stage: title
     "actor_rollout_ref.model.path": "model",
     "model.path": "model",
     "data.train_files": "data",
-    "data.train_batch_size": "batch",
+    "data.train_batch_size": "batch size",
     "reward.custom_reward_function.reward_kwargs.reward_type": "reward",
     "actor_rollout_ref.rollout.name": "engine",
-    "actor_rollout_ref.rollout.n": "answers to a prompt",
-    "actor_rollout_ref.actor.optim.lr": "rate",
-    "optim.lr": "rate",
-    "trainer.n_gpus_per_node": "GPUs of a node",
+    "actor_rollout_ref.rollout.n": "answers per prompt",
+    "actor_rollout_ref.actor.optim.lr": "learning rate",
+    "optim.lr": "learning rate",
+    "trainer.n_gpus_per_node": "GPUs per node",
     "trainer.nnodes": "nodes",
 }
 
@@ -57,7 +57,7 @@ Metrics = Mapping[int, Mapping[str, float]]  # by step
 
 
 def write_page(folder: Path) -> Path:
-    """Write the page of the run in `folder`, and return its path. Raises InputError where it has no metrics."""
+    """Write the page of the run in `folder` and return its path. Raises InputError if the run has no metrics."""
     metrics = dict(sorted(read_metrics(folder).items()))
     if not metrics:
         raise InputError(f"{folder}: expected a training run with metrics-*.jsonl")
@@ -86,7 +86,7 @@ def settings(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def warnings(metrics: Metrics) -> Iterator[str]:
-    """Every sign that the run has shown, with its step."""
+    """The warnings of `signs.py`, each with the step at which it appeared."""
     signs = Signs()
     for step, row in metrics.items():
         yield from (f"step {step}: {line.removeprefix('warning: ')}" for line in signs.look(row))
@@ -97,12 +97,12 @@ def curves(metrics: Metrics) -> Iterator[Drawing]:
     validated = sorted({name for row in metrics.values() for name in fnmatch.filter(row, VALIDATION)})
     titles = {name: f"validation accuracy, {name.split('/')[1]}" for name in validated} | CURVES
     titles |= {part: f"reward: {part.removeprefix(PARTS)}" for part in parts}
-    moving = {name: title for name, title in titles.items() if any(row.get(name) for row in metrics.values())}
-    yield from lines(metrics, moving, COLORS[0])
+    nonzero = {name: title for name, title in titles.items() if any(row.get(name) for row in metrics.values())}
+    yield from lines(metrics, nonzero, COLORS[0])
 
 
 def phases(metrics: Metrics) -> Iterator[Drawing]:
-    """Where the seconds of each step go, the largest phases by name."""
+    """The seconds of each step by phase. Only the largest phases are shown."""
     rows = {step: row for step, row in metrics.items() if f"{TIMING}step" in row}
     names = {name for row in rows.values() for name in row if name.startswith(TIMING)}
     names -= {f"{TIMING}{name}" for name in NOT_PHASES}
@@ -115,12 +115,13 @@ def phases(metrics: Metrics) -> Iterator[Drawing]:
         values = [[row.get(name, 0.0) for row in rows.values()] for name in shown]
         labels = [name.removeprefix(TIMING) for name in shown]
         axes.stackplot(list(rows), values, labels=labels, colors=COLORS)
-        axes.legend(fontsize=6, frameon=False, loc="upper right")
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=6, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), reverse=True)
 
-    yield Drawing("seconds of a step, by phase", svg(stack, "step"))
+    yield Drawing("seconds per step, by phase", svg(stack, "step"))
 
 
 def latest_validation(folder: Path) -> tuple[int, str] | None:
-    """The step and the page of the newest answers to validation questions, if the run has any."""
+    """The last step with a page of validation answers, and that page. None if the run has none."""
     pages = {int(path.stem): path for path in (folder / "validation").glob("*.html") if path.stem.isdecimal()}
     return (max(pages), pages[max(pages)].read_text(encoding="utf-8")) if pages else None

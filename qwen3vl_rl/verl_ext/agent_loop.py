@@ -1,17 +1,17 @@
-"""Prompts of rollouts: made once for all answers, asked once, and their images sent to the trainer as bytes.
+"""Rollout prompts: prepared once for all answers, requested once, and their images sent to the trainer as bytes.
 
-verl 0.9.1 decodes the image of a prompt and writes out its tokens for every answer, runs the image processor three
-times for each, and hands the trainer what comes out: 1.9 GB of floats for the 256 answers to 16 prompts with images of
-640 x 480 px, fetched again for every pass. Here all that is done once (see `models/prepared_images.py`).
+For every answer, verl 0.9.1 decodes the prompt's image, tokenizes the prompt and runs the image processor three times.
+It sends the trainer 1.9 GB of floats for 256 answers to 16 prompts with images of 640 x 480 px, which are fetched again
+for every pass. Here each prompt is prepared once (see `models/prepared_images.py`).
 
-verl resizes each image before the image processor does, to multiples of two patches. Its filter of lengths takes
-`data.image_patch_size` for the patch; its rollouts take the processor's own. Here rollouts follow the key, too. With
-14, as in the release, images become multiples of 28 first, and some get another token grid: 500 x 375 px becomes
-512 x 352 instead of 512 x 384.
+verl resizes each image to multiples of two patches before the image processor does. Its length filter takes the patch
+size from `data.image_patch_size`, its rollouts from the processor. Here rollouts use the config key, too. With 14, as
+in the release, images become multiples of 28 first, and some get another token grid: 500 x 375 px becomes 512 x 352
+instead of 512 x 384.
 
-verl runs one agent loop for each answer, and gives those of a prompt the same message objects, which is how they are
-known to belong together. The first to be ready asks the server for the answers of all (`shared_request.py`). In verl's
-asynchronous modes each asks for its own, as they interrupt and resume single answers.
+verl runs one agent loop per answer and gives all loops of a prompt the same message objects. Loops are grouped by the
+identity of these objects. The first loop that is ready requests the answers of all (`shared_request.py`). In verl's
+asynchronous modes each loop requests its own answer, because these modes interrupt and resume single answers.
 """
 
 import asyncio
@@ -30,43 +30,43 @@ from qwen3vl_rl.data.pictures import open_picture, to_rgb
 from qwen3vl_rl.models.prepared_images import PreparedImages
 
 NAME = "image_once"
-REMOTE = ("http://", "https://", "data:")  # left to verl
-SHARING = ("vllm", "sglang")  # engines whose servers are ours
-ANSWERS = "answers"  # the key of `TokenOutput.extra_fields` with the answers to a shared request
-MEDIA = ("images", "videos", "audios")  # as verl's data set returns them
+REMOTE = ("http://", "https://", "data:")  # verl opens these
+SHARING = ("vllm", "sglang")  # rollout engines whose servers are ours
+ANSWERS = "answers"  # key of `TokenOutput.extra_fields` that holds the answers to a shared request
+MEDIA = ("images", "videos", "audios")  # in the order in which verl's data set returns them
 
 
 @register(NAME)
 class ImageOnceAgentLoop(SingleTurnAgentLoop):
-    """verl's single turn; chosen with `rollout.agent.default_agent_loop`."""
+    """verl's single-turn loop; selected with `rollout.agent.default_agent_loop`."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if not isinstance(self.processor.image_processor, PreparedImages):  # one processor for all answers of a worker
+        if not isinstance(self.processor.image_processor, PreparedImages):  # once per worker
             self.processor.image_processor = PreparedImages(self.processor.image_processor)
         rollout = self.rollout_config
         self._may_share = (
             rollout.name in SHARING
             and self.config.trainer.v1.trainer_mode == "sync"
-            and not rollout.disaggregation.enabled  # whose servers give the first answer alone
+            and not rollout.disaggregation.enabled  # its servers return only the first answer
             and (rollout.name != "sglang" or self._sglang_may_share())
         )
 
     def _sglang_may_share(self) -> bool:
-        """sglang 0.5.12 releases an adapter once too often for a shared request, and a picture in shared memory, which
-        it uses where it has a tokenizer, too early."""
+        """Whether sglang 0.5.12 can serve shared requests. It releases an adapter once too often for them. With a
+        tokenizer, it keeps images in shared memory, which it releases too early."""
         model = self.config.actor_rollout_ref.model
         lora = model.get("lora", {})
         has_adapter = (model.get("lora_rank") or lora.get("rank")) and not lora.get("merge")
         return not has_adapter and self.rollout_config.skip_tokenizer_init
 
     async def run(self, sampling_params: dict[str, Any], **fields: Any) -> AgentLoopOutput:
-        if self._may_share and sampling_params["temperature"] > 0:  # engines give one answer without sampling
+        if self._may_share and sampling_params["temperature"] > 0:  # without sampling, engines return one answer
             self.server_manager = self._join_request(fields["raw_prompt"], sampling_params)
         return await super().run(sampling_params, **fields)
 
     def _join_request(self, messages: list[dict], sampling_params: dict[str, Any]) -> "SharedRequest":
-        """verl starts the loops of a prompt before any of them can be ready to ask: the request knows all of them."""
+        """Add an answer to the shared request of a prompt. verl starts all its loops before any of them can send it."""
         requests, client = self.processor.image_processor.prompts["requests"], self.server_manager
         request = requests.get([*messages, sampling_params], lambda: SharedRequest(client))
         request.answers_wanted += 1
@@ -76,26 +76,26 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         return dict(await self._once("decoded", messages, partial(self._decode, messages)))
 
     async def _decode(self, messages: list[dict]) -> dict:
-        """Pictures opened as in all stages, then resized by verl for the patch size of the recipe."""
+        """Open the images as all stages do. verl then resizes them for the recipe's patch size."""
         opened, config = await asyncio.to_thread(with_pictures, messages), self.data_config
         found = await self.dataset_cls.process_multi_modal_info(opened, config.image_patch_size, config)
         return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 
     async def ct_build_initial_tokens(self, messages: list[dict], tools=None, **media) -> list[int]:
         tokenize = partial(super().ct_build_initial_tokens, messages, tools, **media)
-        if tools or media.get("videos") or media.get("audios"):  # of which verl wants more than tokens
+        if tools or media.get("videos") or media.get("audios"):  # verl needs more than tokens for these
             return await tokenize()
         return list(await self._once("tokens", messages, tokenize))
 
     async def _once(self, what: str, messages: list[dict], make: Callable[[], Coroutine]) -> Any:
-        """What `make` gives the first answer to a prompt that asks; the others wait for it."""
+        """The result of `make`, called for the first answer to a prompt. The other answers wait for it."""
         made = self.processor.image_processor.prompts[what]
         task = made.get(messages, lambda: asyncio.ensure_future(make()))
-        return await asyncio.shield(task)  # an answer that is given up does not stop the others
+        return await asyncio.shield(task)  # a cancelled answer does not cancel the others
 
 
 class SharedRequest:
-    """Takes the place of verl's client: one request for the answers to a prompt, of which each caller gets its own."""
+    """Replaces verl's client: sends one request for all answers to a prompt and gives each caller one of them."""
 
     def __init__(self, client: LLMServerClient):
         self.answers_wanted = 0
@@ -108,13 +108,13 @@ class SharedRequest:
             whole = sampling_params | {"n": self.answers_wanted}
             self._asked = asyncio.ensure_future(self._client.generate(request_id, sampling_params=whole, **prompt))
         share = next(self._shares)
-        found = await asyncio.shield(self._asked)  # an answer that is given up does not stop the others
+        found = await asyncio.shield(self._asked)  # a cancelled answer does not cancel the others
         fields = {name: value for name, value in found.extra_fields.items() if name != ANSWERS}
         return found.extra_fields[ANSWERS][share].model_copy(update={"extra_fields": fields})
 
 
 def with_pictures(messages: list[dict]) -> list[dict]:
-    """The messages with each picture opened that they name by its path, or hold."""
+    """The messages with all images opened, which they hold or name by their paths."""
     return [message | {"content": _opened(message["content"])} for message in messages]
 
 

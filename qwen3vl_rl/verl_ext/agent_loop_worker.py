@@ -1,7 +1,7 @@
-"""Workers that run agent loops, with what verl 0.9.1 does for every answer done once.
+"""Agent loop workers that do once what verl 0.9.1 does for every answer.
 
-verl builds an agent loop from its configuration for every answer, and runs the processor over every answer and its
-prompt twice: for the reward, and for the trainer.
+For every answer, verl builds an agent loop from its configuration and runs the processor twice over prompt and answer:
+for the reward and for the trainer.
 """
 
 import random
@@ -26,13 +26,13 @@ VerlWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class GroupWorker(VerlWorker):
-    """verl's worker; see the module."""
+    """verl's worker without its repeated work."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._image_inputs = Recent()
 
-    @cached_property  # when first needed: it changes the processor, which others' loops use as it is
+    @cached_property  # lazy: it changes the processor, which other agent loops use unchanged
     def _loop(self) -> ImageOnceAgentLoop:
         return ImageOnceAgentLoop(
             trainer_config=DictConfigWrap(self.config),
@@ -53,7 +53,7 @@ class GroupWorker(VerlWorker):
         trace: bool = True,
         **fields: Any,
     ) -> None:
-        """verl's, with a copy of one loop for each answer. verl's trainer asks for no `trace`."""
+        """As in verl, but each answer gets a copy of one loop. verl's trainer does not use `trace`."""
         if agent_name != NAME:
             return await super()._run_agent_loop(
                 sampling_params, trajectory, agent_name=agent_name, trace=trace, **fields
@@ -62,7 +62,7 @@ class GroupWorker(VerlWorker):
         return await self._agent_loop_postprocess(output, trajectory["validate"], **fields)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
-        """verl's, of an answer's tokens alone: it computes positions for the reward, and no reward reads them."""
+        """As in verl, but from the answer's tokens only. verl also computes position ids, which no reward reads."""
         if len(outputs) != 1 or outputs[0].reward_score is not None or self.reward_loop_worker_handles is None:
             return await super()._compute_score(outputs, kwargs)
         output, timing = outputs[0], {}
@@ -74,7 +74,7 @@ class GroupWorker(VerlWorker):
         output.metrics.compute_score = timing["compute_score"]
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What became of the images of a prompt is the same for all answers to it."""
+        """As in verl, but once per prompt: all answers to it have the same image inputs."""
         compute, media = super()._compute_multi_modal_inputs, output.multi_modal_data or {}
         if media.keys() != {"images"}:
             return compute(output, input_ids)
@@ -82,8 +82,8 @@ class GroupWorker(VerlWorker):
 
 
 def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProto:
-    """One row as verl's reward managers read it: (1, tokens) of prompt and answer, and the sample's fields."""
-    ids = output.response_ids or [0]  # verl's form of NumPy has no empty tensors
+    """One row for verl's reward managers: prompt and answer, (1, tokens), and the sample's fields."""
+    ids = output.response_ids or [0]  # verl's NumPy serialization has no empty tensors
     mask = [1] * len(output.prompt_ids) + [int(bool(output.response_ids))] * len(ids)
     columns = {"prompts": output.prompt_ids, "responses": ids, "input_ids": output.prompt_ids + ids}
     tensors = {name: torch.tensor([row]) for name, row in (columns | {"attention_mask": mask}).items()}
@@ -97,14 +97,14 @@ def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProt
 
 
 def column_of(value: Any) -> np.ndarray:
-    """The value as the one entry of a column of objects; NumPy would take lists and arrays apart."""
+    """An object column with this one value; NumPy would unpack lists and arrays."""
     column = np.empty(1, dtype=object)
     column[0] = value
     return column
 
 
 class GroupManager(AgentLoopManagerTQ):
-    """verl's manager, with our workers; chosen with `rollout.agent.agent_loop_manager_class`."""
+    """verl's manager with our workers; selected with `rollout.agent.agent_loop_manager_class`."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

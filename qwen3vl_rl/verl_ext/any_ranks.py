@@ -1,7 +1,7 @@
-"""Checkpoints that another number of ranks has written: each rank takes its part of every tensor out of all shards.
+"""Checkpoints written by another number of ranks: each rank reads its part of every tensor from all shards.
 
-verl names shards by rank and by the number of ranks, and loads none but its own. Here the files are mapped into memory:
-a rank takes no more than its part from the disk.
+verl names shards by rank and number of ranks, and loads only the shard of its own rank. Here the files are
+memory-mapped, so that a rank reads only its part from disk.
 """
 
 import json
@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
-PLAIN = 0  # as verl writes down a model that FSDP has not wrapped
+PLAIN = 0  # verl's FSDP version of a model that FSDP has not wrapped
 
 
 class AnyRanksCheckpointManager(FSDPCheckpointManager):
@@ -30,8 +30,8 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
         torch.distributed.barrier()
 
     def _ranks_of(self, folder: Path) -> int | None:
-        """How many ranks wrote the checkpoint; None where verl loads it itself, as it is of as many ranks. verl writes
-        the number on the first node alone."""
+        """The number of ranks that wrote the checkpoint; None if this run has the same ranks and sharding, which verl
+        loads itself. verl writes the number only on the first node."""
         own, path = folder / _name("model", self.world_size, self.rank), folder / "fsdp_config.json"
         if own.exists() and not path.exists():
             return None
@@ -44,13 +44,13 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
         own = self.model.state_dict()
         is_partial = self.is_lora_only_state_dict(shards[0])
         if unknown := shards[0].keys() - own.keys() or (own.keys() - shards[0].keys() if not is_partial else set()):
-            raise ValueError(f"checkpoint and model do not have the same tensors, such as {sorted(unknown)[0]}")
+            raise ValueError(f"checkpoint and model have different tensors, such as {sorted(unknown)[0]}")
         for name in shards[0]:
             copy_part([shard[name] for shard in shards], own[name])
 
     @torch.no_grad()
     def _load_optimizer(self, shards: Sequence[dict]) -> None:
-        """The optimizer's state has its parameters by number, in the order of the groups."""
+        """Load the optimizer state, which numbers the parameters in the order of the groups."""
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         groups = shards[0]["param_groups"]
         numbers = [number for group in groups for number in group["params"]]
@@ -60,7 +60,7 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
         for number, values in shards[0]["state"].items():
             state[number] = {}
             for name, value in values.items():
-                if value.shape != own[number].shape:  # the number of steps
+                if value.shape != own[number].shape:  # the step count, a scalar
                     state[number][name] = value.clone()
                     continue
                 state[number][name] = torch.empty_like(own[number])
@@ -76,8 +76,10 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
 
 
 def copy_part(shards: Sequence[torch.Tensor], into: torch.Tensor) -> None:
-    """Fill a tensor of this run, whole or a DTensor, with what a rank holds of it. `shards`: the same tensor as each of
-    the ranks that wrote it held it, in their order."""
+    """Fill `into`, a tensor of this run, with this rank's part of a checkpoint's tensor.
+
+    shards: the tensor's parts in the order of the ranks that wrote them. into: a plain tensor or a DTensor.
+    """
     axis, pieces = _pieces(shards)
     if not isinstance(into, DTensor):
         into.copy_(torch.cat(pieces, axis))
@@ -91,15 +93,13 @@ def copy_part(shards: Sequence[torch.Tensor], into: torch.Tensor) -> None:
 
 
 def _pieces(shards: Sequence[torch.Tensor]) -> tuple[int, list[torch.Tensor]]:
-    """The parts that make up a whole tensor along an axis. Raises ValueError for a layout that this does not know."""
+    """An axis, and the pieces that form the whole tensor along it. Raises ValueError for an unknown layout."""
     first = shards[0]
     if not isinstance(first, DTensor):
         return 0, [first]
     *copies, last = first.placements
     if not all(isinstance(placement, Replicate) for placement in copies) or not isinstance(last, Replicate | Shard):
-        raise ValueError(
-            f"cannot take apart a checkpoint with {first.placements}: resume it on the ranks that wrote it"
-        )
+        raise ValueError(f"cannot reshard a checkpoint with {first.placements}: resume it on as many ranks as wrote it")
     if isinstance(last, Replicate):
         return 0, [first.to_local()]
     ranks = first.device_mesh.mesh.reshape(-1, first.device_mesh.mesh.shape[-1])[0]  # of the first copy
@@ -107,7 +107,7 @@ def _pieces(shards: Sequence[torch.Tensor]) -> tuple[int, list[torch.Tensor]]:
 
 
 def _cut(pieces: Sequence[torch.Tensor], axis: int, start: int, size: int) -> torch.Tensor:
-    """The part from `start` on of what the pieces are together; of a piece no more is read than falls into it."""
+    """Elements `start` to `start + size` of the concatenated pieces. Reads nothing else of the pieces."""
     found, begin = [], 0
     for piece in pieces:
         end = begin + piece.shape[axis]

@@ -1,6 +1,6 @@
-"""The CPU as a verl 0.9.1 platform. verl ships cuda, npu and rocm only.
+"""The CPU as a verl 0.9.1 platform. verl ships only cuda, npu and rocm.
 
-verl imports this module on a CPU run alone, through `VERL_USE_EXTERNAL_MODULES` (see `training/cpu.py`).
+verl imports this module only in CPU runs, through `VERL_USE_EXTERNAL_MODULES` (see `training/cpu.py`).
 """
 
 from contextlib import nullcontext
@@ -13,15 +13,15 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 
 
 def _device_module() -> ModuleType:
-    """`torch.cpu`, plus the memory calls of `torch.cuda` that verl makes, which a CPU answers with nothing."""
+    """`torch.cpu` with the functions of `torch.cuda` that verl calls. Those for memory do nothing."""
     module = ModuleType("egm_cpu")
     vars(module).update({name: getattr(torch.cpu, name) for name in torch.cpu.__all__})
-    module.is_available = lambda: False  # verl asks this before it empties caches or counts flops
+    module.is_available = lambda: False  # verl checks this before it empties caches or counts flops
     for name in ("empty_cache", "ipc_collect", "reset_peak_memory_stats"):
         setattr(module, name, lambda *_, **__: None)
     for name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
         setattr(module, name, lambda *_, **__: 0)
-    module.get_rng_state, module.set_rng_state = torch.get_rng_state, torch.set_rng_state  # a resumed run restores it
+    module.get_rng_state, module.set_rng_state = torch.get_rng_state, torch.set_rng_state  # for resuming
     module.mem_get_info = lambda *_: (0, 0)
     module.get_device_name = lambda *_: "CPU"
     return module
@@ -29,7 +29,7 @@ def _device_module() -> ModuleType:
 
 @PlatformRegistry.register(platform="cpu")
 class CPUPlatform(PlatformBase):
-    """One CPU per rank; Ray's logical `GPU` slots stand for ranks, so that verl's placement code serves unchanged."""
+    """One CPU device per rank. Ray's logical `GPU` slots represent ranks, so that verl's placement code works."""
 
     device_name = "cpu"
     vendor_name = "cpu"
@@ -39,7 +39,7 @@ class CPUPlatform(PlatformBase):
         return True
 
     def current_device(self) -> torch.device:
-        return torch.device("cpu")  # verl hands the result to `Tensor.to`, where an index would mean a GPU
+        return torch.device("cpu")  # verl passes this to `Tensor.to`, where an index would mean a GPU
 
     def device_count(self) -> int:
         return 1
@@ -94,7 +94,7 @@ class CPUPlatform(PlatformBase):
 
 
 def _name_gloo_once(init_process_group):
-    """verl joins "cpu:gloo" and "<device>:<backend>"; where the device is the CPU, torch refuses the doubled entry."""
+    """Replace verl's backend "cpu:gloo,cpu:gloo", in which torch rejects the second entry of a device."""
 
     @wraps(init_process_group)
     def wrapper(backend=None, *args, **kwargs):

@@ -1,7 +1,7 @@
-"""The switches of our training engine (`fsdp_engine.py`): one schema for both stages.
+"""The switches of our training engine (`fsdp_engine.py`), in one schema for both stages.
 
-Stage 1 sets them below `engine`, stage 2 below `actor_rollout_ref.actor.fsdp_config`, from which the reference takes
-its own. The recipes choose this class through `_target_`. Hydra rejects a misspelt switch when it composes the recipe.
+Stage 1 sets them in `engine`, stage 2 in `actor_rollout_ref.actor.fsdp_config`, from which the reference policy copies
+them. The recipes select this class with `_target_`. Hydra rejects a misspelt switch when it composes the recipe.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,21 @@ from verl.workers.config import FSDPEngineConfig
 
 @dataclass
 class GroundingEngineConfig(FSDPEngineConfig):
-    """verl's FSDP config with seven more fields. Raises ValueError for a value of another type.
+    """verl's FSDP config with seven more fields. Raises ValueError for a value of the wrong type.
 
-    freeze_vision: keep the vision encoder as it is, while the mergers and the language model train (EGM recipe,
-        stage 1). verl's own `actor.freeze_vision_tower` is read by its Megatron engine only.
-    freeze_deepstack_mergers: keep `deepstack_merger_list` as it is, so that of the mergers the main one alone trains
-        (what the release does in stage 1).
+    freeze_vision: freeze the vision encoder; the mergers and the language model train (EGM recipe, stage 1). Only
+        verl's Megatron engine reads verl's own `actor.freeze_vision_tower`.
+    freeze_deepstack_mergers: freeze `deepstack_merger_list`, so that only the main merger trains (released code,
+        stage 1).
     compile_blocks: torch.compile the blocks of the vision tower and of the language model.
     response_logits_only: compute logits only for tokens that carry loss, in both stages. Log-probabilities and
         entropies of the others are 0, and nothing reads them. Needs `use_remove_padding`.
-    no_shard: hold plain parameters on a single GPU instead of shards. The precision is the same: parameters that train
-        have 32 bits and compute in bfloat16. FSDP still handles an offloaded reference, which it fetches unit by unit.
+    no_shard: keep plain parameters on a single GPU instead of shards. The precision is the same: trained parameters
+        are float32 and compute in bfloat16. FSDP still handles an offloaded reference, which it fetches unit by unit.
     skip_dp_sync: skip the data-parallel reduction of losses and lengths on a single GPU. Stage 1 only.
-    share_prompts: compute the prompt of several answers once, its image included (`models/shared_prompts.py`). Micro-
-        batches and ranks are filled with whole groups of answers, and `ppo_max_token_len_per_gpu` counts a prompt once.
-        Stage 2 only. Needs `use_remove_padding`, `use_dynamic_bsz` and `response_logits_only`, and no sequence
-        parallelism.
+    share_prompts: compute a prompt and its image once for all its answers (`models/shared_prompts.py`). Micro-batches
+        and ranks are filled with whole groups of answers, and `ppo_max_token_len_per_gpu` counts a prompt once. Stage 2
+        only. Needs `use_remove_padding`, `use_dynamic_bsz` and `response_logits_only`, and no sequence parallelism.
     """
 
     freeze_vision: bool = False
@@ -45,12 +44,12 @@ class GroundingEngineConfig(FSDPEngineConfig):
                 raise ValueError(f"{name}: expected {kind.__name__}, got {value!r}")
 
     def check(self, ranks: int, use_remove_padding: bool) -> None:
-        """Raises ValueError for switches that do not go with the number of ranks, the precision or padded batches."""
+        """Raise ValueError for switches that do not fit the number of ranks, the precision or padded batches."""
         for switch in ("no_shard", "skip_dp_sync"):
             if getattr(self, switch) and ranks > 1:
                 raise ValueError(f"{switch}: expected one GPU, got {ranks}")
         if self.no_shard and PrecisionType.is_fp16((self.mixed_precision or {}).get("param_dtype")):
-            raise ValueError("no_shard: expected bf16 or fp32, as losses are not scaled for fp16")
+            raise ValueError("no_shard: expected bf16 or fp32, because losses are not scaled for fp16")
         if self.response_logits_only and not use_remove_padding:
             raise ValueError("response_logits_only: expected model.use_remove_padding=true")
         if self.share_prompts and (not self.response_logits_only or self.ulysses_sequence_parallel_size > 1):

@@ -1,16 +1,16 @@
-"""Online filtering of groups (DAPO, arXiv:2503.14476): `algorithm.filter_groups.enable=true`, for the mode `sync`.
+"""Online filtering of prompts (DAPO, arXiv:2503.14476): `algorithm.filter_groups.enable=true`, in the mode `sync`.
 
-A prompt whose answers all have one value of the reward's part `algorithm.filter_groups.metric` makes room for another
-within the step. verl 0.9.1 has this for its own buffer; it goes on until a step is full, however many prompts it takes,
-and ends a run after as many steps as there would be without. Ours
+A prompt is replaced by another within the step if all its answers have the same value of the reward part
+`algorithm.filter_groups.metric`: they are alike. verl 0.9.1 has such a filter for its own buffer. It continues until a
+step is full, however many prompts that takes, and ends a run after as many steps as without the filter. This filter
 
-- fetches at most `max_num_gen_batches` batches for a step (0: no limit), and fills a step that reaches the limit with
+- fetches at most `max_num_gen_batches` batches per step (0: no limit), and fills a step that reaches the limit with
   prompts whose answers are alike;
-- ends a run with its epochs, in prompts fetched, unless `trainer.total_training_steps` comes first. The learning rate
-  keeps the schedule of a run without filter.
+- counts epochs by fetched prompts and ends a run with its last epoch, unless `trainer.total_training_steps` comes
+  first. The learning rate keeps the schedule of a run without the filter.
 
 Every prompt that a step fetches is trained on (`data.train_batch_size` of them), filtered
-(`training/filter_groups/evicted_samples`), or surplus, as verl asks for two where it filters one
+(`training/filter_groups/evicted_samples`), or surplus, because verl requests two for one that it filters
 (`training/filter_groups/discarded_surplus_samples`). `rollout/fetched_prompts` is their sum, `rollout/thrown_away` the
 share of those that are not trained on.
 """
@@ -33,12 +33,12 @@ from qwen3vl_rl.training.run_folder import FETCHED_FILE
 
 @dataclass
 class PromptBudget:
-    """How many prompts a step may fetch, so that the steps of a run end with its epochs."""
+    """How many prompts a step may fetch, so that a run ends with its epochs."""
 
     total: int  # prompts of all epochs
     batch: int  # prompts that a step trains on
-    most_batches: int  # that a step may fetch; 0: as many as there are
-    fetched: int = 0  # prompts, by the steps before
+    most_batches: int  # that a step may fetch; 0: no limit
+    fetched: int = 0  # prompts, by earlier steps
 
     @property
     def left(self) -> int:
@@ -46,7 +46,7 @@ class PromptBudget:
 
     @property
     def of_step(self) -> int:
-        most = self.left if self.is_last else self.left - self.batch  # which leaves enough for another step
+        most = self.left if self.is_last else self.left - self.batch  # leave enough for another step
         return min(most, self.batch * self.most_batches) if self.most_batches else most
 
     @property
@@ -55,9 +55,10 @@ class PromptBudget:
 
 
 class FilteringReplayBuffer(ReplayBuffer):
-    """`sampler_kwargs`: `filter_groups` (verl's `algorithm.filter_groups`) and `prompts` (of a step).
+    """A replay buffer that replaces prompts whose answers are alike, within the budget of a step.
 
-    Where groups are filtered, the trainer calls `allow` before every step.
+    `sampler_kwargs`: `filter_groups` (verl's `algorithm.filter_groups`) and `prompts` (per step). If the filter is on,
+    the trainer calls `allow` before every step.
     """
 
     def __init__(self, *, sampler_kwargs: DictConfig, refill_fn: Callable[[int], int], **kwargs: Any):
@@ -72,10 +73,10 @@ class FilteringReplayBuffer(ReplayBuffer):
             **kwargs,
         )
         self._fetch = refill_fn
-        self._may_fetch = self._may_filter = 0  # prompts, in what is left of the step
+        self._may_fetch = self._may_filter = 0  # prompts, in the rest of the step
 
     def allow(self, prompts: int) -> None:
-        """A step begins, whose batch has been asked for, and which may fetch `prompts` with these."""
+        """Begin a step that may fetch `prompts` prompts, including the batch that has already been requested."""
         self._may_fetch = self._may_filter = prompts - self.train_batch_size
 
     def _refill(self, prompts: int) -> None:
@@ -84,7 +85,7 @@ class FilteringReplayBuffer(ReplayBuffer):
             self._fetch(fetched)
 
     def _dapo_filtered_keys(self, partition_id: str) -> tuple[set[str], Counter]:
-        """As many of the groups that are alike as there may be others for, and how often they have which value."""
+        """The prompts to filter, no more than can still be replaced, and how often each value occurs among them."""
         alike, _ = super()._dapo_filtered_keys(partition_id)
         chosen = sorted(alike)[: self._may_filter]
         values = self._dapo_classification_cache[partition_id]
@@ -96,17 +97,17 @@ class FilteringReplayBuffer(ReplayBuffer):
         return evicted
 
     def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> tuple:
-        """Groups that are alike come last, after those that lack answers."""
+        """Prompts whose answers are alike come last, after those with missing answers."""
         values, failed = self._dapo_classification_cache[partition_id], self.failure_keys[partition_id]
         rank = {prompt: (values.get(prompt) is not None, prompt in failed, prompt) for prompt in sampleable_keys}
         return super()._select_prompt_uids(partition_id, sorted(sampleable_keys, key=rank.get), batch_size)
 
 
 class CountPrompts(PPOTrainer):
-    """Epochs, and with them the last step, go by the prompts that were fetched."""
+    """Counts epochs, and with them the last step, by fetched prompts."""
 
-    _budget: PromptBudget | None = None  # where groups are filtered, from the first step on
-    _fetched = 0  # prompts, with those of earlier starts of this run
+    _budget: PromptBudget | None = None  # set at the first step if the filter is on
+    _fetched = 0  # prompts, including earlier starts of this run
 
     def on_train_begin(self) -> None:
         super().on_train_begin()
@@ -138,8 +139,8 @@ class CountPrompts(PPOTrainer):
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
 
     def _end_with_prompts(self, step: int) -> None:
-        """The run ends with `step`, which comes next, where too few prompts are left for two, and before it where too
-        few are left for one."""
+        """End the run with the next step, `step`, if the prompts left do not suffice for two, or before it if they do
+        not suffice for one."""
         if self._budget.is_last:
             last = step if self._budget.left >= self._budget.batch else step - 1
             self.total_training_steps = min(self.total_training_steps, last)
@@ -155,5 +156,5 @@ class CountPrompts(PPOTrainer):
         trainer = self.config.trainer
         folder = Path(trainer.default_local_dir, f"global_step_{self.global_steps}")
         path = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder, FETCHED_FILE)
-        unfiltered = self.global_steps * self.config.data.train_batch_size  # an earlier version wrote no such file
+        unfiltered = self.global_steps * self.config.data.train_batch_size  # earlier versions wrote no such file
         self._fetched = json.loads(path.read_text())["prompts"] if path.exists() else unfiltered

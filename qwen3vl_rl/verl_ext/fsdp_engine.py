@@ -1,9 +1,10 @@
 """verl 0.9.1's FSDP engine for Qwen3-VL, in both stages; `engine_config.py` documents its switches.
 
-Attention is packed (see `models/packed_attention.py`): always over images, over text where `use_remove_padding` is set.
+Attention is packed (see `models/packed_attention.py`): always over images, over text if `use_remove_padding` is set.
 
-A reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl keeps it in pinned host
-memory whatever `param_offload` says, copies it to the GPU for every micro-batch, and has no such memory on a CPU.
+The reference policy stays on its device unless `param_offload` is set, and always on a CPU. verl ignores
+`param_offload`: it keeps the reference in pinned host memory, which a CPU run lacks, and copies it to the GPU for every
+micro-batch.
 """
 
 from contextlib import contextmanager
@@ -43,16 +44,17 @@ from qwen3vl_rl.verl_ext.any_ranks import AnyRanksCheckpointManager
 from qwen3vl_rl.verl_ext.micro_batches import GROUPS, IMAGES
 
 SEQUENCE_PARALLEL = f"sequence_parallel_{NAME}"
-LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")  # verl's, of all tokens
+# Options of verl's batches that need the logits of all tokens.
+LOGITS_WANTED = ("calculate_sum_pi_squared", "distillation_use_topk", "distillation_only")
 
 
 def sequence_parallel_attention(module, query, key, value, attention_mask, **options):
-    """Ulysses, for packed text: each rank attends over all tokens with its share of the heads.
+    """Ulysses sequence parallelism for packed text: each rank attends over all tokens with its share of the heads.
 
-    Inputs (1, heads, tokens / ranks, head_dim), output (1, tokens / ranks, heads, head_dim). verl's own goes through
+    Inputs: (1, heads, tokens / ranks, head_dim). Output: (1, tokens / ranks, heads, head_dim). verl's own version needs
     the flash-attn package.
     """
-    copies = max(1, get_ulysses_sequence_parallel_world_size() // key.shape[1])  # a rank needs a whole head
+    copies = max(1, get_ulysses_sequence_parallel_world_size() // key.shape[1])  # a rank needs at least one head
     key, value = key.repeat_interleave(copies, dim=1), value.repeat_interleave(copies, dim=1)
     query, key, value = (gather_seq_scatter_heads(x, seq_dim=2, head_dim=1) for x in (query, key, value))
     out, _ = packed_attention(module, query, key, value, attention_mask, **options)
@@ -62,7 +64,7 @@ def sequence_parallel_attention(module, query, key, value, attention_mask, **opt
 register(SEQUENCE_PARALLEL, sequence_parallel_attention)
 
 
-# verl looks up (device, vendor) before the device alone, under which its own engine is registered.
+# verl looks up (device, vendor) first. Its own engine is registered for the device only.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
 class Qwen3VLEngine(FSDPEngineWithLMHead):
     def _build_module(self):
@@ -93,36 +95,42 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         if config.no_shard and not offloaded_reference:
             return self._move_unsharded(module)
         if not offloaded_reference:
-            self.engine_config = replace(config, forward_only=False)  # read here for the sake of the offload alone
+            self.engine_config = replace(config, forward_only=False)  # verl reads it here only to offload
         try:
             return super()._build_fsdp_module(module)
         finally:
             self.engine_config = config
 
     def _move_unsharded(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Plain parameters under autocast, for a rank that has nobody to share them with. FSDP costs it a third of the
-        host's time in hooks, copies and distributed tensors, and on small batches the host is what limits."""
+        """Keep plain parameters under autocast, on a single rank.
+
+        FSDP would take a third of the host's time for hooks, copies and distributed tensors, and the host is the
+        bottleneck on small batches.
+        """
         precision = self.engine_config.mixed_precision or {}
         self._autocast_dtype = PrecisionType.to_dtype(precision.get("param_dtype", "bf16"))
         hold_as_used(module, self._autocast_dtype)
         return module.to(get_device_id())
 
     def initialize(self):
-        """verl's, with checkpoints that another number of ranks may have written."""
+        """As in verl, with checkpoints that another number of ranks may have written."""
         super().initialize()
-        self.checkpoint_manager.__class__ = AnyRanksCheckpointManager  # which verl names in this method
+        self.checkpoint_manager.__class__ = AnyRanksCheckpointManager  # verl's method has a fixed class
 
     def load_checkpoint(self, *args, **kwargs):
-        """verl's. With more epochs than before, the optimizer comes back with the last rate of the shorter schedule,
-        which is 0 at its end: the first step would change nothing."""
+        """As in verl, then set the learning rate of this run's schedule.
+
+        If a run resumes with more epochs, the optimizer is restored with the last rate of the shorter schedule. That
+        rate is 0, and the first step would change nothing.
+        """
         super().load_checkpoint(*args, **kwargs)
         if self.lr_scheduler is not None:
             set_scheduled_rates(self.lr_scheduler)
 
     def get_per_tensor_param(self, **kwargs):
-        """verl's; with adapters, weights into which these are folded on their way to the rollout engine.
+        """As in verl; adapters are merged into the weights on their way to the rollout engine.
 
-        verl folds them into the actor's own weights, of which it keeps a copy on the host to put back afterwards.
+        verl merges them into the actor's own weights, and keeps a copy of these on the host to restore them.
         """
         if not self._is_lora:
             return super().get_per_tensor_param(**kwargs)
@@ -130,8 +138,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
     @contextmanager
     def disable_adapter(self):
-        """verl's, for a pass of the reference, which makes no gradients. peft's also takes `requires_grad` from the
-        adapters, and FSDP, which holds some parameters twice, does not give it back to all."""
+        """As in verl, for a reference pass without gradients.
+
+        peft also sets `requires_grad` of the adapters to False and back. FSDP holds some parameters twice, and does not
+        restore it for all of them.
+        """
         layers = [layer for layer in self.module.modules() if isinstance(layer, BaseTunerLayer)]
         for layer in layers:
             layer._disable_adapters = True
@@ -142,7 +153,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
                 layer._disable_adapters = False
 
     def get_data_parallel_group(self):
-        """None makes verl skip the reduction. Losses with metrics need it: verl then expects another kind of list."""
+        """None makes verl skip the reduction. Losses that return metrics need the group, because verl gathers them."""
         return None if self.engine_config.skip_dp_sync else super().get_data_parallel_group()
 
     def forward_backward_batch(self, data: TensorDict, loss_function, forward_only: bool = False):
@@ -151,9 +162,9 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return super().forward_backward_batch(data, loss_function, forward_only)
 
     def forward_step(self, micro_batch: TensorDict, loss_function, forward_only):
-        self._on_host = micro_batch  # verl works on what it moves to the device
-        moved = micro_batch.exclude(IMAGES)  # read on the host; tensordict moves such a column row by row
-        if self.engine_config.response_logits_only:  # nothing reads positions any more, and moving them takes time
+        self._on_host = micro_batch  # verl passes on only the copy on the device
+        moved = micro_batch.exclude(IMAGES)  # images are read on the host; tensordict would move them row by row
+        if self.engine_config.response_logits_only:  # nothing reads their copy, and moving them takes time
             moved = moved.exclude("position_ids")
         try:
             return super().forward_step(moved, loss_function, forward_only)
@@ -161,8 +172,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             self._on_host = None
 
     def prepare_model_inputs(self, micro_batch: TensorDict):
-        """verl's, from the samples as they came: on the host, where lengths and positions can be read without a wait
-        for the device. `micro_batch` is the copy on the device, and not looked at."""
+        """As in verl, but from the samples on the host, where reading lengths and positions does not wait for the
+        device. `micro_batch`, their copy on the device, is not used."""
         inputs, output_args = super().prepare_model_inputs(self._on_host)
         groups = tensordict_utils.get_non_tensor_data(self._on_host, GROUPS, default=None)
         layout = lay_out(groups) if groups else None
@@ -177,7 +188,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             positions = self._find_loss_positions(output_args["pad_size"])
             self._loss_positions = to_device(positions)
             places = to_device(layout.places[positions]) if layout else self._loss_positions
-            self._scored = self._what_is_scored(output_args, positions, places)
+            self._scored = self._select_scored(output_args, positions, places)
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
         if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
             image_processor = self.model_config.processor.image_processor
@@ -192,14 +203,17 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return {name: self._scatter_to_samples(x, tokens, output_args, micro_batch) for name, x in found}
 
     def _scatter_to_samples(self, found, tokens: int, output_args, micro_batch: TensorDict) -> torch.Tensor:
-        """Values of the tokens before those that carry loss, into (samples, ragged tokens); 0 elsewhere."""
+        """Values at the loss positions as (samples, ragged tokens); 0 elsewhere."""
         values = found.new_zeros(tokens).index_copy(0, self._loss_positions, found)
         values = self._gather_and_unpad_packed(values, output_args["pad_size"])
         return torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())
 
-    def _what_is_scored(self, output_args: dict, positions: torch.Tensor, places: torch.Tensor) -> Scored:
-        """`positions`, on the host: of the tokens before those that carry loss, among the samples'; `places`, on the
-        device: of their states."""
+    def _select_scored(self, output_args: dict, positions: torch.Tensor, places: torch.Tensor) -> Scored:
+        """What the head scores.
+
+        positions: on the host, the loss positions among the samples' tokens. places: on the device, the positions of
+        their hidden states.
+        """
         wants = partial(tensordict_utils.get_non_tensor_data, self._on_host, default=False)
         if wanted := [name for name in LOGITS_WANTED if wants(name)]:
             raise ValueError(f"{wanted[0]}: needs all logits, set response_logits_only=false")
@@ -209,11 +223,11 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         return Scored(places, to_device(labels), temperature, wants("calculate_entropy"))
 
     def _score(self, head, hidden: torch.Tensor) -> torch.Tensor:
-        """The head's forward: (1, tokens, hidden) to scores of tokens that carry loss."""
+        """Replaces the head's forward: from (1, tokens, hidden) to scores of the tokens that carry loss."""
         return score_hidden(head, hidden[0], self._scored)
 
     def _find_loss_positions(self, pad_size: int) -> torch.Tensor:
-        """Positions, in this rank's slice of the packed samples, whose next token carries loss."""
+        """Loss positions: those in this rank's slice of the packed samples whose next token carries loss."""
         carries = precedes_loss(self._on_host["loss_mask"], self._on_host["input_ids"].offsets(), pad_size)
         if self.use_ulysses_sp:
             carries = slice_input_tensor(carries, dim=0, padding=False)
@@ -221,26 +235,28 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
 
 
 def is_unread(name: str, column) -> bool:
-    """Whether a column holds an object a sample that no forward pass reads, such as its messages or its reward.
-    tensordict takes such columns apart for every micro-batch, row by row."""
+    """Whether a column holds one object per sample that no forward pass reads, such as messages or rewards.
+
+    tensordict would split such columns row by row for every micro-batch.
+    """
     return isinstance(column, NonTensorStack) and name != IMAGES
 
 
 def set_scheduled_rates(scheduler: torch.optim.lr_scheduler.LambdaLR) -> None:
-    """Give the optimizer the learning rates that the schedule has for the step at which it stands."""
+    """Set the optimizer's learning rates to those of the schedule at its current step."""
     groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
     for group, base, factor in groups:
         group["lr"] = base * factor(scheduler.last_epoch)
 
 
 def whole(weight: torch.Tensor) -> torch.Tensor:
-    """All of a weight of which this rank may hold a shard, on the device; all ranks ask for it."""
+    """The full weight on the device. If this rank holds a shard, all ranks must call this."""
     weight = weight.detach().to(get_device_id(), non_blocking=True)
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def to_device(value):
-    """A tensor on the device, without a wait for what the device is at; anything else as it is."""
+    """A tensor, moved to the device without waiting for its queued work; other values unchanged."""
     if not isinstance(value, torch.Tensor) or get_device_name() == "cpu":
         return value
     return (value if value.is_cuda else value.pin_memory()).to(get_device_id(), non_blocking=True)

@@ -1,7 +1,7 @@
-"""The answers to a prompt go to one rank, where they share its forward pass (see `models/shared_prompts.py`).
+"""All answers to a prompt go to one rank, where they share its forward pass (see `models/shared_prompts.py`).
 
-verl 0.9.1 deals out single answers by length: of 256 prompts with 16 answers each on 8 GPUs, hardly two answers to a
-prompt would meet on a rank. Importing this puts our trainers in the place of verl's.
+verl 0.9.1 distributes single answers by length. With 256 prompts of 16 answers each on 8 GPUs, hardly two answers to a
+prompt would be on the same rank. Importing this module replaces verl's trainers with ours.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from qwen3vl_rl.verl_ext.filtering import CountPrompts
 
 
 def prompt_of(key: str) -> str:
-    """The prompt in one of verl's keys, which are PROMPT_ANSWER_TURN."""
+    """The prompt in one of verl's keys, PROMPT_ANSWER_TURN."""
     return key.split("_")[0]
 
 
 def shared_tokens(prompts: Sequence[str], prompt_tokens: Sequence[int], answer_tokens: Sequence[int]) -> list[int]:
-    """The tokens that each sample adds to the batch: the first one to a prompt brings the prompt."""
+    """The tokens that each sample adds to the batch. Only the first answer to a prompt adds the prompt's tokens."""
     seen: set[str] = set()
     tokens = []
     for prompt, before, after in zip(prompts, prompt_tokens, answer_tokens, strict=True):
@@ -31,11 +31,11 @@ def shared_tokens(prompts: Sequence[str], prompt_tokens: Sequence[int], answer_t
 
 
 def deal_prompts(prompts: Sequence[str], tokens: Sequence[int], ranks: int) -> list[list[int]]:
-    """Per rank the numbers of its samples, equally many for each, those to a prompt together.
+    """The indices of each rank's samples, equally many per rank, with the answers to a prompt together.
 
-    `prompts`, `tokens`: of each sample its prompt and what it adds to the batch. Where every prompt has equally many
-    answers and the ranks divide the prompts, a rank gets whole prompts and about as many tokens as the others.
-    Otherwise, as where answers are missing, prompts at the borders between ranks are split.
+    prompts: the prompt of each sample. tokens: the tokens that each sample adds to the batch. If every prompt has
+    equally many answers and the number of ranks divides the number of prompts, each rank gets whole prompts and about
+    as many tokens as the others. Otherwise, such as with missing answers, prompts at the borders of ranks are split.
     """
     found: dict[str, list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -53,7 +53,7 @@ def deal_prompts(prompts: Sequence[str], tokens: Sequence[int], ranks: int) -> l
 
 
 class GroupByPrompt(PPOTrainer):
-    _computed_share = 1.0  # of the tokens that verl counts
+    _computed_share = 1.0  # computed tokens / tokens that verl counts
 
     def _balance_batch(
         self, batch: KVBatchMeta, metrics: dict, logging_prefix: str = "global_seqlen", keep_minibatch: bool = False
@@ -74,12 +74,12 @@ class GroupByPrompt(PPOTrainer):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._update_actor(batch, metrics)
-        metrics["perf/mfu/actor"] *= self._computed_share  # verl counts a prompt for each of its answers
+        metrics["perf/mfu/actor"] *= self._computed_share  # verl counts a prompt once per answer
         return batch
 
     def _data_parallel_size(self) -> int:
         workers = self.actor_rollout_wg
-        if "actor" not in workers._dispatch_info:  # as verl asks for it, and keeps it
+        if "actor" not in workers._dispatch_info:  # as verl does, which keeps the result
             workers._dispatch_info["actor"] = workers._query_dispatch_info("actor")
         return max(workers._dispatch_info["actor"]) + 1
 
@@ -96,5 +96,5 @@ class SeparateAsync(GroupByPrompt, PPOTrainerSeparateAsync):
     pass
 
 
-# `register_trainer` refuses a name that is taken, and verl compares the mode with its own names in other places.
+# `register_trainer` rejects existing names, and verl compares the mode with its own names in other places.
 TRAINER_REGISTRY.update(sync=Sync, colocate_async=ColocateAsync, separate_async=SeparateAsync)

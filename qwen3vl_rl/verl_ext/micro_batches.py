@@ -1,8 +1,8 @@
-"""Micro-batches of whole groups of answers, in verl's engine (see `models/shared_prompts.py`).
+"""Micro-batches of whole groups of answers for verl's engine (see `models/shared_prompts.py`).
 
-verl 0.9.1 fills micro-batches with single samples by their whole lengths. Here the samples of a rank are grouped by
-their prompts, and micro-batches are filled with groups, each prompt counted once. The first sample of a group
-keeps its image; the others go without. Importing this replaces verl's `prepare_micro_batches`.
+verl 0.9.1 fills micro-batches with single samples by their full lengths. Here the samples of a rank are grouped by
+prompt, and micro-batches are filled with groups, each prompt counted once. Only the first sample of a group keeps its
+image. Importing this module replaces verl's `prepare_micro_batches`.
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ from verl.workers.engine.fsdp import transformer_impl
 
 from qwen3vl_rl.models.shared_prompts import Group, fill_micro_batches
 
-GROUPS = "prompt_groups"  # of a micro-batch: its groups, whose samples follow each other
+GROUPS = "prompt_groups"  # key of a micro-batch's groups, in the order of its samples
 IMAGES = "multi_modal_inputs"
 prepare_single_samples = transformer_impl.prepare_micro_batches
 
 
 def prepare_micro_batches(data: TensorDict, dp_group=None, **options):
-    """verl's, and for data with `share_prompts` micro-batches of groups. Returns them, and their samples' numbers."""
+    """As in verl; of whole groups if `data` has `share_prompts`. Returns micro-batches and their samples' indices."""
     shares, by_tokens = (
         tensordict_utils.get_non_tensor_data(data, name, default=default)
         for name, default in (("share_prompts", False), ("use_dynamic_bsz", True))
     )
-    if not (shares and by_tokens):  # verl restores the order of samples only where it fills by tokens
+    if not (shares and by_tokens):  # verl restores the order of samples only with dynamic batches
         return prepare_single_samples(data, dp_group=dp_group, **options)
     groups = find_groups(data)
     batches = fill_micro_batches(groups, int(data["max_token_len_per_gpu"]), lambda count: largest(count, dp_group))
@@ -38,7 +38,7 @@ def prepare_micro_batches(data: TensorDict, dp_group=None, **options):
 
 
 def find_groups(data: TensorDict) -> list[Group]:
-    """The samples that have the same prompt and show the same images."""
+    """Groups of samples with the same prompt and the same images."""
     ids, ends = data["input_ids"].values(), data["input_ids"].offsets().tolist()
     answers = data["loss_mask"].offsets().diff().tolist()
     prompts = [after - before - answer for before, after, answer in zip(ends, ends[1:], answers, strict=False)]
@@ -57,7 +57,7 @@ def find_groups(data: TensorDict) -> list[Group]:
 
 
 def image_inputs(data: TensorDict) -> list[dict[str, torch.Tensor] | None]:
-    """Of each sample what its images became, None without any."""
+    """The image inputs of each sample, None without images."""
     if IMAGES not in data:
         return [None] * len(data)
     rows = (row.data if isinstance(row, NonTensorData) else row for row in data[IMAGES])
@@ -67,11 +67,11 @@ def image_inputs(data: TensorDict) -> list[dict[str, torch.Tensor] | None]:
 def same_images(one: dict[str, torch.Tensor] | None, other: dict[str, torch.Tensor] | None) -> bool:
     if one is None or other is None or one.keys() != other.keys():
         return one is other
-    return one is other or all(np.array_equal(one[name], other[name]) for name in one)  # torch is slow on bytes
+    return one is other or all(np.array_equal(one[name], other[name]) for name in one)  # torch.equal is slow on bytes
 
 
 def select(data: TensorDict, groups: Iterable[Group], indices: list[int]) -> TensorDict:
-    """The samples of a micro-batch; the images of a group come with its first sample alone."""
+    """The samples of a micro-batch. Only the first sample of a group keeps its images."""
     batch = tensordict_utils.index_select_tensor_dict(data, indices)
     images, first = image_inputs(batch), 0
     for group in groups:
@@ -83,7 +83,7 @@ def select(data: TensorDict, groups: Iterable[Group], indices: list[int]) -> Ten
 
 
 def largest(count: int, ranks: dist.ProcessGroup | None) -> int:
-    """The largest of the counts of all ranks."""
+    """The maximum of the counts of all ranks."""
     if ranks is None or dist.get_world_size(ranks) == 1:
         return count
     found = torch.tensor([count], device=get_device_name())

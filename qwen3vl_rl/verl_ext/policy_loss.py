@@ -1,16 +1,16 @@
-"""verl's policy losses on policy, without a pass for the old policy's log-probabilities, and two averaged otherwise.
+"""verl's policy losses without a pass for the old policy's log-probabilities, and two losses with another mean.
 
-With one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch) the old policy is the current
-one: every ratio is 1, and only its gradient matters. verl 0.9.1 computes the old log-probabilities all the same. With
-`algorithm.rollout_correction.bypass_mode` it hands on the rollout's instead. If `loss_type` there is `on_policy`, which
-is ours, every loss takes the current policy's (`speed=fast`): those of verl and of this module. A loss that a module of
-a user's own registers later does so where it is wrapped in `on_policy`.
+With one update per batch (`ppo_mini_batch_size` equal to `train_batch_size`, one epoch), the old policy is the current
+one: every ratio is 1, and only its gradient matters. verl 0.9.1 computes the old log-probabilities anyway. With
+`algorithm.rollout_correction.bypass_mode` it passes on the rollout's instead. With our `loss_type=on_policy` there,
+every loss of verl and of this module uses the current policy's (`speed=fast`). A loss that a user's module registers
+later does so only if it is wrapped in `on_policy`.
 
-Names of our own:
-- `gspo_sequence_mean`: verl averages GSPO's own term as `actor.loss_agg_mode` says, and the KL term with it. The
-  release's verl takes a mean over sequences for the former whatever its script says, and this does (`recipe=released`).
-- `gmpo`: verl's `geo_mean` is a mean over the answers of a micro-batch. verl adds up the micro-batches of an update, so
-  that the loss would grow with their number. This is a mean over the answers of the update.
+Our own losses:
+- `gspo_sequence_mean`: verl averages both GSPO's own term and the KL term as `actor.loss_agg_mode` says. The release's
+  verl always takes the mean over sequences for the former, and so does this loss (`recipe=released`).
+- `gmpo`: verl's `geo_mean` is the mean over the answers of a micro-batch. verl sums the micro-batches of an update, so
+  that the loss would grow with their number. This loss is the mean over the answers of the update.
 """
 
 from functools import wraps
@@ -28,7 +28,7 @@ from verl.workers.config import ActorConfig
 
 from qwen3vl_rl.training.recipe import ON_POLICY
 
-OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for that mode, which needs the rollout's log-probabilities
+OF_BYPASS_MODE = "bypass_mode"  # verl's own loss for this mode; it needs the rollout's log-probabilities
 
 Loss = tuple[torch.Tensor, dict[str, float]]  # and metrics
 
@@ -57,16 +57,16 @@ def gmpo(
         old_log_prob, log_prob, advantages, response_mask, config=config, **options
     )
     batch = config.global_batch_info
-    share = len(log_prob) / batch["global_batch_size"]  # of the answers of all ranks, over which verl averages
+    share = len(log_prob) / batch["global_batch_size"]  # of all ranks' answers; verl averages over ranks
     return loss * share * batch["dp_size"], metrics
 
 
 def on_policy(loss_fn: PolicyLossFn) -> PolicyLossFn:
-    """`loss_fn`, which takes the current policy for the old one where the recipe says so.
+    """Wrap `loss_fn` so that the current policy replaces the old one if the recipe says so.
 
-    `old_log_prob` holds the rollout's log-probabilities then. The metric `actor/rollout_log_prob_diff` is their mean
-    absolute difference from the actor's. The rollout's are those of the distribution that was sampled from, with top-k
-    and top-p, so that 0 is expected without these alone.
+    `old_log_prob` then holds the rollout's log-probabilities. The metric `actor/rollout_log_prob_diff` is their mean
+    absolute difference from the actor's. The rollout's are those of the distribution after top-k and top-p. Only
+    without these is a difference of 0 expected.
     """
 
     @wraps(loss_fn)
@@ -78,7 +78,7 @@ def on_policy(loss_fn: PolicyLossFn) -> PolicyLossFn:
         config: ActorConfig,
         **options,
     ) -> Loss:
-        policy_loss = config.get("policy_loss")  # none where verl distils
+        policy_loss = config.get("policy_loss")  # None for distillation
         correction = policy_loss and policy_loss.rollout_correction
         is_on_policy = correction and correction.bypass_mode and correction.loss_type == ON_POLICY
         current = log_prob.detach()

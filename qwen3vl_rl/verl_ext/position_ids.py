@@ -1,15 +1,16 @@
-"""mRoPE position ids of sequences that all have one length, which verl 0.9.1 cannot take apart.
+"""mRoPE position ids of sequences that all have the same length, which verl 0.9.1 cannot split.
 
-Position ids are (4, tokens) a sample. TransferQueue puts those of a rank together with torch's `as_nested_tensor`,
-which finds the dimension that differs. Where none does, it takes the 4 for it. verl always takes the tokens, and fails
-in `split_with_sizes`. Importing this mends what verl has for a like case, `maybe_fix_3d_position_ids`.
+Position ids are (4, tokens) per sample. TransferQueue combines those of a rank with torch's `as_nested_tensor`, which
+looks for the dimension that differs. If none does, it takes the first, of size 4. verl always expects the token
+dimension, and fails in `split_with_sizes`. Importing this module extends verl's `maybe_fix_3d_position_ids`, which
+handles a similar case.
 """
 
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils
 
-AXES = 4  # of a position: in the text, and in time, height and width of the picture
+AXES = 4  # of a position: text, time, height and width
 _theirs = tensordict_utils.maybe_fix_3d_position_ids
 
 
@@ -17,7 +18,7 @@ def fix_position_ids(data: TensorDict) -> None:
     _theirs(data)
     ids = data.get("position_ids", None)
     if ids is None or not ids.is_nested or ids.dim() != 3 or ids.values().shape == (AXES, ids.offsets()[-1]):
-        return  # there are none, or they are packed as verl takes them
+        return  # absent, or packed as verl expects
     by_sample = ids.values().unflatten(0, (len(ids), -1))  # (samples, 4, tokens)
     samples, _, tokens = by_sample.shape
     offsets = torch.arange(0, (samples + 1) * tokens, tokens, device=by_sample.device)

@@ -1,9 +1,9 @@
 """Every place where we extend verl 0.9.1, or use a private name of a library, with the reason and the test.
 
 verl imports this module in each process of a run, because the launcher names it in `VERL_USE_EXTERNAL_MODULES`. The
-hooks of `AFTER_IMPORT` are then loaded as soon as verl has imported the module that they extend, and not before: a
-worker that never needs a trainer does not spend seconds on importing one. The hooks of `NAMED_IN_RECIPE` are loaded by
-verl itself, from a key of the recipe. Those of `ON_THE_MODEL` are called by our engine on a loaded model.
+hooks in `AFTER_IMPORT` are loaded as soon as verl has imported the module that they extend, and not before: a worker
+that needs no trainer does not spend seconds on importing one. verl itself loads the hooks in `NAMED_IN_RECIPE`, from a
+config key. Our engine calls those in `ON_THE_MODEL` on a loaded model.
 
 To add a hook, write its module, list it here, and name the test that fails once the library makes it unnecessary or
 moves a private name.
@@ -24,12 +24,10 @@ OURS = "qwen3vl_rl.verl_ext"
 
 class Hook(NamedTuple):
     module: str  # ours
-    extends: str  # the library's module, or the key of the recipe that names ours
-    private: tuple[
-        str, ...
-    ]  # names that we overwrite, set or call, as FILE:NAME in site-packages; none: public ones do
+    extends: str  # the library's module, or the config key that names ours
+    private: tuple[str, ...]  # names that we override, set or call, as FILE:NAME in site-packages; () if all are public
     reason: str
-    test: str  # below tests/
+    test: str  # under tests/
 
 
 AFTER_IMPORT: tuple[Hook, ...] = (
@@ -56,21 +54,21 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         module=f"{OURS}.micro_batches",
         extends="verl.workers.engine",
         private=("verl/workers/engine/fsdp/transformer_impl.py:prepare_micro_batches",),
-        reason="micro-batches of groups of answers, which share their prompt; verl takes single samples",
+        reason="micro-batches of groups of answers, which share their prompt; verl fills them with single samples",
         test="verl_ext/test_micro_batches.py",
     ),
     Hook(
         module=f"{OURS}.position_ids",
         extends="verl.utils.tensordict_utils",
         private=("verl/utils/tensordict_utils.py:maybe_fix_3d_position_ids",),
-        reason="sequences of one length only; verl takes their position ids apart along another dimension than torch",
+        reason="batches of equally long sequences, whose position ids verl splits along another dimension than torch",
         test="verl_ext/test_position_ids.py",
     ),
     Hook(
         module=f"{OURS}.policy_loss",
         extends="verl.trainer.ppo.core_algos",
         private=("verl/trainer/ppo/core_algos.py:POLICY_LOSS_REGISTRY",),
-        reason="losses without a pass for the old policy; GSPO as a mean over sequences whatever the KL term is; "
+        reason="losses without a pass for the old policy; GSPO as a mean over sequences, independent of the KL term; "
         "GMPO as a mean over all micro-batches",
         test="verl_ext/test_policy_loss.py",
     ),
@@ -78,7 +76,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         module=f"{OURS}.agent_loop",
         extends="verl.experimental.agent_loop.agent_loop",
         private=(),
-        reason="prompts and pictures are prepared once for all answers; verl does it for every answer",
+        reason="prompts and images are prepared once for all answers; verl repeats this for every answer",
         test="verl_ext/test_agent_loop.py",
     ),
     Hook(
@@ -90,7 +88,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
             "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._update_actor",
             "verl/trainer/ppo/v1/trainer_base.py:PPOTrainer._get_required_batch_multiple",
         ),
-        reason="the answers to a prompt go to one rank; register_trainer refuses names that are taken",
+        reason="all answers to a prompt go to one rank; register_trainer rejects existing names",
         test="verl_ext/test_group_by_prompt.py",
     ),
     Hook(
@@ -101,7 +99,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
             "verl/workers/rollout/replica.py:_load_vllm",
             "verl/workers/rollout/replica.py:_load_sglang",
         ),
-        reason="the engines' registered parts are ours: see vllm_weights, vllm_server and sglang_server",
+        reason="registers our parts of the engines: vllm_weights, vllm_server and sglang_server",
         test="verl_ext/test_vllm_weights.py",
     ),
 )
@@ -111,7 +109,7 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         module=f"{OURS}.engine_config",
         extends="actor_rollout_ref.{actor,ref}.fsdp_config._target_, engine._target_",
         private=(),
-        reason="our engine's switches have one validated schema",
+        reason="one validated schema for our engine's switches",
         test="verl_ext/test_engine_config.py",
     ),
     Hook(
@@ -124,19 +122,19 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             "verl/trainer/ppo/v1/agent_loop_tq.py:AgentLoopWorkerTQ._agent_loop_postprocess",
             "ray/actor.py:_ActorClassMetadata.modified_class",  # verl's worker is decorated where it is defined
         ),
-        reason="an agent loop is built once, the images of a prompt become inputs once, and rewards get tokens alone",
+        reason="builds an agent loop once, prepares the images of a prompt once, and gives rewards only tokens",
         test="verl_ext/test_agent_loop_worker.py",
     ),
     Hook(
         module=f"{OURS}.replay_buffer",
         extends="trainer.v1.sampler.custom_sampler",
         private=(),
-        reason="reward parts of every training step, pages of validation answers, dead engines, missing answers",
+        reason="reports reward parts and pages of validation answers; stops for dead engines and missing answers",
         test="verl_ext/test_replay_buffer.py",
     ),
     Hook(
         module=f"{OURS}.filtering",
-        extends="the sampler above, and the trainer of `sync`, as group_by_prompt registers it",
+        extends="the sampler above, and the `sync` trainer that group_by_prompt registers",
         private=(
             *(
                 f"verl/trainer/ppo/v1/replay_buffer.py:ReplayBuffer.{name}"
@@ -152,31 +150,31 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
                 for name in ("_next_train_batch", "_compute_metrics", "_save_checkpoint", "_load_checkpoint")
             ),
         ),
-        reason="groups whose answers are alike are replaced within limits, and a run ends with its prompts",
+        reason="replaces prompts whose answers are alike within limits, and counts epochs by fetched prompts",
         test="verl_ext/test_filtering.py",
     ),
     Hook(
         module=f"{OURS}.reward_manager",
         extends="reward.reward_manager",
         private=(),
-        reason="the reward learns how many tokens an answer has; equal scores make no advantage",
+        reason="passes an answer's number of tokens to the reward; equal scores give an advantage of 0",
         test="verl_ext/test_reward_manager.py",
     ),
     Hook(
         module=f"{OURS}.any_ranks",
-        extends="the checkpoint manager that verl's engine names, in both stages",
+        extends="the checkpoint manager of verl's engine, in both stages",
         private=(
             "verl/workers/engine/fsdp/transformer_impl.py:FSDPEngine.checkpoint_manager",
             "torch/distributed/tensor/_utils.py:compute_local_shape_and_global_offset",
         ),
-        reason="a run is resumed on another number of GPUs; verl loads no shards but those of as many ranks",
+        reason="resumes a run on another number of GPUs; verl loads only shards of the same number of ranks",
         test="verl_ext/test_any_ranks.py",
     ),
     Hook(
         module=f"{OURS}.checkpoint_callback",
         extends="trainer.checkpoint_callback_class",
         private=(),
-        reason="the latest and the best checkpoint are kept; verl knows no best",
+        reason="keeps the latest and the best checkpoint; verl does not know the best",
         test="training/test_checkpoints.py",
     ),
     Hook(
@@ -186,7 +184,7 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension._get_zmq_handle",
             "verl/workers/rollout/vllm_rollout/utils.py:vLLMColocateWorkerExtension.update_weights_from_ipc",
         ),
-        reason="each run has its own socket for weights, where verl has one name for all runs of a machine; vLLM on a "
+        reason="each run has its own socket for weights, where verl uses one name for all runs of a machine; vLLM on a "
         "CPU drops the linear weights that verl would load into",
         test="verl_ext/test_vllm_weights.py",
     ),
@@ -194,28 +192,28 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
         module=f"{OURS}.shared_request",
         extends="the two servers below",
         private=(),
-        reason="a server that gives all answers to a prompt for one request; verl's gives the first one",
+        reason="a server that returns all answers to a prompt for one request; verl's returns only the first",
         test="verl_ext/test_shared_request.py",
     ),
     Hook(
         module=f"{OURS}.vllm_server",
-        extends="actor_rollout_ref.rollout.name=vllm, as rollout_adapter registers it",
+        extends="actor_rollout_ref.rollout.name=vllm, registered by rollout_adapter",
         private=("verl/workers/rollout/vllm_rollout/vllm_async_server.py:vLLMHttpServer._apply_quantization",),
-        reason="shared requests of vLLM, answered as tokens alone when the last answer ends; short tables of rotations",
+        reason="shared requests of vLLM, which return only token ids, when the last answer ends; smaller rotary tables",
         test="verl_ext/test_vllm_server.py",
     ),
     Hook(
         module=f"{OURS}.sglang_server",
-        extends="actor_rollout_ref.rollout.name=sglang, as rollout_adapter registers it",
+        extends="actor_rollout_ref.rollout.name=sglang, registered by rollout_adapter",
         private=(),
-        reason="shared requests of sglang, which takes the images of one as a batch",
+        reason="shared requests of sglang, which takes their images as a batch",
         test="verl_ext/test_shared_request.py",
     ),
     Hook(
         module=f"{OURS}.cpu_platform",
         extends="VERL_USE_EXTERNAL_MODULES, on a CPU",
         private=("torch/distributed/distributed_c10d.py:init_process_group",),
-        reason="verl has no CPU platform, and asks torch for the process group `cpu:gloo,cpu:gloo`",
+        reason="verl has no CPU platform, and would ask torch for the process group `cpu:gloo,cpu:gloo`",
         test="training/test_cpu.py",
     ),
     Hook(
@@ -236,8 +234,8 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             "verl/trainer/sft_trainer.py:SFTTrainer._build_ckpt_handler",
             "verl/utils/checkpoint/checkpoint_handler.py:CheckpointHandler._load_dataloader_state",
         ),
-        reason="verl skips an epoch after a resume at an epoch's end, starts the data anew on another number of GPUs, "
-        "and does not time its steps",
+        reason="verl skips an epoch after resuming at an epoch's end, restarts the data on another number of GPUs, and "
+        "does not time its steps",
         test="soak/test_sft.py",
     ),
 )
@@ -254,14 +252,14 @@ ON_THE_MODEL: tuple[Hook, ...] = (
         module="qwen3vl_rl.models.image_embeds",
         extends="Qwen3VLModel.forward",
         private=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
-        reason="image features are placed by positions known on the host; masks on the device make the host wait",
+        reason="image features are inserted by positions known on the host; masks on the device make the host wait",
         test="models/test_image_embeds.py",
     ),
 )
 
 
 class _LoadAfter(MetaPathFinder):
-    """Makes the import of a library's module load our hooks on it."""
+    """Loads our hooks on a library's module when that is imported."""
 
     def __init__(self, hooks: Iterable[Hook]):
         self._hooks: dict[str, list[str]] = defaultdict(list)
@@ -272,7 +270,7 @@ class _LoadAfter(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in self._hooks or name in self._looking:
             return None
-        self._looking.add(name)  # the lookup below asks us again
+        self._looking.add(name)  # the lookup below calls this method again
         try:
             spec = find_spec(name)
         finally:
@@ -292,14 +290,14 @@ class _Loader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__.loader = module.__loader__ = self._loader  # as if we had not been there
+        module.__spec__.loader = module.__loader__ = self._loader  # hide this loader
         self._loader.exec_module(module)
         for name in self._modules:
             importlib.import_module(name)
 
 
 def load(hooks: Sequence[Hook] = AFTER_IMPORT) -> None:
-    """Load each hook after its library's module: now, where that is imported already, else when it will be."""
+    """Load each hook after the module that it extends: now if that is imported, else on its import."""
     sys.meta_path.insert(0, _LoadAfter(hooks))
     for hook in hooks:
         if hook.extends in sys.modules:

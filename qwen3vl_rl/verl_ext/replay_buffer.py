@@ -1,8 +1,9 @@
-"""What verl 0.9.1 does not report of the rollouts: reward parts of every training step, pages of validation pictures.
-Where a run of Weights & Biases is on, it gets these pages, and an alert for each sign of `training/signs.py`.
+"""Reports on rollouts that verl 0.9.1 lacks: reward parts of every training step, and pages of validation answers.
 
-verl's trainer takes all rollouts from its replay buffer, and logs what `sample` returns beside them. Ours is chosen
-through `trainer.v1.sampler.custom_sampler`.
+An active run of Weights & Biases also gets these pages, and an alert for each sign of `training/signs.py`.
+
+verl's trainer takes all rollouts from its replay buffer and logs the metrics that `sample` returns. Our buffer is
+selected with `trainer.v1.sampler.custom_sampler`.
 """
 
 import os
@@ -28,27 +29,27 @@ from qwen3vl_rl.training.watch import end_when_one_dies
 from qwen3vl_rl.verl_ext.filtering import FilteringReplayBuffer
 from qwen3vl_rl.verl_ext.group_by_prompt import prompt_of
 
-LOST = 0.01  # of the answers to a step, at most
-FEW = 10  # prompts: of as many or more, a training step may lose one, whose answers fail together
-NONE_LEFT = "no materializable trajectories"  # what verl says of a step without any answer
-POLL_S = 0.2  # verl's own is 2 s: on a small model, half of a step
+LOST = 0.01  # largest share of a step's answers that may be missing
+FEW = 10  # prompts from which on a training step may lose one of them, whose answers fail together
+NONE_LEFT = "no materializable trajectories"  # in verl's message for a step without any answer
+POLL_S = 0.2  # verl waits 2 s, half a step of a small model
 
 
 class ReportingReplayBuffer(FilteringReplayBuffer):
     """For the trainers whose rollouts share the GPUs with the actor: `sync` and `colocate_async`.
 
-    `sampler_kwargs`, beside those of `FilteringReplayBuffer`: `tokenizer` (a model folder), `pages` (a folder),
-    `parser`, `examples` (pictures a page), `answers` (to a training prompt), `val_answers` (to a validation prompt),
-    `answer_tokens` (of an answer, at most).
+    `sampler_kwargs`, in addition to those of `FilteringReplayBuffer`: `tokenizer` (a model folder), `pages` (a folder),
+    `parser`, `threshold`, `examples` (per page), `answers` (per training prompt), `val_answers` (per validation
+    prompt), `answer_tokens` (limit of an answer).
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs, poll_interval=POLL_S)
         self._tokenizer = hf_tokenizer(self.sampler_kwargs.tokenizer)
         self._shown: int | None = None  # the step of the last page
-        self._signs: Signs | None = None  # until there is a run to alert
-        self._looked_at = 0  # bytes of the file of metrics
-        end_when_one_dies()  # the trainer makes its buffer first of all
+        self._signs: Signs | None = None  # None until there is a run to alert
+        self._looked_at = 0  # bytes of the metrics file
+        end_when_one_dies()  # here, because the trainer creates its buffer first
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         options = self.sampler_kwargs
@@ -56,7 +57,7 @@ class ReportingReplayBuffer(FilteringReplayBuffer):
         try:
             batch, metrics = super().sample(global_steps, partition_id, batch_size)
         except RuntimeError as error:
-            if NONE_LEFT in str(error):  # verl's advice is to ask again, of an engine that may be dead
+            if NONE_LEFT in str(error):  # verl advises to retry, but the engine may be dead
                 check_answered(0, wanted, global_steps)
             raise
         is_training = partition_id == "train"
@@ -68,14 +69,16 @@ class ReportingReplayBuffer(FilteringReplayBuffer):
             cut_off = np.mean([tag["response_len"] >= options.answer_tokens for tag in batch.tags])
             own = {"rollout/missing_responses": wanted - len(batch), "rollout/cut_off": float(cut_off)}
             return batch, {**metrics, **mean_parts(batch), **own}
-        if global_steps != self._shown:  # of several validation batches, the first has the first samples
+        if global_steps != self._shown:  # the first validation batch of a step has the first samples
             self._write_page(batch, global_steps)
             self._shown = global_steps
         return batch, metrics
 
     def _alert(self) -> None:
-        """Alert Weights & Biases of the signs in the steps since the last call. Of alerts with one title it sends one a
-        minute, so each sign has its own."""
+        """Alert Weights & Biases of the signs in the steps since the last call.
+
+        It sends one alert per title and minute, so each sign has its own title.
+        """
         if wandb := wandb_of_a_run():
             metrics = Path(os.environ[METRICS_FILE])
             self._signs = self._signs or signs_before(metrics.parent)
@@ -84,15 +87,15 @@ class ReportingReplayBuffer(FilteringReplayBuffer):
                 wandb.alert(title=section_of(line), text=f"{metrics.parent.name}: {line}")
 
     def _write_page(self, batch: KVBatchMeta, step: int) -> None:
-        """The answers to the first samples, to `pages/STEP.html` and to Weights & Biases where a run is on."""
+        """Write the answers to the first samples to `pages/STEP.html` and to an active run of Weights & Biases."""
         options = self.sampler_kwargs
         fields = ["responses", "raw_prompt", "reward_model", "extra_info"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         rows = zip(data["responses"].unbind(), *(plain(data[name]) for name in fields[1:]), strict=True)
         shown = [row for row in rows if has_image(row[1])]
-        shown.sort(key=lambda row: row[-1].get("index", 0))  # the same in every page
+        shown.sort(key=lambda row: row[-1].get("index", 0))  # the same samples on every page
         kinds = ([row for row in shown if (row[2]["ground_truth"] is None) == absent] for absent in (False, True))
-        first = [row for both in zip_longest(*kinds) for row in both if row][: options.examples]  # of each kind in turn
+        first = [row for both in zip_longest(*kinds) for row in both if row][: options.examples]  # alternating
         examples = [example(self._tokenizer.decode(ids, skip_special_tokens=True), *rest) for ids, *rest in first]
         page = render_page(f"validation at step {step}", examples, options.parser, options.threshold)
         path = Path(options.pages, f"{step}.html")
@@ -103,20 +106,22 @@ class ReportingReplayBuffer(FilteringReplayBuffer):
 
 
 def wandb_of_a_run() -> ModuleType | None:
-    """The package of Weights & Biases where a run is on: verl imports it where its logger is chosen."""
+    """The package of Weights & Biases if a run is active. verl imports it if its logger is selected."""
     wandb = sys.modules.get("wandb")
     return wandb if wandb and wandb.run else None
 
 
 def has_lost_one_prompt(keys: Sequence[str], prompts: int, answers: int) -> bool:
-    """Whether all but one of the prompts have all their answers."""
+    """Whether exactly one prompt has no answers and all others have all of theirs."""
     found = Counter(map(prompt_of, keys))
     return len(found) == prompts - 1 and set(found.values()) == {answers}
 
 
 def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
-    """Raise RuntimeError where more answers are missing than chance explains: `LOST` of them, or `lost` where that is
-    more. verl goes on without those whose engine or reward failed, and what is left looks better than it is."""
+    """Raise RuntimeError if more answers are missing than chance explains: the share `LOST`, or `lost` if that is more.
+
+    verl continues without the answers whose engine or reward failed, and the rest looks better than it is.
+    """
     if wanted - answers > max(LOST * wanted, lost) or not answers:
         raise RuntimeError(
             f"step {step}: {wanted - answers} of {wanted} {ANSWERS_MISSING}, the engine or the reward failed: see "
@@ -125,7 +130,7 @@ def check_answered(answers: int, wanted: int, step: int, lost: int = 0) -> None:
 
 
 def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
-    """`reward/NAME`: the mean of every part that the reward function returned, over the answers that have it; and
+    """`reward/NAME`, the mean of each part that the reward function returned, over the answers that have it, and
     `rollout/alike_groups`."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields"])
     parts = [fields["reward_extra_info"] for fields in plain(data["extra_fields"])]
@@ -138,9 +143,11 @@ def mean_parts(batch: KVBatchMeta) -> dict[str, float]:
 
 
 def alike_groups(prompts: Sequence[str], parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """`rollout/alike_groups`: the share of prompts whose answers are all right or all wrong by the reward's part `acc`.
-    They teach nothing about right and wrong; a graded reward still moves their boxes. Nothing for a reward without that
-    part."""
+    """`rollout/alike_groups`: the share of prompts whose answers are all right or all wrong by the reward part `acc`.
+
+    They teach nothing about right and wrong, but a graded reward still moves their boxes. Empty for a reward without
+    that part.
+    """
     found = defaultdict(list)
     for prompt, part in zip(prompts, parts, strict=True):
         if "acc" in part:
@@ -154,7 +161,7 @@ def has_image(messages: list[dict]) -> bool:
 
 
 def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info: Mapping) -> Example:
-    """What a page shows of one answer, from the fields that verl keeps with it."""
+    """One entry of a page, from the fields that verl stores with an answer."""
     content = [part for message in messages for part in message["content"]]
     return Example(
         image=next(part["image"] for part in content if part["type"] == "image"),
@@ -167,5 +174,5 @@ def example(answer: str, messages: list[dict], reward_model: Mapping, extra_info
 
 
 def plain(column: Iterable) -> list:
-    """The values of a TransferQueue column, which come as a list, an array or tensordict's stack of wrapped values."""
+    """The values of a TransferQueue column: a list, an array, or tensordict's stack of wrapped values."""
     return [getattr(value, "data", value) for value in column]

@@ -1,6 +1,6 @@
-"""How verl 0.9.1 calls the reward: its own manager hands on the text of an answer but not its tokens.
+"""A reward manager that passes an answer's number of tokens to the reward; verl 0.9.1's passes only the text.
 
-Chosen through `reward.reward_manager` in the recipe.
+Selected with `reward.reward_manager` in the recipe.
 """
 
 from verl import DataProto
@@ -10,7 +10,7 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 class GroundingRewardManager(NaiveRewardManager):
     async def run_single(self, data: DataProto) -> dict:
         """Add the number of generated tokens to the sample's `extra_info` as `length_tokens`, then score it."""
-        answer = data[-1]  # the one that verl scores
+        answer = data[-1]  # the row that verl scores
         mask = answer.batch["attention_mask"][-answer.batch["responses"].shape[-1] :]
         answer.non_tensor_batch["extra_info"]["length_tokens"] = int(mask.sum())
         result = await super().run_single(data)
@@ -18,9 +18,9 @@ class GroundingRewardManager(NaiveRewardManager):
 
 
 def exact_in_sums(score: float) -> float:
-    """The nearest multiple of 2^-16: 32-bit floats add up 256 of those in -1..1 without error.
+    """The nearest multiple of 2^-16. The float32 sum of 256 such scores in -1..1 is exact.
 
-    The mean of equal scores is then that score, and their advantage 0. Otherwise the mean may be off by rounding, and
-    GRPO, which divides by a deviation that is rounding as well, makes an advantage of it: 0.1 for 16 answers.
+    The mean of equal scores is then that score, and their advantage is 0. Otherwise rounding may shift the mean. GRPO
+    divides by a deviation that is rounding, too, which gives 16 equal answers an advantage of 0.1.
     """
     return round(score * 2**16) / 2**16

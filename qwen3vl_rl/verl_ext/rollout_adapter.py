@@ -1,5 +1,7 @@
-"""Our parts replace verl 0.9.1's in rollouts: the servers, and for vLLM the actor's side. Naming them imports neither
-engine."""
+"""Replaces verl 0.9.1's rollout servers with ours, and for vLLM the actor's side.
+
+They are registered by name, which imports neither engine.
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +12,7 @@ from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 
 
 def loader(server: str, load_verls: Callable[[], type[RolloutReplica]]) -> Callable[[], type[RolloutReplica]]:
-    """Loads our replica after verl's, which sets up what its engine needs."""
+    """A function that loads our replica after verl's, which sets up what the engine needs."""
 
     def load() -> type[RolloutReplica]:
         load_verls()

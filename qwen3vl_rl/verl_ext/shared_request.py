@@ -1,7 +1,7 @@
-"""A rollout server that gives all answers to a prompt for one request, whichever its engine.
+"""A rollout server of any engine that returns all answers to a prompt for one request.
 
-verl 0.9.1's servers return the first answer alone, so that its agent loops send a request, with the image, for every
-answer. Here a request whose sampling parameters have `n` (see `agent_loop.py`) gets its `n` answers at once.
+verl 0.9.1's servers return only the first answer, so that its agent loops send one request with the image per answer.
+Here a request whose sampling parameters have `n` (see `agent_loop.py`) gets its `n` answers at once.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
@@ -13,26 +13,28 @@ from qwen3vl_rl.verl_ext.agent_loop import ANSWERS
 
 
 class AnswersSharedRequests:
-    """Mixed into a server of verl's. verl's `generate` runs once for each answer and reads it in verl's way, but its
-    engine is asked once, by the first: the server passes the engine's results through `take_turns`."""
+    """A mixin for verl's servers. verl's `generate` runs once per answer and reads it in verl's way.
+
+    Only the first run calls the engine, because the server passes the engine's results through `take_turns`.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._answers: dict[str, Iterator | None] = {}  # of shared requests under way; None until the engine has ended
+        self._answers: dict[str, Iterator | None] = {}  # of active shared requests; None until the engine is done
 
     async def generate(
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **options: Any
     ) -> TokenOutput:
-        """The first answer; where `sampling_params` have `n`, with all of them in `extra_fields[ANSWERS]`."""
+        """The first answer. If `sampling_params` have `n`, its `extra_fields[ANSWERS]` holds all answers."""
         generate_one, count = super().generate, sampling_params.get("n")
         if count is None:
             return await generate_one(prompt_ids, sampling_params, request_id, **options)
-        if count == 1:  # which engines answer in another form
+        if count == 1:  # engines answer this in another form
             alone = {name: value for name, value in sampling_params.items() if name != "n"}
             found = [await generate_one(prompt_ids, alone, request_id, **options)]
             return with_answers(found)
         self._answers[request_id] = None
-        try:  # verl changes the parameters that it is given
+        try:  # a copy, because verl changes it
             found = [await generate_one(prompt_ids, dict(sampling_params), request_id, **options) for _ in range(count)]
         finally:
             del self._answers[request_id]
@@ -41,8 +43,10 @@ class AnswersSharedRequests:
     async def take_turns(
         self, request_id: str | None, results: AsyncIterator, split: Callable[[Any], Iterable]
     ) -> AsyncGenerator[Any]:
-        """The engine's results; for a shared request, the next of the answers into which `split` divides its last
-        result. The results of a shared request are read once, for its first answer."""
+        """The engine's results. For a shared request, the next of its answers.
+
+        The results of a shared request are read once, for the first answer. `split` divides the last one into answers.
+        """
         if request_id not in self._answers:
             async for result in results:
                 yield result
@@ -55,5 +59,5 @@ class AnswersSharedRequests:
 
 
 def with_answers(found: list[TokenOutput]) -> TokenOutput:
-    """The first of the answers, which carries all."""
+    """The first answer, with all answers in its extra fields."""
     return found[0].model_copy(update={"extra_fields": found[0].extra_fields | {ANSWERS: found}})

@@ -1,7 +1,7 @@
-"""A vLLM server of rollouts that gives all answers to a prompt for one request (see `shared_request.py`).
+"""A vLLM rollout server that returns all answers to a prompt for one request (see `shared_request.py`).
 
-vLLM sends back each answer after every token, as text too; for a shared request, as tokens alone, when the last one
-ends.
+vLLM returns each answer after every token, also as text. For a shared request it returns only token ids, when the last
+answer ends.
 """
 
 from collections.abc import AsyncGenerator, Iterable
@@ -21,7 +21,7 @@ WHOLE = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
 
 
 class GroupServer(AnswersSharedRequests, vLLMHttpServer):
-    """verl's server; see the module."""
+    """verl's server with shared requests."""
 
     async def run_server(self, args) -> None:
         await super().run_server(args)
@@ -34,8 +34,11 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
         return await super().generate(prompt_ids, sampling_params | whole, request_id, **options)
 
     def _apply_quantization(self) -> tuple[str | None, dict[str, Any]]:
-        """verl's, and rotations for the positions that rollouts can have. vLLM holds those of four times the positions
-        that the model knows, 256 MB of Qwen3-VL, and copies them to the host and back whenever it sleeps."""
+        """As in verl, with a rotary table for only the positions that rollouts can have.
+
+        vLLM's table has four times the positions of the model, 256 MB for Qwen3-VL, which it copies to the host and
+        back whenever it sleeps.
+        """
         quantization, overrides = super()._apply_quantization()
         own_length = "max_model_len" in ((self.config.engine_kwargs or {}).get("vllm") or {})
         if own_length or getattr(self.model_config.hf_config, "text_config", None) is None:
@@ -45,12 +48,12 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
     def _generate_next(
         self, prompt: Any, sampling_params: Any, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput]:
-        """In the place of vLLM's `generate`."""
+        """Replaces vLLM's `generate`."""
         return self.take_turns(request_id, self._generate(prompt, sampling_params, request_id, **options), split)
 
 
 def split(result: RequestOutput) -> Iterable[RequestOutput]:
-    """One result for each of its outputs; of a request that was aborted, which has none, itself for every answer."""
+    """One result per output. The result of an aborted request, which has no outputs, is repeated for every answer."""
     if not result.outputs:
         return repeat(result)
     singles = [copy(result) for _ in result.outputs]
@@ -60,7 +63,7 @@ def split(result: RequestOutput) -> Iterable[RequestOutput]:
 
 
 class GroupReplica(vLLMReplica):
-    """verl's replica, with our server."""
+    """verl's replica with our server."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

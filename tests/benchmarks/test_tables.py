@@ -1,26 +1,82 @@
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
+from benchmarks import grpo_step, headlines, sft_throughput, tables
+from benchmarks.formats import columns, markdown
 from benchmarks.results import FOLDER, read_result
-from benchmarks.tables import README, fill, of_folder, origins
+from qwen3vl_rl.errors import InputError
 
-pytestmark = pytest.mark.slow
-
-
-def test_the_tables_are_those_of_the_files():
-    readme = README.read_text()
-    assert fill(readme, partial(of_folder, folder=FOLDER)) == readme, "python -m benchmarks.tables"
+LOG = (tables.DOCS / "log.md").read_text()
+SELECTED = {name: headlines.selected(name) for name in yaml.safe_load(headlines.SELECTION.read_text())}
 
 
-def test_text_around_tables_stays(tmp_path):
-    page = "before\n<!-- grpo -->\nold\n<!-- end -->\nafter\n"
-    assert (
-        fill(page, partial(of_folder, folder=tmp_path))
-        == "before\n<!-- grpo -->\n*Not measured yet.*\n<!-- end -->\nafter\n"
+@pytest.mark.slow
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_the_tables_are_those_of_the_files(page):
+    text = page.read_text()
+    assert tables.fill(text, tables.on_page) == text, "run: python -m benchmarks.tables"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_every_result_is_selected_for_a_page_or_named_in_the_log(path):
+    selected = {choice["file"] for choices in SELECTED.values() for choice in choices}
+    assert path.stem in selected or path.name in LOG, (
+        "select a row in headlines.yaml or describe the file in docs/log.md"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_every_table_prints_every_row(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tables", "--print", name])
+    tables.main()
+    title, *lines = capsys.readouterr().out.splitlines()
+    head, *rows = tables.of_folder(name)
+    assert title.startswith(name) and len(lines) == len(rows) + 3  # the head, its rule, and a last empty line
+    assert rows and all(len(row) == len(head) for row in rows)
+
+
+def test_an_unknown_table_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tables", "--print", "grpo", "speed"])
+    with pytest.raises(SystemExit):
+        tables.main()
+    assert "--print: expected one of sft, " in (error := capsys.readouterr().err) and "got speed" in error
+
+
+def test_text_around_tables_stays():
+    page = "before\n<!-- a-b c -->\nold\n<!-- end -->\nafter\n"
+    assert tables.fill(page, lambda name: f"new {name}") == page.replace("old", "new a-b c")
+
+
+def test_a_table_without_results_says_so(tmp_path):
+    assert markdown(tables.of_folder("grpo", tmp_path)) == "| not measured yet |\n| --- |"
+
+
+def test_a_terminal_gets_aligned_columns():
+    assert columns([("a", "b"), (100, "x"), ("", "y")]) == "a    b\n──────\n100  x\n     y"
+
+
+def test_a_selection_that_matches_no_row_is_named():
+    with pytest.raises(InputError, match=r"file x: expected a row with \{'name': 'b'\}, found none"):
+        headlines.find([{"name": "a"}], {"file": "x"}, name="b")
+
+
+def test_ratios_pair_rounds_of_a_group_and_all_steps_of_separate_runs():
+    group = [{"name": "fast", "step_s": {"rounds": [1.0, 2.0]}}, {"name": "slow", "step_s": {"rounds": [3.0, 4.0]}}]
+    runs = [{"variant": "fast", "steps": [1.0, 2.0]}, {"variant": "slow", "steps": [3.0, 4.0]}]
+    for result, lowest, highest in (({"groups": [group]}, 2.0, 3.0), ({"variants": runs}, 1.5, 4.0)):
+        found = headlines.times_as_fast(result, {"file": "x"}, "fast", "slow")
+        assert (found["min"], found["max"]) == (lowest, highest)
+
+
+@pytest.mark.parametrize("choice", SELECTED["parts"], ids=lambda choice: choice["part"])
+def test_an_override_that_switches_a_part_off_is_one_that_was_measured(choice):
+    module = sft_throughput if choice["file"].startswith("sft") else grpo_step
+    known = {override for overrides in module.CHANGES.values() for override in overrides} | {"speed=offload"}
+    assert set(choice["override"].split()) <= known
 
 
 def test_origins_tell_the_commit_where_a_result_does():
@@ -34,8 +90,7 @@ def test_origins_tell_the_commit_where_a_result_does():
         {"commits": commits},
         parts,
     )
-    lines = origins([(Path("x.json"), told | found) for found in more]).splitlines()
-    assert [line.split(" | ")[2] for line in (lines[0], *lines[2:])] == [
+    assert [line[2] for line in tables.origins([(Path("x.json"), told | found) for found in more])] == [
         "commit",
         "unknown",
         "4a258df",

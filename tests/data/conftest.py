@@ -1,4 +1,4 @@
-"""Command lines run in this process, which makes fifty of them cheap, and a small REFER tree."""
+"""A fixture that runs command lines in this process, because processes are slow to start, and a small REFER tree."""
 
 import importlib
 import json
@@ -15,7 +15,7 @@ from qwen3vl_rl.errors import cli
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -24,7 +24,7 @@ class Done:
 
 @pytest.fixture
 def run(monkeypatch, capsys) -> Callable[..., Done]:
-    """`run("check", path, "--images", folder)`: `python -m qwen3vl_rl.data.tools.check …`."""
+    """`run("check", path, "--images", folder)` runs `python -m qwen3vl_rl.data.tools.check …`."""
 
     def command(module: str, *arguments) -> Done:
         monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
@@ -44,7 +44,7 @@ IMAGES = [
     {"id": 8, "file_name": "COCO_train2014_000000000008.jpg", "width": 100, "height": 200},
 ]
 ANNOTATIONS = [
-    {"id": 70, "image_id": 7, "bbox": [489.71, 265.92, 150.29, 140.42]},  # 489.71 + 150.29 is a little over 640
+    {"id": 70, "image_id": 7, "bbox": [489.71, 265.92, 150.29, 140.42]},  # 489.71 + 150.29 is slightly more than 640
     {"id": 80, "image_id": 8, "bbox": [10, 20, 30, 40]},
 ]
 
@@ -59,7 +59,7 @@ def reference(ref_id: int, ann_id: int, split: str, *sents: str) -> dict:
 
 @pytest.fixture
 def refer_root(tmp_path) -> Path:
-    """A REFER data folder with RefCOCO (unc) alone: two sentences for training, one each for val and testA."""
+    """A REFER data folder with only RefCOCO (unc): two sentences for training, one each for val and testA."""
     folder = tmp_path / "refer" / "refcoco"
     folder.mkdir(parents=True)
     refs = [

@@ -1,4 +1,4 @@
-"""Boxes: what is refused, in px and in 0..1000, row by row and by columns."""
+"""Box checks in px and in 0..1000, by row and by column."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ SIZES = st.integers(1, 5000)
         (None, "inside the 2000x1000 image"),
     ],
 )
-def test_boxes_in_px_that_cannot_be(value, message):
+def test_bad_boxes_in_px_are_rejected(value, message):
     with pytest.raises(BoxError, match=rf'f\.jsonl: row 3: field "bbox": expected .*{message}'):
         check_box_px(FILE, 3, "bbox", value, 2000, 1000)
 
@@ -51,7 +51,7 @@ def test_boxes_in_px_that_cannot_be(value, message):
         (None, "four numbers in 0..1000"),
     ],
 )
-def test_boxes_in_0_to_1000_that_cannot_be(value, message):
+def test_bad_boxes_in_0_to_1000_are_rejected(value, message):
     with pytest.raises(BoxError, match=rf"expected .*{message}"):
         check_box_1000(FILE, 3, "reward_model.ground_truth", value, 2000, 1000)
 
@@ -71,7 +71,7 @@ SHARES = st.one_of(st.floats(0, 1), st.floats(0, 0.003))
 @example((0, 0, 0.001, 0.001), 2000, 2000)
 @example((0, 0, 0.0015, 0.0015), 2000, 2000)
 @example((0, 0, 0.0011939755726072048, 0.125), 838, 5)
-def test_what_passes_in_px_passes_after_rounding(shares, width, height):
+def test_boxes_accepted_in_px_are_accepted_after_rounding(shares, width, height):
     x1, y1, x2, y2 = scale_to_px([1000 * share for share in shares], width, height)
     box = [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]
     assume(not refused_size(width, height) and passes(check_box_px, box, width, height))
@@ -82,7 +82,7 @@ def test_what_passes_in_px_passes_after_rounding(shares, width, height):
 
 
 @given(st.lists(st.one_of(st.floats(), st.integers(-1, 1001).map(float)), min_size=4, max_size=4))
-def test_what_is_sure_by_columns_passes_as_a_row(box):
+def test_column_check_agrees_with_row_check(box):
     is_sure = surely_boxes_1000(np.array([box]), np.array([[2000, 1000]]))[0]
     is_large = all(box[k + 2] - box[k] > 4 for k in (0, 1))
     passed = passes(check_box_1000, box, 2000, 1000)
@@ -90,8 +90,8 @@ def test_what_is_sure_by_columns_passes_as_a_row(box):
 
 
 @pytest.mark.parametrize("xyxy_px", [(99.5, 0, 100, 50), (0, 98.7, 50, 100), (99.4, 0, 99.6, 50)])
-def test_boxes_without_a_whole_pixel_are_refused(xyxy_px):
-    """Reward and evaluation round answers to pixels inside the image, so that every answer would score 0."""
+def test_boxes_without_a_whole_pixel_are_rejected(xyxy_px):
+    """Reward and evaluation round answers to pixels inside the image, so every answer to such a box would score 0."""
     with pytest.raises(BoxError, match="whole px"):
         check_box_px(FILE, 1, "bbox", xyxy_px, 100, 100)
     with pytest.raises(BoxError, match="whole px"):

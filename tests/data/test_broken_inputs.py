@@ -1,4 +1,4 @@
-"""Fifty kinds of broken input: each is one line that names file, row and field; nothing is left behind."""
+"""Many kinds of broken input: each gives a one-line error naming file, row and field, and leaves no files behind."""
 
 import json
 import pickle
@@ -26,7 +26,7 @@ def line(**changes) -> bytes:
     return json.dumps(GOOD | changes).encode()
 
 
-# What the second line of a sample file is, and what the message says of it
+# By name: the second line of a sample file, and a pattern of its error message
 LINES = {
     "truncated json": (line()[:-9], r'field "\(line\)": expected one JSON object'),
     "empty line": (b"", r'field "\(line\)": expected one JSON object'),
@@ -37,7 +37,7 @@ LINES = {
     "nesting without end": (b"[" * 100_000, r'field "\(line\)": expected one JSON object'),
     "binary": (bytes(range(256)).replace(b"\n", b""), r'field "\(line\)": expected'),
     "integer of 5000 digits": (line().replace(b"20", b"9" * 5000), r'field "\(line\)": expected one JSON object'),
-    "NaN": (line(bbox=[0, 0, float("nan"), 5]), 'field "bbox": expected xyxy px inside the 20x10 image'),
+    "NaN": (line(bbox=[0, 0, float("nan"), 5]), 'field "bbox": expected a box inside the 20x10 image, xyxy in px'),
     "infinity": (line(bbox=[0, 0, float("inf"), 5]), 'field "bbox"'),
     "box of texts": (line(bbox=["0", "0", "5", "5"]), 'field "bbox"'),
     "box of three": (line(bbox=[0, 0, 5]), 'field "bbox"'),
@@ -54,8 +54,8 @@ LINES = {
     "width with a fraction": (line(width=20.0), 'field "width"'),
     "height zero": (line(height=0), 'field "height"'),
     "height negative": (line(height=-10), 'field "height"'),
-    "no expression": (line(sent=None), 'field "sent": expected the expression'),
-    "blank expression": (line(sent=" \n"), 'field "sent": expected the expression'),
+    "no expression": (line(sent=None), 'field "sent": expected a referring expression'),
+    "blank expression": (line(sent=" \n"), 'field "sent": expected a referring expression'),
     "expression as list": (line(sent=["cat"]), 'field "sent"'),
     "image mark in the expression": (
         line(sent="the <image> cat"),
@@ -67,7 +67,7 @@ LINES = {
     ),
     "end of a turn in the expression": (line(sent="sign <|im_end|>"), r'field "sent": expected .* <\|im_end\|>'),
     "end of reasoning in the expression": (line(sent="cat </think>"), 'field "sent": expected .* </think>'),
-    "id as a list": (line(id=[1]), 'field "id": expected a text or an integer'),
+    "id as a list": (line(id=[1]), 'field "id": expected a string or an integer'),
     "image as a number": (line(image=7), 'field "image": expected a path'),
     "image missing": (line(image="none.png"), 'field "image": expected a file below'),
     "image that no file can be": (line(image="a\0b.png"), 'field "image": expected a readable image'),
@@ -99,7 +99,7 @@ LINES = {
 
 
 @pytest.mark.parametrize(("content", "message"), LINES.values(), ids=LINES)
-def test_a_broken_line_of_a_sample_file(run, tmp_path, content, message):
+def test_broken_sample_lines_are_named(run, tmp_path, content, message):
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no image")
@@ -107,8 +107,8 @@ def test_a_broken_line_of_a_sample_file(run, tmp_path, content, message):
     samples.write_bytes(line() + b"\n" + content + b"\n" + line() + b"\n")
     arguments = ["--samples", samples, "--images", tmp_path, "--split", "train", "--out", out]
     fails_cleanly(run("rl_parquet", *arguments), out, rf"samples\.jsonl: row 2: {message}")
-    done = run("check", samples, "--images", tmp_path)  # finds the same problem, and reads on
-    if content not in (line(bbox=None),):  # fit for evaluation: no referent
+    done = run("check", samples, "--images", tmp_path)  # finds the same problem and checks the remaining rows
+    if content not in (line(bbox=None),):  # valid in evaluation files: no referent
         assert done.code == 1 and "row 2" in done.out and ": 3 rows" in done.out
 
 
@@ -163,7 +163,7 @@ def cut_parquet(folder: Path) -> list:
 REF = reference(1, 70, "train", "cup")
 FILES = {
     "pickle cut off": (pickled(pickle.dumps([REF])[:-20]), r"refs\(unc\)\.p: expected a pickle of plain data"),
-    "pickle that imports": (pickled(b"cos\nsystem\n."), r"refs\(unc\)\.p: .*it asks for os\.system"),
+    "pickle that imports": (pickled(b"cos\nsystem\n."), r"refs\(unc\)\.p: .*it would import os\.system"),
     "pickle of something else": (pickled({"a": 1}), r"refs\(unc\)\.p: expected a list of references, got dict"),
     "reference without split": (
         pickled([{k: v for k, v in REF.items() if k != "split"}]),
@@ -172,7 +172,7 @@ FILES = {
     "unknown split": (pickled([REF | {"split": "../x"}]), r"refs\(unc\)\.p: row 1: split: expected one of train"),
     "unknown image": (
         pickled([REF | {"image_id": 99}]),
-        'row 1: field "image_id": expected an image of instances.json',
+        'row 1: field "image_id": expected the id of an image in instances.json',
     ),
     "unhashable annotation": (pickled([REF | {"ann_id": [70]}]), 'row 1: field "ann_id"'),
     "sentences as text": (
@@ -190,11 +190,11 @@ FILES = {
     "instances without annotations": (instances('{"images": []}'), r'instances\.json: field "annotations"'),
     "instances with a negative box": (
         instances(json.dumps({"images": IMAGES, "annotations": [{"id": 70, "bbox": [0, 0, -5, 5]}]})),
-        'row 1: field "bbox": expected xyxy px inside',
+        'row 1: field "bbox": expected a box inside the 640x480 image, xyxy in px',
     ),
     "instances with a box outside": (
         instances(json.dumps({"images": IMAGES, "annotations": [{"id": 70, "bbox": [600, 0, 50, 5]}]})),
-        'row 1: field "bbox": expected xywh px inside the 640x480 image',
+        'row 1: field "bbox": expected a box inside the 640x480 image, xywh in px',
     ),
     "polygon of two points": (cocoa(masked(segmentation=[0, 0, 5, 5])), r'field "regions\[0\]\.segmentation"'),
     "polygon with NaN": (cocoa(masked(segmentation=[0, 0, 5, None, 9, 9])), r'field "regions\[0\]\.segmentation"'),
@@ -220,7 +220,7 @@ FILES = {
     "scene without a size": (cocoa(SCENE), r'cocoa\.json: row 1: field "regions": expected a visible_mask with'),
     "mask of one side": (cocoa(masked(visible_mask={"size": [20], "counts": "a"})), r"\[height, width\], got \[20\]"),
     "mask without sides": (cocoa(masked(visible_mask={"size": 5, "counts": "a"})), r"\[height, width\], got 5"),
-    "url of no file": (cocoa(masked() | {"url": "https://example.org/"}), 'field "url": expected a text'),
+    "url of no file": (cocoa(masked() | {"url": "https://example.org/"}), 'field "url": expected a non-empty string'),
     "parquet that is none": (parquet(b"PAR1 but not really"), r"rl\.parquet: expected a parquet file"),
     "parquet cut off": (cut_parquet, r"rl\.parquet: expected a parquet file"),
     "parquet without a column": (
@@ -232,7 +232,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("build", "message"), FILES.values(), ids=FILES)
-def test_a_broken_file_of_someone_else(run, tmp_path, build, message):
+def test_broken_annotation_files_are_named(run, tmp_path, build, message):
     out = tmp_path / "out"
     command = build(tmp_path)
     fails_cleanly(run(*command, "--out", out), out / "train.jsonl", message)
@@ -248,13 +248,13 @@ def test_duplicate_ids_are_named(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"), [("a.csv", "named \\*.jsonl or"), ("a.jsonl", "found none"), ("a.parquet", "a parquet")]
 )
-def test_files_of_no_format_of_ours(run, tmp_path, name, message):
+def test_unknown_file_formats_are_rejected(run, tmp_path, name, message):
     if name != "a.jsonl":
         (tmp_path / name).write_text("a,b\n")
     fails_cleanly(run("check", tmp_path / name), tmp_path / "nothing", rf"{name}: expected .*{message}")
 
 
-def test_a_place_that_cannot_be_written(run, tmp_path):
+def test_unwritable_outputs_are_named(run, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(line() + b"\n")
     arguments = ["--samples", tmp_path / "a.jsonl", "--images", tmp_path, "--no-check-images", "--split", "train"]
     for out in (tmp_path, tmp_path / "a.jsonl" / "rl.parquet"):

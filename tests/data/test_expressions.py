@@ -1,4 +1,4 @@
-"""Expressions in prompts and labels, as we write them and as the released files do."""
+"""Expressions in prompts and labels, in our form and in that of the released files."""
 
 from pathlib import Path
 
@@ -24,19 +24,19 @@ def test_the_whole_expression_is_read_from_every_variant_of_a_prompt(name, begin
 
 
 @given(st.sampled_from(sorted(PROMPTS)), TEXTS.filter(lambda sent: "<" not in sent and "amodal" not in sent))
-def test_any_expression_comes_back(name, sent):
+def test_any_expression_survives_the_round_trip(name, sent):
     assert read_prompt(FILE, 1, "prompt", render_prompt(name, sent)) == (name, sent)
 
 
 @given(TEXTS)
-def test_a_label_agrees_escaped_and_unescaped(sent):
+def test_labels_match_escaped_and_unescaped(sent):
     answer = answer_text((1, 2, 3, 4), sent)
     check_label(FILE, 1, "conversations", answer, sent)
     check_label(FILE, 1, "conversations", f'{{"bbox_2d": [1, 2, 3, 4], "label": "{sent}"}}', sent)
 
 
 @pytest.mark.parametrize("label", ["the ", "the", "sign", 'the "stop', 'the "stop" sign on the left'])
-def test_another_label_is_named(label):
+def test_wrong_labels_are_rejected(label):
     with pytest.raises(InputError, match=r'f\.jsonl: row 7: field "conversations": expected a label'):
         check_label(FILE, 7, "conversations", f'{{"bbox_2d": [1, 2, 3, 4], "label": "{label}"}}', 'the "stop" sign')
 
@@ -44,6 +44,6 @@ def test_another_label_is_named(label):
 @pytest.mark.parametrize(
     "content", ["<image>Find the dog", "Locate the dog, output its bbox coordinates using JSON format", None, "<image>"]
 )
-def test_other_turns_are_named(content):
+def test_unknown_user_turns_are_rejected(content):
     with pytest.raises(InputError, match=r'f\.jsonl: row 1: field "prompt"'):
         read_user_turn(FILE, 1, "prompt", content)

@@ -1,4 +1,4 @@
-"""The shell scripts of examples/data_preprocess, from annotation to parquet."""
+"""The shell scripts of examples/data_preprocess, from annotations to parquet."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def bash(script, *arguments, **variables):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """RefShapes under the names of the RefCOCO family."""
+    """RefShapes with the file names of the RefCOCO family."""
     folder = tmp_path_factory.mktemp("world")
     refshapes.build(folder, train=12, val=10, seed=0)
     (folder / "val").mkdir()
@@ -35,7 +35,7 @@ def world(tmp_path_factory):
     return folder
 
 
-def test_grounding(world, tmp_path):
+def test_grounding_scripts(world, tmp_path):
     shared = {"BASE_IMG_PATH": world / "images", "OUTPUT_DIR": tmp_path, "VAL_DIR": world / "val"}
     for arguments, rows in (([], 3), (["--choice", "released"], 8)):
         done = bash("grounding_val.sh", *arguments, **shared)
@@ -56,7 +56,7 @@ def test_training_rows_with_absolute_image_paths(world, tmp_path):
     assert done.returncode == 0 and "12 rows, 0 problems" in done.stdout, done.stderr
 
 
-def test_amodal(tmp_path):
+def test_amodal_script(tmp_path):
     shape = [0, 0, 60, 0, 60, 40, 0, 40]
     visible = {"size": [50, 100], "counts": [0, 500, 4500]}
     region = {"name": "cup", "segmentation": shape, "occlude_rate": 0.8, "visible_mask": visible}

@@ -1,4 +1,4 @@
-"""The client against a server that fails as it is told to: what is tried again, when, and what ends a request."""
+"""The client against a server that fails on demand: what is retried, when, and what ends a request."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ GOOD = {
 }
 
 
-def test_completions_are_read_with_their_cost():
+def test_completions_are_read_with_tokens_and_latency():
     completion = read_completion(GOOD, 2.5)
     assert completion.choices == (Choice("a", "stop"), Choice("b", "stop"))
     assert (completion.input_tokens, completion.output_tokens, completion.latency_s) == (900, 40, 2.5)
 
 
-def test_a_text_may_be_null_and_tokens_need_not_be_counted():
+def test_null_content_and_missing_usage_are_accepted():
     completion = read_completion({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]})
     assert completion.choices == (Choice("", "stop"),)
     assert completion.input_tokens is completion.output_tokens is None
@@ -48,7 +48,7 @@ def test_a_text_may_be_null_and_tokens_need_not_be_counted():
         GOOD | {"usage": {"completion_tokens": "forty"}},
     ],
 )
-def test_what_is_no_completion_is_an_error_that_passes(reply):
+def test_malformed_replies_raise_value_error(reply):
     with pytest.raises(ValueError, match="not a chat completion"):
         read_completion(reply)
 
@@ -56,12 +56,12 @@ def test_what_is_no_completion_is_an_error_that_passes(reply):
 @pytest.mark.parametrize(
     ("header", "seconds"), [("2", 2), ("-1", 0), ("9999", 60), (None, None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)]
 )
-def test_the_endpoint_may_name_the_wait(header, seconds):
+def test_retry_after_header_is_parsed(header, seconds):
     assert retry_after_s(header) == seconds
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers posts with the codes of `server.codes` in turn, then well; `server.asked` keeps (time, authorization)."""
+    """Answer posts with the codes in `server.codes`, then with 200; `server.asked` records (time, authorization)."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.last = self.path, self.headers["api-key"]
         code = self.server.codes.pop(0) if self.server.codes else 200
         content = json.dumps(GOOD).encode() if code == 200 else b"no"
-        if code == 0:  # cut off
+        if code == 0:  # drop the connection
             return self.connection.close()
         self.send_response(code)
         self.send_header("Content-Length", str(len(content)))
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_) -> None:
-        """Not to the screen."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def endpoint(monkeypatch):
 
 
 def ask(endpoint, attempts=6, path="/v1", **options):
-    """(completion or failure, whether the endpoint is there)."""
+    """Return (completion or failure, whether the endpoint is there)."""
 
     async def run():
         url = f"http://127.0.0.1:{endpoint.server_port}{path}"
@@ -115,41 +115,41 @@ def ask(endpoint, attempts=6, path="/v1", **options):
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/"])
-def test_what_passes_is_tried_again(endpoint, path):
+def test_temporary_failures_are_retried(endpoint, path):
     endpoint.codes = [408, 409, 425, 429, 500, 503, 0]
     completion, there = ask(endpoint, attempts=8, path=path, api_key="secret")
     assert completion.choices[0].text == "a" and there
     assert [key for _, key in endpoint.asked] == ["Bearer secret"] * 8
 
 
-def test_a_refusal_is_not_tried_again(endpoint):
+def test_rejected_requests_are_not_retried(endpoint):
     endpoint.codes = [400]
     failure, _ = ask(endpoint)
     assert (type(failure), str(failure), len(endpoint.asked)) == (RequestFailed, "HTTP 400: no", 1)
 
 
 @pytest.mark.parametrize("code", [401, 402, 403, 404])
-def test_some_refusals_are_of_the_endpoint(endpoint, code):
+def test_endpoint_errors_are_not_retried(endpoint, code):
     endpoint.codes = [code]
     failure, _ = ask(endpoint)
     assert (type(failure), len(endpoint.asked)) == (EndpointFailed, 1)
 
 
-def test_a_request_that_fails_in_every_attempt_leaves_the_endpoint_there(endpoint):
+def test_failing_requests_do_not_mean_that_the_endpoint_is_down(endpoint):
     endpoint.codes = [500] * 3
     failure, there = ask(endpoint, attempts=3)
     assert (type(failure), str(failure), there) == (NoReply, "HTTP 500: no, 3 attempts", True)
 
 
-def test_an_endpoint_may_be_gone(endpoint):
+def test_an_unreachable_endpoint_is_detected(endpoint):
     _, there = ask(endpoint, path="/elsewhere/v1")
     assert not there
-    endpoint.server_port = 9  # nobody listens there
+    endpoint.server_port = 9  # no server listens there
     failure, there = ask(endpoint, attempts=2)
     assert isinstance(failure, NoReply) and str(failure).startswith("ClientConnectorError") and not there
 
 
-def test_azure_is_asked_at_its_deployment_with_its_key_and_version(endpoint):
+def test_azure_requests_use_deployment_key_and_version(endpoint):
     path = "/openai/deployments/gpt-4.1"
     found, _ = ask(endpoint, path=path, api_key="secret", api_version="2024-12-01-preview")
     assert found.choices
@@ -157,14 +157,14 @@ def test_azure_is_asked_at_its_deployment_with_its_key_and_version(endpoint):
     assert endpoint.asked[-1][1] is None
 
 
-def test_the_named_wait_is_kept(endpoint):
+def test_retry_after_is_respected(endpoint):
     endpoint.codes, endpoint.retry_after = [429], "0.4"
     ask(endpoint)
     (first, _), (second, _) = endpoint.asked
     assert 0.4 <= second - first < 2
 
 
-def test_at_most_so_many_run_at_a_time():
+def test_concurrency_is_limited():
     running, most, done = 0, 0, []
 
     async def work(item: int) -> None:
@@ -207,7 +207,7 @@ def test_the_first_failure_stops_the_others_and_is_raised():
         (f"http://{socket.gethostname()}:8000/v1", None),
     ],
 )
-def test_the_environment_s_proxies_count_for_other_machines_alone(monkeypatch, url, proxy):
+def test_proxies_apply_only_to_other_machines(monkeypatch, url, proxy):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -1,4 +1,4 @@
-"""Pictures are opened in RGB; what a page or a request holds of them can be opened again."""
+"""Pictures are opened in RGB, and their data URLs can be opened again."""
 
 import base64
 import io
@@ -28,13 +28,13 @@ def test_a_picture_is_opened_in_rgb_and_keeps_its_format(mode, tmp_path):
     assert picture.tobytes() == Image.open(tmp_path / "a.png").convert("RGB").tobytes()
 
 
-def test_a_file_that_breaks_off_is_an_error(tmp_path):
+def test_a_truncated_file_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(noise(300, 200), "jpeg")[:-5000])
     with pytest.raises(OSError):
         open_picture(tmp_path / "a.jpg")
 
 
-def test_a_small_drawing_is_embedded_pixel_by_pixel():
+def test_small_drawings_are_embedded_losslessly():
     kind, picture = embedded(thumbnail_url(noise(30, 20)))
     assert kind == "image/png" and picture.tobytes() == noise(30, 20).tobytes()
 
@@ -45,14 +45,14 @@ def test_photographs_and_large_pictures_are_embedded_as_jpeg(tmp_path):
     large = noise(2 * THUMBNAIL_PX, THUMBNAIL_PX)
     kind, picture = embedded(thumbnail_url(large))
     assert (kind, picture.size) == ("image/jpeg", (THUMBNAIL_PX, THUMBNAIL_PX // 2))
-    assert large.size == (2 * THUMBNAIL_PX, THUMBNAIL_PX)  # the caller's is left alone
+    assert large.size == (2 * THUMBNAIL_PX, THUMBNAIL_PX)  # the caller's picture is unchanged
     assert to_rgb(large) is not large
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.png", "image/png"), ("a.jpg", "image/jpeg"), ("a.unknown", "image/jpeg")]
 )
-def test_a_file_travels_as_it_is(name, kind, tmp_path):
+def test_plain_files_are_sent_unchanged(name, kind, tmp_path):
     (tmp_path / name).write_bytes(encode(noise(30, 20), "png"))
     url = picture_url(tmp_path / name, by_path=False)
     assert url.startswith(f"data:{kind};base64,")

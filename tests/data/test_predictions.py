@@ -1,4 +1,4 @@
-"""The predictions file survives a kill at any moment, and says what is wrong with it."""
+"""The predictions file survives a kill at any moment, and its errors name row and field."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_a_file_cut_at_any_byte_resumes_to_every_sample_exactly_once(tmp_path, m
         assert path.read_bytes() == whole
 
 
-def test_no_file_means_nothing_is_done(tmp_path):
+def test_a_missing_file_has_no_predictions(tmp_path):
     assert resume(tmp_path / "absent.jsonl") == []
 
 
@@ -50,7 +50,7 @@ def test_no_file_means_nothing_is_done(tmp_path):
     ("damage", "message"),
     [
         (lambda lines: [lines[0], lines[1][:30], lines[2]], "row 2"),
-        (lambda lines: [*lines, lines[0]], 'row 4: field "key": expected every sample once'),
+        (lambda lines: [*lines, lines[0]], 'row 4: field "key": expected each key only once'),
         (lambda lines: [lines[0].replace('"iou"', '"iuo"')], 'row 1: field "iou"'),
         (
             lambda lines: [json.dumps(json.loads(lines[0]) | {"key": 7})],
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_named_with_its_row(tmp_path, make_prediction, damage,
     assert path.read_text() == damaged
 
 
-def test_scores_compare_with_the_whole_and_with_the_visible_box():
+def test_score_compares_with_the_whole_and_the_visible_box():
     sample = Sample("a", "a.png", 1000, 1000, "the star", (0.0, 0.0, 400.0, 400.0), (0.0, 0.0, 400.0, 200.0))
     prediction = score(Question("s/1", "s", sample), "</think>\n[0, 0, 400, 200]", parser="strict")
     assert prediction.pred_xyxy_px == (0, 0, 400, 200)
@@ -91,15 +91,15 @@ def test_an_expression_without_referent_has_no_iou():
     assert (prediction.pred_xyxy_px, prediction.iou, prediction.modal_iou) == ((0, 0, 400, 200), None, None)
 
 
-def test_the_medoid_of_several_answers_stands_for_all():
+def test_vote_selects_the_medoid():
     answers = ["[0, 0, 100, 100]", "[600, 600, 900, 900]", "no idea", "[620, 600, 900, 900]", "[640, 600, 900, 900]"]
     assert vote(answers, "strict") == 3
     assert vote(["no idea", "none"], "strict") == 0
     assert vote(["no idea", "[0, 0, 9, 9]"], "strict") == 1
 
 
-# By the release's code: `scale` clamps to 0..1000 first; `keep` compares the numbers as they are; `inverse` rounds them
-# to px of the image, then to 0..1000, and widens what meets.
+# In the release's code, `scale` clamps to 0..1000 first; `keep` compares the numbers unchanged; `inverse` rounds them
+# to px of the image, then to 0..1000, and widens an axis whose ends become equal.
 @pytest.mark.parametrize(
     ("coordinates", "answer", "pred_xyxy_px"),
     [
@@ -108,8 +108,8 @@ def test_the_medoid_of_several_answers_stands_for_all():
         ("px", "[1e400, 500, 1200, 700]", None),
         ("px", "none", None),
         ("px_rounded_1000", "[1200.4, 700, 500, 500]", (500, 500, 1200, 700)),
-        ("px_rounded_1000", "[501, -20, 1201, 700]", (500, 0, 1200, 700)),  # 250.5 and 600.5, to even
-        ("px_rounded_1000", "[5000, 500, 5000, 700]", (2000, 500, 2000, 700)),  # 999.5: nothing is beyond 1000
+        ("px_rounded_1000", "[501, -20, 1201, 700]", (500, 0, 1200, 700)),  # 250.5 and 600.5 are rounded to even
+        ("px_rounded_1000", "[5000, 500, 5000, 700]", (2000, 500, 2000, 700)),  # 1000 cannot be widened
         ("px_rounded_1000", "[600, 500, 600, 700]", (600, 500, 602, 700)),
     ],
 )
@@ -120,7 +120,7 @@ def test_answers_in_px_are_read_as_the_release_does(coordinates, answer, pred_xy
     assert row.iou == (iou(pred_xyxy_px, sample.xyxy_px) if pred_xyxy_px else 0)
 
 
-def test_answers_in_px_vote_with_what_lies_beyond_1000():
+def test_votes_in_px_are_not_clamped_to_1000():
     texts = ["[1100, 0, 1500, 100]", "[1600, 0, 2000, 100]", "[1590, 0, 2000, 100]"]
     assert vote(texts, "released_eval", "px") == 1
 
@@ -139,7 +139,7 @@ def test_answers_in_px_vote_with_what_lies_beyond_1000():
         ("finish_reason", 1),
     ],
 )
-def test_a_field_of_another_kind_is_named(tmp_path, make_prediction, field, value):
+def test_wrong_field_types_are_named(tmp_path, make_prediction, field, value):
     _write(tmp_path / "p.jsonl", [make_prediction(0, True)])
     row = json.loads((tmp_path / "p.jsonl").read_text())
     (tmp_path / "p.jsonl").write_text(json.dumps(row | {field: value}) + "\n")

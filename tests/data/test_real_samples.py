@@ -1,4 +1,4 @@
-"""Real annotation through the converters: RefCOCO records, COCOA scenes, RefCOCOS images, ReferItGame."""
+"""Real annotations through the converters: RefCOCO records, COCOA scenes, RefCOCOS images, ReferItGame."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_the_24_amodal_pairs_of_cocoa_equal_the_derived_boxes():
     assert pairs == 24 and not derived
 
 
-def test_cocoa_images_fit_their_samples(run, tmp_path):
+def test_cocoa_samples_match_their_images(run, tmp_path):
     files = sorted((DATA / "cocoa_demo5/annotations").glob("*.json"))
     (tmp_path / "coco").mkdir()
     (tmp_path / "coco/val2014").symlink_to(DATA / "cocoa_demo5/images")
@@ -71,7 +71,7 @@ def test_cocoa_images_fit_their_samples(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def refcocos(tmp_path_factory):
-    """The 32 RefCOCOS rows with image and referent, as evaluation rows, beside the originals."""
+    """(path of evaluation rows, original rows) of the 32 RefCOCOS rows with an image and a referent."""
     rows = [row for row in read_rows(DATA / "refcocos_val2017/matched_with_images.jsonl") if row["bbox_xyxy"]]
     path = tmp_path_factory.mktemp("refcocos") / "refcocos.jsonl"
     names = ("image", "width", "height")

@@ -1,4 +1,4 @@
-"""The page shows what was asked, where the boxes lie, and what was answered."""
+"""The page shows the question, the boxes and the answer."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def example(tmp_path):
 
 
 def samples(page):
-    """What the page's script draws."""
+    """The data that the page's script draws."""
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
@@ -47,12 +47,12 @@ def test_an_answer_without_a_box_counts_as_wrong(example):
     assert (answer["box"], answer["iou"], answer["right"], answer["answer"]) == (None, 0.0, False, "no idea")
 
 
-def test_the_image_itself_does_as_well(example):
+def test_image_objects_are_accepted(example):
     shown = render_page("step 3", [example._replace(image=Image.open(example.image))], "strict", 0.5)
     assert shown == render_page("step 3", [example], "strict", 0.5)
 
 
-def test_numbers_may_be_numpys(example):
+def test_numpy_numbers_are_accepted(example):
     truth, width, height = tuple(np.array(example.truth_1000)), np.int64(1200), np.int64(300)
     shown = render_page("step 3", [example._replace(truth_1000=truth, width=width, height=height)], "strict", 0.5)
     assert shown == render_page("step 3", [example], "strict", 0.5)

@@ -1,3 +1,5 @@
+"""Samples in both jsonl formats, and errors that name file, row and field."""
+
 import json
 
 import pytest
@@ -33,12 +35,12 @@ def test_both_formats_give_the_same_sample(tmp_path):
     assert (training.id, evaluation.id) == ("x1", "eval_1")
 
 
-def test_modal_box_chooses_the_amodal_prompt(tmp_path):
+def test_modal_box_selects_the_amodal_prompt(tmp_path):
     rows = read_samples(write(tmp_path / "a.jsonl", EVALUATION, EVALUATION | {"modal_bbox": [10, 20, 30, 40]}))
     assert [row.prompt_name for row in rows] == ["qwen3", "qwen3_amodal"]
 
 
-def test_what_rounding_puts_outside_the_image_is_cut_off(tmp_path):
+def test_rounding_overshoot_is_clipped(tmp_path):
     rows = [
         EVALUATION | {"bbox": [-0.01, 20, 200.01, 80]},
         EVALUATION | {"bbox": [150.1 + 0.2, 20, 200.00000000001, 80]},
@@ -101,13 +103,13 @@ def test_broken_lines_are_named(tmp_path, line):
         read_samples(path)
 
 
-def test_line_separators_inside_texts_are_no_line_ends(tmp_path):
+def test_unicode_line_separators_do_not_split_rows(tmp_path):
     sent = "a\u0085b\u2028c\u2029d"
     rows = read_samples(write(tmp_path / "rows.jsonl", EVALUATION | {"sent": sent}, EVALUATION))
     assert [row.sent for row in rows] == [sent, "the cat"]
 
 
-def test_a_file_that_is_no_utf8_is_named(tmp_path):
+def test_non_utf8_files_are_named(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b'{"sent": "caf\xe9"}\n')
     with pytest.raises(InputError, match=r"latin\.jsonl: row 1: .* expected UTF-8"):
         read_samples(tmp_path / "latin.jsonl")

@@ -1,4 +1,4 @@
-"""Turns of training parquet: what is no text there is found in every row, by columns."""
+"""Turns of training parquet: special tokens are found in every row, by column."""
 
 import time
 
@@ -29,33 +29,33 @@ def test_special_tokens_are_named_in_both_turns(tmp_path, token):
     for bad in (row(user=f"<image>Locate the {token} sign"), row(answer=f"The {token}.{ANSWER}")):
         with pytest.raises(InputError) as error:
             check(tmp_path, *[row()] * (turns.CHECK_ROWS + 1), bad)
-        assert f'row {turns.CHECK_ROWS + 2}: field "messages": expected a text without {token}' in str(error.value)
+        assert f'row {turns.CHECK_ROWS + 2}: field "messages": expected text without {token}' in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (row(user="<image>Locate the <image>"), "expected 1 <image>, as the row has images, not 2"),
-        (row(user="Locate the dog"), "expected 1 <image>, as the row has images, not 0"),
-        (row(user="<image>Locate the <video>"), "expected a text without <video>"),
-        (row(user="<image>Locate the </think>"), "expected a text without </think>"),
-        (row(answer=f"<think>\n{ANSWER}"), "expected a text without <think>"),
-        (row(answer=f"Done.</think>{ANSWER}"), "expected one </think>"),
-        (row(answer=f"See <image>.{ANSWER}"), "expected a text without <image>"),
+        (row(user="<image>Locate the <image>"), "expected 1 <image>, one per image of the row, not 2"),
+        (row(user="Locate the dog"), "expected 1 <image>, one per image of the row, not 0"),
+        (row(user="<image>Locate the <video>"), "expected text without <video>"),
+        (row(user="<image>Locate the </think>"), "expected text without </think>"),
+        (row(answer=f"<think>\n{ANSWER}"), "expected text without <think>"),
+        (row(answer=f"Done.</think>{ANSWER}"), "expected at most one </think>"),
+        (row(answer=f"See <image>.{ANSWER}"), "expected text without <image>"),
     ],
 )
-def test_marks_where_none_belongs_are_named(tmp_path, bad, message):
+def test_misplaced_marks_are_named(tmp_path, bad, message):
     with pytest.raises(InputError, match=f'row 2: field "messages": {message}'):
         check(tmp_path, row(), bad)
 
 
-def test_tokens_of_the_model_are_refused_too(tmp_path):
+def test_added_tokens_of_the_model_are_rejected(tmp_path):
     check(tmp_path, row(user="<image>Locate [unused1]^"))
     with pytest.raises(InputError, match="without <\\|new\\|>"):
         check(tmp_path, row(user="<image>Locate <|new|>"), own=("<|new|>", "[unused1]^", "</think>"))
 
 
-def test_what_others_write_passes_and_large_lists_are_read(tmp_path):
+def test_other_turn_types_pass_and_large_lists_are_checked(tmp_path):
     check(tmp_path, {"messages": "x", "images": ["a.png"]})
     check(tmp_path, {"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["a.png"]})
     check(tmp_path, row(user="<image><image>Compare", images=2))

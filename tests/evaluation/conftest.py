@@ -1,4 +1,4 @@
-"""What the evaluation's tests share: RefShapes on disk, predictions made by hand, finished runs."""
+"""Fixtures of the evaluation's tests: RefShapes on disk, handmade predictions, finished runs."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from qwen3vl_rl.grounding import px_to_1000, target_text
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
-    """A RefShapes folder with 6 samples a split."""
+    """A RefShapes folder with 6 samples per split."""
     folder = tmp_path_factory.mktemp("world")
     refshapes.build(folder, train=2, val=6, seed=3)
     return folder
@@ -31,7 +31,7 @@ def world(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied_world(world, tmp_path) -> Path:
-    """The evaluation files, free to be damaged."""
+    """A copy of the evaluation files that a test may damage."""
     folder = tmp_path / "eval"
     folder.mkdir()
     for file in (world / "eval").glob("*.jsonl"):
@@ -58,7 +58,7 @@ def finished_runs(world, tmp_path) -> list[Path]:
     folders = []
     for name, is_right in (("base", lambda i: False), ("sft", lambda i: i % 2 == 0), ("rl", lambda i: True)):
         folder = tmp_path / name
-        server = Endpoint("http://localhost:1")  # never asked: every row is there
+        server = Endpoint("http://localhost:1")  # never asked, because every row exists
         Run(folder, name, questions, load_settings(), server).write_config()
         with (folder / "predictions.jsonl").open("w") as file:
             for i, question in enumerate(questions):
@@ -83,13 +83,13 @@ def answer() -> Callable[[Question, bool], Prediction]:
 
 @pytest.fixture
 def results(finished_runs) -> list[Result]:
-    """What `finished_runs` wrote."""
+    """The results of `finished_runs`."""
     return [read_result(folder) for folder in finished_runs]
 
 
 @pytest.fixture
 def scaled(finished_runs, tmp_path) -> Path:
-    """A folder of one model's finished variants."""
+    """A folder with the finished variants of one model."""
     out = tmp_path / "scaling"
     (out / "tiny").mkdir(parents=True)
     for run, name in zip(finished_runs, ("answers-4", "budget-16", "free"), strict=True):
@@ -104,9 +104,9 @@ def checkpoints(starter, rl_checkpoint) -> tuple[Path, Path]:
 
 
 class FaultProxy:
-    """A server between client and model server that breaks some requests; `plan` names the fault of the n-th, if any.
+    """A proxy between client and model server that breaks some requests; `plan` gives the fault of the n-th, if any.
 
-    Faults: an HTTP status, `garbage` (half a JSON text), `shape` (JSON of something else), `reset`, `stall`.
+    Faults: an HTTP status, `garbage` (half a JSON text), `shape` (JSON with other fields), `reset`, `stall`.
     """
 
     def __init__(self, url: str, plan: Callable[[int, str], str | None]):
@@ -130,7 +130,7 @@ class FaultProxy:
             app = web.Application(client_max_size=10**8)
             app.router.add_get("/v1/models", self._forward)
             app.router.add_post("/v1/chat/completions", self._answer)
-            runner = web.AppRunner(app, handler_cancellation=True)  # a stalled one ends with its client
+            runner = web.AppRunner(app, handler_cancellation=True)  # a stalled request ends when its client leaves
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()

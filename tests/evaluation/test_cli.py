@@ -1,4 +1,4 @@
-"""The command line refuses bad input in one line before any server starts, and does not change existing files."""
+"""The command line rejects bad input with one line before any server starts, and does not change existing files."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def test_arguments_that_would_be_ignored_are_refused(world, tmp_path, options, m
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_protocol_asks_as_its_project_does_and_gives_way_to_files_and_options(name, tmp_path):
+def test_a_protocol_sets_the_prompt_and_files_and_options_override_it(name, tmp_path):
     (tmp_path / "mine.yaml").write_text("amodal_prompt: amodal\n")
     common = ["--model", "a=b", "--data", "d", "--images", "i", "--out", "o", "--protocol", name]
     chosen = command.settings(parse_args([*common, "--settings", str(tmp_path / "mine.yaml"), "--max-tokens", "7"]))

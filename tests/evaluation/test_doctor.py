@@ -1,4 +1,4 @@
-"""The doctor names what is wrong with a file, and blames no right one."""
+"""The doctor names what is wrong with a file, and finds nothing in a correct one."""
 
 import json
 import os
@@ -24,13 +24,13 @@ from qwen3vl_rl.evaluation.doctor import look
 from qwen3vl_rl.grounding import Box, answer_text, px_to_1000
 from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 
-SIZES = ((640, 480), (480, 640), (500, 375), (427, 640), (612, 612))  # as COCO's
-LEFT_TURN = 6  # EXIF orientation: the file's picture is turned clockwise by a quarter
+SIZES = ((640, 480), (480, 640), (500, 375), (427, 640), (612, 612))  # sizes of COCO images
+LEFT_TURN = 6  # EXIF orientation: viewers rotate the stored picture clockwise by 90 degrees
 Rows = list[Sample]
 
 
 def samples(seed: int, count: int = 60, sizes: tuple[tuple[int, int], ...] = SIZES) -> Rows:
-    """Of objects anywhere in pictures; as in photographs, some reach an edge."""
+    """Samples of objects anywhere in pictures. As in photographs, some reach an edge."""
     draw, rows = random.Random(seed), []
     for number in range(count):
         width, height = draw.choice(sizes)
@@ -56,7 +56,7 @@ def relative(sample: Sample) -> Box:
 
 
 def resized(sample: Sample) -> list[int]:
-    """In px of the picture as the processor sees it: small pictures are enlarged."""
+    """The box in px of the resized picture. The processor enlarges small pictures."""
     seen = fitted_size(sample.width, sample.height, MERGED_PATCH_PX, QWENS_PIXELS)
     sides = (sample.width, sample.height)
     return [round(v * seen[i % 2] / sides[i % 2]) for i, v in enumerate(sample.xyxy_px)]
@@ -75,7 +75,7 @@ def yxyx(box: Box) -> list[float]:
 
 
 def before_turning(sample: Sample) -> list[int]:
-    """The box in 0..1000 of the picture that EXIF then turns by a quarter."""
+    """The box in 0..1000 of the stored picture, before EXIF rotates it by 90 degrees."""
     x1, y1, x2, y2 = relative(sample)
     return [y1, 1000 - x2, y2, 1000 - x1]
 
@@ -104,7 +104,7 @@ def write_predictions(path: Path, rows: Rows, text: Callable[[Sample], str], fin
 
 
 def save_turned(folder: Path, rows: Rows) -> None:
-    """Pictures that EXIF turns by a quarter, and then have the sizes of the rows."""
+    """Save pictures that have the sizes of the rows after EXIF rotates them by 90 degrees."""
     exif = Image.Exif()
     exif[0x0112] = LEFT_TURN
     for row in rows:
@@ -112,8 +112,8 @@ def save_turned(folder: Path, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("convention", WRITE)
-def test_answers_in_another_convention_are_named(tmp_path, convention):
-    small = ((100, 80), (90, 120), (130, 100))  # which the processor enlarges
+def test_answers_in_another_box_format_are_named(tmp_path, convention):
+    small = ((100, 80), (90, 120), (130, 100))  # the processor enlarges these
     rows = samples(1, sizes=small if "resized" in convention else SIZES)
     images = tmp_path if "EXIF" in convention else None
     if images:
@@ -129,14 +129,14 @@ def test_answers_in_another_convention_are_named(tmp_path, convention):
         ("boxes", lambda s: "</think>\n\nThe dog is on the left.", "stop"),
         ("reasoning", lambda s: f"{'The dog is behind the chair. ' * 8}\n{answer_text(relative(s), 'dog')}", "stop"),
         ("reasoning", lambda s: f"<think>The dog.\n{answer_text(relative(s), 'dog')}", "stop"),
-        ("numbers", lambda s: "!" * 40, "stop"),
+        ("NaN logits", lambda s: "!" * 40, "stop"),
     ],
 )
-def test_bad_answers_are_told(tmp_path, name, text, finish):
+def test_bad_answers_are_reported(tmp_path, name, text, finish):
     assert name in attention(write_predictions(tmp_path / "predictions.jsonl", samples(2), text, finish))
 
 
-def test_a_right_file_read_as_px_is_told_to_be_right_in_0_to_1000(tmp_path):
+def test_right_answers_read_as_px_are_reported_as_0_to_1000(tmp_path):
     rows = samples(4)
     questions = (Question(question_key("a", k), "a", row) for k, row in enumerate(rows, start=1))
     scored = [
@@ -166,7 +166,7 @@ def write_samples(path: Path, rows: Rows, box: Callable[[Sample], list[float]] |
 
 
 @pytest.mark.parametrize("convention", BOXES)
-def test_samples_in_another_convention_are_named(tmp_path, convention):
+def test_samples_in_another_box_format_are_named(tmp_path, convention):
     small = ((100, 80), (90, 120), (130, 100))
     rows = samples(3, sizes=small if "resized" in convention else SIZES)
     found = attention(write_samples(tmp_path / "a.jsonl", rows, BOXES[convention]))
@@ -184,14 +184,14 @@ def test_truths_of_rl_rows_in_px_are_named(tmp_path):
     assert attention(tmp_path / "rl.parquet")["coordinates"].endswith("look like xyxy in px")
 
 
-def test_pictures_that_exif_turns_are_told(tmp_path):
+def test_pictures_with_an_exif_rotation_are_reported(tmp_path):
     rows = samples(6)
     save_turned(tmp_path, rows)
     assert attention(write_samples(tmp_path / "right.jsonl", rows), tmp_path) == {}
     stored = [Sample(row.id, row.image, row.height, row.width, row.sent, (1.0, 1.0, 90.0, 90.0)) for row in rows]
     found = attention(write_samples(tmp_path / "stored.jsonl", stored), tmp_path)
     turned = sum(row.width != row.height for row in rows)
-    assert found["pictures"] == f"{turned} of 60 rows have the size before EXIF turns the picture"
+    assert found["pictures"] == f"{turned} of 60 rows give the size before the EXIF rotation"
 
 
 # --- right files ------------------------------------------------------------------------------------------------------
@@ -204,8 +204,8 @@ def test_pictures_that_exif_turns_are_told(tmp_path):
     right=st.floats(0.3, 1.0),
     count=st.integers(1, 80),
 )
-def test_right_files_are_not_blamed(tmp_path, seed, sizes, right, count):
-    """Whatever the sizes of pictures, and however many of the answers are right."""
+def test_right_files_need_no_attention(tmp_path, seed, sizes, right, count):
+    """For any picture sizes, and any share of right answers."""
     rows = samples(seed, count, tuple(sizes))
     draw = random.Random(seed)
 
@@ -224,7 +224,7 @@ def test_right_files_are_not_blamed(tmp_path, seed, sizes, right, count):
 
 
 @pytest.mark.skipif("EGM_REAL_DATA" not in os.environ, reason="EGM_REAL_DATA is not set")
-def test_real_samples_and_pictures_are_not_blamed(tmp_path):
+def test_real_samples_and_pictures_need_no_attention(tmp_path):
     real = Path(os.environ["EGM_REAL_DATA"]) / "refcocos_val2017"
     rows = [json.loads(line) for line in (real / "matched_with_images.jsonl").read_text().splitlines()]
     found = [
@@ -251,7 +251,7 @@ def test_the_command_says_what_to_change(tmp_path):
     assert done.returncode == 0 and "!!" not in done.stdout, done.stdout
 
 
-# --- what went wrong once ---------------------------------------------------------------------------------------------
+# --- earlier bugs -----------------------------------------------------------------------------------------------------
 
 
 def sft_parquet(path: Path, texts: list[str]) -> Path:
@@ -269,7 +269,7 @@ def sft_parquet(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def test_sft_rows_tell_no_sizes_and_are_judged_all_the_same(tmp_path):
+def test_sft_rows_are_checked_without_picture_sizes(tmp_path):
     rows = samples(8)
     right = sft_parquet(tmp_path / "right.parquet", [answer(relative(row)) for row in rows])
     assert attention(right) == {}
@@ -278,7 +278,7 @@ def test_sft_rows_tell_no_sizes_and_are_judged_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [[0, 0, 9000, 9000], [0, 0, 1900, 1500], [0, 0, int("9" * 400), 5]], ids=str)
-def test_one_other_box_among_many_changes_nothing(tmp_path, bad):
+def test_one_odd_box_among_many_changes_nothing(tmp_path, bad):
     rows = samples(9, 300, ((2000, 1600),))
     boxes = [relative(row) for row in rows[:-1]] + [bad]
     written = [sample_row(row) | {"bbox": list(box)} for row, box in zip(rows, boxes, strict=True)]
@@ -324,4 +324,4 @@ def test_one_split_of_several_is_named(tmp_path):
 
 def test_an_empty_file_needs_attention(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
-    assert attention(tmp_path / "a.jsonl") == {"rows": "there are none"}
+    assert attention(tmp_path / "a.jsonl") == {"rows": "the file has no rows"}

@@ -17,14 +17,14 @@ from qwen3vl_rl.evaluation.serving.settings import load_settings
 EMPTY = f"before\n{ledger.BEGIN}{ledger.END}after\n"
 
 
-def test_the_page_is_that_of_its_entries():
+def test_the_page_matches_its_entries():
     page = PAGE.read_text()
     assert fill(page, read_entries(PAGE.with_suffix(".yaml"))) == page, "python -m qwen3vl_rl.evaluation.ledger"
 
 
 @pytest.fixture
 def run(world, answer, tmp_path, monkeypatch):
-    """A finished run over eight splits, each of which counts as whole with six questions."""
+    """A finished run over eight splits, where six questions per split count as complete."""
 
     def make(name: str = "paper"):
         data = tmp_path / "eight"
@@ -46,7 +46,7 @@ def run(world, answer, tmp_path, monkeypatch):
     return make
 
 
-def test_a_run_stands_below_the_published_row(run, tmp_path):
+def test_a_run_is_listed_below_its_published_row(run, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(EMPTY)
     add([run()], "paper", page)
@@ -58,7 +58,7 @@ def test_a_run_stands_below_the_published_row(run, tmp_path):
     assert next(line for line in lines if "Qwen3-VL-8B-Thinking | paper" in line).endswith(f"| {ledger.MISSING} |")
 
 
-def test_runs_that_asked_otherwise_or_less_are_refused_and_nothing_changes(run, tmp_path, monkeypatch):
+def test_runs_with_other_settings_or_fewer_questions_are_rejected(run, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(EMPTY)
     folder = run("paper")
@@ -70,7 +70,7 @@ def test_runs_that_asked_otherwise_or_less_are_refused_and_nothing_changes(run, 
     assert page.read_text() == EMPTY and not (tmp_path / "page.yaml").exists()
 
 
-def test_joined_sentences_are_no_single_ones(run, tmp_path):
+def test_a_run_with_joined_sentences_is_rejected_for_other_protocols(run, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(EMPTY)
     with pytest.raises(InputError, match=r'field "settings.(max_tokens|prompt|sentences)"'):
@@ -81,17 +81,17 @@ def test_names_must_differ(run, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(EMPTY)
     folder = run()
-    with pytest.raises(InputError, match="expected folders whose names differ"):
+    with pytest.raises(InputError, match="expected folders with different names"):
         add([folder, folder], "paper", page)
 
 
 @pytest.mark.parametrize("content", ["paper: [1]", "paper: {a: {acc: {}}}", "a: [", "3"])
 def test_a_store_that_was_edited_wrongly_is_named(tmp_path, content):
     (tmp_path / "page.yaml").write_text(content)
-    with pytest.raises(InputError, match=r"page.yaml: expected what this command writes there"):
+    with pytest.raises(InputError, match=r"page.yaml: expected entries as this command writes them"):
         read_entries(tmp_path / "page.yaml")
 
 
 def test_a_missing_page_is_named(tmp_path):
-    with pytest.raises(InputError, match="expected the page of published numbers"):
+    with pytest.raises(InputError, match=r"none.md: expected docs/reproduction.md of the checkout"):
         add([], "paper", tmp_path / "none.md")

@@ -1,4 +1,4 @@
-"""Our splits as tasks of lmms-eval, and what it logs as answers of ours."""
+"""Our splits become tasks of lmms-eval, and the samples that it logs become our predictions."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ TRUTH = (16.0, 16.0, 80.0, 64.0)  # of 160 x 128 px
 
 @pytest.fixture
 def data(world, tmp_path) -> tuple[Path, Path]:
-    """A split of one object with two sentences and one with none; and the folder of images."""
+    """A split with one object that has two sentences and one expression without a referent; the folder of images."""
     image = read_samples(world / "eval" / "refshapes_val.jsonl")[0].image
     samples = [
         Sample("a", image, 160, 128, "the star", TRUTH),
@@ -51,7 +51,7 @@ def read(path: Path, data: tuple[Path, Path], parser: str = "strict") -> tuple[l
 
 
 def test_samples_of_lmms_evals_own_tasks_find_their_questions(data, tmp_path):
-    sents, passed = ["the star", " left star"], [TRUTH[0] - 0.4, *TRUTH[1:]]  # our converter cuts what passes an edge
+    sents, passed = ["the star", " left star"], [TRUTH[0] - 0.4, *TRUTH[1:]]  # our converter clips boxes at the edges
     grounding = {"answer": sents, "pred_boxes": [], "pred": [0] * 4, "bbox": passed, "ann_id": "7"}
     row = {"doc_id": 0, "target": "…", "filtered_resps": [ANSWER], "input": "Locate"}
     metrics = {f"refcoco_grounding_{name}": grounding for name in ("IoU", "ACC@0.5")}
@@ -74,10 +74,10 @@ def test_samples_of_lmms_evals_own_tasks_find_their_questions(data, tmp_path):
         ("refcoco+_bbox_rec_val", "refcoco+_val"),
         ("refcocog_grounding_test", "refcocog_test"),
         ("refcocog_bbox_rec_val", "refcocog_val"),
-        ("refcoco_bbox_testA", None),  # a task of captions
+        ("refcoco_bbox_testA", None),  # a captioning task
     ],
 )
-def test_the_name_of_a_file_tells_its_split(task, split):
+def test_the_name_of_a_file_gives_its_split(task, split):
     assert split_of(Path(f"20261130_090247_samples_{task}.jsonl")) == split
 
 
@@ -95,7 +95,7 @@ def test_answers_of_another_split_are_not_ours(data, tmp_path):
         ({"refcoco_IoU": {"answer": 5, "bbox": "x"}, "filtered_resps": "x"}, 'row 1: field "bbox"'),
     ],
 )
-def test_samples_that_are_none_of_ours_are_named(data, tmp_path, row, message):
+def test_bad_samples_are_named(data, tmp_path, row, message):
     with pytest.raises(InputError, match=message):
         read(logged(tmp_path / "1_samples_refcoco_bbox_rec_testA.jsonl", row), data)
 

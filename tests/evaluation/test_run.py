@@ -1,4 +1,4 @@
-"""A run folder takes predictions of one kind and says so; it outlives a change of names."""
+"""A run folder accepts predictions of one configuration only, and earlier names of fields still work."""
 
 import json
 
@@ -12,14 +12,14 @@ from qwen3vl_rl.evaluation.serving.server import Endpoint
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 
 
-def test_a_folder_of_other_predictions_is_not_mixed(world, tmp_path, make_prediction):
-    """Other samples, settings or weights than those that made the rows: an error that names the difference."""
+def test_predictions_of_another_evaluation_are_not_mixed(world, tmp_path, make_prediction):
+    """Other samples, settings or weights than those of the existing rows give an error that names the difference."""
     questions = read_questions([world / "eval"], world / "images")
     settings = load_settings(max_tokens=50)
     server = Endpoint("http://localhost:1")
     Run(tmp_path, "served", questions, settings, server).write_config()
     (tmp_path / "predictions.jsonl").write_text("")
-    Run(tmp_path, "served", questions, settings, server)  # the same may go on
+    Run(tmp_path, "served", questions, settings, server)  # the same configuration resumes
     for others, field in (
         (("served", questions, load_settings(max_tokens=60)), "settings.max_tokens"),
         (("served", questions[:-1], settings), "samples.refshapes_val.count"),

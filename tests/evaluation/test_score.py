@@ -1,4 +1,4 @@
-"""Answers that exist are scored, whoever gave them."""
+"""Existing answers of any tool are scored."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_another_tools_answers_in_px_get_tables(world, file, tmp_path, monkeypat
     assert capsys.readouterr().out == f"{out}: 6 answers to 6 questions\n"
     run(monkeypatch, table, out, "--all")
     assert "theirs          100.0" in capsys.readouterr().out
-    # our own file is read again in another way
+    # our own file is scored again with another parser
     run(monkeypatch, score, out, *common[1:-1], tmp_path / "again.jsonl")
     assert {row.key for row in read_predictions(tmp_path / "again.jsonl")} == {row.key for row in read_predictions(out)}
 
@@ -57,7 +57,7 @@ def test_bad_answers_name_row_and_field(world, file, tmp_path, change, message):
         list(score_answers(tmp_path / "a.jsonl", read_questions([file], world / "images"), "strict", "relative_1000"))
 
 
-def test_a_question_is_answered_once(world, file, tmp_path):
+def test_a_question_answered_twice_is_rejected(world, file, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [px_answers(file)[0]] * 2)
     with pytest.raises(InputError, match='row 2: field "id": expected each question once'):
         list(score_answers(tmp_path / "a.jsonl", read_questions([file], world / "images"), "strict", "relative_1000"))

@@ -92,7 +92,7 @@ def test_an_older_mirrored_copy_of_another_picture_is_not_taken_for_this_one(tmp
     Image.new("RGB", (10, 20)).save(tmp_path / "coco_flip" / "a.png")
     row = {"image": "coco/a.png", "sent": "cup", "bbox": [0, 0, 5, 5], "width": 20, "height": 10}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
-    with pytest.raises(InputError, match=r'row 1: field "image": expected an earlier mirrored copy .* remove it'):
+    with pytest.raises(InputError, match=r'field "image": expected .* in the earlier mirrored copy .* .remove it'):
         flip_file([tmp_path / "a.jsonl"], tmp_path, tmp_path / "out.jsonl")
     (tmp_path / "coco_flip" / "a.png").unlink()
     assert flip_file([tmp_path / "a.jsonl"], tmp_path, tmp_path / "out.jsonl")[0] == 1
@@ -126,7 +126,7 @@ def test_a_request_leaves_no_way_of_drawing_to_the_checkpoint():
 def test_a_field_that_stands_twice_in_an_object_is_refused(row, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(row + "\n")
-    with pytest.raises(InputError, match=r'row 1: field "(bbox|id)": expected this field once in an object'):
+    with pytest.raises(InputError, match=r'row 1: field "(bbox|id)": expected this field once per object'):
         read_samples(path)
 
 
@@ -143,7 +143,7 @@ def test_a_prompt_that_names_another_thing_than_the_expression_is_refused(tmp_pa
     path.write_text(conversation('"the Red  cup."', "the red cup"))
     assert read_samples(path)[0].sent == "the red cup"
     path.write_text(conversation("the blue cup", "the red cup"))
-    with pytest.raises(InputError, match=r'row 1: field "sent": expected the expression of the prompt, .the blue cup.'):
+    with pytest.raises(InputError, match=r'row 1: field "sent": expected the expression in the prompt, .the blue cup.'):
         read_samples(path)
 
 

@@ -54,7 +54,7 @@ def test_order_corners_orders_and_keeps_values(box):
         ((250, 500, 750, 900), (640, 480), (160, 240, 480, 432)),
         ((500, 500, 900, 900), (5, 7), (2, 4, 4, 6)),  # 2.5 -> 2 and 3.5 -> 4: Python rounds half to even
         ((-20, -1, 1020, 1300), (100, 100), (0, 0, 99, 99)),
-        ((500, 500, 500, 500), (100, 100), (50, 50, 51, 51)),  # ends that meet are one pixel apart
+        ((500, 500, 500, 500), (100, 100), (50, 50, 51, 51)),  # ends that become equal are widened by one pixel
         ((1000, 1000, 1000, 1000), (100, 100), (99, 99, 99, 99)),  # unless the image ends there
         ((300, 300, 600, 600), (1, 1), (0, 0, 0, 0)),
         ((300, 300, 600, 600), (1, 100), (0, 30, 0, 60)),
@@ -86,7 +86,7 @@ def test_pixels_survive_the_round_trip(case):
     box_px, width, height = case
     back = box_1000_to_px(px_to_1000(box_px, width, height), width, height)
     for before, after, size in zip(box_px, back, (width, height, width, height), strict=True):
-        # Half a thousandth lost on the way there, half a pixel on the way back, and the last pixel or the widening.
+        # Each rounding loses up to half a unit (thousandth, pixel), and clamping or widening up to a pixel.
         assert abs(before - after) <= size / 2000 + 0.5 + 1
 
 
@@ -120,7 +120,7 @@ def test_iou_of_a_box_with_itself_is_1(case):
 
 @given(boxes_in_image(), st.integers(-50, 50), st.integers(-50, 50))
 def test_iou_counts_pixels(case, dx, dy):
-    """Against sets of pixels: the number shared over the number covered."""
+    """Compare with sets of pixels: shared pixels divided by covered pixels."""
     x1, y1, x2, y2 = (value % 40 for value in case[0])
     a = order_corners((x1, y1, x2, y2))
     b = order_corners((x1 + dx, y1 + dy, x2 + dy, y2 + dx))
@@ -152,7 +152,7 @@ def test_reward_rounds_the_truth_and_the_evaluation_does_not():
 
 @given(boxes_in_image(), BOXES_1000)
 def test_reward_and_evaluation_iou_agree_on_a_truth_of_whole_thousandths(case, pred_1000):
-    """Where rounding and clamping change nothing about the truth, the two conventions are one."""
+    """The two conventions agree if rounding and clamping do not change the true box."""
     _, width, height = case
     truth_1000 = px_to_1000(case[0], width, height)
     truth_px = box_1000_to_px(truth_1000, width, height)

@@ -13,8 +13,8 @@ from qwen3vl_rl.grounding import PARSERS, answer_text, declines, order_corners, 
 BOX = (10, 20, 300, 400)
 JSON_BOX = '{"bbox_2d": [10, 20, 300, 400], "label": "dog"}'
 WORDS = st.text("abc xyz.'\n", max_size=60)
-# Pieces that answers and bait are made of: tags, brackets, separators, signs, digits of two scripts.
-ARABIC_1 = "\u0661"  # a digit for Python's \d and float()
+# Pieces of generated answers: tags, brackets, separators, signs, digits of two scripts.
+ARABIC_1 = "\u0661"  # a digit that Python's \d and float() accept
 TAGS = ["</think>", "<answer>", "<ANSWER>", "</Answer>", "</answer>", "<box>", "</box>", '"bbox_2d"', "bbox_2d"]
 MARKS = [*"[]():,.-+ex\"'\\", ", ", " ", "\n"]
 NUMBERS = ["1", "20", "300", "1000", "-5", "2.5", "1e2", "1e999", ARABIC_1]
@@ -55,12 +55,12 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         '{"bbox_2d": [10, 20, 300, 400], "label": "number 1 2 3 4"}',
         '{"label": "[1, 2, 3, 4]", "bbox_2d": [10, 20, 300, 400]}',
         f'[{JSON_BOX}, {{"bbox_2d": [1, 2, 3, 4]}}]',  # the first of several, as in the released evaluation
-        f"<answer>[1, 2, 3, 4]</answer>{JSON_BOX}",  # bbox_2d before the tags
+        f"<answer>[1, 2, 3, 4]</answer>{JSON_BOX}",  # bbox_2d is preferred to tags
         f"<answer>{JSON_BOX}</answer> [1, 2, 3, 4]",
         "The bbox_2d is <answer>[10, 20, 300, 400]</answer> [1, 2, 3, 4]",
         "<answer>10 20 300 400</answer><answer>[1, 2, 3, 4]</answer>",
-        "<box>[1, 2, 3, 4]</box><answer>[10, 20, 300, 400]</answer>",  # <answer> before <box>
-        "<answer>the dog</answer><box>(10,20),(300,400)</box> 1 2 3 4",  # <box> before bare numbers
+        "<box>[1, 2, 3, 4]</box><answer>[10, 20, 300, 400]</answer>",  # <answer> is preferred to <box>
+        "<answer>the dog</answer><box>(10,20),(300,400)</box> 1 2 3 4",  # <box> is preferred to bare numbers
         "<answer><box>[10, 20, 300, 400]</box></answer>",
         "<answer>[10, 20, 300, 400]",  # cut off after the box
         "<|box_start|>(10,20),(300,400)<|box_end|>",
@@ -72,7 +72,7 @@ TEXTS = st.lists(PIECES, max_size=60).map("".join)
         "10 20 300 400 of 1 2 3 4 5",
         "1. [10, 20, 300, 400]",
         "1) [10, 20, 300, 400]",
-        "[10, 20, 300, 400] px, found with 3 4 5 6 as distractors",  # brackets before bare numbers
+        "[10, 20, 300, 400] px, found with 3 4 5 6 as distractors",  # brackets are preferred to bare numbers
         "[[[10, 20, 300, 400]]]",
         "[[10, 20, 300, 400], 0.9]",
     ],
@@ -104,7 +104,7 @@ def test_strict_reads_the_box(text):
         '{"bbox_2d": [10, 20, 10, 400]}',  # no area
         '{"bbox_2d": [10, 20, 300, 20]}',
         '{"bbox_2d": [1010, 20, 1020, 400]}',  # no area once clamped
-        '{"bbox_2d": [10, 20, 300, 1051]}',  # outside, so pixels or nonsense
+        '{"bbox_2d": [10, 20, 300, 1051]}',  # too far outside 0..1000
         '{"bbox_2d": [-51, 20, 300, 400]}',
         '{"bbox_2d": [10, 20, 640.5, 4800]}',
         f'{{"bbox_2d": [{ARABIC_1}, 20, 300, 400]}}',  # not an ASCII digit
@@ -126,11 +126,11 @@ def test_strict_reads_the_box(text):
         "<answer>[10, 20, 300]</answer>",
     ],
 )
-def test_strict_reads_nothing_from_what_is_no_box(text):
+def test_strict_returns_none_without_a_box(text):
     assert parse_box_1000(text) is None
 
 
-def test_strict_reads_the_whole_text_where_the_reasoning_was_never_closed():
+def test_strict_reads_the_whole_text_if_the_reasoning_is_unclosed():
     assert parse_box_1000("<think>It is at [10, 20, 300, 400]") == BOX
 
 
@@ -148,18 +148,18 @@ def test_strict_clamps_a_slight_overshoot_and_keeps_fractions(written, read):
 
 
 @given(TEXTS, TEXTS)
-def test_strict_never_looks_into_the_reasoning(reasoning, answer):
+def test_strict_ignores_the_reasoning(reasoning, answer):
     answer = answer.replace("</think>", "")
     assert parse_box_1000(f"{reasoning}</think>{answer}") == parse_box_1000(f"</think>{answer}")
 
 
 @given(TEXTS)
-def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(text):
+def test_strict_returns_an_ordered_box_with_area_in_range_or_none(text):
     box = parse_box_1000(text)
     assert box is None or (0 <= box[0] < box[2] <= 1000 and 0 <= box[1] < box[3] <= 1000)
 
 
-# Released readings, case by case
+# Released parsers, case by case
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(tex
         ("<answer>[1, 2, 3, 4]</answer> [5, 6, 7, 8]", (1, 2, 3, 4)),
         ("<answer>[1, 2, 3, 4]</answer><answer>[5, 6, 7, 8]</answer>", (1, 2, 3, 4)),  # first <answer>
         ("<answer>dog</answer> [5, 6, 7, 8]", (5, 6, 7, 8)),  # no box in it: whole text
-        ("<answer>[1, 2, 3]</answer> 5 6 7 8", None),  # then the whole text has a bracket, of three
+        ("<answer>[1, 2, 3]</answer> 5 6 7 8", None),  # the last bracket of the whole text has three numbers
         ("<answer>[1, 2, 3, 4]", (1, 2, 3, 4)),
         ("<answer>9 1 2 3 4</answer>", (1, 2, 3, 4)),
         ("[1, 2, 3, 4]</think>The dog.", (1, 2, 3, 4)),  # reads the reasoning
@@ -180,7 +180,7 @@ def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(tex
         ("[1, 2, 3, 4, 5]", (1, 2, 3, 4)),  # first four of the group
         ("[a 1 b 2 c 3 d 4]", (1, 2, 3, 4)),
         ("[1, 2, 3, 4] [5, 6]", None),  # fewer than four: no fallback
-        ("[1, 2, 3, 4] []", (1, 2, 3, 4)),  # an empty one is no group
+        ("[1, 2, 3, 4] []", (1, 2, 3, 4)),  # an empty bracket is not a group
         ("[1, 2, 3, 4] [ ]", None),
         ("[] 1 2 3 4", (1, 2, 3, 4)),
         ("<ANSWER>[1, 2, 3, 4]</Answer> [5, 6, 7, 8]", (1, 2, 3, 4)),
@@ -197,7 +197,7 @@ def test_strict_returns_an_ordered_box_with_area_inside_the_scale_or_nothing(tex
         ("", None),
     ],
 )
-def test_released_reward_reading(text, expected):
+def test_released_reward_parser(text, expected):
     assert parse_box_1000(text, "released_reward") == expected
 
 
@@ -219,11 +219,11 @@ def test_released_reward_reading(text, expected):
         ("", None),
     ],
 )
-def test_released_eval_reading(text, expected):
+def test_released_eval_parser(text, expected):
     assert parse_box_1000(text, "released_eval") == expected
 
 
-# The released readings again, written as naively as the facts state them. Fine on short texts.
+# Naive versions of the released parsers, with the released patterns. They are fast enough for short texts only.
 NUMBER = r"[-+]?\d*\.?\d+"
 EVAL_NUMBER = rf"{NUMBER}(?:[eE][-+]?\d+)?"
 EVAL_LIST = rf"\[\s*({EVAL_NUMBER})\s*,\s*({EVAL_NUMBER})\s*,\s*({EVAL_NUMBER})\s*,\s*({EVAL_NUMBER})\s*\]"
@@ -250,7 +250,7 @@ def naive_eval(text):
 @pytest.mark.slow
 @settings(max_examples=600)
 @given(TEXTS)
-def test_released_readings_equal_their_naive_form(text):
+def test_released_parsers_match_naive_versions(text):
     assert parse_box_1000(text, "released_reward") == naive_reward(text)
     assert parse_box_1000(text, "released_eval") == naive_eval(text)
 
@@ -258,7 +258,7 @@ def test_released_readings_equal_their_naive_form(text):
 @pytest.mark.slow
 @settings(max_examples=600)
 @given(st.text("[],.+-e12 ", max_size=24).map(lambda body: f"[1,2,3,{body}]"))
-def test_released_numbers_equal_their_naive_form(text):
+def test_released_parsers_match_naive_versions_on_numbers(text):
     assert parse_box_1000(text, "released_reward") == naive_reward(text)
     assert parse_box_1000(text, "released_eval") == naive_eval(text)
 
@@ -280,12 +280,12 @@ def test_all_parsers_read_the_same_box_from_a_well_formed_answer(reasoning, numb
 
 
 @given(st.one_of(TEXTS, st.text()), st.sampled_from(sorted(PARSERS)))
-def test_no_parser_raises_and_each_gives_four_finite_numbers_or_nothing(text, parser):
+def test_no_parser_raises_and_each_returns_four_finite_numbers_or_none(text, parser):
     box = parse_box_1000(text, parser)
     assert box is None or (len(box) == 4 and all(isfinite(value) for value in box))
 
 
-def test_the_strict_parser_may_have_its_earlier_name():
+def test_the_earlier_name_of_the_strict_parser_is_accepted():
     assert parser_name("house") == "strict" and {parser_name(name) for name in PARSERS} == set(PARSERS)
     text = "[1, 2, 3, 4] </think> [10, 20, 30, 40]"
     assert parse_box_1000(text, "house") == parse_box_1000(text, "strict") == (10, 20, 30, 40)
@@ -296,8 +296,9 @@ def test_unknown_parser_lists_the_known_ones():
         parse_box_1000("", "mine")
 
 
-# Linear time: the text grows eightfold, then sixteenfold; the time may at most triple that. Quadratic time shows in
-# the first step (64-fold), before the long text would hang.
+# Texts (begin, repeated unit, end) for which a careless pattern needs quadratic time. The length grows 8-fold, then
+# 16-fold, and the time may grow at most three times as much. Quadratic time already fails at the first step (64-fold),
+# before the long text would hang.
 BAIT = [
     ("", "<answer>", ""),
     ("", "</answer>", ""),
@@ -364,9 +365,9 @@ def seconds(parser, begin, unit, end, length):
 
 
 def assert_linear(parser, bait, *lengths):
-    """From each length to the next, processor time grows at most three times as much as the length does.
+    """Fail if CPU time grows more than three times as much as the length, from each length to the next.
 
-    Other work on the machine only ever adds time, so the fastest of many tries counts.
+    Other processes only add time, so the fastest of many tries counts.
     """
     fastest = [float("inf")] * len(lengths)
     for _ in range(30):
@@ -379,13 +380,13 @@ def assert_linear(parser, bait, *lengths):
 
 @pytest.mark.parametrize("parser", sorted(PARSERS))
 @pytest.mark.parametrize("bait", BAIT, ids=lambda bait: "".join(bait)[:24].replace(" ", "_"))
-def test_time_is_linear_on_bait_of_a_megabyte(parser, bait):
+def test_time_is_linear_on_a_megabyte_of_bait(parser, bait):
     assert_linear(parser, bait, 8_000, 64_000, 1_000_000)
 
 
 @settings(max_examples=60)
 @given(PIECES, st.lists(PIECES, min_size=1, max_size=5).map("".join), PIECES, st.sampled_from(sorted(PARSERS)))
-def test_no_repeated_piece_makes_a_parser_slow(begin, unit, end, parser):
+def test_time_is_linear_on_repeated_pieces(begin, unit, end, parser):
     assert_linear(parser, (begin, unit, end), 10_000, 100_000)
 
 
@@ -405,5 +406,5 @@ def test_no_repeated_piece_makes_a_parser_slow(begin, unit, end, parser):
         ("I write [] and go on and on", False),
     ],
 )
-def test_an_answer_declines_with_an_empty_list_and_no_box(text, expected):
+def test_only_an_empty_list_declines(text, expected):
     assert declines(text) is expected

@@ -39,7 +39,7 @@ def test_prompts_are_the_released_texts():
     )
 
 
-def test_turns_are_ours_and_those_of_the_released_stages():
+def test_user_turn_formats():
     text = "Locate the red cup, output its bbox coordinates using JSON format"
     assert {turn: render_turn(turn, "qwen3", "the red cup") for turn in TURNS} == {
         "plain": f"<image>{text}",
@@ -49,7 +49,7 @@ def test_turns_are_ours_and_those_of_the_released_stages():
     }
 
 
-def test_both_boxes_are_asked_of_amodal_samples_and_answered_in_one_list():
+def test_both_boxes_prompt_and_answer():
     assert render_turn("both_boxes", "qwen3_amodal", "the cup").startswith(
         "<image>Locate the cup amodally and the part"
     )
@@ -63,7 +63,7 @@ def test_both_boxes_are_asked_of_amodal_samples_and_answered_in_one_list():
 
 
 @given(st.sampled_from(sorted(PROMPTS)), st.text())
-def test_any_expression_is_kept_as_it_is(name, sent):
+def test_any_expression_is_kept_unchanged(name, sent):
     before, after = PROMPTS[name].split("{sent}")
     assert render_prompt(name, sent) == before + sent + after
 

@@ -1,4 +1,4 @@
-"""The figure of longer against bigger is drawn from collected results, and from nothing else."""
+"""The longer-or-bigger figure is drawn from collected results, and other files are rejected."""
 
 import json
 
@@ -29,7 +29,7 @@ def figure(tmp_path):
     models["b/direct-0"] = model(20_000_000, 0.7)
     latency = {"a/direct-0": 0.06, "a/rl-0": 0.084, "b/direct-0": 0.07}
     latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
-    cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}  # no later than where it ends by itself
+    cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}
     budgets = {"rl-a-0": {"free": cut, "budget-128": cut | {"tokens": 42}, "budget-0": cut | {"tokens": 20}}}
     content = {"models": models, "latency": latency, "budgets": budgets}
     (tmp_path / "results.json").write_text(json.dumps(content))
@@ -38,7 +38,7 @@ def figure(tmp_path):
     return draw(results)
 
 
-def test_bigger_follows_direct_answers_and_longer_starts_at_one(figure):
+def test_a_line_joins_direct_answers_and_an_arrow_leads_to_rl(figure):
     axis = figure.axes[0]
     (line,) = (line for line in axis.lines if line.get_linestyle() == ":")
     assert line.get_xydata().ravel().tolist() == pytest.approx([60, 62, 70, 70])
@@ -46,7 +46,7 @@ def test_bigger_follows_direct_answers_and_longer_starts_at_one(figure):
     assert (*arrow.xyann, *arrow.xy) == pytest.approx((60, 62, 84, 84))
 
 
-def test_gains_are_those_of_pairs_of_seeds(figure):
+def test_gains_are_paired_by_seed(figure):
     axis = figure.axes[1]
     assert [bar.get_height() for bar in axis.patches] == pytest.approx([22, 22])  # 20, 22 and 24 points
     assert [bar.get_x() + bar.get_width() / 2 for bar in axis.patches] == pytest.approx([0, 1])
@@ -54,7 +54,7 @@ def test_gains_are_those_of_pairs_of_seeds(figure):
     assert (low, high) == pytest.approx((20, 24))
 
 
-def test_budgets_are_drawn_in_their_order_by_the_tokens_that_they_came_to(figure):
+def test_budgets_are_drawn_in_order_at_their_mean_tokens(figure):
     (line,) = figure.axes[3].containers[0].lines[:1]
     assert line.get_xydata().ravel().tolist() == pytest.approx([20, 80, 42, 80, 40, 80])
 
@@ -79,7 +79,7 @@ def test_the_oracle_panel_shows_both_wordings(figure):
         json.dumps({"latency": {}, "models": {"oracle-a/base": model(1, 0.5)}}),
     ],
 )
-def test_other_files_are_refused(tmp_path, content):
+def test_other_files_are_rejected(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"results\.json: expected"):

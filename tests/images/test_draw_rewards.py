@@ -1,4 +1,4 @@
-"""The figure of reward curves is drawn from what runs leave."""
+"""The learning curves are drawn from the metrics of runs."""
 
 import json
 from pathlib import Path
@@ -32,11 +32,11 @@ def test_a_metric_that_no_run_has_gets_no_panel(tmp_path):
     assert [axis.get_title() for axis in figure.axes] == ["accuracy of the rollouts"]
 
 
-def test_a_folder_without_metrics_is_no_run(tmp_path):
+def test_a_folder_without_metrics_is_rejected(tmp_path):
     with pytest.raises(InputError, match="expected a run with metrics"):
         draw({"a": tmp_path})
 
 
-def test_a_run_of_another_kind_is_refused(tmp_path):
+def test_a_run_without_a_known_metric_is_rejected(tmp_path):
     with pytest.raises(InputError, match="expected one of reward/score"):
         draw({"a": run(tmp_path / "a", 3, ["train/loss"])})

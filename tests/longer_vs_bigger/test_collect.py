@@ -1,4 +1,4 @@
-"""What was evaluated comes together: sizes, kinds, differences of pairs, and the tables of them."""
+"""The results file holds sizes, accuracies by kind and paired differences, and the tables show them."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from examples.longer_vs_bigger.collect import collect
-from examples.longer_vs_bigger.tables import TABLES, of_results
+from examples.longer_vs_bigger.tables import TABLES, all_tables, of_results
 from qwen3vl_rl.data.predictions import Prediction, question_key
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
@@ -20,7 +20,7 @@ KINDS = ("relation", "composition")
 
 
 def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
-    """An evaluation in which the first `right` of four samples of each split are right."""
+    """Write an evaluation in which the first `right` of the four samples of each split are correct."""
     folder = out / "eval" / name
     folder.mkdir(parents=True)
     rows = [
@@ -47,7 +47,7 @@ def write_model(out: Path, name: str, checkpoint: str, right: int) -> None:
 
 
 def lose_a_row(folder: Path) -> None:
-    """As a kill does that comes while a failed sample is asked again."""
+    """Remove a prediction, as a kill does while a failed sample is retried."""
     rows = (folder / "predictions.jsonl").read_text().splitlines(keepends=True)
     (folder / "predictions.jsonl").write_text("".join(rows[:-1]))
 
@@ -95,7 +95,7 @@ def test_models_of_several_seeds_are_compared_with_smaller_and_bigger_ones(out):
     assert low < 37.5 < high
 
 
-def test_kinds_are_those_that_were_drawn_and_amodal_samples_count_apart(out):
+def test_kinds_are_read_from_the_data_and_amodal_samples_are_not_in_the_average(out):
     model = collect(out)["models"]["s/rl-0"]
     assert {kind: (found["acc"], found["samples"]) for kind, found in model["kinds"].items()} == {
         "composition": (1.0, 6),
@@ -104,7 +104,7 @@ def test_kinds_are_those_that_were_drawn_and_amodal_samples_count_apart(out):
     assert model["average"]["acc"] == 0.75 and model["splits"]["refshapes_amodal_val"]["acc"] == 0.75
 
 
-def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out):
+def test_gpu_time_is_summed_and_latency_is_that_of_the_latency_folders(out):
     results = collect(out)
     assert results["gpu_s"] == 150
     assert results["latency"]["s/direct-0"] | {"requests_per_s": 0} == {
@@ -114,10 +114,11 @@ def test_gpu_time_is_summed_and_latency_is_that_of_requests_without_company(out)
     assert not any(name.startswith("latency-") for name in results["models"])
 
 
-def test_tables_say_it(out):
+def test_tables_show_the_results(out):
     results = collect(out)
     tables = {name: of_results(name, results) for name in TABLES}
-    assert len(tables["study"].splitlines()) == 2
+    assert len(tables["study"].splitlines()) == 2 and "\n\nladder\n" in "\n\n" + all_tables(results)
+    assert "study" not in all_tables(results)
     ladder = tables["ladder"].splitlines()[2:]
     assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
         "| s none yet", "| s direct", "| s reasoning (SFT, GRPO)", "| l none yet", "| l direct",
@@ -129,13 +130,13 @@ def test_tables_say_it(out):
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
 
 
-def test_rl_of_direct_answers_is_compared_with_these_too(out):
+def test_rl_from_direct_answers_is_also_compared_with_direct_answers(out):
     write_model(out, "ablations/rl-from-direct", "rl-s-giou", right=2)
     points = {name: places["average"]["points"] for name, places in collect(out)["differences"].items()}
     assert points["ablations/rl-from-direct - s/direct-0"] == 25 and points["ablations/rl-from-direct - s/rl-0"] == -25
 
 
-def test_a_learning_curve_has_the_means_of_a_few_steps_each(out):
+def test_a_point_of_a_learning_curve_is_a_mean_over_steps(out):
     (out / "runs" / "rl-s-0").mkdir(parents=True)
     rows = [
         {"step": n, "data": {"reward/acc": n / 100, "response_length/mean": n, "rollout/alike_groups": 0.5}}
@@ -143,7 +144,7 @@ def test_a_learning_curve_has_the_means_of_a_few_steps_each(out):
     ]
     lines = [json.dumps(row) + "\n" for row in [*rows, {"step": 24, "data": {"val-core/grounding/acc/mean@1": 1.0}}]]
     (out / "runs" / "rl-s-0" / "metrics-000.jsonl").write_text("".join(lines))
-    (out / "runs" / "rl-s-1").mkdir()  # one that has not begun
+    (out / "runs" / "rl-s-1").mkdir()  # a run that has not started
     found = collect(out)["learning"]
     assert list(found) == ["rl-s-0"] and found["rl-s-0"]["step"] == list(range(2, 25, 2))
     assert found["rl-s-0"]["acc"][:2] == [0.015, 0.035] and found["rl-s-0"]["tokens"][-1] == 23.5
@@ -152,7 +153,7 @@ def test_a_learning_curve_has_the_means_of_a_few_steps_each(out):
 def test_the_study_compares_rl_with_the_sft_that_it_came_from(out):
     for name, right in (("sft-35-0", 1), ("rl-35-0", 3), ("rl-35_n_4-0", 2), ("sft-35-1", 2), ("rl-35-1", 3)):
         write_model(out, f"study-{name[-1]}/study_{name}", f"study_{name}", right=right)
-    write_model(out, "study-1/study_rl-65-1", "study_rl-65-1", right=4)  # whose SFT is not evaluated yet
+    write_model(out, "study-1/study_rl-65-1", "study_rl-65-1", right=4)  # its SFT is not evaluated yet
     results = collect(out)
     assert {name: found["difference"]["average"]["by_seed"] for name, found in results["study"].items()} == {
         "35": [50, 25],
@@ -166,7 +167,7 @@ def test_the_study_compares_rl_with_the_sft_that_it_came_from(out):
     assert row.startswith("| n_4 | -25.0 (") and row.endswith("| 50.0 | 50.0 | 36 |")
 
 
-def test_what_is_not_finished_is_left_out(out):
+def test_unfinished_evaluations_are_left_out(out):
     (out / "eval" / "s" / "rl-1" / "summary.json").unlink()
     lose_a_row(out / "eval" / "l" / "direct-0")
     (out / "budgets" / "rl-s-0" / "free").mkdir(parents=True)
@@ -179,17 +180,17 @@ def test_what_is_not_finished_is_left_out(out):
     assert results["differences"]["s/rl - s/direct"]["average"]["by_seed"] == [50]
 
 
-def test_a_kill_after_the_last_answer_costs_no_more_than_the_rate(out):
+def test_a_kill_after_the_last_answer_costs_only_the_throughput(out):
     timing = out / "eval" / "latency-s" / "direct-0" / "timing.json"
     kept = json.loads(timing.read_text())
-    del kept["concurrency"], kept["requests_per_s"]  # a start that finds all answered does not measure them
+    del kept["concurrency"], kept["requests_per_s"]  # a run that finds all questions answered does not measure them
     timing.write_text(json.dumps(kept | {"resumed": True}))
     (out / "eval" / "s" / "rl-1" / "timing.json").write_text(json.dumps({"resumed": True, "latency": {}}))
     results = collect(out)
     assert results["latency"]["s/direct-0"]["alone_s"] == 0.05 and "s/rl-1" in results["models"]
 
 
-def test_a_folder_that_was_moved_is_read_all_the_same_and_a_lost_checkpoint_is_named(out):
+def test_a_moved_folder_is_read_and_a_missing_checkpoint_is_named(out):
     moved = out.rename(out.with_name("moved"))
     assert collect(moved)["models"]["l/base"]["parameters"] > collect(moved)["models"]["s/base"]["parameters"]
     (moved / "checkpoints" / "base-l" / "config.json").unlink()

@@ -1,4 +1,4 @@
-"""Simple wordings mean the same object and no other."""
+"""The simple wording fits the same object and no other."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""Images that are placed by position give what transformers gives, which places them by masks."""
+"""Image features inserted by position give the same results as in transformers, which uses masks."""
 
 import pytest
 import torch

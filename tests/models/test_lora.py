@@ -1,4 +1,4 @@
-"""Adapters: how many parameters they have, and that folding them gives what peft's own merge gives."""
+"""LoRA adapters: their number of parameters, and that merging them gives the same as peft's own merge."""
 
 import json
 from pathlib import Path

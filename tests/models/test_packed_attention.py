@@ -1,6 +1,6 @@
-"""The packed path computes what transformers' plain path does: the same loss, the same gradients.
+"""Packed attention computes the same loss and gradients as transformers' plain path.
 
-In 32 bits on the CPU; where there is a GPU also in bfloat16 there, which is what runs the variable-length kernels.
+In float32 on the CPU. On a GPU, if there is one, also in bfloat16, which uses the variable-length kernels.
 """
 
 import itertools
@@ -43,7 +43,7 @@ def images(grids: list[tuple[int, int]], device: str) -> dict[str, torch.Tensor]
 
 
 def samples(config, grids: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """One per image: some text, the image's tokens, more text."""
+    """One sample per image: text, the image's tokens, text."""
     draw = torch.Generator().manual_seed(1)
     texts = [torch.randint(10, 300, (length,), generator=draw) for length in range(5, 5 + 2 * len(grids))]
     pads = [torch.full((h * w // 4,), config.image_token_id) for h, w in grids]
@@ -51,12 +51,12 @@ def samples(config, grids: list[tuple[int, int]]) -> list[torch.Tensor]:
 
 
 def packed_inputs(config, rows: list[torch.Tensor], grids: list[tuple[int, int]], device: str) -> dict:
-    """`rows` one after the other, and what the host knows of them."""
+    """Packed `rows`, with the arguments that the host computes."""
     ids, grid = torch.cat(rows)[None], torch.tensor([(1, h, w) for h, w in grids])
     ends = torch.tensor([0, *itertools.accumulate(map(len, rows))])
     inputs = {"input_ids": ids} | image_places(ids, grid, config)
     inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in (inputs | packing(ends)).items()}
-    return inputs | {"attention_mask": None, "inputs_embeds": None, "use_cache": False}  # None as peft would pass it
+    return inputs | {"attention_mask": None, "inputs_embeds": None, "use_cache": False}  # None, as peft passes it
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
@@ -64,7 +64,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def assert_same(plain, packed, device: str) -> None:
-    """`plain`, `packed`: (model, loss). Rounding to 8 bits of mantissa is what a GPU may differ by."""
+    """`plain`, `packed`: (model, loss). On a GPU they may differ by rounding to 8 bits of mantissa."""
     assert packed[1].item() == pytest.approx(plain[1].item(), rel=1e-6 if device == "cpu" else 1e-2)
     expected, found = gradients(plain[0]), gradients(packed[0])
     assert expected.keys() == found.keys()
@@ -138,7 +138,7 @@ def test_a_pass_forward_and_backward_reads_nothing_from_the_device(config):
     model.lm_head(hidden).float().mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # as transformers would go about it
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):  # as transformers does it
         pixels = {"pixel_values": pixels["pixel_values"], "image_grid_thw": torch.tensor(inputs["image_sizes"])}
         model.model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], **pixels)
 

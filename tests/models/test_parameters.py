@@ -1,4 +1,4 @@
-"""Which parameters train, and in which precision the others are held."""
+"""Which parameters train, and the precision of the others."""
 
 import torch
 from transformers import Qwen3VLForConditionalGeneration

@@ -1,4 +1,4 @@
-"""Prepared images are an eighth of the bytes and give the floats of the image processor."""
+"""Prepared images take an eighth of the bytes and restore the floats of the image processor."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.mark.parametrize("size", [(160, 128), (640, 480), (333, 217)], ids=str)
 def test_the_trainer_gets_the_floats_of_the_image_processor(image_processor, size):
-    """Bit for bit, also where the processor resizes."""
+    """Bit for bit, also if the processor resizes."""
     plain = image_processor(images=[noise(*size)], return_tensors="pt")
     sent = PreparedImages(image_processor)(images=[noise(*size)], return_tensors="pt")
     assert torch.equal(restore_patches(sent["pixel_values"], image_processor), plain["pixel_values"])
@@ -51,7 +51,7 @@ def test_an_image_is_prepared_once_and_others_are_not_confused(image_processor, 
 
 
 def test_what_is_gone_is_not_taken_for_what_came_in_its_place():
-    """A new object may have the address of one that is gone."""
+    """A new object may have the address of a deleted one."""
     recent = Recent()
     assert [recent.get([[number]], lambda number=number: number) for number in range(50)] == list(range(50))
 

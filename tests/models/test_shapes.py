@@ -1,4 +1,4 @@
-"""Counts from a configuration against the real modules."""
+"""Counts from a configuration, compared with the real modules."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_operations_are_those_of_the_published_rule():
     per_token = shape.language_flops(tokens, logits=0) / tokens
     assert per_token == pytest.approx(
         2 * shape.num_hidden_layers * shape.block_weights, rel=0.05
-    )  # attention is little
+    )  # attention adds little
     assert shape.language_flops(1, logits=1) == pytest.approx(
         2 * (shape.language_parameters - shape.vocab_size * shape.hidden_size), rel=1e-3
     )

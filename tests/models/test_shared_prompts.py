@@ -1,4 +1,4 @@
-"""Answers that share their prompt's forward pass get what they get without: log-probabilities and all gradients."""
+"""Sharing a prompt's forward pass changes neither log-probabilities nor gradients."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ GROUPS = [Group((0, 1, 2), 26, (5, 1, 9)), Group((3,), 31, (4,)), Group((4, 5), 
 
 
 def run(shared: bool) -> tuple[Qwen3VLForConditionalGeneration, torch.Tensor]:
-    """(model with gradients, log-probability of each answer's token) of the samples of `GROUPS`."""
+    """(model with gradients, log-probabilities of the answers' tokens) for the samples of `GROUPS`."""
     config, draw = build_config(build_tokenizer(), {}), torch.Generator().manual_seed(0)
     model = build_model(config, seed=0)
     model.train()
@@ -77,7 +77,7 @@ def batches(draw) -> list[Group]:
 
 @given(batches())
 def test_a_layout_keeps_every_prompt_once_and_every_answer(groups):
-    layout, texts = lay_out(groups), []  # of each sample: what its tokens are, by group, sample and position
+    layout, texts = lay_out(groups), []  # per sample: its tokens as (group, sample, position)
     for number, group in enumerate(groups):
         prompt = [(number, None, position) for position in range(group.prompt_tokens)]
         for sample, count in zip(group.samples, group.answer_tokens, strict=True):
@@ -113,5 +113,5 @@ def test_whole_groups_fill_micro_batches_and_large_ones_are_split():
     assert sorted(len(part.samples) for part in parts) == [5, 5, 6]
     halves = [Group(tuple(range(16 * k, 16 * k + 16)), 340, (790,) * 16) for k in range(16)]  # just over half the limit
     assert len(fill_micro_batches(halves, 25_600)) <= 10
-    with pytest.raises(ValueError, match="micro-batches of 400 tokens: expected at least the 441"):
+    with pytest.raises(ValueError, match="micro-batches of 400 tokens: expected at least 441"):
         fill_micro_batches(groups, 400)

@@ -205,7 +205,7 @@ def test_a_token_of_the_processor_is_refused_in_reasoning_and_expression(build, 
     lines[3] = lines[3].replace(sent, f"{sent} <new>")
     (tmp_path / "samples.jsonl").write_text("".join(lines))
     code, screen, _, _ = build("--reasoning", "none", "--processor", folder, samples=tmp_path / "samples.jsonl")
-    assert code == 2 and 'samples.jsonl: row 4: field "sent": expected a text without <new>' in screen
+    assert code == 2 and 'samples.jsonl: row 4: field "sent": expected text without <new>' in screen
 
 
 def test_answers_of_the_released_generator_are_read_as_traces(build, tmp_path):
@@ -243,7 +243,7 @@ def test_two_boxes_in_an_answer_are_refused():
 
 def test_a_label_that_speaks_of_something_else_is_named():
     row = conversation("the dog", target_text(REASONING, (1, 2, 300, 400), "the cat"))
-    with pytest.raises(InputError, match='row 3: field "conversations": expected a label that is the expression'):
+    with pytest.raises(InputError, match='row 3: field "conversations": expected a label equal to the expression'):
         parse_conversation(Path("f"), 3, row)
 
 

@@ -110,7 +110,7 @@ def test_a_killed_writer_loses_no_row_and_the_next_goes_on(tmp_path):
         )
         for _ in range(50):
             reported = int(writer.stdout.readline())
-        with pytest.raises(InputError, match="expected no other run that writes it"):
+        with pytest.raises(InputError, match="expected no other run to be writing to it"):
             RowFile(path)
         writer.send_signal(signal.SIGKILL)
         reported = int((writer.stdout.read().split() or [reported])[-1])

@@ -98,7 +98,7 @@ def test_settings_that_would_fail_later_are_refused(recipe, overrides, message, 
 
 def test_other_files_and_missing_images_are_named(recipe, tmp_path):
     (tmp_path / "rows.parquet").write_bytes(b"no parquet")
-    with pytest.raises(InputError, match="expected parquet of sft"):
+    with pytest.raises(InputError, match="expected parquet written by sft"):
         train(recipe())
     rows = rows_of(70)
     rows["images"] = [[__file__]] * 69 + [["gone.png"]]

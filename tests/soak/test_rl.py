@@ -286,8 +286,8 @@ def test_a_killed_run_goes_on_at_its_last_checkpoint(victim, start, train, rl_co
     assert saved in (2, 4)
     assert written >= {*range(1, saved)}  # verl validates between a checkpoint and its step's metrics
     screen = train(command)
-    done = [int(line.split()[1]) for line in screen.splitlines() if line.startswith("step ")]
-    assert done == list(range(saved + 1, 7))
+    shown = [int(line.split()[1]) for line in screen.splitlines() if line.startswith("step ")]
+    assert shown[0] == saved + 1 and shown[-1] == 6 and shown == sorted(set(shown))  # quick steps are skipped
     assert {*steps_of(folder)} == written | {*range(saved + 1, 7)}
     assert latest_step(folder) == 6
 

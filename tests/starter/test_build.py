@@ -1,4 +1,4 @@
-"""The tiny Qwen3-VL behaves as Qwen3-VL-Thinking does where the pipeline relies on it."""
+"""The tiny Qwen3-VL behaves like Qwen3-VL-Thinking in what the pipeline relies on."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_a_target_continues_the_generation_prompt(processor, reasoning):
     assert whole == start + target + "<|im_end|>\n"
 
 
-def test_any_text_survives_the_tokenizer(processor):
+def test_the_tokenizer_decodes_any_text_that_it_encodes(processor):
     for text in ["[12, 345]", "Ünïcode 漢字 🙂", "<think>\na\n</think>\n\n```json\n", "  two  spaces"]:
         assert processor.tokenizer.decode(processor.tokenizer.encode(text)) == text
 

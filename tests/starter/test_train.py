@@ -1,4 +1,4 @@
-"""The starter's own loop feeds the model what transformers would: same tokens, same logits."""
+"""The starter's training loop gives the model the same tokens as transformers, and computes the same logits."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ def batch_and_parts(starter):
     return model, processor, examples, collate(collate.encode(examples))
 
 
-def test_logits_equal_transformers_own_path(batch_and_parts, starter):
+def test_logits_equal_those_of_transformers(batch_and_parts, starter):
     model, processor, examples, batch = batch_and_parts
     fixed = FixedImages(model, processor, Collator(processor).before)
     with torch.no_grad():
@@ -87,12 +87,12 @@ def test_narration_ends_at_the_object_that_is_answered():
         assert f"{group}s " in example.target.lower(), "the list must be of the group asked for"
 
 
-def test_orthogonalize_keeps_directions_and_evens_sizes():
+def test_orthogonalize_keeps_directions_and_equalizes_singular_values():
     matrices = torch.randn(3, 40, 16, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     found = orthogonalize(matrices).float()
     sizes = torch.linalg.svdvals(found)
-    assert sizes.min() > 0.6 and sizes.max() < 1.3  # Jordan's coefficients: about 1, not exactly
+    assert sizes.min() > 0.6 and sizes.max() < 1.3  # Jordan's coefficients bring them only near 1
     alignment = torch.einsum("nri,nrc,nic->ni", u, found, v)
     torch.testing.assert_close(alignment, sizes, atol=0.35, rtol=0)
     torch.testing.assert_close(orthogonalize(matrices.mT), orthogonalize(matrices).mT)
@@ -138,16 +138,16 @@ def test_another_language_model_takes_the_vision_tower(starter, tmp_path):
     assert kept and all("linear_fc2" in part and "merger" in part for part in kept)
 
 
-def test_another_kind_of_tower_is_refused(starter, tmp_path):
+def test_another_kind_of_tower_is_rejected(starter, tmp_path):
     build_checkpoint(tmp_path, 1, {"vision_config.depth": 3})
     with pytest.raises(
-        InputError, match=r"--vision .*: expected the model's own kind of tower, it differs in blocks.3"
+        InputError, match=r"--vision .*: expected a vision tower of the model's shape, it differs in blocks.3"
     ):
         take_vision(load(starter, "cpu")[0], str(tmp_path))
 
 
-def test_a_starter_to_go_on_from_keeps_its_vision_tower(monkeypatch, starter, tmp_path):
-    with pytest.raises(InputError, match="--vision: --start has a vision tower of its own"):
+def test_a_start_excludes_another_vision_tower(monkeypatch, starter, tmp_path):
+    with pytest.raises(InputError, match="--vision: expected no --start, which comes with a vision tower"):
         run_main(monkeypatch, tmp_path, "--start", str(starter), "--vision", str(starter))
 
 
@@ -158,8 +158,8 @@ def run_main(monkeypatch, out: Path, *arguments: str) -> None:
 
 
 @pytest.mark.engine
-def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
-    """Two steps, a kill after their progress is written, then the other three, on samples that were not seen."""
+def test_an_interrupted_training_resumes(monkeypatch, tmp_path):
+    """A kill after two steps; the next run trains the other three on new samples."""
     seeds, write = [], starter_train.write_progress
 
     def examples(seed: str, **options):
@@ -179,7 +179,7 @@ def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
     assert before["step"] == 2
 
     taken = []
-    monkeypatch.setattr(starter_train, "schedule", lambda step, _: taken.append(step) or 0.0)  # nothing moves any more
+    monkeypatch.setattr(starter_train, "schedule", lambda step, _: taken.append(step) or 0.0)  # keeps the weights
     monkeypatch.setattr(starter_train, "write_progress", write)
     run_main(monkeypatch, tmp_path / "out")
     assert taken == [2, 3, 4] and seeds == [("starter-0-0", 0), ("starter-0-2-0", 4)]
@@ -192,7 +192,7 @@ def test_an_interrupted_training_goes_on(monkeypatch, tmp_path):
     assert taken == [2, 3, 4]
 
 
-def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
+def test_another_run_in_the_folder_is_rejected(monkeypatch, tmp_path):
     arguments = {"steps": 7, "mix": "starter"}
     starter_train.write_progress(tmp_path / "progress.pt", {"step": 1, "arguments": arguments})
     assert starter_train.read_progress(tmp_path / "progress.pt", arguments, "cpu")["step"] == 1
@@ -204,7 +204,7 @@ def test_another_run_in_the_folder_is_refused(monkeypatch, tmp_path):
 def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
     run_main(monkeypatch, tmp_path, "--start", str(starter))
     run_main(monkeypatch, tmp_path, "--start", str(starter))
-    assert "trained already, with the same arguments" in capsys.readouterr().out
+    assert "already trained with these arguments" in capsys.readouterr().out
     arguments = json.loads((tmp_path / "scores.json").read_text())["arguments"]
     assert arguments["start"] == str(starter)
 

@@ -49,10 +49,10 @@ def trainer(tmp_path, monkeypatch):
 
 def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, trainer, capsys, tmp_path):
     for start in range(2):
-        launch.run(config, trainer(STEPS), {"loss": "train/loss", "absent": "x"})
+        launch.run(config, trainer(STEPS), {"loss": "train/loss", "absent": "x"}, steps=2)
         assert (tmp_path / "run" / f"metrics-00{start}.jsonl").exists()
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"starting; log in {tmp_path}/run/train.log", "step 1  loss 3", "step 2  loss 1.5"] * 2
+    assert lines == [f"starting; log in {tmp_path}/run/train.log", "step 1 of 2  loss 3", "step 2 of 2  loss 1.5"] * 2
     assert OmegaConf.load(tmp_path / "run" / "recipe.yaml") == config
     assert (tmp_path / "run" / "train.log").read_text().count("noise ['--config-path'") == 2
     assert read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
@@ -82,7 +82,7 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
 )
 def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsys, tmp_path, code, reason):
     with pytest.raises(SystemExit) as stopped:
-        launch.run(config, trainer(code), {})
+        launch.run(config, trainer(code), {}, steps=1)
     assert stopped.value.code == 1
     assert capsys.readouterr().err == f"error: training stopped with {reason}; see {tmp_path}/run/train.log\n"
 
@@ -90,7 +90,7 @@ def test_a_failed_run_exits_with_1_and_says_why_and_where(config, trainer, capsy
 def test_an_earlier_failure_is_not_the_reason(config, trainer, capsys):
     for code in ("raise ValueError('of the first start')", "raise SystemExit(7)"):
         with pytest.raises(SystemExit):
-            launch.run(config, trainer(code), {})
+            launch.run(config, trainer(code), {}, steps=1)
     assert "ValueError: of the first start" in (errors := capsys.readouterr().err.splitlines())[0]
     assert "exit code 7" in errors[1]
 
@@ -98,14 +98,14 @@ def test_an_earlier_failure_is_not_the_reason(config, trainer, capsys):
 def test_a_run_without_steps_is_stopped_in_time(config, trainer, capsys):
     config.trainer.step_timeout_s = 1
     with pytest.raises(SystemExit):
-        launch.run(config, trainer("import time; time.sleep(3600)"), {})
+        launch.run(config, trainer("import time; time.sleep(3600)"), {}, steps=1)
     assert "training stopped with no step in 1 s (trainer.step_timeout_s)" in capsys.readouterr().err
 
 
 def test_temporary_files_of_a_run_lie_in_a_short_folder_that_goes_with_it(config, trainer, tmp_path, monkeypatch):
     (tmp_path / ("long" * 20)).mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 20)))
-    launch.run(config, trainer("import os; print('folder', os.environ['TMPDIR'])"), {})
+    launch.run(config, trainer("import os; print('folder', os.environ['TMPDIR'])"), {}, steps=1)
     folder = (tmp_path / "run" / "train.log").read_text().split("folder ")[1].strip()
     assert len(folder) < 20
     assert not Path(folder).exists()
@@ -141,7 +141,7 @@ def test_metrics_of_a_run_that_is_not_continued_do_not_count(config, trainer, tm
     if saved:
         (folder / LATEST).write_text("2")
     (folder / "metrics-000.jsonl").write_text('{"step":2,"data":{"loss":3}}\n')
-    launch.run(config, trainer("import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'x')"), {})
+    launch.run(config, trainer("import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'x')"), {}, steps=1)
     assert read_metrics(folder) == ({2: {"loss": 3}} if counts else {})
     kept = sorted(path.name for path in folder.glob("*.jsonl"))
     assert kept == [f"{'' if counts else 'earlier-'}metrics-000.jsonl", "metrics-001.jsonl"]
@@ -163,7 +163,7 @@ def test_a_run_that_is_begun_anew_is_never_gone_on_with(config, trainer, tmp_pat
     (folder / LATEST).write_text("40")
     (folder / "metrics-000.jsonl").write_text('{"step":20,"data":{"loss":3}}\n')
     config.trainer.update(resume_mode="disable", val_only=val_only)
-    launch.run(config, trainer(""), {})
+    launch.run(config, trainer(""), {}, steps=1)
     assert (folder / LATEST).exists() is val_only
     assert (read_metrics(folder) != {}) is val_only
     assert sorted(path.name for path in folder.glob("earlier-*")) == (
@@ -181,8 +181,8 @@ def test_verl_imports_the_platform_then_our_hooks_then_the_user_s_modules(monkey
 def test_a_step_line_has_the_mean_of_several_sources(config, trainer, capsys):
     row = '{"step": 1, "data": {"val-core/a/acc/mean@1": 0.9, "val-core/b/acc/mean@1": 0.4}}'
     code = f"import os; open(os.environ['VERL_FILE_LOGGER_PATH'], 'w').write('{row}' + chr(10))"
-    launch.run(config, trainer(code), {"validation": "val-core/*/acc/mean@*", "absent": "x"})
-    assert "step 1  validation 0.65\n" in capsys.readouterr().out
+    launch.run(config, trainer(code), {"validation": "val-core/*/acc/mean@*", "absent": "x"}, steps=1)
+    assert "step 1 of 1  validation 0.65\n" in capsys.readouterr().out
 
 
 SLOW_TO_END = """
@@ -213,7 +213,7 @@ def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_i
     code = (
         "from omegaconf import OmegaConf; from qwen3vl_rl.training import launch\n"
         "trainer = {'device': 'cuda', 'resume_mode': 'auto', 'default_local_dir': 'run'}\n"
-        f"launch.run(OmegaConf.create({{'trainer': trainer}}), {command}, {{}})"
+        f"launch.run(OmegaConf.create({{'trainer': trainer}}), {command}, {{}}, steps=1)"
     )
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     run = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths})
@@ -228,8 +228,8 @@ def test_a_stopped_run_ends_its_trainer_and_what_that_started_however_often_it_i
 
 
 def test_a_folder_has_one_run_at_a_time(config, trainer, tmp_path):
-    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="expected no other run that writes it"):
-        launch.run(config, trainer("pass"), {})
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="expected no other run to be writing to it"):
+        launch.run(config, trainer("pass"), {}, steps=1)
 
 
 def test_ray_gets_a_python_whose_path_means_something_to_a_shell_in_quotes(monkeypatch):

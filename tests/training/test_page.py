@@ -39,8 +39,8 @@ def test_the_page_shows_the_run_and_loads_nothing(run):
         "reward",
         "validation accuracy, amodal",
         "reward: iou",
-        "tokens of an answer",
-        "seconds of a step, by phase",
+        "tokens per answer",
+        "seconds per step, by phase",
     ):
         assert f"<figcaption>{title}</figcaption>" in text
     assert "reward: score" not in text and "testing" not in text

@@ -1,4 +1,4 @@
-"""Prompts of rollouts are what they were, and made once for all answers."""
+"""Rollout prompts are the same as in verl, and prepared once for all answers."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from qwen3vl_rl.verl_ext.agent_loop import ANSWERS, ImageOnceAgentLoop, SharedRe
 
 pytestmark = pytest.mark.slow
 RELEASED = "data.image_patch_size=14"
-PIXELS = {"min_pixels": 65_536, "max_pixels": 16_777_216}  # of Qwen3-VL's processor; the starter has less
+PIXELS = {"min_pixels": 65_536, "max_pixels": 16_777_216}  # of Qwen3-VL's processor; the starter's limits are lower
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -29,7 +29,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 @pytest.fixture
 def build():
-    """Agent loops of one worker, a new one for every answer, as verl builds them."""
+    """Builds agent loops of one worker, one per answer, as verl does."""
     processor = build_processor()
 
     def loop(kind: type[SingleTurnAgentLoop], *overrides: str) -> SingleTurnAgentLoop:
@@ -77,7 +77,7 @@ def test_the_answers_to_a_prompt_share_its_image_and_tokens(build, tmp_path, mon
         assert own["images"][0].tobytes() == media["images"][0].tobytes()
     assert len({id(own["images"][0]) for own, _ in ours}) == 1
     ours[0][1].append(0)
-    assert ours[1][1] == tokens  # an answer may change its own
+    assert ours[1][1] == tokens  # an answer may change its own copy
 
 
 def test_an_image_that_is_not_there_fails_every_answer(build, tmp_path):
@@ -92,7 +92,7 @@ def test_an_image_that_is_not_there_fails_every_answer(build, tmp_path):
 
 
 def token_grids(loop: SingleTurnAgentLoop, sizes: list[tuple[int, int]]) -> list[list[int]]:
-    """(height, width) in patches of images of these sizes in px, as the rollout engine gets them."""
+    """Grids (height, width) in patches that the rollout engine gets for images of these sizes in px."""
 
     async def decode(size: tuple[int, int]) -> Image.Image:
         message = {"role": "user", "content": [{"type": "image", "image": Image.new("RGB", size)}]}
@@ -121,7 +121,7 @@ def test_as_many_coco_images_get_another_grid_as_in_the_release(build):
 
 
 class Client:
-    """Stands for verl's client, which sends requests to a server: keeps them, and answers as `GroupServer` does."""
+    """Replaces verl's client, which sends requests to a server: records them and answers as `GroupServer` does."""
 
     def __init__(self, error: Exception | None = None):
         self.asked, self._error = [], error

@@ -1,4 +1,4 @@
-"""The reward of an answer is what verl's worker gets, from fewer columns."""
+"""The reward of an answer is the same as with verl's worker, from fewer columns."""
 
 import asyncio
 import pickle
@@ -24,7 +24,7 @@ SAMPLE = {
 
 @pytest.fixture
 def rewarder(monkeypatch):
-    """A reward worker without Ray between. What it is sent is pickled, in the way that the launcher asks verl for."""
+    """A reward worker without Ray. Its input is pickled with the serialization that the launcher selects."""
     monkeypatch.setenv("VERL_DATAPROTO_SERIALIZATION_METHOD", "numpy")
     seen = []
 

@@ -1,4 +1,4 @@
-"""A checkpoint of two ranks is resumed on one, and one of one rank on two, with the same losses as without a change."""
+"""A checkpoint of two ranks resumes on one and vice versa, with the same losses as without a change of ranks."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The switches of our engine have one schema, which both recipes use."""
+"""The switches of our engine have one schema in both recipes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The filter of groups: what becomes of every prompt, and when a run ends."""
+"""The prompt filter: what happens to every prompt, and when a run ends."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ from qwen3vl_rl.verl_ext.filtering import FilteringReplayBuffer, PromptBudget
 
 
 class Queue:
-    """Prompts with two answers each, in the place of TransferQueue's store and of the engine that answers them.
+    """Replaces TransferQueue's store and the rollout engine: prompts with two answers each.
 
-    `alike`: of each prompt in the order of fetching, whether both answers get the same `acc`.
+    alike: for each prompt in the order of fetching, whether both answers get the same `acc`.
     """
 
     def __init__(self, alike: Iterable[bool]):
@@ -94,7 +94,7 @@ def test_every_fetched_prompt_is_trained_on_filtered_or_surplus(batch, extra, in
     assert queue.left == Counter(queue.fetched)  # each once
     is_alike = dict(zip(queue.fetched, alike, strict=False))
     assert sum(metrics.get(theirs.DAPO_FILTERED_REWARD_COUNTS_KEY, {}).values()) == filtered
-    if any(is_alike[prompt] for prompt in trained):  # only where the limit left no others
+    if any(is_alike[prompt] for prompt in trained):  # only if the limit left no others
         assert len(queue.fetched) == batch + extra
         assert not any(not is_alike[prompt] for prompt in set(queue.fetched) - trained)
 

@@ -1,4 +1,4 @@
-"""Our FSDP engine as verl builds it. `test_ranks.py` compares its updates, tests/test_pipeline.py what it trains."""
+"""Our FSDP engine as verl builds it. `test_ranks.py` tests its updates, tests/test_pipeline.py its training runs."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-# Runs in its own process, as importing our engine imports verl's.
+# Runs in its own process, because importing our engine imports verl's.
 MORE_EPOCHS = """
 import torch
 from qwen3vl_rl.verl_ext.fsdp_engine import set_scheduled_rates
@@ -31,9 +31,8 @@ print(advance(schedule(8), 4).optimizer.param_groups[0]["lr"])
 """
 
 ROOT = Path(__file__).parents[2]
-# Stage 2 as on several GPUs, with weights gathered in 16 bits. Prints for each role and size the precision in which the
-# first block of the vision tower gets the angles of its rotation, in the forward pass and where the backward pass
-# repeats it.
+# Stage 2 as on several GPUs, with weights gathered in 16 bits. Prints for each role and size the precision of the
+# rotary angles that the first block of the vision tower gets in the forward pass and in its recomputation.
 IN_UNITS = """
 import sys
 from qwen3vl_rl.training import cpu

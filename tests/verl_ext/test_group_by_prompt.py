@@ -1,4 +1,4 @@
-"""Which rank gets which samples, and that verl's trainers ask us."""
+"""The distribution of samples over ranks, and that verl's trainers use it."""
 
 import random
 from statistics import mean

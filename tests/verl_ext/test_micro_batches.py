@@ -1,4 +1,4 @@
-"""Groups are found by prompt and image, and verl's engine gets micro-batches of them."""
+"""Samples are grouped by prompt and image, and verl's engine gets micro-batches of groups."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 
 def batch_of(samples: list[tuple[list[int], list[int], float | None]]):
-    """Samples of prompt, answer and image, which is one number or none."""
+    """Samples from (prompt, answer, image); an image is one number or None."""
     ids = [torch.tensor(prompt + answer) for prompt, answer, _ in samples]
     masks = [torch.ones(len(answer), dtype=torch.long) for _, answer, _ in samples]
     images = [{} if image is None else {"pixel_values": torch.full((4, 2), image)} for *_, image in samples]
@@ -25,8 +25,8 @@ def batch_of(samples: list[tuple[list[int], list[int], float | None]]):
 SAMPLES = [
     ([1, 2, 3], [7, 7], 0.5),
     ([1, 2, 3], [8], 0.5),
-    ([1, 2, 3], [9], 0.25),  # the same words about another image
-    ([1, 2], [3, 9], None),  # the same tokens, of which fewer are the prompt
+    ([1, 2, 3], [9], 0.25),  # the same prompt with another image
+    ([1, 2], [3, 9], None),  # the same tokens with a shorter prompt
     ([1, 2, 3], [5], 0.5),
     ([1, 2], [4], None),
 ]

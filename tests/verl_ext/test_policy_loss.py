@@ -1,4 +1,4 @@
-"""Every `algorithm=` as a formula on small tensors, and what all losses are with one update per batch."""
+"""Every `algorithm=` against its formula on small tensors, and all losses with one update per batch."""
 
 from collections.abc import Callable
 from functools import cache
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = Path(__file__).parents[2] / "qwen3vl_rl" / "config"
 ALGORITHMS = sorted(path.stem for path in (CONFIG / "algorithm").glob("*.yaml"))
-CHOOSING = {"clip_cov", "kl_cov"}  # treat some tokens otherwise, chosen among those of a micro-batch
+CHOOSING = {"clip_cov", "kl_cov"}  # treat some tokens of each micro-batch differently
 TOKENS = 7
 LENGTHS = torch.tensor([[7], [3], [5], [1]])
 SEQUENCE_MEAN = "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean"
@@ -34,13 +34,13 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def actor_of(algorithm: str, *overrides: str) -> ActorConfig:
-    """The actor's config as verl makes it of the recipe."""
+    """The actor's config as verl builds it from the recipe."""
     return omega_conf_to_dataclass(composed(f"algorithm={algorithm}", *overrides).actor_rollout_ref.actor)
 
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
-    """Four answers of different lengths; log-probabilities are up to 0.5 below 0, ratios from 0.7 to 1.4."""
+    """Four answers of different lengths; log-probabilities in -0.5..0, ratios from 0.7 to 1.4."""
     torch.manual_seed(0)
     log_prob = -torch.rand(4, TOKENS) / 2
     return {
@@ -52,7 +52,7 @@ def batch() -> dict[str, Tensor]:
 
 
 def loss_of(actor: ActorConfig, batch: dict[str, Tensor], whole: dict[str, Tensor] | None = None, ranks: int = 1):
-    """(loss, gradient, metrics) of a micro-batch of the `whole`, on one of so many ranks."""
+    """(loss, gradient, metrics) of a micro-batch of the batch `whole`, on one of `ranks` ranks."""
     mask = (whole or batch)["response_mask"]
     counts = {"batch_num_tokens": int(mask.sum()), "global_batch_size": len(mask), "dp_size": ranks}
     actor.global_batch_info.update(counts, loss_scale_factor=actor.loss_scale_factor)
@@ -78,7 +78,7 @@ def sum_by_a_constant(loss: Tensor, mask: Tensor) -> Tensor:
 
 
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float, dual: float = float("inf")) -> Tensor:
-    """PPO's loss of tokens; of bad ones at most `dual` times the advantage."""
+    """PPO's loss per token; for bad answers at most `dual` times the advantage."""
     loss = -torch.min(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
     return torch.where(advantages < 0, loss.clamp(max=-advantages * dual), loss)
 
@@ -118,7 +118,7 @@ def covariance(log_prob: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
 
 
 def kl_cov(old: Tensor, log_prob: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """Of so few tokens one gets the KL term."""
+    """With so few tokens, one of them gets the KL term."""
     found = covariance(log_prob, advantages, mask).masked_fill(mask == 0, -torch.inf)
     held = torch.zeros_like(mask)
     held.view(-1)[found.argmax()] = 1
@@ -137,7 +137,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "gpg": lambda old, new, a, mask: token_mean(-a * new, mask),
     "dppo_tv": dppo_tv,
     "dppo_kl": dppo_kl,
-    # None of these tokens lowers the entropy by so much that it may be left out.
+    # None of these tokens lowers the entropy enough to be dropped.
     "clip_cov": lambda old, new, a, mask: token_mean(clipped((new - old).exp(), a, 1.0, 1.0), mask),
     "kl_cov": kl_cov,
 }
@@ -152,7 +152,7 @@ def test_an_algorithm_is_its_formula(algorithm, batch):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - CHOOSING))
 def test_micro_batches_add_up_to_the_whole(algorithm, ranks, batch):
-    """Those of one rank; ranks are averaged."""
+    """The micro-batches of a rank are summed, ranks are averaged."""
     actor = actor_of(algorithm)
     loss, gradient, _ = loss_of(actor, batch)
     parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 1), slice(1, 4))]
@@ -162,7 +162,7 @@ def test_micro_batches_add_up_to_the_whole(algorithm, ranks, batch):
 
 
 def test_clip_cov_leaves_out_a_token_that_would_lower_the_entropy_much(batch):
-    batch["log_prob"][0, 0] = batch["old_log_prob"][0, 0] = 0.0  # sure, and good
+    batch["log_prob"][0, 0] = batch["old_log_prob"][0, 0] = 0.0  # certain and good
     batch["log_prob"][1:] = batch["old_log_prob"][1:] = -3.0
     found = covariance(batch["log_prob"], batch["advantages"], batch["response_mask"]) * batch["response_mask"]
     _, gradient, _ = loss_of(actor_of("clip_cov"), batch)
@@ -171,7 +171,7 @@ def test_clip_cov_leaves_out_a_token_that_would_lower_the_entropy_much(batch):
 
 
 def test_verl_still_adds_up_means_of_geo_mean(batch):
-    """Else `gmpo` is no longer needed."""
+    """If this fails, `gmpo` is no longer needed."""
     actor = actor_of("gmpo")
     parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 1), slice(1, 4))]
     whole, *found = (compute_policy_loss_geo_mean(**part, config=actor)[0] for part in (batch, *parts))
@@ -180,7 +180,7 @@ def test_verl_still_adds_up_means_of_geo_mean(batch):
 
 @pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - {"clip_cov"}))
 def test_all_have_one_gradient_where_the_ratio_is_1(algorithm, batch):
-    """Up to the mean: that over answers of means over tokens, or none of the tokens left out."""
+    """With the same mean; clip_cov is left out, because it drops tokens."""
     batch["old_log_prob"] = batch["log_prob"]
     _, gradient, _ = loss_of(actor_of(algorithm, SEQUENCE_MEAN), batch)
     torch.testing.assert_close(gradient, -batch["advantages"] * batch["response_mask"] / LENGTHS / 4)

@@ -1,4 +1,4 @@
-"""Position ids of sequences that all have one length."""
+"""Position ids of sequences that all have the same length."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def batch_of(*tokens: int) -> tuple[TensorDict, list[torch.Tensor]]:
-    """As TransferQueue puts it together, and the position ids of each sample."""
+    """A batch as TransferQueue combines it, and the position ids of each sample."""
     each = [torch.arange(4 * count).reshape(4, count) + 100 * number for number, count in enumerate(tokens)]
     ids = torch.nested.as_nested_tensor(each, layout=torch.jagged)
     return TensorDict({"position_ids": ids}, batch_size=len(tokens)), each
@@ -41,7 +41,7 @@ def test_a_batch_without_such_ids_is_left_alone():
 
 
 def test_verl_fails_without():
-    """Should this test fail, a newer verl or torch has mended it, and the hook can go."""
+    """If this test fails, a newer verl or torch has fixed this, and the hook can be removed."""
     batch, _ = batch_of(7, 7, 7, 7)
     _theirs(batch)
     with pytest.raises(RuntimeError):

@@ -1,5 +1,4 @@
-"""An update of stage 2 is the same on two ranks as on one, and with prompts that are computed once as with verl's own
-samples: the same losses, and the same gradient of every parameter."""
+"""An update of stage 2 has the same losses and gradients on two ranks as on one, and with shared prompts as without."""
 
 import subprocess
 import sys
@@ -13,8 +12,8 @@ from examples.starter.build import build_checkpoint
 pytestmark = pytest.mark.engine
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
-# Of four prompts with four, three, four and five answers, of which the second has no image, a rank takes every
-# `ranks`-th. Writes its losses, and every parameter's whole gradient.
+# There are four prompts with four, three, four and five answers; the second has no image. A rank takes every `ranks`-th
+# prompt. Writes its losses and the full gradient of every parameter.
 UPDATE = """
 import sys
 from qwen3vl_rl.training import cpu
@@ -83,7 +82,7 @@ dist.destroy_process_group()
 
 
 def update(checkpoint: Path, out: Path, ranks: int, *overrides: str) -> list[dict]:
-    """What each of `ranks` tells of its update."""
+    """What each of `ranks` ranks writes about its update."""
     out.mkdir()
     command = [sys.executable, "-c", UPDATE, str(checkpoint), str(out)]
     runs = [subprocess.Popen([*command, str(rank), str(ranks), *overrides], cwd=ROOT) for rank in range(ranks)]
@@ -117,7 +116,7 @@ AT_ONCE = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls
 @pytest.mark.parametrize("gathered", [[], [AT_ONCE]], ids=["by layer", "at once"])
 def test_two_ranks_update_as_one_does(gathered, checkpoint, alone, tmp_path):
     found = update(checkpoint, tmp_path / "ranks", 2, *gathered)
-    assert alone["micro_batches"] > found[0]["micro_batches"] > 1  # they see other parts of the batch, by other parts
+    assert alone["micro_batches"] > found[0]["micro_batches"] > 1  # two ranks split the batch
     for name, loss in alone["losses"].items():  # verl reports the ranks' mean
         assert sum(rank["losses"][name] for rank in found) / 2 == pytest.approx(loss, rel=TOLERANCE), name
     for rank in found:
@@ -141,7 +140,7 @@ def test_an_update_with_shared_prompts_is_that_of_verl_s_samples(ranks, how, che
 
 @pytest.mark.parametrize("offload", ["false", "true"])
 def test_adapters_have_their_gradients_after_a_pass_of_the_reference(offload, checkpoint, tmp_path):
-    """Where FSDP keeps what it has gathered, peft's own way to switch adapters off takes gradients from them."""
+    """If FSDP keeps gathered weights, peft's own way of disabling adapters removes their gradients."""
     fsdp = "actor_rollout_ref.actor.fsdp_config"
     kept = [f"{fsdp}.reshard_after_forward=false", f"{fsdp}.param_offload={offload}", AT_ONCE]
     [plain] = update(checkpoint, tmp_path / "plain", 1, "tuning=lora", f"{fsdp}.no_shard=true")

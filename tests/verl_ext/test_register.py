@@ -1,4 +1,4 @@
-"""The list of all that we extend is whole, and each hook is loaded where it should be."""
+"""The list of hooks is complete, and each hook is loaded when its module is imported."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ def test_every_module_is_listed_once_with_a_test_that_exists():
 
 @pytest.mark.parametrize("name", [name for hook in HOOKS for name in hook.private])
 def test_private_names_that_we_use_are_still_there(name):
-    """Read as text, as importing some of them would need vLLM."""
+    """Read from the source, because importing some of them needs vLLM."""
     file, _, private = name.partition(":")
     package, _, inner = file.partition("/")
     tree = ast.parse((Path(find_spec(package).origin).parent / inner).read_text())
@@ -57,7 +57,7 @@ def assigned_to(node: ast.Assign | ast.AnnAssign) -> list[ast.expr]:
     return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
-# Prints which of our modules are loaded, after each import of verl's.
+# Prints which of our modules are loaded after each import of verl.
 IMPORTS = """
 import json, os, sys
 from qwen3vl_rl.training import launch

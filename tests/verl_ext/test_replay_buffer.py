@@ -1,4 +1,4 @@
-"""What our replay buffer reports, from fields as verl keeps them."""
+"""What our replay buffer reports, from fields as verl stores them."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ STARTER = Path(__file__).parents[2] / "examples" / "starter" / "checkpoint"
 
 @pytest.fixture
 def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
-    """`build_buffer(**sampler_kwargs)`: a buffer as verl's trainer makes it, without a watch over Ray's actors."""
+    """`build_buffer(**sampler_kwargs)`: a buffer as verl's trainer creates it, without watching Ray's actors."""
     monkeypatch.setattr("qwen3vl_rl.verl_ext.replay_buffer.end_when_one_dies", lambda: None)
 
     def build(**sampler_kwargs) -> ReportingReplayBuffer:
@@ -53,7 +53,7 @@ def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch,
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
     buffer, row = build_buffer(), {"response_length/mean": 50, "rollout/cut_off": 0.8, "actor/kl_loss": 2.0}
     buffer._alert()  # no run is on
-    with wandb.init(mode="offline", dir=tmp_path), monkeypatch.context() as patch:  # a run brings its own `alert`
+    with wandb.init(mode="offline", dir=tmp_path), monkeypatch.context() as patch:  # a run has its own `alert`
         patch.setattr(wandb, "alert", lambda title, text: alerts.append((title, text)))
         for step in range(1, 8):
             with metrics.open("a") as file:
@@ -77,7 +77,7 @@ def test_an_example_is_read_from_the_fields_of_an_answer():
 
 
 def test_a_step_that_lost_answers_ends_the_run():
-    """verl would go on with the others, which are the better ones."""
+    """verl would continue with the remaining answers, which are the better ones."""
     check_answered(128, 128, 1)
     check_answered(1275, 1280, 1)  # chance
     for answers in (0, 100):
@@ -88,7 +88,7 @@ def test_a_step_that_lost_answers_ends_the_run():
 @pytest.mark.parametrize(
     ("partition", "prompts", "answers", "goes_on"),
     [
-        *(("train", 16, 60, True), ("train", 16, 59, False)),  # a request, whose four answers fail together, and more
+        *(("train", 16, 60, True), ("train", 16, 59, False)),  # one request, whose four answers fail together, and more
         *(("train", 9, 32, False), ("train", 200, 792, True), ("train", 200, 791, False)),
         *(("train", 16, 61, False), ("val", 16, 48, True), ("val", 16, 45, False), ("val", 400, 1188, True)),
     ],
@@ -109,7 +109,7 @@ def test_a_training_step_of_ten_prompts_may_lose_one(build_buffer, monkeypatch, 
 
 @pytest.mark.parametrize(("partition", "wanted"), [("train", 8), ("val", 6)])
 def test_a_step_without_any_answer_names_the_engine(build_buffer, monkeypatch, partition, wanted):
-    """verl's own message says to enable what asks again."""
+    """verl's own message advises to enable retries."""
     assert NONE_LEFT in getsource(ReplayBuffer)
     message = "Sync replay buffer selected terminal groups with no materializable trajectories. Enable something"
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError(message)))

@@ -1,4 +1,4 @@
-"""What our reward manager adds to verl's, with verl's own tensors and estimators."""
+"""What our reward manager adds, with verl's own tensors and estimators."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ def test_it_is_chosen_by_the_recipe_and_counts_tokens():
     sample = DataProto.from_dict(
         tensors={
             "prompts": torch.ones(1, 3, dtype=torch.long),
-            "responses": torch.tensor([ids + [tokenizer.pad_token_id] * 9]),  # padded on its right
+            "responses": torch.tensor([ids + [tokenizer.pad_token_id] * 9]),  # padded on the right
             "attention_mask": torch.tensor([[1] * 3 + [1] * len(ids) + [0] * 9]),
         },
         non_tensors={
@@ -47,7 +47,7 @@ def test_it_is_chosen_by_the_recipe_and_counts_tokens():
 
 
 def advantages(score: float, answers: int) -> torch.Tensor:
-    """Of so many answers to one prompt that all have this score."""
+    """Advantages of `answers` answers to one prompt that all have this score."""
     rewards = torch.zeros(answers, 3)
     rewards[:, -1] = score
     return compute_grpo_outcome_advantage(rewards, torch.ones(answers, 3), np.array(["prompt"] * answers))[0]
@@ -60,5 +60,5 @@ def test_equal_scores_make_no_advantage(score, answers):
 
 
 def test_they_would_make_one_by_rounding():
-    """Should this test fail, a newer verl or torch has mended it, and the rounding of scores can go."""
+    """If this test fails, a newer verl or torch has fixed this, and the rounding of scores can be removed."""
     assert max(advantages(score, 16).abs().max() for score in np.linspace(0, 1, 301)) > 0.05

@@ -1,4 +1,4 @@
-"""A shared request gets all answers from one question to the engine; any other request is verl's."""
+"""A shared request gets all answers from one call of the engine; other requests are unchanged."""
 
 import asyncio
 from copy import copy
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 class Server:
-    """Stands for verl's two servers, whose `generate` reads the first output of the engine's last result."""
+    """Replaces verl's two servers, whose `generate` reads the first output of the engine's last result."""
 
     def __init__(self):
         self.asked, self.engine = [], SimpleNamespace(generate=self._stream)

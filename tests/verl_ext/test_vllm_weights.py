@@ -1,4 +1,4 @@
-"""Each run syncs weights with its own rollouts, also beside another run on the machine."""
+"""Each run sends weights to its own rollout engine, also with another run on the machine."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from qwen3vl_rl.training.workload import compose_recipe
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-# Both sides of one run, as verl makes them, but for what needs a cluster or an engine.
+# Both sides of one run as verl creates them, except for what needs a cluster or an engine.
 RUN = """
 import asyncio, json, os, sys, threading, time
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ thread.start()
 while not os.path.exists(adapter.zmq_handle.removeprefix("ipc://")):
     time.sleep(0.05)
 print("sends", flush=True)
-input()  # until the other run is as far
+input()  # wait for the other run
 receiver.receive_weights(keep)
 thread.join(30)
 try:
@@ -77,7 +77,7 @@ def test_two_runs_at_once_get_their_own_weights(temporary):
     assert [run["socket"] for run in seen] == [
         f"ipc://{folder}/rl-colocate-zmq-01000000-replica-0-rank-1.sock" for folder in folders
     ]
-    assert "worker_extension_cls: expected a qwen3vl_rl.verl_ext.vllm_weights one" in seen[0]["refused"]
+    assert "worker_extension_cls: expected a class of qwen3vl_rl.verl_ext.vllm_weights" in seen[0]["refused"]
 
 
 @pytest.mark.engine

@@ -1,1 +1,1 @@
-"""Annotation as others publish it, one module per layout. Each reads its files into `Record`s."""
+"""Published annotation formats, one module per layout. Each module reads its files into `Record`s."""

@@ -1,8 +1,8 @@
-"""COCOA (COCO-Amodal): regions whose `segmentation` is the whole object and `visible_mask` the part in sight.
+"""COCOA (COCO-Amodal): regions whose `segmentation` is the whole object and `visible_mask` the visible part.
 
-Reads the published files (`images`, `annotations`) and files of one annotation alone. COCOA's `name` is a class, so it
-serves as the expression only where no other region of the image shares it; `--expressions` gives real ones as jsonl:
-`image_id`, `region` (its index from 0), `sent`. Regions of stuff are left out.
+Reads the published files (`images`, `annotations`) and files that contain one annotation. COCOA's `name` is a class
+name, so it is used as the expression only if no other region of the image has the same name. `--expressions` provides
+real expressions as jsonl: `image_id`, `region` (its 0-based index), `sent`. Stuff regions are left out.
 """
 
 import argparse
@@ -31,16 +31,16 @@ from qwen3vl_rl.data.layouts.record import (
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
-# The occlusion ranges of the authors' own evaluation (github.com/Wakeupbuddy/amodalAPI): the largest rate of each.
+# Largest occlusion rate of each level, from the authors' evaluation (github.com/Wakeupbuddy/amodalAPI).
 LEVELS = {"none": 0.00001, "partial": 0.25, "heavy": 1.0}
 FOLDERS = {"train2014": "coco/train2014", "val2014": "coco/val2014"}
 
-Expressions = Mapping[tuple[int, int], list[str]]  # by image id and region
+Expressions = Mapping[tuple[int, int], list[str]]  # by (image id, region index)
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """Boxes are xyxy px; the amodal one may leave the image. `modal_xyxy_px` None: no pixel is in sight."""
+    """Boxes are xyxy px; the amodal box may extend beyond the image. `modal_xyxy_px` None: no pixel is visible."""
 
     name: str
     is_stuff: bool
@@ -62,18 +62,18 @@ class Scene:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", type=Path, nargs="+", required=True, help="COCOA json")
-    parser.add_argument("--name", required=True, help="of the split: files are NAME_none, NAME_partial, NAME_heavy")
+    parser.add_argument("--name", required=True, help="prefix of the splits NAME_none, NAME_partial and NAME_heavy")
     parser.add_argument("--expressions", type=Path, help="jsonl of image_id, region, sent")
     parser.add_argument(
         "--outside",
         choices=("clip", "drop"),
         required=True,
-        help="amodal boxes that leave the image: clip them to it, or leave the region out",
+        help="for amodal boxes that extend beyond the image: clip the box to the image, or drop the region",
     )
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """The regions that can be asked for. Raises InputError naming file, row and field."""
+    """Yield the regions that have an expression and are usable. Raises InputError naming file, row and field."""
     expressions = _read_expressions(args.expressions) if args.expressions else None
     seen = set()
     for path in args.files:
@@ -89,12 +89,12 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
     if unknown := sorted(set(expressions or ()) - seen):
         image_id, index = unknown[0]
         raise InputError(
-            f"{args.expressions}: expected regions of the COCOA files, got image {image_id} region {index}"
+            f"{args.expressions}: expected only regions of the COCOA files, got image {image_id} region {index}"
         )
 
 
 def read_scenes(path: Path) -> Iterator[tuple[int, Scene]]:
-    """Every annotation of a file with its 1-based number. Raises InputError naming file, row and field."""
+    """Yield (1-based number, annotation) of a file. Raises InputError naming file, row and field."""
     whole = read_json(path)
     is_published = isinstance(whole, dict) and "annotations" in whole
     annotations = json_list(path, whole, "annotations") if is_published else [whole]
@@ -109,12 +109,12 @@ def read_scenes(path: Path) -> Iterator[tuple[int, Scene]]:
 
 
 def occlusion_level(rate: float) -> str:
-    """`none`, `partial` or `heavy`, as COCOA's evaluation divides them."""
+    """`none`, `partial` or `heavy`, as in COCOA's evaluation."""
     return next(level for level, most in LEVELS.items() if rate <= most)
 
 
 def _with_sents(scene: Scene, expressions: Expressions | None) -> Iterator[tuple[Region, list[str]]]:
-    """Every region with its given expressions, else with its name where no other region of the image has that."""
+    """Yield every region with its given expressions, or else with its name if that is unique in the image."""
     shared = Counter(region.name.lower() for region in scene.regions)
     for index, region in enumerate(scene.regions):
         if expressions is not None:
@@ -154,7 +154,7 @@ def _scene(path: Path, number: int, annotation: dict[str, Any], image_id: int, i
 
 
 def _size(path: Path, number: int, rows: list[dict[str, Any]], image: dict[str, Any]) -> tuple[int, int]:
-    """(width, height), from the file's `images` or from the size that the masks state."""
+    """(width, height) in px, from the file's `images` or else from the size in the masks."""
     if image:
         size = image.get("height"), image.get("width")
     else:
@@ -175,7 +175,7 @@ def _region(path: Path, number: int, index: int, row: dict[str, Any], width: int
         raise row_error(path, number, f"regions[{index}].occlude_rate", "a rate in 0..1", rate)
     amodal = _extent(path, number, f"regions[{index}].segmentation", value("segmentation"), width, height)
     if amodal is None:
-        raise row_error(path, number, f"regions[{index}].segmentation", "a mask with a pixel", row["segmentation"])
+        raise row_error(path, number, f"regions[{index}].segmentation", "a non-empty mask", row["segmentation"])
     visible = row.get("visible_mask")
     modal = (
         clip(amodal, width, height)
@@ -192,7 +192,7 @@ def _region(path: Path, number: int, index: int, row: dict[str, Any], width: int
 
 
 def _extent(path: Path, number: int, name: str, mask: Any, width: int, height: int) -> Box | None:
-    """xyxy px around polygons or an RLE mask; None around nothing."""
+    """The bounding box (xyxy px) of polygons or an RLE mask; None if the mask is empty."""
     if isinstance(mask, dict):
         return _rle_extent(path, number, name, mask, width, height)
     polygons = mask if isinstance(mask, list) and mask and isinstance(mask[0], list) else [mask]
@@ -219,7 +219,7 @@ def _rle_extent(path: Path, number: int, name: str, mask: dict[str, Any], width:
 
 
 def _inside(region: Region, scene: Scene, outside: str) -> Box | None:
-    """The amodal box within the image; None where it is to be left out, or nothing of it is inside."""
+    """The amodal box clipped to the image; None if it is dropped (`outside`), or if no part of it is inside."""
     box = clip(region.amodal_xyxy_px, scene.width, scene.height)
     overshoot_px = max(abs(a - b) for a, b in zip(box, region.amodal_xyxy_px, strict=True))
     if box[0] >= box[2] or box[1] >= box[3] or (outside == "drop" and overshoot_px > EDGE_PX):
@@ -231,14 +231,14 @@ def _why_not(region: Region, sents: list[str], box: Box | None) -> str | None:
     if region.is_stuff:
         return "stuff"
     if not sents:
-        return "no expression of its own"
+        return "no unique expression"
     if region.modal_xyxy_px is None:
-        return "nothing in sight"
-    return "amodal box leaves the image" if box is None else None
+        return "no visible part"
+    return "amodal box extends beyond the image" if box is None else None
 
 
 def _folder(file_name: str) -> str:
-    """Where COCO's archives put an image, by its name `COCO_val2014_…`."""
+    """The folder that COCO's archives unpack an image to, from its name `COCO_val2014_…`."""
     return next((folder for part, folder in FOLDERS.items() if part in file_name), "coco")
 
 
@@ -248,6 +248,6 @@ def _read_expressions(path: Path) -> Expressions:
         image_id = positive(path, number, "image_id", field(path, number, row, "image_id"))
         region = field(path, number, row, "region")
         if type(region) is not int or region < 0:
-            raise row_error(path, number, "region", "the index of a region, from 0", region)
+            raise row_error(path, number, "region", "the 0-based index of a region", region)
         expressions[image_id, region] += check_sents(path, number, [field(path, number, row, "sent")])
     return dict(expressions)

@@ -1,4 +1,4 @@
-"""Parquet files that hold their images: they are written to the image folder."""
+"""Parquet files that contain their images, which are written to the image folder."""
 
 import argparse
 from pathlib import Path
@@ -11,8 +11,8 @@ from qwen3vl_rl.errors import row_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--files", type=Path, nargs="+", required=True, help="parquet files of the hub")
-    parser.add_argument("--images", type=Path, required=True, help="the image folder; the set gets a folder in it")
+    parser.add_argument("--files", type=Path, nargs="+", required=True, help="parquet files from the Hugging Face hub")
+    parser.add_argument("--images", type=Path, required=True, help="the image folder; images go to a subfolder of it")
 
 
 def image_size(path: Path, number: int, image: Any) -> tuple[int, int]:
@@ -27,17 +27,20 @@ def image_size(path: Path, number: int, image: Any) -> tuple[int, int]:
 def write_image(
     path: Path, number: int, image: Any, target: Path, stated: tuple[int, int] | None = None
 ) -> tuple[int, int]:
-    """Write the bytes of a row's image as they are; returns (width, height) in px. Programs know a picture's format by
-    its bytes, whatever its name. Raises InputError naming file, row and field, also where `target` holds another or the
-    row has `stated` another size."""
+    """Write the unchanged bytes of a row's image to `target`; returns (width, height) in px.
+
+    The suffix of `target` need not match the format, because programs detect it from the bytes. Raises InputError
+    naming file, row and field, also if `target` exists with other bytes, or if the size differs from `stated`.
+    """
     size, data = image_size(path, number, image), image["bytes"]
     if stated not in (None, size):
-        expected = "the size of the picture, {}x{}, turned as its EXIF orientation says".format(*size)
+        expected = "the picture's size {}x{} after its EXIF orientation is applied".format(*size)
         raise row_error(path, number, "width", expected, "{}x{}".format(*stated))
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as draft:
             draft.write_bytes(data)
     elif target.read_bytes() != data:
-        raise row_error(path, number, "image", f"the picture that {target} holds (rows must not share its name)", None)
+        expected = f"the same picture as in {target} (names must be unique)"
+        raise row_error(path, number, "image", expected, "another picture")
     return size

@@ -1,9 +1,9 @@
 """GroundingME: `data/test-*.parquet` (hub: lirang04/GroundingME, research use only), 1,005 descriptions.
 
-A row is a description: `id`, `image` (bytes), `description`, `bbox` (xyxy px), `subtask_l1` and `subtask_l2`. Of the
-rows with `subtask_l1` Rejection, 201 by others' count, nothing in the picture fits. Columns by the project's card, the
-rule for rejections by its evaluate.py (at d07e065). Images are written to IMAGES/grounding_me; ask with the prompt
-`grounding_me`, which allows an answer without a box.
+A row is a description: `id`, `image` (bytes), `description`, `bbox` (xyxy px), `subtask_l1` and `subtask_l2`. In the
+rows whose `subtask_l1` is Rejection (201 as counted by others), nothing in the image fits. The columns are taken from
+the project's dataset card, the rule for rejections from its evaluate.py (at d07e065). Images are written to
+IMAGES/grounding_me. Evaluate with the prompt `grounding_me`, which allows an answer without a box.
 """
 
 import argparse
@@ -23,8 +23,7 @@ _COLUMNS = ("id", "image", "description", "bbox", "subtask_l1", "subtask_l2", "w
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every description of the files, those without a referent with no box. Raises InputError naming file, row and
-    field."""
+    """Yield every description, with no box if it has no referent. Raises InputError naming file, row and field."""
     for path in args.files:
         for number, row in iter_parquet(path, _COLUMNS):
             with skipping_bad(args, left_out):

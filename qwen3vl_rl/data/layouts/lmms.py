@@ -1,8 +1,8 @@
-"""The `lmms-lab-encoder/RefCOCO`, `RefCOCOplus` and `RefCOCOg` parquet of the Hugging Face hub, once `lmms-lab/…`.
+"""The parquet files of `lmms-lab-encoder/RefCOCO`, `RefCOCOplus` and `RefCOCOg` on the hub, formerly `lmms-lab/…`.
 
 A row is one object: `image` (bytes; only its size is read), `answer` (its expressions), `bbox` (xywh px) and
-`file_name`, COCO's name with the annotation's number behind it. A file's split is its name up to the first hyphen.
-Mind the counts: the hub's RefCOCO `val` holds 8,811 objects where unc has 3,811.
+`file_name`, which is COCO's name followed by the annotation's number. The part of a file's name before the first
+hyphen is its split. Check the counts: the hub's RefCOCO `val` has 8,811 objects, while unc has 3,811.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every object of the files. Raises InputError naming file, row and field."""
+    """Yield every object of the files. Raises InputError naming file, row and field."""
     for path in args.files:
         split = path.name.partition("-")[0]
         for number, row in iter_parquet(path, _COLUMNS):

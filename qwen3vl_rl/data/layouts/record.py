@@ -1,4 +1,4 @@
-"""What every layout is read into, and the checks that all layouts share."""
+"""`Record`, which all layouts are converted to, and the checks that the layouts share."""
 
 import argparse
 from collections import Counter
@@ -17,16 +17,18 @@ from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import Box, xywh_to_xyxy
 
-COCO_TRAIN_FOLDER = "coco/train2014"  # where the released archive unpacks the images of the RefCOCO family
-# COCO rounds to hundredths, so a box may end a little outside its image; further out it is wrong. Ours.
+COCO_TRAIN_FOLDER = "coco/train2014"  # where the released archive puts the images of the RefCOCO family
+# Our choice: COCO rounds to hundredths, so a box may slightly exceed its image. Beyond this it is rejected.
 EDGE_PX = 1.0
 BAD = "bad records (--skip-bad)"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One object with all expressions for it. `split` names the file that its samples go to; boxes are xyxy px.
-    `xyxy_px` None: nothing in the image fits the expressions."""
+    """One object with all its expressions. Boxes are xyxy px.
+
+    `split` names the file that its samples are written to. `xyxy_px` None: nothing in the image fits the expressions.
+    """
 
     split: str
     id: str
@@ -45,20 +47,23 @@ class Record:
 
 @contextmanager
 def skipping_bad(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[None]:
-    """With `--skip-bad`, count a record that is wrong instead of raising its InputError."""
+    """With `--skip-bad`, count a bad record instead of raising its InputError. The first error is printed."""
     try:
         yield
     except InputError as error:
         if not args.skip_bad:
             raise
         if not left_out[BAD]:
-            print(f"left out, as others may be: {error}")
+            print(f"first bad record, left out: {error}")
         left_out[BAD] += 1
 
 
 def refcoco_record(path: Path, number: int, ref: Mapping[str, Any]) -> Record:
-    """The record of one RefCOCO object: `dataset`, `partition`, `split`, `ref_id`, `file_name`, `width`, `height`,
-    `bbox` (COCO's xywh px) and `sents`. Raises InputError naming file, row and field."""
+    """The record of one RefCOCO object.
+
+    `ref` has the fields `dataset`, `partition`, `split`, `ref_id`, `file_name`, `width`, `height`, `bbox` (COCO's xywh
+    px) and `sents`. Raises InputError naming file, row and field.
+    """
     try:
         split = split_name(ref["dataset"], ref["partition"], ref["split"])
     except InputError as error:
@@ -76,12 +81,12 @@ def refcoco_record(path: Path, number: int, ref: Mapping[str, Any]) -> Record:
 
 
 def coco_box_px(path: Path, number: int, field: str, xywh_px: Any, width: int, height: int) -> Box:
-    """COCO's xywh as xyxy in hundredths of a px; what ends up to `EDGE_PX` outside the image is clipped."""
+    """COCO's xywh px as xyxy px rounded to hundredths. A box that exceeds the image by at most `EDGE_PX` is clipped."""
     if not isinstance(xywh_px, list | tuple) or len(xywh_px) != 4 or not all(map(is_number, xywh_px)):
         raise row_error(path, number, field, "four numbers, xywh in px", xywh_px)
     x1, y1, x2, y2 = (round(v, 2) for v in xywh_to_xyxy(tuple(xywh_px)))
     if min(x1, y1) < -EDGE_PX or x2 > width + EDGE_PX or y2 > height + EDGE_PX:
-        raise row_error(path, number, field, f"xywh px inside the {width}x{height} image", xywh_px)
+        raise row_error(path, number, field, f"a box inside the {width}x{height} image, xywh in px", xywh_px)
     return check_box_px(path, number, field, clip((x1, y1, x2, y2), width, height), width, height)
 
 
@@ -92,7 +97,7 @@ def clip(xyxy_px: Box, width: int, height: int) -> Box:
 
 
 def check_sents(path: Path, number: int, value: Any) -> tuple[str, ...]:
-    """The expressions of a record, without space around them. Raises InputError for none, or an empty one."""
+    """The expressions of a record, stripped. Raises InputError for an empty list or an empty expression."""
     if not isinstance(value, list | tuple) or not value:
         raise row_error(path, number, "sentences", "a list of expressions", value)
     for sent in value:
@@ -103,38 +108,38 @@ def check_sents(path: Path, number: int, value: Any) -> tuple[str, ...]:
 
 
 def sentence_texts(path: Path, number: int, ref: Mapping[str, Any]) -> list[Any]:
-    """The `sent` of each of a REFER reference's `sentences`. Raises InputError where that is no list of objects."""
+    """The `sent` of each of a REFER reference's `sentences`. Raises InputError if they are not a list of objects."""
     sentences = field(path, number, ref, "sentences")
     if not isinstance(sentences, list):
-        raise row_error(path, number, "sentences", "a list of objects with sent", sentences)
+        raise row_error(path, number, "sentences", "a list of objects with the field sent", sentences)
     return [field(path, number, sentence, "sent") for sentence in sentences]
 
 
 def positive(path: Path, number: int, name: str, value: Any) -> int:
-    """`value` where it is a positive integer, else an InputError."""
+    """Return `value` if it is a positive integer. Raises InputError otherwise."""
     if type(value) is not int or value <= 0:
         raise row_error(path, number, name, "a positive integer", value)
     return value
 
 
 def text(path: Path, number: int, name: str, value: Any) -> str:
-    """`value` where it is a text, else an InputError."""
+    """Return `value` if it is a non-empty string without NUL. Raises InputError otherwise."""
     if type(value) is not str or not value or "\0" in value:
-        raise row_error(path, number, name, "a text", value)
+        raise row_error(path, number, name, "a non-empty string", value)
     return value
 
 
 def field(path: Path, number: int, row: Any, name: str) -> Any:
-    """`row[name]`. Raises InputError where `row` is no object or lacks it."""
+    """Return `row[name]`. Raises InputError if `row` is not an object or lacks the field."""
     if not isinstance(row, dict):
         raise row_error(path, number, name, "an object with this field", row)
     if name not in row:
-        raise row_error(path, number, name, f"this field beside {', '.join(map(str, row))}", None)
+        raise row_error(path, number, name, f"this field in addition to {', '.join(map(str, row))}", None)
     return row[name]
 
 
 def read_json(path: Path) -> Any:
-    """A whole JSON file. Raises InputError where it is missing or broken."""
+    """Read a JSON file. Raises InputError if it is missing or broken."""
     try:
         return orjson.loads(path.read_bytes())
     except OSError as error:
@@ -144,7 +149,7 @@ def read_json(path: Path) -> Any:
 
 
 def json_list(path: Path, whole: Any, name: str) -> list[Any]:
-    """The list `whole[name]` of a JSON file. Raises InputError where there is none."""
+    """Return the list `whole[name]` of a JSON file. Raises InputError if there is none."""
     found = whole.get(name) if isinstance(whole, dict) else None
     if not isinstance(found, list):
         raise InputError(f'{path}: field "{name}": expected a list, got {type(found).__name__}')

@@ -1,7 +1,8 @@
-"""Ref-Adv-s: `data/train-*.parquet` (hub: dddraxxx/ref-adv-s), 1,142 expressions among distractors.
+"""Ref-Adv-s: `data/train-*.parquet` (hub: dddraxxx/ref-adv-s), 1,142 expressions in images with distractors.
 
-A row is an expression: `image` (bytes), `file_name`, `normal_caption` and `solution` (xyxy px); several share an image.
-Columns as the project's run.py reads them (dddraxxx/Ref-Adv at b6b1826). Images are written to IMAGES/ref_adv.
+A row is an expression: `image` (bytes), `file_name`, `normal_caption` and `solution` (xyxy px). Several rows may share
+an image. The columns are those that the project's run.py reads (dddraxxx/Ref-Adv at b6b1826). Images are written to
+IMAGES/ref_adv.
 """
 
 import argparse
@@ -20,7 +21,7 @@ _COLUMNS = ("image", "file_name", "normal_caption", "solution")
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every expression of the files. Raises InputError naming file, row and field."""
+    """Yield every expression of the files. Raises InputError naming file, row and field."""
     for path in args.files:
         for number, row in iter_parquet(path, _COLUMNS):
             with skipping_bad(args, left_out):

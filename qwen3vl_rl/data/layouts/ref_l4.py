@@ -1,7 +1,8 @@
-"""Ref-L4's own expressions: `ref-l4-val.parquet` and `ref-l4-test.parquet` (hub: JierunChen/Ref-L4, CC BY-NC 4.0).
+"""Ref-L4's expressions: `ref-l4-val.parquet` and `ref-l4-test.parquet` (hub: JierunChen/Ref-L4, CC BY-NC 4.0).
 
-A row is an expression: `id`, `caption`, `bbox` (xywh px), `width`, `height` and `file_name`, which the project's
-images.tar.gz holds at its root; unpack that to IMAGES/ref_l4. By the project's card; of 45,341 rows 13,420 are val.
+A row is an expression: `id`, `caption`, `bbox` (xywh px), `width`, `height` and `file_name`. Unpack the project's
+images.tar.gz, which has no subfolders, to IMAGES/ref_l4. The columns and counts are taken from the project's dataset
+card: of 45,341 rows, 13,420 are val.
 """
 
 import argparse
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every expression of the files. Raises InputError naming file, row and field."""
+    """Yield every expression of the files. Raises InputError naming file, row and field."""
     for path in args.files:
         for number, row in iter_parquet(path, _COLUMNS):
             with skipping_bad(args, left_out):

@@ -1,6 +1,6 @@
 """ReferItGame (RefCLEF): `referit_query_SPLIT.json`, `referit_bbox.json` and `referit_imsize.json` in one folder.
 
-Its boxes hold their last row and column of pixels; ours end behind them, so 1 is added.
+Its boxes include their last row and column of pixels. Our right and bottom edges are exclusive, so 1 is added.
 """
 
 import argparse
@@ -17,11 +17,11 @@ _IMAGE_FOLDER = "saiapr_tc-12"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, required=True, help="the folder of the three kinds of files")
+    parser.add_argument("--folder", type=Path, required=True, help="the folder with these files")
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every region of the three splits. Raises InputError naming file, row and field."""
+    """Yield every region of the three splits. Raises InputError naming file, row and field."""
     bboxes = _read_object(args.folder / "referit_bbox.json")
     sizes = _read_object(args.folder / "referit_imsize.json")
     for split in ("train", "val", "test"):
@@ -31,7 +31,7 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
                 image = f"{region.rpartition('_')[0]}.jpg"
                 size = sizes.get(image)
                 if not isinstance(size, list) or len(size) != 2:
-                    raise row_error(path, number, region, f"the size of {image} in referit_imsize.json", size)
+                    raise row_error(path, number, region, f"[width, height] of {image} in referit_imsize.json", size)
                 width, height = (positive(path, number, region, side) for side in size)
                 yield Record(
                     split=f"referit_{split}",
@@ -46,7 +46,7 @@ def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record
 
 def _box_px(path: Path, number: int, region: str, box: Any, width: int, height: int):
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise row_error(path, number, region, "its four numbers in referit_bbox.json", box)
+        raise row_error(path, number, region, "four numbers for this region in referit_bbox.json", box)
     x1, y1, last_x, last_y = box
     return check_box_px(path, number, region, (x1, y1, last_x + 1, last_y + 1), width, height)
 
@@ -54,5 +54,5 @@ def _box_px(path: Path, number: int, region: str, box: Any, width: int, height: 
 def _read_object(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: expected an object by region or image, got {type(found).__name__}")
+        raise InputError(f"{path}: expected an object whose keys are regions or images, got {type(found).__name__}")
     return found

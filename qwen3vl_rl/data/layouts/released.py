@@ -1,4 +1,4 @@
-"""RL parquet in the released schema, back to samples: for filtering, for other prompts, for traces."""
+"""RL parquet in the released schema, converted back to samples for filtering, other prompts or traces."""
 
 import argparse
 from collections import Counter
@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """One record per row, its box as exact as 0..1000 allows. Raises InputError, also for amodal rows."""
+    """Yield one record per row, with its box as precise as 0..1000 allows. Raises InputError, also for amodal rows."""
     for path in args.files:
         for number, row in iter_parquet(path, RL_SCHEMA.names):
             with skipping_bad(args, left_out):
                 sample, prompt_name = rl_sample(path, number, row)
                 if prompt_name in AMODAL_PROMPTS:
                     raise row_error(
-                        path, number, "prompt", "no amodal sample, as its visible box is not in the file", None
+                        path, number, "prompt", "no amodal sample, because the file lacks its visible box", None
                     )
                 yield Record(
                     path.stem,

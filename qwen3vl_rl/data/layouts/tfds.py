@@ -1,8 +1,8 @@
-"""TensorFlow Datasets' `ref_coco`: its `refcoco.json`, or jsonl with one object a line.
+"""TensorFlow Datasets' `ref_coco`: its `refcoco.json`, or jsonl with one object per line.
 
-`refcoco.json` is what TFDS's manual step writes: `ref` (REFER's references with `ann`, `dataset`,
-`dataset_partition`) and `coco_anns` (by image id: `info`). A line of the jsonl holds `dataset`, `split_by`, `split`,
-`ref_id`, `file_name`, `width`, `height`, `bbox_xywh` (px) and `sentences`.
+TFDS's manual preparation writes `refcoco.json`: `ref` (REFER's references with `ann`, `dataset`, `dataset_partition`)
+and `coco_anns` (by image id: `info`). A line of the jsonl has `dataset`, `split_by`, `split`, `ref_id`, `file_name`,
+`width`, `height`, `bbox_xywh` (px) and `sentences`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def records(args: argparse.Namespace, left_out: Counter[str]) -> Iterator[Record]:
-    """Every object of every partition. Raises InputError naming file, row and field."""
+    """Yield every object of every partition. Raises InputError naming file, row and field."""
     for path in args.files:
         yield from (_from_json if path.suffix == ".json" else _from_jsonl)(path, args, left_out)
 
@@ -51,7 +51,7 @@ def _from_json(path: Path, args: argparse.Namespace, left_out: Counter[str]) -> 
         with skipping_bad(args, left_out):
             image_id = str(field(path, number, ref, "image_id"))
             if not isinstance(images, dict) or image_id not in images:
-                raise row_error(path, number, "image_id", "an image of coco_anns", image_id)
+                raise row_error(path, number, "image_id", "the id of an image in coco_anns", image_id)
             info = field(path, number, images[image_id], "info")
             yield refcoco_record(
                 path,

@@ -1,6 +1,6 @@
-"""RefShapes: a synthetic world of referring expressions, deterministic by seed.
+"""RefShapes: a synthetic data set of referring expressions, deterministic by seed.
 
-`scenes` draws objects, `expressions` refers to one of them, `traces` says how to find it, `files` writes samples.
+`scenes` draws objects, `expressions` refers to one of them, `traces` explains how to find it, `files` writes samples.
 """
 
 from qwen3vl_rl.data.refshapes.expressions import (

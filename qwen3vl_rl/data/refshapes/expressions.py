@@ -8,13 +8,13 @@ from itertools import pairwise
 from qwen3vl_rl.data.refshapes.scenes import COLOURS, SHAPES, Scene, Shape
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
-MARGIN_PX = 6  # between neighbours in any order that an expression relies on
+MARGIN_PX = 6  # minimum between neighbours in an order that an expression uses
 MARGIN_SIDE_PX = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A noun phrase; None leaves an attribute open."""
+    """A noun phrase. None means any value of that attribute."""
 
     size: str | None
     colour: str | None
@@ -35,13 +35,13 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A way to line objects up, by a `key` that differs by at least `margin_px` between neighbours."""
+    """A way to sort objects, by a `key` that must differ by at least `margin_px` between neighbours."""
 
     superlative: str
     phrase: str
     key: Callable[[Shape], float]
     margin_px: float
-    side: str | None  # "the second … from the <side>"; sizes are not counted that way
+    side: str | None  # for "the second … from the <side>"; None for sizes
 
 
 ORDERS = (
@@ -53,7 +53,7 @@ ORDERS = (
     Order("smallest", "from smallest to largest", lambda s: s.side_px, MARGIN_SIDE_PX, None),
 )
 LEFT_TO_RIGHT, TOP_TO_BOTTOM = ORDERS[0], ORDERS[2]
-RELATIONS = {  # name: axis of the centre, sign of (target - anchor), the order in which candidates are listed
+RELATIONS = {  # name: (axis of the centre, sign of target - anchor, order in which traces list the candidates)
     "left of": (0, -1, LEFT_TO_RIGHT),
     "right of": (0, 1, LEFT_TO_RIGHT),
     "above": (1, -1, TOP_TO_BOTTOM),
@@ -63,9 +63,9 @@ RELATIONS = {  # name: axis of the centre, sign of (target - anchor), the order 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """How candidates are told apart by another object: the `anchor`, which is object `anchor_index` of the scene.
+    """A relation to another object, the `anchor`, which is `scene.shapes[anchor_index]`.
 
-    `name` is one of RELATIONS. `fits` holds the candidates that stand so to the anchor, in their order.
+    `name` is one of RELATIONS. `fits` lists the candidates that have this relation to the anchor, in their order.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Relation:
 class Query:
     """An expression with exactly one referent. `target` and `candidates` index `scene.shapes`.
 
-    The candidates are what a reader compares: objects of `category`, in `order`. Traces list them.
+    The candidates are the objects that a reader compares: those of `category`, in `order`. Traces list them.
     """
 
     kind: str
@@ -91,7 +91,7 @@ class Query:
 
 
 def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -> Query | None:
-    """An expression of this kind with one referent, or None where the scene offers none within `tries` draws."""
+    """Draw an expression of this kind with one referent; None if `tries` draws find none in this scene."""
     for _ in range(tries):
         if (query := MAKERS[kind](scene, rng)) is not None:
             return query
@@ -99,7 +99,7 @@ def sample_query(scene: Scene, kind: str, rng: random.Random, tries: int = 12) -
 
 
 def sample_absent(scene: Scene, rng: random.Random) -> tuple[str, Category]:
-    """An expression that nothing in the scene fits, and its category: an object's with another colour or shape."""
+    """Draw an expression without a referent, and its category: that of an object with another colour or shape."""
     near = rng.choice(scene.shapes)
     others = [Category(None, colour, near.shape) for colour in COLOURS]
     others += [Category(None, near.colour, shape) for shape in SHAPES]
@@ -109,7 +109,7 @@ def sample_absent(scene: Scene, rng: random.Random) -> tuple[str, Category]:
 
 
 def sort_members(scene: Scene, category: Category, order: Order) -> list[int] | None:
-    """Members in this order; None where two stand too close to call."""
+    """The members of a category in this order; None if two neighbours are closer than the margin."""
     members = sorted(category.members(scene), key=lambda i: order.key(scene.shapes[i]))
     keys = [order.key(scene.shapes[i]) for i in members]
     if any(b - a < order.margin_px for a, b in pairwise(keys)):
@@ -118,7 +118,7 @@ def sort_members(scene: Scene, category: Category, order: Order) -> list[int] | 
 
 
 def sample_category(scene: Scene, rng: random.Random, sized: float = 0.4) -> Category:
-    """A description that fits at least one object of the scene."""
+    """Draw a description that fits at least one object of the scene. `sized`: the probability of naming the size."""
     shape = rng.choice(scene.shapes)
     colour, noun = rng.choice(
         ((shape.colour, shape.shape), (shape.colour, shape.shape), (shape.colour, None), (None, shape.shape))
@@ -132,14 +132,14 @@ def _attribute(scene: Scene, rng: random.Random) -> Query | None:
     if len(found) != 1:
         return None
     if sort_members(scene, Category(None, category.colour, category.shape), LEFT_TO_RIGHT) is None:
-        return None  # the trace needs no such order; without this check the samples of published results would change
+        return None  # not needed, but removing this check would change the samples of published results
     return Query("attribute", f"the {category}", found[0], category, LEFT_TO_RIGHT, found)
 
 
 def _superlative(scene: Scene, rng: random.Random) -> Query | None:
     category, order = sample_category(scene, rng, sized=0.2), rng.choice(ORDERS)
     if order.side is None and category.size is not None:
-        return None  # "the largest small circle" is not how people speak
+        return None  # people do not say "the largest small circle"
     members = sort_members(scene, category, order)
     if members is None or len(members) < 2:
         return None
@@ -175,7 +175,7 @@ def _relation(scene: Scene, rng: random.Random) -> Query | None:
 
 
 def _composition(scene: Scene, rng: random.Random) -> Query | None:
-    """`of the circles above the star, the second from the left`: another one than the second of all circles."""
+    """`of the circles above the star, the second from the left`, where that is not the second of all circles."""
     anchor, category = sample_category(scene, rng), sample_category(scene, rng, sized=0.2)
     order = rng.choice([o for o in ORDERS if o.side])
     anchors, members = anchor.members(scene), sort_members(scene, category, order)
@@ -194,7 +194,7 @@ def _composition(scene: Scene, rng: random.Random) -> Query | None:
 
 
 def _on_side(scene: Scene, anchor: int, members: list[int], name: str) -> list[int] | None:
-    """The members that this relation to the anchor fits, in their order; None where one is too close to call."""
+    """The members that have this relation to the anchor, in their order; None if one is closer than the margin."""
     axis, sign, _ = RELATIONS[name]
     at = scene.shapes[anchor].centre_px[axis]
     offsets = {i: sign * (scene.shapes[i].centre_px[axis] - at) for i in members}

@@ -1,4 +1,4 @@
-"""Samples drawn from a seed, and their files."""
+"""Draw samples from a seed and write their files."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -22,12 +22,12 @@ from qwen3vl_rl.data.refshapes.traces import (
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import Box, px_to_1000, render_prompt
 
-WISHES = 6  # kinds of samples that a scene is asked for
+WISHES = 6  # number of (kind, amodal) requests that are tried on each scene
 
 
 @dataclass(frozen=True, slots=True)
 class Referral:
-    """One sample before it is written: a scene, the object that is meant, and whether its amodal box is asked for."""
+    """One sample before it is written: a scene, the query, and whether it asks for the amodal box."""
 
     scene_index: int
     scene: Scene
@@ -57,10 +57,10 @@ class Referral:
 def referrals(
     seed: str, kinds: tuple[str, ...], amodal_rate: float, world: World = PLAIN, per_scene: int = 2
 ) -> Iterator[Referral]:
-    """Yield samples without end: kinds in equal parts, at most `per_scene` different referents per scene.
+    """Yield samples endlessly, with all kinds equally often and at most `per_scene` different referents per scene.
 
-    What a scene cannot offer is asked of the next one, so that rare kinds keep their share. The target of an amodal
-    sample is partly hidden.
+    A request that a scene cannot fulfil is tried on the next scene, so that rare kinds keep their share. The target of
+    an amodal sample is partly hidden.
     """
     rng, scene_index = random.Random(seed), 0
     wanted = [(rng.choice(kinds), rng.random() < amodal_rate) for _ in range(WISHES)]
@@ -82,7 +82,7 @@ def referrals(
 
 
 def training_row(referral: Referral, sample_id: str, image: str) -> dict:
-    """A row of the released raw training format: the prompt, and an answer with `<ref>` and a `<box>` in 0..1000."""
+    """A row in the released raw training format: the prompt, and an answer with `<ref>` and a `<box>` in 0..1000."""
     xyxy_1000 = list(px_to_1000(referral.xyxy_px, WIDTH, HEIGHT))
     prompt = render_prompt("amodal" if referral.amodal else "grounding", referral.query.sent)
     row = {
@@ -101,7 +101,7 @@ def training_row(referral: Referral, sample_id: str, image: str) -> dict:
 
 
 def evaluation_row(referral: Referral, image: str) -> dict:
-    """A row of an evaluation file: the expression and the box in pixels."""
+    """A row of an evaluation file, with the box in px."""
     row = {
         "image": image,
         "sent": referral.query.sent,
@@ -114,7 +114,7 @@ def evaluation_row(referral: Referral, image: str) -> dict:
 
 
 def absent_row(referral: Referral, image: str, rng: random.Random) -> tuple[dict, Category]:
-    """A row for training and evaluation whose expression nothing in the referral's scene fits, and its category."""
+    """A row whose expression has no referent in the scene, for training and evaluation, and its category."""
     sent, category = sample_absent(referral.scene, rng)
     row = {"image": image, "sent": sent, "bbox": None, "width": WIDTH, "height": HEIGHT, "kind": "no_referent"}
     return row, category
@@ -123,7 +123,7 @@ def absent_row(referral: Referral, image: str, rng: random.Random) -> tuple[dict
 def _draw(
     split: str, count: int, seed: int, kinds: tuple[str, ...], amodal_rate: float, world: World, out: Path
 ) -> Iterator[tuple[Referral, str]]:
-    """Yield `count` referrals of a split with their image paths, and write the images."""
+    """Yield `count` referrals of a split with their image paths, and write their images."""
     folder = out / "images" / split
     folder.mkdir(parents=True, exist_ok=True)
     stream = referrals(f"{split}-{seed}", kinds, amodal_rate, world)
@@ -149,10 +149,10 @@ def build(
 ) -> dict[str, int]:
     """Write `train` training samples, a fifth of them amodal, and `val` samples for each evaluation split.
 
-    `shares`: of the training samples, those whose traces are brief or rationalised; the rest are thorough.
-    `amodal_traces`: whether amodal samples have one. Both change nothing but the traces. `no_referent`: expressions
-    that nothing fits, for each training and validation sample; they are more samples, on the same pictures. Returns
-    the number of rows of each file. Raises InputError for shares that are no shares.
+    `shares`: the shares of brief and of rationalised traces; the rest are thorough. `amodal_traces`: whether to write
+    traces for amodal samples. Both options change only the traces. `no_referent`: the number of additional expressions
+    without a referent per training and validation sample, on the same pictures. Returns the number of rows of each
+    file. Raises InputError for invalid shares.
     """
     weights = style_weights(shares or {})
     if not 0 <= no_referent <= 1:
@@ -182,8 +182,8 @@ def build(
 
 
 def style_weights(shares: Mapping[str, float]) -> list[float]:
-    """The share of each of `STYLES`; what others leave is thorough."""
+    """The share of each of `STYLES`. Traces that no other style takes are thorough."""
     whole = {"thorough": 1 - sum(shares.values())} | shares
     if min(whole.values()) < -1e-9:
-        raise InputError(f"shares of traces: expected numbers from 0 to 1, together at most 1, got {dict(shares)}")
+        raise InputError(f"shares of traces: expected numbers from 0 to 1 with a sum of at most 1, got {dict(shares)}")
     return [max(whole.get(style, 0.0), 0.0) for style in STYLES]

@@ -1,4 +1,4 @@
-"""Scenes: coloured shapes that may hide one another, so that every object has a visible and an amodal box."""
+"""Scenes of coloured shapes that may hide one another, so every object has a visible and an amodal box."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 from qwen3vl_rl.grounding import Box, iou
 
-WIDTH, HEIGHT = 160, 128  # px; not square, so that swapped axes show; multiples of 32, so that Qwen3-VL never resizes
+WIDTH, HEIGHT = 160, 128  # px; not square, to reveal swapped axes; multiples of 32, so that Qwen3-VL never resizes
 COLOURS = {
     "red": (220, 50, 47),
     "green": (60, 160, 70),
@@ -20,14 +20,15 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "star")
 SIDES_PX = {"small": (16, 20), "medium": (27, 32), "large": (41, 48)}
 BACKGROUNDS = ((245, 245, 240), (225, 230, 235), (35, 38, 45))
-MIN_VISIBLE = 0.4  # of an object's area
+MIN_VISIBLE = 0.4  # minimum visible share of an object's area
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`objects` is the range of their number in a scene.
+    """Settings of scenes and expressions.
 
-    `kinds` are kinds of expressions: first two that look at objects one by one, then those that relate objects.
+    `objects`: the minimum and maximum number of objects in a scene. `kinds`: kinds of expressions, of which the first
+    two look at objects one by one and the others relate objects to one another.
     """
 
     objects: tuple[int, int]
@@ -35,7 +36,7 @@ class World:
 
     @property
     def splits(self) -> dict[str, tuple[str, ...]]:
-        """The RefCOCO pattern: one mixed split, two that isolate an ability, one amodal."""
+        """Kinds of expressions by split, as in RefCOCO: one mixed split, two that isolate an ability, one amodal."""
         return {
             "refshapes_val": self.kinds,
             "refshapes_testA": self.kinds[:2],
@@ -50,7 +51,7 @@ WORLDS = {"plain": PLAIN, "crowded": World((5, 7), (*PLAIN.kinds, "composition")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One object; boxes are xyxy px with x2, y2 exclusive. `hidden_by` is the index of an object in front, if any."""
+    """One object. Boxes are xyxy px with exclusive x2, y2. `hidden_by`: the index of an object in front, or None."""
 
     size: str
     colour: str
@@ -68,14 +69,14 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Objects in painting order, later ones in front. `index`: uint8 (HEIGHT, WIDTH), 0 background, i + 1 object i."""
+    """Objects from back to front. `index`: uint8 (HEIGHT, WIDTH), 0 for the background, i + 1 for object i."""
 
     shapes: tuple[Shape, ...]
     background: tuple[int, int, int]
     index: np.ndarray
 
     def palette(self) -> np.ndarray:
-        """RGB uint8 (objects + 1, 3): the colours that `index` points to."""
+        """RGB uint8 (objects + 1, 3): the colours that the values of `index` stand for."""
         return np.array([self.background, *(COLOURS[s.colour] for s in self.shapes)], dtype=np.uint8)
 
     def render(self) -> np.ndarray:
@@ -85,7 +86,7 @@ class Scene:
 
 @cache
 def stencil(shape: str, side_px: int) -> np.ndarray:
-    """Boolean mask of a shape, cropped to its own extent."""
+    """Boolean mask (rows, columns) of a shape, cropped to its extent."""
     half = side_px / 2
     y, x = (np.mgrid[0:side_px, 0:side_px] + 0.5 - half) / half
     if shape == "circle":
@@ -95,7 +96,7 @@ def stencil(shape: str, side_px: int) -> np.ndarray:
     elif shape == "triangle":
         mask = np.abs(x) <= (y + 1) / 2
     else:
-        # The angle to the nearest of the five points, and the line from a point to an inner corner.
+        # The angle to the nearest of the five tips, and the edge from a tip to an inner corner.
         angle = np.abs((np.arctan2(x, -y) / (2 * np.pi) * 5 + 0.5) % 1 - 0.5) * 2 * np.pi / 5
         inner, tip = 0.45, np.pi / 5
         edge = inner * np.sin(tip) / (np.sin(tip - angle) * inner + np.sin(angle))
@@ -110,14 +111,14 @@ def _extent(mask: np.ndarray, x: int, y: int) -> Box:
 
 
 def sample_scene(rng: random.Random, objects: tuple[int, int] = PLAIN.objects) -> Scene:
-    """Draw scenes until every object shows at least `MIN_VISIBLE` of its area. `objects`: the range of their number."""
+    """Draw scenes until `MIN_VISIBLE` of every object's area is visible. `objects`: minimum and maximum number."""
     while (scene := _try_scene(rng, objects)) is None:
         pass
     return scene
 
 
 def _try_scene(rng: random.Random, objects: tuple[int, int]) -> Scene | None:
-    # Few colours and shapes per scene, so that several objects share a description and language has to tell them apart.
+    # Few colours and shapes per scene, so that several objects share attributes and need longer expressions.
     colours, shapes = rng.sample(list(COLOURS), rng.randint(2, 3)), rng.sample(SHAPES, rng.randint(1, 3))
     index, placed = np.zeros((HEIGHT, WIDTH), dtype=np.uint8), []
     for i in range(rng.randint(*objects)):
@@ -128,7 +129,7 @@ def _try_scene(rng: random.Random, objects: tuple[int, int]) -> Scene | None:
         x, y = rng.randint(1, WIDTH - width - 1), rng.randint(1, HEIGHT - height - 1)
         window = index[y : y + height, x : x + width]
         if np.count_nonzero(window[mask]) > (1 - MIN_VISIBLE) * mask.sum():
-            return None  # would bury what is behind it: most likely too crowded
+            return None  # hides too much of the objects behind it
         window[mask] = i + 1
         placed.append((size, rng.choice(colours), shape, side, mask, x, y))
     found = [_see(index, i, *item) for i, item in enumerate(placed)]

@@ -1,9 +1,9 @@
-"""Reasoning traces, drawn from the scene, in three styles as annotators have them.
+"""Reasoning traces generated from the scene, in three styles that annotators use.
 
-A *thorough* trace lists the candidates in the order of the expression and picks one. A *brief* one says what is looked
-for. A *rationalised* one is what somebody writes who was shown the answer: it fits, but does not lead there. Where a
-model has learnt only thorough traces, nothing is left for reinforcement learning to bring out; of several styles it
-finds the one that is right most often.
+A *thorough* trace lists the candidates in the order of the expression and picks one. A *brief* trace only names the
+object to look for. A *rationalised* trace is written with the answer in view: it is consistent with the answer, but
+does not derive it. A model trained on thorough traces alone leaves little for reinforcement learning to improve. With
+several styles, reinforcement learning can find the style that is right most often.
 """
 
 import random
@@ -19,7 +19,7 @@ RATIONALISED = (
     "There is {sent} {place} of the picture, and it fits well.",
     "Looking {place} of the picture, I find {sent}.",
 )
-PLACES = (  # the thirds of a picture from top to bottom, each from left to right
+PLACES = (  # thirds of a picture: rows from top to bottom, columns from left to right
     ("in the upper left", "at the top", "in the upper right"),
     ("on the left", "in the middle", "on the right"),
     ("in the lower left", "at the bottom", "in the lower right"),
@@ -45,7 +45,7 @@ def visible_reasoning(scene: Scene, query: Query) -> str:
 
 
 def amodal_reasoning(scene: Scene, query: Query) -> str:
-    """The trace of an amodal sample. Its target is partly hidden, and the trace says by what."""
+    """The trace of an amodal sample. It also names the object that hides a part of the target."""
     front = scene.shapes[scene.shapes[query.target].hidden_by]
     return f"{visible_reasoning(scene, query)} The {front.colour} {front.shape} hides a part of it."
 
@@ -60,7 +60,7 @@ def rationalised_reasoning(scene: Scene, query: Query, rng: random.Random) -> st
 
 
 def absent_reasoning(scene: Scene, category: Category) -> str:
-    """The thorough trace of an expression that nothing fits: it looks at all objects of the shape."""
+    """The thorough trace of an expression without a referent: it lists all objects of the named shape."""
     alike = Category(None, None, category.shape)
     members = sorted(alike.members(scene), key=lambda i: LEFT_TO_RIGHT.key(scene.shapes[i]))
     if not members:
@@ -69,25 +69,25 @@ def absent_reasoning(scene: Scene, category: Category) -> str:
 
 
 def noun_phrase(sent: str) -> str:
-    """`of the circles above the star, the second from the left` with its group at the end; others as they are."""
+    """Move the group in `of the circles above the star, the second from the left` to the end; keep other texts."""
     group, comma, one = sent.partition(", ")
     return f"{one} {group}" if comma else sent
 
 
 def name_place(centre_px: tuple[float, float]) -> str:
-    """The one of `PLACES` that a point is in."""
+    """The name in `PLACES` for a point."""
     x, y = centre_px
     return PLACES[int(3 * y / HEIGHT)][int(3 * x / WIDTH)]
 
 
 def list_candidates(scene: Scene, category: Category, order: Order, members: list[int]) -> str:
-    """The sentence that every trace is built on: `Red squares from left to right, first: [box], second: [box].`"""
+    """The sentence at the core of thorough traces: `Red squares from left to right, first: [box], second: [box].`"""
     named = (f"{ORDINALS[k]}: {format_box_1000(scene.shapes[i].visible_px)}" for k, i in enumerate(members))
     return f"{str(category).capitalize()}s {order.phrase}, {', '.join(named)}."
 
 
 def pick(scene: Scene, members: list[int], target: int) -> str:
-    """`the second: [box]`, as the list names it."""
+    """`the second: [box]`, as `list_candidates` names it."""
     return f"the {ORDINALS[members.index(target)]}: {format_box_1000(scene.shapes[target].visible_px)}"
 
 

@@ -1,11 +1,11 @@
-"""Is this file fit for training or evaluation? Any of our formats, any number of rows, every problem counted.
+"""Check files for training or evaluation, in any of our formats, and count all problems.
 
     python -m qwen3vl_rl.data.tools.check FILE… [--images DIR] [--evaluation FILE…]
 
-Checked are every row's fields, that ids are unique, that the boxes of a file do not all look like another convention
-(xywh, 0..1, 0..1000 or px) and that a RefCOCO evaluation split has its known number of rows.
-With `--images` every image is opened once: it must be there to its end and have the stated size. With `--evaluation`
-no image of those files, mirrored or not, may be in FILE. The exit code is 1 where there are problems.
+The checks cover every row's fields, unique ids, whether the boxes of a file look like another convention (xywh, 0..1,
+0..1000 or px), and the known number of rows of a RefCOCO evaluation split.
+With `--images`, every image is opened once: it must be complete and have the stated size. With `--evaluation`, FILE
+must not contain an image of those files, mirrored or not. The exit code is 1 if there are problems.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from qwen3vl_rl.grounding import scale_to_px
 
 @dataclass
 class Findings:
-    """What a file holds, and what is wrong with it: all problems counted, the first `shown` kept."""
+    """Counts and problems of one file. All problems are counted, the first `shown` are kept."""
 
     shown: int
     rows: int = 0
-    turned: int = 0  # problems with pictures whose size is that before EXIF turns them
+    turned: int = 0  # problems where the size is the one before the EXIF orientation
     conventions: Conventions = field(default_factory=Conventions)
-    repeats: int = 0  # rows with image, expression and box of an earlier one: people do say the same thing
+    repeats: int = 0  # rows with the image, expression and box of an earlier row; not a problem
     problems: int = 0
     first: list[InputError] = field(default_factory=list)
 
@@ -45,20 +45,23 @@ class Findings:
 
 @dataclass(frozen=True)
 class Expectations:
-    """What a file is held against. `folder`: where relative image paths start; `held_out`: keys of images that the file
-    must not hold."""
+    """What to check a file against.
+
+    `images`: None to open no images; `folder`: the folder that relative image paths start from; `held_out`: keys of
+    images that must not be in the file.
+    """
 
     images: ImageCheck | None
     folder: Path | None
     held_out: set[str]
 
     def holds_out(self, image: str) -> bool:
-        """Raises InputError where that cannot be told without `folder`."""
+        """Whether an image is held out. Raises InputError if that needs `folder` and it is missing or wrong."""
         return bool(self.held_out) and image_key(image, self.folder) in self.held_out
 
 
 def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
-    """Every row of the file, and the file as a whole. Raises InputError where it is none of our formats."""
+    """Check every row and the file as a whole. Raises InputError if the file is not in one of our formats."""
     findings = check_rows(path, expected, shown)
     if other := findings.conventions.other():
         findings.add(InputError(f"{path}: {other}"))
@@ -67,9 +70,9 @@ def check_file(path: Path, expected: Expectations, shown: int) -> Findings:
 
 
 def check_rows(path: Path, expected: Expectations, shown: int) -> Findings:
-    """Every row of the file by itself. Raises InputError where it is none of our formats."""
+    """Check every row, but not the file as a whole. Raises InputError if the file is not in one of our formats."""
     findings = Findings(shown)
-    ids, seen = set(), set()  # of hashes: the texts would take more memory
+    ids, seen = set(), set()  # hashes, because the strings would need more memory
     for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
         findings.rows += 1
         if isinstance(entry, InputError):
@@ -95,7 +98,7 @@ def check_rows(path: Path, expected: Expectations, shown: int) -> Findings:
 
 
 def image_keys(paths: Iterable[Path], folder: Path | None = None) -> set[str]:
-    """Keys of all images of these files. Raises InputError for the first bad row."""
+    """The keys of all images in these files. Raises InputError for the first bad row."""
     keys = set()
     for path in paths:
         for _, entry in read_entries(path):
@@ -113,7 +116,7 @@ def _check_image(path: Path, number: int, entry: Entry, images: ImageCheck, find
 
 
 def _check_count(path: Path, findings: Findings) -> None:
-    expected = EXPRESSIONS[path.stem] if path.stem in EVAL_SPLITS else None  # training files may well be filtered
+    expected = EXPRESSIONS[path.stem] if path.stem in EVAL_SPLITS else None  # training files may be filtered
     if not findings.rows:
         findings.add(InputError(f"{path}: expected at least one row, found none"))
     elif expected not in (None, findings.rows):
@@ -125,10 +128,10 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--images", type=Path, help="the folder that image paths are relative to")
     parser.add_argument(
-        "--check-images", action=argparse.BooleanOptionalAction, default=True, help="with --images, open them all"
+        "--check-images", action=argparse.BooleanOptionalAction, default=True, help="with --images, open every image"
     )
     parser.add_argument("--evaluation", type=Path, nargs="+", default=[], help="files whose images must not be in FILE")
-    parser.add_argument("--show", type=int, default=10, metavar="N", help="how many problems of each file to print")
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="number of problems to print per file")
     args = parser.parse_args()
     images = ImageCheck(args.images) if args.images and args.check_images else None
     expected = Expectations(images, args.images, image_keys(args.evaluation, args.images))
@@ -137,7 +140,7 @@ def main() -> None:
         findings = check_file(path, expected, args.show)
         for problem in findings.first:
             print(problem)
-        repeats = f", {findings.repeats:,} say the same as an earlier row" if findings.repeats else ""
+        repeats = f", {findings.repeats:,} repeated" if findings.repeats else ""
         print(f"{path}: {findings.rows:,} rows{repeats}, {findings.problems:,} problems")
         problems += findings.problems
     if problems:

@@ -1,4 +1,4 @@
-"""Published annotation to sample jsonl, one file per split, with the counts held against the known ones.
+"""Convert published annotations to sample jsonl, one file per split, and compare the counts with the known ones.
 
     python -m qwen3vl_rl.data.tools.convert refer    --out DIR --root REFER_DATA
     python -m qwen3vl_rl.data.tools.convert tfds     --out DIR --files refcoco.json
@@ -10,8 +10,8 @@
     python -m qwen3vl_rl.data.tools.convert grounding_me --out DIR --files test-*.parquet --images IMAGES
     python -m qwen3vl_rl.data.tools.convert cocoa    --out DIR --files amodal.json --name cocoa_val --outside clip
 
-Training splits go to DIR, the others to DIR/eval. All files of samples are replaced together at the end, or none.
-Images that a parquet file holds are written as they are read.
+Training splits are written to DIR, the others to DIR/eval. All sample files are replaced together at the end, or none.
+Images in parquet files are written while they are read.
 """
 
 import argparse
@@ -44,12 +44,12 @@ LAYOUTS = {
 
 
 def split_path(out: Path, split: str) -> Path:
-    """Where a split goes: training below `out`, everything else below `out`/eval."""
+    """The file of a split: training splits in `out`, all others in `out`/eval."""
     return (out if "train" in split.split("_") else out / "eval") / f"{split}.jsonl"
 
 
 def write_splits(out: Path, records: Iterable[Record]) -> Counter[str]:
-    """Write the samples of all records, and return their number by split. On an error no file is changed."""
+    """Write the samples of all records; returns their number by split. On an error no file is changed."""
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         files = {}
@@ -69,7 +69,7 @@ def main() -> None:
     for name, layout in LAYOUTS.items():
         command = layouts.add_parser(name, help=layout.__doc__.splitlines()[0])
         command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--skip-bad", action="store_true", help="leave out and count what is wrong")
+        command.add_argument("--skip-bad", action="store_true", help="leave out and count bad records")
         layout.add_arguments(command)
     args = parser.parse_args()
     left_out: Counter[str] = Counter()

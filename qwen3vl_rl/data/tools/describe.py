@@ -1,8 +1,8 @@
-"""What is in this file? Counts, box sizes, expression lengths, and a sheet of samples with their boxes drawn.
+"""Describe a file: counts, box sizes, expression lengths, and a sheet of samples with their boxes drawn.
 
 python -m qwen3vl_rl.data.tools.describe FILE… [--sheet sheet.png --images DIR]
 
-Of a file of reasoning traces it tells how long they are and, where they name their style, the share of each.
+For a file of reasoning traces, it prints their lengths and, if they have a style, the share of each style.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from qwen3vl_rl.data.samples import ImageCheck, undecodable
 from qwen3vl_rl.errors import InputError, cli, row_error
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# COCO's object sizes, by the area of the box in px
+# limits of COCO's object sizes, applied to the area of the box in px
 SMALL_PX2, MEDIUM_PX2 = 32**2, 96**2
 TILE_PX, CAPTION_PX, COLUMNS = 320, 54, 4
 FONT_PX, CAPTION_CHARACTERS, CAPTION_LINES = 14, 42, 3
@@ -34,12 +34,12 @@ FONT_PX, CAPTION_CHARACTERS, CAPTION_LINES = 14, 42, 3
 
 @dataclass
 class Description:
-    """Numbers of one file, and `kept`: rows drawn from all of it with equal chances."""
+    """Statistics of one file. `kept`: rows drawn uniformly from the whole file, with their 1-based numbers."""
 
     rows: int = 0
     no_referent: int = 0
     images: set[int] = field(default_factory=set)
-    area_percent: array = field(default_factory=lambda: array("f"))  # of the image
+    area_percent: array = field(default_factory=lambda: array("f"))  # of the image area
     area_px2: array = field(default_factory=lambda: array("f"))
     words: array = field(default_factory=lambda: array("f"))
     kept: list[tuple[int, Entry]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Description:
 
 
 def describe_file(path: Path, keep: int, seed: int = 0) -> Description:
-    """Raises InputError for the first bad row: check the file first."""
+    """Describe one file and draw `keep` of its rows. Raises InputError for the first bad row."""
     description, rng = Description(), random.Random(seed)
     for number, entry in tqdm(read_entries(path), desc=path.name, unit="row", disable=None):
         if isinstance(entry, InputError):
@@ -86,7 +86,7 @@ def describe_file(path: Path, keep: int, seed: int = 0) -> Description:
 
 
 def are_traces(path: Path) -> bool:
-    """Whether a file holds reasoning traces alone, without their samples, by its first row."""
+    """Whether the first row of a file is a reasoning trace without its sample."""
     if path.suffix != ".jsonl":
         return False
     first = next((parse_line(path, number, line) for number, line in iter_lines(path)), {})
@@ -99,7 +99,7 @@ def describe_traces(path: Path) -> Iterator[str]:
     for number, line in iter_lines(path):
         row = parse_line(path, number, line)
         if not isinstance(row.get("reasoning"), str):
-            raise row_error(path, number, "reasoning", "a text", row.get("reasoning"))
+            raise row_error(path, number, "reasoning", "a string", row.get("reasoning"))
         words.append(len(row["reasoning"].split()))
         styles[row.get("style")] += 1
     yield f"{len(words):,} reasoning traces"
@@ -111,7 +111,7 @@ def describe_traces(path: Path) -> Iterator[str]:
 
 
 def draw_sheet(located: list[tuple[Path, int, Entry]], folder: Path) -> Image.Image:
-    """Samples in a grid, the box in green, the expression below. Raises InputError for an unreadable image."""
+    """Draw samples in a grid, with the box in green and the expression below. Raises InputError for a bad image."""
     rows = -(-len(located) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * TILE_PX, rows * (TILE_PX + CAPTION_PX)), "white")
     images = ImageCheck(folder)
@@ -156,13 +156,13 @@ def _quantile_line(name: str, values: array) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--sheet", type=Path, help="where to draw samples of every file")
+    parser.add_argument("--sheet", type=Path, help="PNG file to draw samples of every file to")
     parser.add_argument("--images", type=Path, help="the folder that relative image paths start from")
-    parser.add_argument("--samples", type=int, default=12, help="how many of each file to draw")
+    parser.add_argument("--samples", type=int, default=12, help="number of samples to draw per file")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.sheet and not args.images:
-        raise InputError("--sheet: expected --images DIR beside it")
+        raise InputError("--sheet: expected together with --images DIR")
     located = []
     for path in args.files:
         if are_traces(path):
@@ -172,9 +172,7 @@ def main() -> None:
         print(f"{path}:", *description.lines(), sep="\n  ")
         located += [(path, number, entry) for number, entry in description.kept]
     if args.sheet and not located:
-        raise InputError(
-            f"--sheet: expected a file of samples, found traces alone in {', '.join(map(str, args.files))}"
-        )
+        raise InputError(f"--sheet: expected a file of samples, found only traces in {', '.join(map(str, args.files))}")
     if args.sheet:
         sheet = draw_sheet(located, args.images)
         with replacing(args.sheet) as part:

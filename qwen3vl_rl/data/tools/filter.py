@@ -1,4 +1,4 @@
-"""Keep the samples of a jsonl file that a model finds neither too easy nor too hard, or whose image is not held out.
+"""Filter the samples of a jsonl file by difficulty for a model, or remove those with held-out images.
 
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out hard.jsonl --iou 0:0.5 --column iou_4b
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out mid.jsonl --pass-rate 0.1:0.9 \\
@@ -6,11 +6,12 @@
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out clean.jsonl --without-images-of eval/*.jsonl
     python -m qwen3vl_rl.data.tools.filter --samples train.jsonl --out rl.jsonl --column iou_8b --strong-column iou_241b
 
-Difficulty comes from predictions of the evaluation on this very file (several files: several answers to each sample),
-or from a column of IoUs in the rows, such as the released raw training file has. `--iou LOW:HIGH` bounds the mean IoU,
-`--pass-rate LOW:HIGH` the share of answers with IoU > 0.5, both ends included. Samples without an answer are left out
-and counted. Kept lines stay byte for byte as they were. `--strong-column` selects as the release does for RL: all rows
-that the model of `--column` gets wrong and a strong model right, and as many easier ones (`tools/selection.py`).
+Difficulty is computed from the evaluation's predictions on the same file (several prediction files give several answers
+per sample), or from a column of IoUs in the rows, as in the released raw training file. `--iou LOW:HIGH` bounds the
+mean IoU, `--pass-rate LOW:HIGH` the share of answers with IoU > 0.5; both bounds are inclusive. Samples without an
+answer are left out and counted. Kept lines stay byte-identical. `--strong-column` selects rows as the release does for
+RL: all rows that the model of `--column` gets wrong and a strong model gets right, and as many easier ones
+(`tools/selection.py`).
 """
 
 import argparse
@@ -33,14 +34,14 @@ from qwen3vl_rl.data.tools.check import image_keys
 from qwen3vl_rl.data.tools.selection import select_released
 from qwen3vl_rl.errors import InputError, cli, row_error
 
-Answer = tuple[str, str, float]  # image, expression, IoU: what is read of a prediction; its text would fill the memory
+Answer = tuple[str, str, float]  # image, expression, IoU of a prediction; its text would need too much memory
 Answers = Mapping[int, Sequence[Answer]]  # by 1-based row of the sample file
 
 
 def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
-    """The answers to each row of a sample file. Failed requests say nothing of a sample and are left out.
+    """The answers to each row of a sample file. Failed requests are skipped, because they say nothing about a sample.
 
-    Raises InputError where the predictions are of another file, or none are of this one.
+    Raises InputError for a malformed prediction, and if no prediction belongs to this file.
     """
     answers: dict[int, list[Answer]] = defaultdict(list)
     for path in predictions:
@@ -54,14 +55,14 @@ def answers_of(samples: Path, predictions: Sequence[Path]) -> Answers:
                     raise InputError(f'{path}: {prediction.key}: field "iou": expected a number, got {iou!r}')
                 answers[int(row)].append((prediction.image, prediction.sent, iou))
     if not answers:
-        raise InputError(f"{predictions[0]}: expected answers to {samples.stem}, found none")
+        raise InputError(f"{predictions[0]}: expected answers for {samples.stem}, found none")
     return answers
 
 
 def filter_file(samples: Path, out: Path, keep: Callable[[int, dict[str, Any], Sample], str | None]) -> Counter[str]:
-    """Copy the rows for which `keep` gives no reason against; returns the counts by reason, and of `kept`.
+    """Copy the rows for which `keep` returns None; otherwise it returns the reason for leaving the row out.
 
-    Raises InputError for a bad row, and where no row is kept.
+    Returns the number of rows by reason, and of `kept` rows. Raises InputError for a bad row, and if no row is kept.
     """
     counts: Counter[str] = Counter()
     with replacing(out) as part, part.open("wb") as file:
@@ -73,12 +74,12 @@ def filter_file(samples: Path, out: Path, keep: Callable[[int, dict[str, Any], S
                 file.write(line if line.endswith(b"\n") else line + b"\n")
         if not counts["kept"]:
             reasons = "".join(f"; left out {count:,}: {why}" for why, count in counts.most_common() if count)
-            raise InputError(f"{samples}: expected a row to keep, found none{reasons}")
+            raise InputError(f"{samples}: expected at least one row to keep, found none{reasons}")
     return counts
 
 
 def difficulty(ious: Sequence[float], measure: str) -> float:
-    """`iou`: the mean; `pass_rate`: the share of answers that count in Acc@0.5."""
+    """The mean IoU for measure `iou`; the share of answers that are correct by Acc@0.5 for `pass_rate`."""
     return fmean(ious) if measure == "iou" else fmean(iou > THRESHOLD_IOU for iou in ious)
 
 
@@ -87,17 +88,17 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--predictions", type=Path, nargs="+", help="predictions.jsonl of evaluations of --samples")
-    source.add_argument("--column", help="of the samples, holding an IoU")
-    parser.add_argument("--strong-column", metavar="COLUMN", help="a strong model's IoU: select as the release does")
+    source.add_argument("--predictions", type=Path, nargs="+", help="predictions.jsonl of evaluations on --samples")
+    source.add_argument("--column", help="field of the samples that contains an IoU")
+    parser.add_argument("--strong-column", metavar="COLUMN", help="a strong model's IoU; selects as the release does")
     band = parser.add_mutually_exclusive_group()
     band.add_argument("--iou", metavar="LOW:HIGH")
     band.add_argument("--pass-rate", metavar="LOW:HIGH")
     parser.add_argument("--without-images-of", type=Path, nargs="+", default=[], metavar="FILE")
-    parser.add_argument("--images", type=Path, help="the folder that image paths start from, where some are absolute")
+    parser.add_argument("--images", type=Path, help="the folder that contains the images, needed for absolute paths")
     args = parser.parse_args()
     if args.strong_column and not (args.column and not args.iou and not args.pass_rate):
-        raise InputError("--strong-column: expected --column beside it, and neither --iou nor --pass-rate")
+        raise InputError("--strong-column: expected together with --column, without --iou and --pass-rate")
     measures_difficulty = bool(args.predictions or (args.column and not args.strong_column))
     if measures_difficulty != bool(args.iou or args.pass_rate):
         raise InputError("expected --iou or --pass-rate together with --predictions or --column")
@@ -128,7 +129,7 @@ def _reason_against(args: argparse.Namespace) -> Callable[[int, dict[str, Any], 
         else:
             ious = _column(args.samples, number, row, args.column)
         if not ious:
-            return "no answer to it"
+            return "no answer"
         low, high = band
         value = difficulty(ious, measure)
         return "too hard" if value < low else "too easy" if value > high else None
@@ -147,7 +148,7 @@ def _select(path: Path, own: str, strong: str) -> set[int]:
 def _iou(path: Path, number: int, sample: Sample, answer: Answer) -> float:
     image, sent, iou = answer
     if (image, sent) != (sample.image, sample.sent):
-        expected = f"what the predictions answer, {(image, sent)}"
+        expected = f"the sample that the predictions answer, {(image, sent)}"
         raise row_error(path, number, "image, sent", expected, (sample.image, sample.sent))
     return iou
 

@@ -1,10 +1,10 @@
-"""Samples to their mirror images: flipped image, mirrored boxes, and an expression with left and right swapped.
+"""Mirror samples: flip the image and the boxes, and swap left and right in the expression.
 
     python -m qwen3vl_rl.data.tools.flip --samples train.jsonl --images DIR --out train_flip.jsonl
 
-The flipped copy of `coco/train2014/x.jpg` is `coco_flip/train2014/x.jpg` below the same DIR, as in the release; copies
-that are there already are kept, so an interrupted run goes on. Samples that cannot be mirrored safely (mirror.py)
-are left out and counted.
+The flipped copy of `coco/train2014/x.jpg` is `coco_flip/train2014/x.jpg` below the same DIR, as in the release.
+Existing copies are kept, so rerunning the command resumes an interrupted run. Samples that cannot be mirrored safely
+(mirror.py) are left out and counted.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from qwen3vl_rl.data.tools.mirror import CannotMirrorError, mirror
 from qwen3vl_rl.errors import InputError, cli, row_error
 from qwen3vl_rl.grounding import Box
 
-DECIMALS = 6  # of a px: floating point would otherwise leave 103.92999999999995 for 103.93
-# How a mirrored picture is encoded, by Pillow's name of its format
+DECIMALS = 6  # of a px; avoids floating-point noise such as 103.92999999999995
+# Pillow's encoding options for mirrored pictures, by format
 SAVED = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "MPO": {"quality": 95, "subsampling": 0},
@@ -38,7 +38,7 @@ SAVED = {
 
 
 def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
-    """The sample of the flipped image. Raises CannotMirrorError, and InputError for an absolute image path."""
+    """Mirror a sample. Raises CannotMirrorError, or InputError for an absolute image path."""
     modal = sample.modal_xyxy_px
     for box in filter(None, (sample.xyxy_px, modal)):
         _check_thinness(path, number, flip_box(box, sample.width), sample)
@@ -53,13 +53,13 @@ def flip_sample(path: Path, number: int, sample: Sample) -> Sample:
 
 
 def flip_box(xyxy_px: Box, width: int) -> Box:
-    """The box in the mirrored image; twice gives the same box, to a millionth of a px."""
+    """The box in the mirrored image. Flipping twice gives the same box, to a millionth of a px."""
     x1, y1, x2, y2 = xyxy_px
     return round(width - x2, DECIMALS), y1, round(width - x1, DECIMALS), y2
 
 
 def _check_thinness(path: Path, number: int, flipped_px: Box, sample: Sample) -> None:
-    """A sliver at the left edge may have no area at the right one, where coordinates end at the last pixel."""
+    """A very thin box at the left edge may lose its area at the right edge, where coordinates end at the last pixel."""
     try:
         check_box_px(path, number, "bbox", flipped_px, sample.width, sample.height)
     except BoxError:
@@ -69,15 +69,15 @@ def _check_thinness(path: Path, number: int, flipped_px: Box, sample: Sample) ->
 def flip_path(path: Path, number: int, image: str) -> str:
     """`coco/train2014/x.jpg` to `coco_flip/train2014/x.jpg`, and `x.jpg` to `_flip/x.jpg`."""
     if image.startswith("/"):
-        raise row_error(path, number, "image", "a path relative to the image folder, to mirror it there", image)
+        raise row_error(path, number, "image", "a path relative to the image folder", image)
     first, rest = image.split("/", 1) if "/" in image else ("", image)
     return f"{first}_flip/{rest}"
 
 
 def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[str]]:
-    """Write the mirrored samples of all files and their images; returns how many, and how many not by reason.
+    """Write the mirrored samples of all files, and their images.
 
-    `out` appears once all images are there.
+    Returns the number of samples written, and the numbers left out by reason. `out` is created after all images.
     """
     count, left_out = 0, Counter()
     originals: dict[str, Located] = {}
@@ -100,7 +100,7 @@ def flip_file(paths: list[Path], images: Path, out: Path) -> tuple[int, Counter[
 
 
 def _flip_images(originals: Collection[Located], images: Path) -> None:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding leave Python's lock to the other threads
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and encoding release the GIL
         done = pool.map(lambda original: _flip_image(*original, images), originals)
         for _ in tqdm(done, total=len(originals), desc="flip", unit="image", disable=None):
             pass
@@ -121,13 +121,13 @@ def _flip_image(path: Path, number: int, sample: Sample, images: Path) -> None:
 
 
 def _check_copy(path: Path, number: int, sample: Sample, target: Path) -> None:
-    """An earlier run's copy is whole and of the picture's size; one of a picture that was replaced since may not be."""
+    """Check that an earlier run's copy is complete and has the picture's size; the picture may have been replaced."""
     try:
         size = open_picture(target).size
     except OSError as error:
         raise undecodable(path, number, str(target), error) from None
     if size != (sample.width, sample.height):
-        expected = f"an earlier mirrored copy {target} of {sample.width}x{sample.height} px, or none: remove it"
+        expected = f"{sample.width}x{sample.height} px in the earlier mirrored copy {target} (remove it and rerun)"
         raise row_error(path, number, "image", expected, "{}x{}".format(*size))
 
 

@@ -1,6 +1,6 @@
-"""The English of mirrored images: what an expression becomes when its image is flipped left to right.
+"""Rewrite an English expression for an image that is flipped left to right.
 
-The words and rules are data, in mirror.yaml.
+The words and rules are in mirror.yaml.
 """
 
 import re
@@ -17,19 +17,23 @@ _TOKEN = re.compile(r"[^\W\d_]+|\d+|\S")
 
 
 class CannotMirrorError(ValueError):
-    """The sample cannot be mirrored without a risk of changing what it refers to. The message is the reason."""
+    """Mirroring the sample might change what it refers to. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`pattern`: one set of words per token, None for any; `place` is the index of the word that it decides."""
+    """One rule of mirror.yaml.
+
+    `pattern`: a set of words per token, None for any word; `place`: the index in `pattern` of the word that the rule
+    decides on.
+    """
 
     verdict: str
     pattern: tuple[frozenset[str] | None, ...]
     place: int
 
     def fits(self, words: Sequence[str], index: int) -> bool:
-        """Whether the pattern lies over `words` with its place at `index`. `words` begin with ^ and end with $."""
+        """Whether the pattern matches with its `place` at `words[index]`. `words` begin with ^ and end with $."""
         begin = index - self.place
         window = words[max(begin, 0) : begin + len(self.pattern)]
         return len(window) == len(self.pattern) and all(
@@ -39,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """mirror.yaml, ready to use."""
+    """The parsed contents of mirror.yaml."""
 
     swap: Mapping[str, str]
     rules: tuple[Rule, ...]
@@ -51,10 +55,10 @@ class Rules:
 
 
 def mirror(sent: str) -> str:
-    """The expression for the flipped image; mirroring that again gives `sent`. Raises CannotMirrorError."""
+    """The expression for the flipped image. Mirroring the result gives `sent` again. Raises CannotMirrorError."""
     mirrored = _mirror_once(sent)
     if mirrored != sent and _mirror_once(mirrored) != sent:
-        raise CannotMirrorError("its mirror image reads differently")
+        raise CannotMirrorError("mirroring it twice does not restore it")
     return mirrored
 
 
@@ -73,17 +77,17 @@ def _mirror_once(sent: str) -> str:
 
 
 def _check_script(sent: str) -> None:
-    """The words for left and right are known in plain Latin letters alone, with nothing invisible between them."""
+    """Reject non-Latin letters and invisible characters, because the words for left and right are Latin."""
     for letter in "" if sent.isascii() else sent:
         latin = not letter.isalpha() or unicodedata.name(letter, "").startswith("LATIN ")
         if not latin or unicodedata.category(letter) == "Cf":
-            raise CannotMirrorError("it has other letters than English, or invisible ones")
+            raise CannotMirrorError("it has non-Latin or invisible characters")
 
 
 def _verdict(words: Sequence[str], index: int, rules: Rules) -> str:
     verdict = next((rule.verdict for rule in rules.rules if rule.fits(words, index)), "swap")
     if verdict == "leave out":
-        raise CannotMirrorError("left or right may be a direction or not")
+        raise CannotMirrorError("left or right may or may not be a direction")
     return verdict
 
 
@@ -105,7 +109,7 @@ def _resembles_a_side(word: str) -> bool:
 
 @cache
 def _misspellings(word: str) -> frozenset[str]:
-    """All that is one typing error away: a letter too few, too many or wrong, or two neighbours exchanged."""
+    """All strings one typing error away: a letter missing, added or wrong, or two neighbours swapped."""
     splits = [(word[:place], word[place:]) for place in range(len(word) + 1)]
     missing = {head + tail[1:] for head, tail in splits}
     exchanged = {head + tail[1::-1] + tail[2:] for head, tail in splits}

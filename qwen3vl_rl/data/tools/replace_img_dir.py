@@ -1,10 +1,10 @@
-"""Move the image paths of a parquet file to another folder, in place and whole or not at all.
+"""Point the image paths of a parquet file to another folder. The file is replaced atomically.
 
     python -m qwen3vl_rl.data.tools.replace_img_dir train_grounding.parquet --to DIR [--from OLD]
 
-DIR replaces all that stands before the folder `coco` or `coco_flip` in a path, wherever that is, so that the command
-can be repeated. Other relative paths are joined to DIR. With OLD, absolute paths must start with it, and DIR replaces
-it. All other columns stay as they are.
+DIR replaces everything before the folder `coco` or `coco_flip` in a path, so the command can be repeated with another
+DIR. Other relative paths are joined to DIR. With OLD, absolute paths must start with OLD, which DIR replaces. All other
+columns stay unchanged.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from qwen3vl_rl.errors import InputError, cli, row_error
 def replace_img_dir(path: Path, new: Path, old: Path | None) -> int:
     """Rewrite the column `images` of a parquet file; returns the number of rows.
 
-    Raises InputError for a broken file, and naming the row for a path that starts elsewhere.
+    Raises InputError for a broken file, and names the row of an absolute path that cannot be replaced.
     """
     with open_parquet(path) as file:
         schema = file.schema_arrow
@@ -45,9 +45,9 @@ def _moved(path: Path, file: pq.ParquetFile, new: str, old: str | None) -> Itera
 def _move_paths(path: Path, first_row: int, images: pa.ListArray, new: str, old: str | None) -> pa.ListArray:
     paths = images.flatten()
     if not old:
-        paths = pc.replace_substring_regex(paths, r"^.*/(coco|coco_flip)/", r"\1/")  # the last such folder counts
+        paths = pc.replace_substring_regex(paths, r"^.*/(coco|coco_flip)/", r"\1/")  # the last match counts
     if images.null_count or paths.null_count:
-        raise row_error(path, first_row, "images", f"paths in this and the {len(images) - 1} following rows", None)
+        raise row_error(path, first_row, "images", f"a path in this row and the {len(images) - 1} following rows", None)
     absolute = pc.starts_with(paths, "/")
     below_old = pc.starts_with(paths, old) if old else pc.and_(absolute, False)
     astray = pc.and_(absolute, pc.invert(below_old))
@@ -57,7 +57,7 @@ def _move_paths(path: Path, first_row: int, images: pa.ListArray, new: str, old:
         expected = (
             f"a relative path, or one below {old}"
             if old
-            else "a relative path, or coco/ in it; --from OLD moves others"
+            else "a relative path or one with coco/ in it (--from OLD replaces others)"
         )
         raise row_error(path, row, "images", expected, paths[index].as_py())
     kept = pc.if_else(below_old, pc.utf8_slice_codeunits(paths, len(old or "")), paths)
@@ -72,7 +72,7 @@ def _holds_paths(kind: pa.DataType) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--to", type=Path, required=True, help="the folder that the paths shall start with")
+    parser.add_argument("--to", type=Path, required=True, help="the new image folder")
     parser.add_argument("--from", dest="old", type=Path, help="the folder that absolute paths start with now")
     args = parser.parse_args()
     for path in args.files:

@@ -1,8 +1,8 @@
-"""Samples to the RL parquet that verl reads, in the released schema; images stay paths.
+"""Convert samples to the RL parquet that verl reads, in the released schema. Images are stored as paths.
 
     python -m qwen3vl_rl.data.tools.rl_parquet --samples train.jsonl --images DIR --split train --out rl_train.parquet
 
-`--no-check-images` trusts the sizes in the samples and opens no image.
+`--no-check-images` trusts the sizes in the samples and does not open the images.
 """
 
 import argparse

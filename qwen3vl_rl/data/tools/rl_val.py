@@ -1,10 +1,10 @@
-"""The RL validation parquet, drawn from the RefCOCO evaluation files.
+"""Draw the RL validation parquet from the RefCOCO evaluation files.
 
     python -m qwen3vl_rl.data.tools.rl_val --val-dir DIR --images DIR --choice clean --out val_grounding.parquet
 
-`clean` (recommended) takes a tenth of each of the three val splits, so that no checkpoint is picked on test data.
-`released` draws the rows of the released file, in its order: a tenth of each of all eight files, test splits included.
-As there, their truths are not rounded, their ids are left out, and their `question` is the expression alone.
+`clean` (recommended) draws a tenth of each of the three val splits, so that no checkpoint is selected on test data.
+`released` draws the rows of the released file, in its order: a tenth of each of the eight files, including test splits.
+As in that file, true boxes are not rounded, ids are left out, and `question` is the plain expression.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from qwen3vl_rl.data.rl_rows import write_released_validation, write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, check_images, read_samples
 from qwen3vl_rl.errors import InputError, cli
 
-# The order in which the released code reads its files; one generator draws from all.
+# The order in which the released code reads its files. One random generator draws from all of them.
 RELEASED_ORDER = (
     *("refcoco_testA", "refcoco_testB", "refcoco+_testA", "refcoco+_testB"),
     *("refcoco+_val", "refcocog_val", "refcocog_test", "refcoco_val"),
@@ -30,7 +30,7 @@ SHARE, SEED = 0.1, 42  # of the released recipe
 
 
 def draw_released(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(file, row from 0) as the released code draws them from files of these lengths, at least one from each."""
+    """(file, 0-based row) as the released code draws them from files of these lengths, at least one per file."""
     rng = np.random.default_rng(SEED)
     drawn = [
         (file, int(row)) for file, count in enumerate(counts) for row in rng.permutation(count)[: _share_of(count)]
@@ -39,7 +39,7 @@ def draw_released(counts: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def draw_clean(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(file, row from 0), file by file and in each file's order."""
+    """(file, 0-based row), sorted by file and row."""
     return [
         (file, row)
         for file, count in enumerate(counts)
@@ -52,9 +52,10 @@ def _share_of(count: int) -> int:
 
 
 def draw_validation(val_dir: Path, choice: str, images: Path | None, no_referent: bool = False) -> Iterator[Sample]:
-    """The drawn samples of the files of a choice.
+    """Yield the samples drawn from the files of a choice.
 
-    `images`: the folder to look the drawn samples' images up in. Raises InputError for a missing or bad file or image.
+    `images`: the folder in which to check the images of the drawn samples; None skips this check. Raises InputError
+    for a missing or bad file or image.
     """
     files = [_read(val_dir / f"{split}.jsonl", no_referent) for split in CHOICES[choice]]
     draw = draw_released if choice == "released" else draw_clean
@@ -73,7 +74,7 @@ def _read(path: Path, no_referent: bool) -> list[Located]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--val-dir", type=Path, required=True, help="holds refcoco_val.jsonl and so on")
+    parser.add_argument("--val-dir", type=Path, required=True, help="the folder with refcoco_val.jsonl etc.")
     parser.add_argument("--choice", choices=tuple(CHOICES), default="clean")
     add_image_arguments(parser)
     add_prompts_argument(parser)
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     if args.choice == "released" and args.no_referent:
-        raise InputError("--choice released: expected no --no-referent, as the release has no such rows")
+        raise InputError("--choice released: expected no --no-referent, because the release has no such rows")
     images = args.images if args.check_images else None
     samples = draw_validation(args.val_dir, args.choice, images, args.no_referent)
     if args.choice == "released":

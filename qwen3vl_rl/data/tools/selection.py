@@ -1,20 +1,21 @@
-"""The released rule that chose the rows of RL: samples that are hard for the own model, and as many easier ones."""
+"""The release's selection of RL rows: samples that are hard for the own model, and as many easier ones."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Of the samples that the own model solves: bands of its IoU, and their shares of the easier half (egm recipe, data).
+# Bands of the own model's IoU for samples that it solves, and their shares of the easier half (egm recipe, data).
 BANDS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SHARES = (0.15, 0.2, 0.2, 0.2, 0.25)
 RIGHT, SEED = 0.5, 42
 
 
 def select_released(own: Sequence[float], strong: Sequence[float]) -> set[int]:
-    """Which rows are kept. `own`, `strong`: each row's IoU of the own model and of a strong one, NaN where unknown.
+    """The 0-based indices of the rows to keep.
 
-    Hard rows have own < 0.5 and strong > 0.5; all are kept. As many easier ones are drawn, by bands of the own IoU; a
-    band that has too few gives all. The release's draw within a band is not known: ours has its seed.
+    `own`, `strong`: the IoU of the own and of a strong model for each row, NaN if unknown. All hard rows (own < 0.5 and
+    strong > 0.5) are kept. As many easier rows are drawn by bands of the own IoU; a band with too few rows is kept
+    whole. How the release draws within a band is unknown; our draw uses the fixed `SEED`.
     """
     own_iou, strong_iou = np.asarray(own, float), np.asarray(strong, float)
     hard = np.flatnonzero((own_iou < RIGHT) & (strong_iou > RIGHT))

@@ -22,10 +22,10 @@ class Finding:
 
 def show(findings: Iterable[Finding]) -> int:
     """Print each finding as soon as it is known. Returns how many need attention."""
-    open_ones = 0
+    problems = 0
     for finding in findings:
         print(f"{'ok' if finding.is_fine else '!!':<4}{finding.name:<18} {finding.found}", flush=True)
         if not finding.is_fine:
-            open_ones += 1
+            problems += 1
             print(f"      means  {finding.means}\n      fix    {finding.change}", flush=True)
-    return open_ones
+    return problems

@@ -28,7 +28,7 @@ ADVICE = {  # finding -> what it causes, how to fix it
     ),
     "NaN logits": (
         "`!` is token 0. Engines repeat it when all logits are NaN, as after an overflow in float16.",
-        "Evaluate with -- --dtype bfloat16, and train stage 2 with actor_rollout_ref.rollout.dtype=bfloat16.",
+        "Add -- --dtype bfloat16 to the evaluation command. In stage 2 set actor_rollout_ref.rollout.dtype=bfloat16.",
     ),
     "length": (
         "An answer that ends before its box counts as wrong and earns no reward.",
@@ -41,15 +41,15 @@ ADVICE = {  # finding -> what it causes, how to fix it
     ),
     "reasoning": (
         "Without </think> the reasoning counts as part of the answer, and a box in the reasoning may be scored.",
-        "If this is no Thinking model, serve it with a template that does not open <think>: -- --chat-template FILE.",
+        "If it is not a Thinking model, serve it with a template that opens no <think>: add -- --chat-template FILE.",
     ),
 }
 ANOTHER = "The model writes another box format than the parser reads. Evaluation and reward see wrong boxes."
 # How to fix it, by the format in which the answers are right; `CONVERT` for the others.
 CHANGE: Mapping[str, str] = {
     XYXY_1000: "Remove `coordinates` and `parser` from the --settings file: the recipe's defaults read 0..1000.",
-    XYXY_PX: "Use a Qwen3-VL checkpoint, which answers in 0..1000. To score answers in px, put `coordinates: px` and "
-    "`parser: released` in the --settings file.",
+    XYXY_PX: "Use a Qwen3-VL checkpoint (it answers in 0..1000), or set coordinates: px and parser: released in "
+    "--settings.",
     RESIZED: "Use a Qwen3-VL checkpoint, which answers in 0..1000. No setting reads px of the resized picture.",
     STORED: "Apply the EXIF orientation to pictures before the model sees them, as this project does.",
 }
@@ -73,13 +73,13 @@ def judge(predictions: Sequence[Prediction], size: str | None = None, images: Pa
     yield _share("requests", "requests failed", [row.error is not None for row in predictions])
     if not answered:
         return
-    yield _share("NaN logits", f"answers contain {NOISE}", [NOISE in row.text for row in answered])
+    yield _share("NaN logits", "answers contain a run of exclamation marks", [NOISE in row.text for row in answered])
     yield _share("length", "answers hit the token limit", [row.finish_reason == "length" for row in answered])
-    meant = [row for row in answered if row.xyxy_px is not None]
-    if whole := [row for row in meant if row.finish_reason != "length"]:
+    located = [row for row in answered if row.xyxy_px is not None]
+    if whole := [row for row in located if row.finish_reason != "length"]:
         yield _share("reasoning", "answers reason but never write </think>", [_never_ends(row.text) for row in whole])
-    if meant:
-        yield _share("boxes", "answers contain no box", [row.pred_xyxy_px is None for row in meant])
+    if located:
+        yield _share("boxes", "answers contain no box", [row.pred_xyxy_px is None for row in located])
     yield coordinates(answered, images)
     yield accuracy(answered, size)
 
@@ -103,17 +103,18 @@ def coordinates(answered: Sequence[Prediction], images: Path | None = None) -> F
         return Finding("coordinates", f"not checked: {len(rows)} answers have a true box, {MIN_ROWS} are needed")
     hits = hits_by_reading(rows, images)
     together = _coordinates(rows, hits)
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        places.setdefault(row.split, []).append(place)
-    if not together.is_fine or len(places) == 1:
+    numbers: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        numbers.setdefault(row.split, []).append(number)
+    if not together.is_fine or len(numbers) == 1:
         return together
-    for split, members in places.items():
+    for split, members in numbers.items():
         if len(members) < MIN_ROWS:
             continue
-        alone = _coordinates([rows[place] for place in members], {name: hit[members] for name, hit in hits.items()})
-        if not alone.is_fine:
-            return replace(alone, found=f"{split}: {alone.found}")
+        of_split = {name: hit[members] for name, hit in hits.items()}
+        finding = _coordinates([rows[number] for number in members], of_split)
+        if not finding.is_fine:
+            return replace(finding, found=f"{split}: {finding.found}")
     return together
 
 

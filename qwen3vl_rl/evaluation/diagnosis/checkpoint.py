@@ -104,9 +104,7 @@ def tied(config: Mapping[str, Any]) -> Finding:
         for place, part in (("", config), ("text_config.", config["text_config"]))
         if "tie_word_embeddings" in part
     }
-    text = (
-        ", ".join(f"{place}tie_word_embeddings={str(value).lower()}" for place, value in places.items()) or "not set"
-    )
+    text = ", ".join(f"{place}tie_word_embeddings={str(value).lower()}" for place, value in places.items()) or "not set"
     if len(set(places.values())) < 2:
         return Finding("tied embeddings", text)
     means = (
@@ -202,9 +200,7 @@ def pixels(processor) -> Finding:
         return Finding("pixels", text, means, change)
     if limits == QWENS_PIXELS:
         return Finding("pixels", text)
-    means = (
-        "Stage 2 and evaluation of the paper use Qwen3-VL's own limits, 65,536 to 16,777,216 pixels per picture."
-    )
+    means = "Stage 2 and evaluation of the paper use Qwen3-VL's own limits, 65,536 to 16,777,216 pixels per picture."
     change = "Set `size` in preprocessor_config.json, or min_pixels and max_pixels in the --settings file."
     return Finding("pixels", text, means, change)
 

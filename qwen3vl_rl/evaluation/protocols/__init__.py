@@ -1,6 +1,6 @@
-"""Protocols by name: how a project asks, reads, counts and averages. One YAML file each.
+"""Evaluation protocols by name: the prompt, box reading, threshold and average of a project. One YAML file each.
 
-Answers to one prompt are scored under all of them, which shows what the protocol alone changes.
+Scoring the same answers under all protocols shows what the protocol alone changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ CHOICES: Mapping[str, Sequence] = {
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """`paper.yaml` explains the fields. `publishes`: percent by model, averages of that project."""
+    """`paper.yaml` explains the fields. `publishes`: model -> average in percent that the project publishes."""
 
     name: str
     source: str
@@ -44,14 +44,14 @@ class Protocol:
     publishes: Mapping[str, float]
 
     def is_hit(self, row: Prediction) -> bool:
-        """Whether the answer to an expression with a referent counts."""
+        """Whether the answer counts as correct. The row must have a true box."""
         text = row.text if self.reads == "text" else _behind_reasoning(row)
         box = READINGS[self.reading](text, row.width, row.height, row.xyxy_px) if row.error is None else None
         overlap = iou(box, row.xyxy_px) if box else 0.0
         return overlap >= THRESHOLD_IOU if self.inclusive else overlap > THRESHOLD_IOU
 
     def accuracies(self, rows: Sequence[Prediction]) -> dict[str, float]:
-        """By split, of rows with a box; then `average`, over the splits that our tables average."""
+        """Acc@0.5 (0..1) by split, over rows with a true box, then `average` over the splits that our tables use."""
         hits: dict[str, list[bool]] = {}
         located = [row for row in rows if row.xyxy_px is not None]
         for row in located:
@@ -61,7 +61,7 @@ class Protocol:
         return {split: fmean(found) for split, found in hits.items()} | {AVERAGE: together}
 
     def interval(self, rows: Sequence[Prediction]) -> Sequence[float]:
-        """The 95 % interval of the average, by a bootstrap over images as everywhere."""
+        """The 95 % interval of the average (0..1), by the bootstrap over images of `scoring.metrics`."""
         located = [row for row in rows if row.xyxy_px is not None]
         averaged = average_splits(located)
         judged = [replace(row, iou=float(self.is_hit(row))) for row in located if row.split in averaged]
@@ -72,14 +72,14 @@ class Protocol:
 
 
 def _behind_reasoning(row: Prediction) -> str:
-    """What servers that keep reasoning apart give as the answer: nothing of one that was cut off before its end."""
+    """The answer as servers with a reasoning parser return it: empty if the reasoning was cut off."""
     is_cut = row.finish_reason == "length" and "</think>" not in row.text
     return "" if is_cut else row.text.rpartition("</think>")[2]
 
 
 @cache
 def protocol(name: str) -> Protocol:
-    """One of `NAMES`. Raises InputError where its file lacks a field, or names what there is not."""
+    """The protocol `name`, one of `NAMES`. Raises InputError if its file lacks a field or has an unknown value."""
     content = yaml.safe_load(_FILES[name].read_text(encoding="utf-8"))
     known = [field.name for field in fields(Protocol) if field.name != "name"]
     if set(content) != set(known):

@@ -1,9 +1,9 @@
-"""The same answers under every protocol, in one table: what protocol alone changes.
+"""Score the same answers under every protocol, to see what the protocol alone changes.
 
     python -m qwen3vl_rl.evaluation.protocols OUT/rl OUT/base         finished runs, or their predictions.jsonl
 
-Each row reads and counts as a project does; how the answers were asked for stays as it was. To ask as a project does:
-`python -m qwen3vl_rl.evaluation --protocol NAME …`.
+Each row of the table reads boxes and counts hits as one project does. The prompts are those of the run. To ask with the
+prompt of a project, evaluate with `python -m qwen3vl_rl.evaluation --protocol NAME …`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from qwen3vl_rl.evaluation.scoring.results import read_results
 
 
 def scores(runs: Mapping[str, Sequence[Prediction]]) -> Table:
-    """Acc@0.5 in percent, a row for each run and protocol."""
+    """Acc@0.5 in percent, one row per run and protocol."""
     accuracies = {(run, name): protocol(name).accuracies(rows) for run, rows in runs.items() for name in NAMES}
     places = list(dict.fromkeys(place for found in accuracies.values() for place in found))
     places.append(places.pop(places.index(AVERAGE)))
@@ -31,7 +31,7 @@ def scores(runs: Mapping[str, Sequence[Prediction]]) -> Table:
 
 
 def rules() -> Table:
-    """What each protocol does."""
+    """The rules of each protocol."""
     rows = []
     for name in NAMES:
         one = protocol(name)
@@ -44,7 +44,7 @@ def rules() -> Table:
 
 
 def published() -> Table:
-    """Averages over the eight RefCOCO splits that the projects publish, by their own protocols."""
+    """Averages over the eight RefCOCO splits that the projects publish, each under its own protocol."""
     rows = [(name, model, f"{acc:.1f}") for name in NAMES for model, acc in protocol(name).publishes.items()]
     return Table("What the projects publish, average in percent", ("protocol", "model", "average"), rows, 2)
 
@@ -55,7 +55,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders, or predictions.jsonl files")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, or predictions.jsonl files")
     parser.add_argument("--format", choices=FORMATS, default="text")
     args = parser.parse_args()
     runs = {result.name: result.predictions for result in read_results(args.runs)}

@@ -1,6 +1,6 @@
 """How the projects read a box from an answer: (answer, width, height, truth) -> xyxy px or None.
 
-The truth is there for projects that choose among several boxes by it.
+Some projects use the truth to choose among several boxes.
 """
 
 import ast
@@ -21,7 +21,7 @@ _FENCED = re.compile(r"```(?:json)?(.*?)```", re.DOTALL | re.IGNORECASE)
 _OPEN_FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
 _FOUR = re.compile(r"(?:\s*+,\s*+|\s++)".join([r"(-?\d++(?:\.\d++)?+)"] * 4))
 _LMMS_KEYS = ("bbox_2d", "bbox", "box", "coordinates", "coord", "location", "position")
-NORMALISED_AT_MOST = 1.5  # VLMEvalKit's limit between 0..1 and 0..1000
+NORMALISED_AT_MOST = 1.5  # VLMEvalKit reads numbers up to this as 0..1
 
 
 def released(answer: str, width: int, height: int, truth: Box) -> Box | None:
@@ -29,8 +29,10 @@ def released(answer: str, width: int, height: int, truth: Box) -> Box | None:
 
 
 def first_json(answer: str, width: int, height: int, truth: Box) -> Box | None:
-    """Qwen's notebook: the fenced list, as JSON or as Python writes it, up to its last whole object where it was cut
-    off; in whole px, cut and not rounded."""
+    """Qwen's notebook: the first box of the fenced list, in JSON or Python syntax, truncated to whole px.
+
+    A list that was cut off is read up to its last complete object.
+    """
     items = _json_in(answer) or _python_in(answer)
     if isinstance(items, dict):
         items = [items]
@@ -56,7 +58,7 @@ def by_magnitude(answer: str, width: int, height: int, truth: Box) -> Box | None
 
 
 def best_of_all(answer: str, width: int, height: int, truth: Box) -> Box | None:
-    """lmms-eval: of every box, in px and in 0..1000, the first that overlaps the truth most."""
+    """lmms-eval: reads every box in px and in 0..1000, and returns the one with the highest IoU with the truth."""
     boxes = list(_lmms_boxes(_json_in(answer))) or [tuple(map(float, found)) for found in _FOUR.findall(answer)]
     candidates = [c for box in boxes for c in (box, _scaled(box, width / 1000, height / 1000))]
     return max(candidates, key=lambda box: iou(box, truth), default=None)
@@ -80,13 +82,13 @@ def _four(value: object) -> Box | None:
         return None
     try:
         x1, y1, x2, y2 = map(float, value)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return None
     return (x1, y1, x2, y2) if all(map(isfinite, (x1, y1, x2, y2))) else None
 
 
 def _json_in(text: str) -> object:
-    """The JSON that a fence holds, or the whole text, or the text from its first bracket to its last; None for none."""
+    """The JSON inside a fence, of the whole text, or from the first bracket to the last; None if there is none."""
     fenced = _FENCED.search(text)
     pieces = [fenced[1]] if fenced else []
     pieces += [text, *(text[text.find(a) : text.rfind(b) + 1] for a, b in ("[]", "{}") if a in text)]
@@ -99,7 +101,7 @@ def _json_in(text: str) -> object:
 
 
 def _python_in(text: str) -> object:
-    """What Python reads of a fence that may never close, or of the text; up to the last whole object if it must."""
+    """The Python literal inside a fence, closed or not, or of the text; if cut off, up to the last complete object."""
     inside = _OPEN_FENCE.split(text)[-1].partition("```")[0].strip()
     for piece in (inside, inside[: inside.rfind('"}') + 2] + "]"):
         try:
@@ -110,7 +112,7 @@ def _python_in(text: str) -> object:
 
 
 def _lmms_boxes(data: object) -> Iterator[Box]:
-    """Every list of four numbers, and of an object with one of the known keys the first of these alone."""
+    """Every list of four numbers. An object with known keys gives only the box of the first of them."""
     if isinstance(data, list):
         if box := _four(data):
             yield box

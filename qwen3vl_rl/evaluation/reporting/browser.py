@@ -1,4 +1,4 @@
-"""Which samples a report shows, and what it embeds of them: as many as fit into a few megabytes, of every kind."""
+"""The samples that a report embeds: as many as fit into a few megabytes, of every split and outcome."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,30 +14,37 @@ from qwen3vl_rl.evaluation.scoring.metrics import is_correct
 from qwen3vl_rl.evaluation.scoring.results import Result
 
 PICTURES_BYTES = 4_000_000  # of embedded pictures
-MAX_SAMPLES = 1500  # about one picture there may be many expressions
+MAX_SAMPLES = 1500  # one picture may have many expressions
 
 Answered = Mapping[str, Prediction]  # one sample: name of the run -> its prediction
 
 
 def browser_data(results: Sequence[Result], images: Path) -> dict:
-    """What the page's script reads: `models`, `total` samples, `samples` that are shown, `pictures` as data URLs."""
+    """The data of the page's script.
+
+    `samples`: those that the page shows, by key. `differing`: positions of those on which models differ, of every split
+    and outcome in turn. `total` and `total_differing`: counts of all samples. `pictures`: data URLs by name.
+    """
     answered = join(results)
     shown, pictures = [], _Pictures(images)
     for sample in spread(answered):
         if len(shown) < MAX_SAMPLES and pictures.add(first(sample).image):
             shown.append(sample)
-    shown.sort(key=lambda sample: first(sample).key)
+    ordered = sorted(range(len(shown)), key=lambda number: first(shown[number]).key)
+    position = {number: place for place, number in enumerate(ordered)}
     names = [result.name for result in results]
     return {
         "models": names,
         "total": len(answered),
-        "samples": [_sample_fields(sample, names) for sample in shown],
+        "total_differing": sum(map(differ, answered)),
+        "samples": [_sample_fields(shown[number], names) for number in ordered],
+        "differing": [position[number] for number, sample in enumerate(shown) if differ(sample)],
         "pictures": pictures.urls,
     }
 
 
 def join(results: Sequence[Result]) -> list[Answered]:
-    """Predictions of several runs by sample, in the order of keys; a run may lack some samples."""
+    """The predictions of several runs, grouped by sample and sorted by key. A run may lack some samples."""
     joined: dict[tuple[str, str, str], dict[str, Prediction]] = {}
     for result in results:
         for row in result.predictions:
@@ -46,7 +53,7 @@ def join(results: Sequence[Result]) -> list[Answered]:
 
 
 def spread(answered: Iterable[Answered]) -> Iterator[Answered]:
-    """All samples, those of each split and outcome in turn, within these in an order that no file decides."""
+    """All samples, one of each split and outcome in turn. Among those of one kind, a hash of the key decides."""
     kinds: dict[tuple[str, tuple[bool, ...]], list[Answered]] = {}
     for sample in answered:
         outcome = tuple(is_correct(row) for row in sample.values())
@@ -56,8 +63,13 @@ def spread(answered: Iterable[Answered]) -> Iterator[Answered]:
     return (sample for sample in chain.from_iterable(zip_longest(*kinds.values())) if sample)
 
 
+def differ(sample: Answered) -> bool:
+    """Whether one model is right and another is wrong."""
+    return len({is_correct(row) for row in sample.values()}) > 1
+
+
 def first(sample: Answered) -> Prediction:
-    """Any of the predictions, for what they all share."""
+    """One of the predictions, for the fields that all of them share."""
     return next(iter(sample.values()))
 
 
@@ -101,11 +113,11 @@ class _Pictures:
         self._folder, self._bytes = folder, 0
 
     def add(self, name: str) -> bool:
-        """Whether the picture is in: it was before, or there was room."""
+        """Add the picture if there is room. Returns whether it is embedded."""
         if name not in self.urls and name not in self._broken and self._bytes < PICTURES_BYTES:
             try:
                 self.urls[name] = thumbnail_url(open_picture(self._folder / name))
                 self._bytes += len(self.urls[name])
-            except OSError:  # the answer to it stands among the failed
+            except OSError:  # the notes list its failed request
                 self._broken.add(name)
         return name in self.urls

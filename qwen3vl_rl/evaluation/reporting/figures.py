@@ -91,7 +91,7 @@ def _ours(axes, measured: Sequence[Measured], x) -> None:
         points = sorted(group, key=x)
         xs, accs = [x(point) for point in points], [100 * point.acc for point in points]
         bounds = [point.interval or (point.acc, point.acc) for point in points]
-        # A percentile interval can miss its mean by a hair.
+        # A percentile interval can narrowly exclude its mean, and lengths must not be negative.
         below = [max(100 * (point.acc - low), 0) for point, (low, _) in zip(points, bounds, strict=True)]
         above = [max(100 * (high - point.acc), 0) for point, (_, high) in zip(points, bounds, strict=True)]
         axes.errorbar(xs, accs, yerr=[below, above], color=color, marker="o", capsize=3, linewidth=1.5, label=curve)

@@ -1,4 +1,4 @@
-"""The files that the released evaluation leaves: `iou_detail.json`, `iou.txt`, `latency.txt`, in a folder per split."""
+"""The files that the released evaluation writes: `iou_detail.json`, `iou.txt`, `latency.txt`, in a folder per split."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from qwen3vl_rl.data.predictions import THRESHOLD_IOU, Prediction
 
 
 def write_released_outputs(folder: Path, predictions: Iterable[Prediction], wall_s: float) -> None:
-    """Write FOLDER/SPLIT/… for each split of a run; what has no box to be compared with is left out.
+    """Write FOLDER/SPLIT/… for each split of a run. Samples without a true box are left out.
 
-    `wall_s`: seconds of the whole run, of all splits together, as `whole_time_sec` has them.
+    `wall_s`: seconds of the whole run over all splits, written as `whole_time_sec`.
     """
     located = sorted((row for row in predictions if row.iou is not None), key=lambda row: row.key)
     for split, members in groupby(located, key=lambda row: row.split):
@@ -33,7 +33,7 @@ def _texts(rows: list[Prediction], wall_s: float) -> dict[str, str]:
         "pass_rate@0.5": f"{fmean(row.iou > THRESHOLD_IOU for row in rows):.6f}",
     }
     times = {
-        "total_time_sec": f"{int(sum(row.latency_s for row in rows)):.3f}",  # whole seconds, as there
+        "total_time_sec": f"{int(sum(row.latency_s for row in rows)):.3f}",  # whole seconds, as the release writes them
         "total_tokens": sum(row.tokens for row in rows),
         "case_number": len(rows),
         "whole_time_sec": f"{wall_s:.3f}",

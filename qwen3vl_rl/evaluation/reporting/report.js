@@ -1,19 +1,20 @@
 // The browser of samples: filters and sorts what the page embeds, and shows one sample under its own address.
 "use strict";
 
-const { models, total, samples, pictures } = JSON.parse(document.getElementById("data").textContent);
+const { models, total, samples, differing, pictures } = JSON.parse(document.getElementById("data").textContent);
 const colors = JSON.parse(document.getElementById("colors").textContent);
 const PAGE = 24; // cards added at a time
+const PAGE_DIFFERING = 8;
 
 const byId = (id) => document.getElementById(id);
 const place = new Map(samples.map((sample, index) => [sample.key, index]));
 const controls = byId("filters");
 const dialog = byId("sample");
+const everyModel = models.map((_, model) => model);
 let found = samples; // what passes the filters, sorted
-let shown = 0; // how many cards of it stand on the page
+let browsed = samples; // the list whose cards the arrow keys step through
 
-function card(sample) {
-  const chosen = chosenModels();
+function card(sample, chosen) {
   const scores = chosen.filter((model) => sample.answers[model]).map((model) =>
     element("span", {}, models.length > 1 ? `${models[model]} ` : "", drawVerdict(sample.answers[model])));
   const answers = chosen.map((model) => [sample.answers[model], colors[model]]);
@@ -38,7 +39,9 @@ function chosenModels() {
 function passes(sample, { split, outcome, type, text }) {
   if (split && sample.split !== split) return false;
   if (type && !sample.types.includes(type)) return false;
-  if (outcome) {
+  if (outcome === "differ") {
+    if (new Set(sample.answers.filter(Boolean).map((answer) => answer.right)).size < 2) return false;
+  } else if (outcome) {
     for (const rule of outcome.split(" ")) { // such as `0-wrong 2-right`: the first model wrong, the third right
       const [model, wanted] = rule.split("-");
       if (!sample.answers[model] || sample.answers[model].right !== (wanted === "right")) return false;
@@ -62,21 +65,29 @@ function update() {
   found = sorted(samples.filter((sample) => passes(sample, filters)), filters.order);
   const part = samples.length < total ? ` (this page holds ${samples.length} of ${total})` : "";
   byId("status").textContent = `${found.length} of ${samples.length} samples${part}`;
-  byId("cards").replaceChildren();
-  shown = 0;
+  fill(byId("cards"), byId("more"), found, chosenModels(), PAGE);
+}
+
+// Shows the first cards of a list. The button adds the next ones and moves the focus to them.
+function fill(cards, button, list, chosen, page) {
+  let shown = 0;
+  const more = () => {
+    const added = list.slice(shown, shown + page).map((sample) => card(sample, chosen));
+    cards.append(...added);
+    shown += added.length;
+    button.hidden = shown >= list.length;
+    button.textContent = `Show ${Math.min(page, list.length - shown)} more`;
+    return added;
+  };
+  cards.replaceChildren();
+  cards.onclick = () => { browsed = list; };
+  button.onclick = () => more()[0].firstChild.focus();
   more();
 }
 
-function more() {
-  byId("cards").append(...found.slice(shown, shown + PAGE).map(card));
-  shown = Math.min(shown + PAGE, found.length);
-  byId("more").hidden = shown >= found.length;
-  byId("more").textContent = `Show ${Math.min(PAGE, found.length - shown)} more`;
-}
-
 function step(by) {
-  const at = found.findIndex((sample) => `#${sample.key}` === decodeURIComponent(location.hash));
-  const next = found[at + by];
+  const at = browsed.findIndex((sample) => `#${sample.key}` === decodeURIComponent(location.hash));
+  const next = browsed[at + by];
   if (next) location.replace(`#${next.key}`);
 }
 
@@ -93,7 +104,6 @@ function follow() { // the address decides which sample is open
 
 controls.addEventListener("input", update);
 controls.addEventListener("submit", (event) => event.preventDefault());
-byId("more").addEventListener("click", more);
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));
 byId("close").addEventListener("click", () => dialog.close());
@@ -109,4 +119,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 update();
+if (byId("differing-cards")) {
+  const list = differing.map((index) => samples[index]);
+  fill(byId("differing-cards"), byId("more-differing"), list, everyModel, PAGE_DIFFERING);
+}
 follow();

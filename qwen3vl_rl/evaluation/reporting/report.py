@@ -1,4 +1,4 @@
-"""The report: one HTML page with tables, curves, distributions, and a browser of samples with their images.
+"""The report: one HTML page with the result, pictures on which models differ, tables, curves and all pictures.
 
 The page embeds everything that it shows and loads nothing. The same results give the same file.
 """
@@ -17,14 +17,22 @@ from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.reviews import Review
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.reporting.browser import browser_data
-from qwen3vl_rl.evaluation.reporting.tables import evaluation_tables, group_table, notes
+from qwen3vl_rl.evaluation.reporting.charts import accuracy_panels, token_chart
+from qwen3vl_rl.evaluation.reporting.findings import clear_differences, headline
+from qwen3vl_rl.evaluation.reporting.tables import (
+    compare_runs,
+    evaluation_tables,
+    group_table,
+    notes,
+    summary_places,
+)
 from qwen3vl_rl.evaluation.scoring.results import Result
 from qwen3vl_rl.training.metrics import read_metrics
 
-COLORS = ("#d9302c", "#2b5d9b", "#c77700", "#7a3e9d", "#00838f", "#8d6e63")  # of the models, in turn
+COLORS = ("#d9302c", "#2f74c0", "#c77700", "#9a5bc0", "#00838f", "#8d6e63")  # of the models, in turn
 CURVES = {  # verl's metric -> title; which of them a run has depends on the stage
     "train/loss": "training loss",
-    "critic/score/mean": "reward of a step",
+    "critic/score/mean": "mean reward",
     "val-core/grounding/acc/mean@1": "validation accuracy",
     "response_length/mean": "response length (tokens)",
     "val/loss": "validation loss",
@@ -40,9 +48,9 @@ def write_report(
     curves: Mapping[str, Metrics],
     reviews: Sequence[Review] = (),
 ) -> Path:
-    """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`; `reviews`: what
-    reviewers say of the rows, from `read_reviews`."""
-    browser = browser_data(results, images)
+    """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`; `reviews`:
+    reviewers' verdicts on the rows, from `read_reviews`."""
+    pairs, browser = compare_runs(results), browser_data(results, images)
     data = json.dumps(browser, ensure_ascii=False, separators=(",", ":"))
     page = (
         _environment()
@@ -50,14 +58,20 @@ def write_report(
         .render(
             names=[result.name for result in results],
             colors=[*islice(cycle(COLORS), len(results))],
-            tables=evaluation_tables(results, reviews),
-            groups=group_table(results),
+            headline=headline(results, pairs),
+            accuracies=accuracy_panels(results),
+            token_chart=token_chart(results),
+            compared=bool(pairs),
+            differences=clear_differences(pairs, summary_places(results)),
             notes=notes(results),
+            samples=browser["total"],
+            differing=browser["total_differing"],
+            tables=[*evaluation_tables(results, reviews, pairs), group_table(results)],
             distributions=draw_distributions(results),
             curves=[curve for name, metrics in curves.items() for curve in draw_curves(name, metrics)],
             splits=sorted({sample["split"] for sample in browser["samples"]}),
             types=sorted({kind for sample in browser["samples"] for kind in sample["types"]}),
-            data=Markup(data.replace("<", "\\u003c")),  # no text of an answer ends the script element
+            data=Markup(data.replace("<", "\\u003c")),  # no answer can end the script element
         )
     )
     with replacing(path) as draft:
@@ -66,9 +80,9 @@ def write_report(
 
 
 def read_curves(runs: Mapping[str, str]) -> dict[str, Metrics]:
-    """The metrics of training runs, each given by its folder or by a metrics file in it. All starts of a run count.
+    """The metrics of training runs by name. `runs` gives each by its folder, or by a metrics file in it.
 
-    Raises InputError where there are none.
+    The metrics of all starts of a run are read. Raises InputError if there are none.
     """
     curves = {}
     for name, given in runs.items():
@@ -114,9 +128,9 @@ def draw_distributions(results: Sequence[Result]) -> list[Drawing]:
         return draw
 
     return [
-        Drawing("accuracy (%) by the IoU an answer must exceed", svg(accuracy, "IoU")),
-        Drawing("share of answers (%) with at most so many tokens", svg(share_below(tokens), "tokens")),
-        Drawing("share of answers (%) within this latency", svg(share_below(latencies_s), "seconds")),
+        Drawing("Accuracy (%) at each IoU threshold", svg(accuracy, "IoU threshold")),
+        Drawing("Answers (%) with at most this many tokens", svg(share_below(tokens), "tokens")),
+        Drawing("Answers (%) within this latency", svg(share_below(latencies_s), "seconds")),
     ]
 
 

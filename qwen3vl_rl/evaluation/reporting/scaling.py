@@ -13,7 +13,7 @@ from qwen3vl_rl.evaluation.scoring.results import Result, read_scaling
 
 
 def measure(results: dict[str, list[Result]]) -> list[Measured]:
-    """One point per variant. Budgets and the free run share one curve, numbers of answers another."""
+    """One point per variant. The free run and the budgets form one curve, the numbers of answers another."""
     points = []
     for model, variants_of in results.items():
         by_kind = {False: "", True: ", several answers"}
@@ -61,13 +61,13 @@ def _point(curve: str, result: Result) -> Measured:
 def draw_results(path: Path, folders: Sequence[Path]) -> Path:
     """Draw the results in `folders`, next to the published points if they are comparable, and return `path`.
 
-    Raises InputError for a folder without results, and for a model that is in two of them.
+    Raises InputError for a folder without results, and for a model that is in two folders.
     """
     results: dict[str, list[Result]] = {}
     for folder in folders:
         for model, ways in read_scaling(folder).items():
             if model in results:
-                raise InputError(f"{folder}: expected models of other names than those before, found {model} again")
+                raise InputError(f"{folder}: expected each model in one folder, found {model} again")
             results[model] = ways
     draw(path, measure(results), with_published=is_on_refcoco(results))
     return path

@@ -1,4 +1,4 @@
-"""A table of texts as a terminal, Markdown, LaTeX or CSV shows it."""
+"""Tables for a terminal, and in Markdown, LaTeX and CSV."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The first `texts` columns hold words, the others numbers. A first cell equal to the one above is shown once."""
+    """The first `texts` columns hold words, the others numbers. A first cell equal to the one above is left blank."""
 
     title: str
     header: Sequence[str]
@@ -51,7 +51,7 @@ def latex(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Header and rows, nothing left out."""
+    """Header and rows, with no cell left blank."""
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([table.header, *table.rows])
     return file.getvalue().removesuffix("\n")

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from qwen3vl_rl.data.reviews import Review
@@ -21,6 +22,15 @@ ABSENT = ("declined_rate", "false_box_rate")  # on rows without a referent
 LATENCIES = ("mean_s", "p50_s", "p95_s")
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two runs by name: `second` is compared with `first`, on every split and on average."""
+
+    first: str
+    second: str
+    comparisons: Mapping[str, Comparison]
+
+
 def accuracy_table(results: Sequence[Result]) -> Table:
     """The paper's layout: one row per model, one column per split, the average. Below each of our rows, half the width
     of the interval.
@@ -30,9 +40,9 @@ def accuracy_table(results: Sequence[Result]) -> Table:
     columns = places(results)
     rows = [_published_row(model, accs, columns) for model, accs in _published_rows(results).items()]
     for result in results:
-        scores = [_numbers(result, place) for place in columns]
+        scores = [scores_at(result, place) for place in columns]
         marks = [mark(result, place) for place in columns]
-        accs = [_percent(score["acc"]) + mark if score else DASH for score, mark in zip(scores, marks, strict=True)]
+        accs = [percent(score["acc"]) + mark if score else DASH for score, mark in zip(scores, marks, strict=True)]
         rows.append((result.name, *accs))
         rows.append(("  ±", *(_half_width(score["acc_interval"]) if score else "" for score in scores)))
     return Table(f"Acc@0.5 in percent ({CRITERION})", ("model", *map(_heading, columns)), rows)
@@ -43,43 +53,52 @@ def detail_table(results: Sequence[Result]) -> Table:
     header = ["split", "model", "samples", "Acc@0.5", "interval", "0.7", "0.9", "mIoU", "invalid", "tokens"]
     rows = []
     for place in places(results):
-        scored = [(result, numbers) for result in results if (numbers := _numbers(result, place))]
+        scored = [(result, numbers) for result in results if (numbers := scores_at(result, place))]
         for result, numbers in scored:
             rows.append((place, result.name, *_details(numbers)))
         for result, numbers in scored:
             if "visible_acc" in numbers:
-                scores = _percent(numbers["visible_acc"]), *[""] * 3, f"{numbers['visible_mean_iou']:.3f}"
+                scores = percent(numbers["visible_acc"]), *[""] * 3, f"{numbers['visible_mean_iou']:.3f}"
                 rows.append(("  its visible part", result.name, "", *scores, "", ""))
             if "no_referent" in numbers:
                 absent = numbers["no_referent"]
                 for what in ("declined", "false_box"):
-                    scores = str(absent["samples"]), _percent(absent[f"{what}_rate"]), *[""] * 6
+                    scores = str(absent["samples"]), percent(absent[f"{what}_rate"]), *[""] * 6
                     rows.append((f"  no referent: {what.replace('_', ' ')}", result.name, *scores))
     return Table("Details", header, rows, texts=2)
 
 
-def difference_table(results: Sequence[Result]) -> Table:
-    """Each model against the one before it, and the last against the first.
+def compare_runs(results: Sequence[Result]) -> list[Pair]:
+    """Each model against the one before it; then the last, and the best of all but the first, against the first.
 
-    Raises InputError where they answered different samples.
+    Empty if there is one model, or if the models answered different samples.
     """
-    pairs = list(pairwise(results)) + ([(results[0], results[-1])] if len(results) > 2 else [])
-    compared = [(f"{b.name} {MINUS} {a.name}", compare(a.predictions, b.predictions)) for a, b in pairs]
+    if len(results) < 2 or not _same_samples(results):
+        return []
+    last = len(results) - 1
+    best = max(range(1, len(results)), key=lambda number: results[number].summary["average"]["acc"])
+    chosen = dict.fromkeys([*pairwise(range(len(results))), (0, last), (0, best)])
+    pairs = [(results[first], results[second]) for first, second in chosen]
+    return [Pair(a.name, b.name, compare(a.predictions, b.predictions)) for a, b in pairs]
+
+
+def difference_table(pairs: Sequence[Pair], places: Sequence[str]) -> Table:
+    """One row per place (a split, or the average) and pair."""
     header = ("split", "models", "difference", "95 % interval", "gained", "lost", "McNemar")
     rows = [
-        (place, models, *_differences(comparisons[place]))
-        for place in places(results)
-        for models, comparisons in compared
-        if place in comparisons
+        (place, f"{pair.second} {MINUS} {pair.first}", *_differences(pair.comparisons[place]))
+        for place in places
+        for pair in pairs
+        if place in pair.comparisons
     ]
     return Table("Paired difference in Acc@0.5, percentage points", header, rows, texts=2)
 
 
 def reviewed_table(results: Sequence[Result], reviews: Sequence[Review]) -> Table:
-    """Accuracy on all rows and on the rows that reviewers found right, and how many rows are which."""
+    """Accuracy on all rows and on the rows that reviewers found right, with the number of rows per verdict."""
     header = ("split", "model", "review", "all rows", "right rows", "interval", "right", "wrong", "unknown", "unasked")
     rows = [
-        (part.split, result.name, part.review, _percent(part.acc_all), *_reviewed(part))
+        (part.split, result.name, part.review, percent(part.acc_all), *_reviewed(part))
         for result in results
         for part in score_reviewed(result, reviews)
     ]
@@ -107,11 +126,11 @@ def group_table(results: Sequence[Result]) -> Table:
     for number, result in enumerate(results):
         for grouping, groups in result.summary["groups"].items():
             for group, numbers in groups.items():
-                cell = f"{_percent(numbers['acc'])} ({numbers['samples']})"
+                cell = f"{percent(numbers['acc'])} ({numbers['samples']})"
                 rows.setdefault((grouping, group), {})[number] = cell
         for split, numbers in result.summary["splits"].items():
             for band, scores in numbers.get("occlusion", {}).items():
-                cell = f"{_percent(scores['acc'])} / {_percent(scores['visible_acc'])} ({scores['samples']})"
+                cell = f"{percent(scores['acc'])} / {percent(scores['visible_acc'])} ({scores['samples']})"
                 rows.setdefault((f"{split}, whole / visible", band), {})[number] = cell
     names = [result.name for result in results]
     cells = [(*kind, *(cell_of.get(number, DASH) for number in range(len(results)))) for kind, cell_of in rows.items()]
@@ -125,7 +144,7 @@ def number_table(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         for place in [*result.summary["splits"], AVERAGE]:
-            numbers, latency = _numbers(result, place), result.timing["latency"].get(place, {})
+            numbers, latency = scores_at(result, place), result.timing["latency"].get(place, {})
             known = published.splits().get(place)
             counts = numbers.get("samples", ""), known.samples if known else ""
             low, high = numbers["acc_interval"] or ("", "")
@@ -141,11 +160,11 @@ def number_table(results: Sequence[Result]) -> Table:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """Notes that say what the numbers mean."""
+    """What the numbers mean, and what is wrong with them."""
     averaged = "; ".join(dict.fromkeys(", ".join(result.summary["average"]["of"]) for result in results))
     lines = [f"Acc@0.5 in percent counts {CRITERION}; intervals: 95 %, bootstrap over images; average over {averaged}."]
     if _published_rows(results):
-        card = f"{published.CARD}, as the card prints it; the average there is not the mean of its row"
+        card = f"{published.CARD}, which is the card's; its average is not the mean of its row"
         lines.append(f"Published rows are the paper's, except {card}.")
     marks = {mark(result, place) for result in results for place in places(results)}
     if PARTIAL in marks:
@@ -154,9 +173,9 @@ def notes(results: Sequence[Result]) -> list[str]:
     if MISMATCHED in marks:
         lines.append(f"{MISMATCHED} more samples than the published split has: another version of it.")
     if resumed := [result.name for result in results if result.timing["resumed"]]:
-        lines.append(f"Resumed, so with latencies of several starts and the rates of the last: {', '.join(resumed)}.")
+        lines.append(f"Resumed: {', '.join(resumed)}. Latencies are from all starts, rates from the last one.")
     if len(results) > 1 and not _same_samples(results):
-        lines.append("The runs answered different samples, so that their differences are left out.")
+        lines.append("The runs answered different samples, so their differences are left out.")
     for result in results:
         if not (found := coordinates([row for row in result.predictions if row.error is None])).is_fine:
             lines.append(f"{result.name}: {found.found}. {found.means} {found.change}")
@@ -164,20 +183,22 @@ def notes(results: Sequence[Result]) -> list[str]:
             few = ", ".join(list(failed)[:3]) + (", …" if len(failed) > 3 else "")
             lines.append(
                 f"{result.name}: {len(failed)} failed requests, counted as wrong ({few}; see summary.json); "
-                "--retry-failed asks them again."
+                "rerun with --retry-failed to ask them again."
             )
     return lines
 
 
-def evaluation_tables(results: Sequence[Result], reviews: Sequence[Review] = ()) -> list[Table]:
-    """Accuracy, also on reviewed rows where there are `reviews`, details, speed and, of several runs over the same
-    samples, differences."""
-    tables = [accuracy_table(results), detail_table(results), speed_table(results)]
-    if reviews:
-        tables.insert(1, reviewed_table(results, reviews))
-    if len(results) > 1 and _same_samples(results):
-        tables.append(difference_table(results))
-    return tables
+def evaluation_tables(
+    results: Sequence[Result], reviews: Sequence[Review] = (), pairs: Sequence[Pair] | None = None
+) -> list[Table]:
+    """Accuracy, accuracy on reviewed rows if there are `reviews`, differences if there are any, details and speed.
+
+    `pairs`: from `compare_runs`, for callers that need them too.
+    """
+    pairs = compare_runs(results) if pairs is None else pairs
+    reviewed = [reviewed_table(results, reviews)] if reviews else []
+    differences = [difference_table(pairs, places(results))] if pairs else []
+    return [accuracy_table(results), *reviewed, *differences, detail_table(results), speed_table(results)]
 
 
 def render(tables: Sequence[Table], results: Sequence[Result], form: str = "text") -> str:
@@ -200,26 +221,33 @@ def places(results: Sequence[Result]) -> list[str]:
     return [*known, *(split for split in averaged if split not in known), AVERAGE, *others]
 
 
-def _numbers(result: Result, place: str) -> Mapping:
-    """The numbers of a split or of the average. Empty if the run does not have it."""
+def summary_places(results: Sequence[Result]) -> list[str]:
+    """The average, then the splits that any run has. The average over a single split is left out."""
+    averaged = {split for result in results for split in result.summary["average"]["of"]}
+    splits = [place for place in places(results) if any(place in result.summary["splits"] for result in results)]
+    return splits if len(averaged) == 1 else [AVERAGE, *splits]
+
+
+def scores_at(result: Result, place: str) -> Mapping:
+    """The numbers of a split or of the average. Empty if the run does not have the split."""
     return result.summary["average"] if place == AVERAGE else result.summary["splits"].get(place, {})
 
 
 def mark(result: Result, place: str) -> str:
-    """The mark of a number that is not comparable to the published one: another count of samples, or an average over
-    other splits."""
+    """The mark of a number that is not comparable to the published one, because the number of samples or the averaged
+    splits differ. Empty for a comparable one."""
     if place == AVERAGE:
         of, known = set(result.summary["average"]["of"]), published.splits().keys()
         is_the_published = of == known and not any(mark(result, split) for split in of)
         return PARTIAL if of & known and not is_the_published else ""
-    known, numbers = published.splits().get(place), _numbers(result, place)
+    known, numbers = published.splits().get(place), scores_at(result, place)
     if not (known and numbers) or numbers["samples"] == known.samples:
         return ""
     return PARTIAL if numbers["samples"] < known.samples else MISMATCHED
 
 
 def _heading(place: str) -> str:
-    """The column's name, for the paper's splits in few letters: val, A, B, + val, + A, + B, g val, g test."""
+    """The column's name. The paper's splits are shortened: val, A, B, + val, + A, + B, g val, g test."""
     known = published.splits().get(place)
     if known is None:
         return place
@@ -228,7 +256,7 @@ def _heading(place: str) -> str:
 
 
 def _published_rows(results: Sequence[Result]) -> Mapping[str, Sequence[float]]:
-    """The published table if one of its splits is among ours, else nothing."""
+    """The published table if one of its splits is among ours. Empty otherwise."""
     return published.table() if set(places(results)) & published.splits().keys() else {}
 
 
@@ -241,19 +269,19 @@ def _details(numbers: Mapping) -> tuple[str, ...]:
     interval = numbers["acc_interval"]
     return (
         str(numbers.get("samples", "")),
-        _percent(numbers["acc"]),
-        DASH.join(map(_percent, interval)) if interval else DASH,
-        *(_percent(numbers[name]) for name in ("acc_70", "acc_90")),
+        percent(numbers["acc"]),
+        DASH.join(map(percent, interval)) if interval else DASH,
+        *(percent(numbers[name]) for name in ("acc_70", "acc_90")),
         f"{numbers['mean_iou']:.3f}",
-        f"{_percent(numbers['invalid_rate'])} %",
+        f"{percent(numbers['invalid_rate'])} %",
         f"{numbers['mean_tokens']:.1f}",
     )
 
 
 def _reviewed(part: Reviewed) -> tuple[str, ...]:
-    interval = DASH.join(map(_percent, part.interval)) if part.interval else DASH
+    interval = DASH.join(map(percent, part.interval)) if part.interval else DASH
     counts = (part.right, part.wrong, part.unknown, part.unasked)
-    return (DASH if part.acc is None else _percent(part.acc), interval, *map(str, counts))
+    return (DASH if part.acc is None else percent(part.acc), interval, *map(str, counts))
 
 
 def _same_samples(results: Sequence[Result]) -> bool:
@@ -274,12 +302,12 @@ def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
 def _half_width(interval: Sequence[float] | None) -> str:
-    return _percent((interval[1] - interval[0]) / 2) if interval else DASH
+    return percent((interval[1] - interval[0]) / 2) if interval else DASH
 
 
 def _signed(fraction: float) -> str:

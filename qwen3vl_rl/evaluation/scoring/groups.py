@@ -1,6 +1,6 @@
-"""Kinds of samples: by expression, by its length, by the size of the box, by how much of the object is hidden.
+"""Groups of samples: by words of the expression, its length, the size of the box, the hidden part of the object.
 
-The classes are this project's own, made for reading failures; no published number depends on them.
+The groups are this project's own and help to analyse failures. No published number depends on them.
 """
 
 import re
@@ -26,7 +26,7 @@ RELATIONS = """
 """
 ORDINALS = r"first second third fourth fifth sixth seventh eighth ninth tenth last \d+(?:st|nd|rd|th)"
 
-LENGTHS = {"1 to 3 words": 3, "4 to 7 words": 7, "8 or more words": None}  # inclusive upper ends
+LENGTHS = {"1 to 3 words": 3, "4 to 7 words": 7, "8 or more words": None}  # inclusive upper bounds
 BOX_SIZES = {"below 5 % of the image": 0.05, "5 to 20 %": 0.2, "above 20 %": None}
 OCCLUSIONS = {"up to 10 % hidden": 0.1, "10 to 40 %": 0.4, "above 40 %": None}
 
@@ -44,7 +44,7 @@ _TYPES = {
 
 
 def expression_types(sent: str) -> list[str]:
-    """Of attribute, location, relation and ordinal those whose words the expression holds, else `plain`."""
+    """Those of attribute, location, relation and ordinal whose words are in the expression; else `plain`."""
     return [name for name, pattern in _TYPES.items() if pattern.search(sent)] or ["plain"]
 
 
@@ -53,18 +53,18 @@ def expression_length(sent: str) -> str:
 
 
 def box_size(row: Prediction) -> str:
-    """By the share of the image that the true box covers."""
+    """The group for the share of the image that the true box covers."""
     return _band(_area(row.xyxy_px) / (row.width * row.height), BOX_SIZES)
 
 
 def occlusion(row: Prediction) -> str:
-    """By the share of the whole box that the visible box leaves out (boxes stand in for masks)."""
+    """The group for the share of the whole box outside the visible box. Boxes approximate masks here."""
     return _band(1 - _area(row.modal_xyxy_px) / _area(row.xyxy_px), OCCLUSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """`groups_of` names a sample's groups, some of `groups`, which are in the order to show them in."""
+    """`groups_of` returns the groups of a sample. `groups` lists all of them in display order."""
 
     groups: Sequence[str]
     groups_of: Callable[[Prediction], Sequence[str]]

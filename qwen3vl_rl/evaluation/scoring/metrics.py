@@ -1,9 +1,9 @@
-"""From predictions to numbers. Pure functions: the same predictions in any order give the same numbers, bit for bit.
+"""Metrics of predictions. Pure functions: the same predictions in any order give bit-identical numbers.
 
 Acc@0.5 counts `IoU > 0.5`, strictly, as the paper's tables do; `acc_inclusive` counts `IoU >= 0.5`. Intervals are 95 %
 percentile intervals of a bootstrap that resamples whole images, because expressions about one image are not
-independent. The average is the paper's: the unweighted mean over the splits; amodal splits ask for something else and
-stay out of it unless there are no others. Expressions without a referent stay out of all of these, counted apart.
+independent. The average is the paper's: the unweighted mean over the splits. It excludes amodal splits, which ask for
+something else, unless there are no others. Expressions without a referent are excluded and counted separately.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ AVERAGED_FIELDS = (
     *("invalid_rate", "truncated_rate", "mean_tokens"),
 )
 
-Interval = tuple[float, float] | None  # None where fewer than two images leave nothing to resample
+Interval = tuple[float, float] | None  # None for fewer than two images, which leave nothing to resample
 Cell = tuple[str, str, float]  # (group, image, value) of one observation
 
 
@@ -41,10 +41,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A second run against a first on the same samples.
+    """A second run compared with a first on the same samples.
 
-    `difference` in Acc@0.5, a fraction; `gained` and `lost` samples; `p` of McNemar's exact two-sided test, which
-    takes samples for independent (the interval does not).
+    `difference` in Acc@0.5, as a fraction; numbers of samples `gained` and `lost`; `p` of McNemar's exact two-sided
+    test, which assumes independent samples (the interval does not).
     """
 
     difference: Estimate
@@ -54,14 +54,14 @@ class Comparison:
 
 
 def is_correct(prediction: Prediction) -> bool:
-    """Whether the prediction counts: in Acc@0.5, or without a referent as declined."""
+    """Whether the prediction is a hit for Acc@0.5 or, for an expression without a referent, declines to box."""
     return declined(prediction) if prediction.iou is None else prediction.iou > THRESHOLD_IOU
 
 
 def summarize(predictions: Iterable[Prediction]) -> dict:
-    """Per split, on average and by kind of sample: accuracy with interval, mean IoU, bad answers, tokens.
+    """Per split, on average and per group of samples: accuracy with interval, mean IoU, bad answers, tokens.
 
-    Rates are fractions 0..1. Raises InputError where there is no prediction, or a split in which nothing has a box.
+    Rates are fractions 0..1. Raises InputError if there is no prediction, or a split without any true box.
     """
     everything = _sorted(predictions)
     rows = _located(everything)
@@ -98,9 +98,9 @@ def latency_fields(latencies_s: Sequence[float]) -> dict[str, float]:
 
 
 def compare(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[str, Comparison]:
-    """`second` against `first`, per split and, over the averaged splits, on average.
+    """Compare `second` with `first`, per split and on average over the averaged splits.
 
-    Raises InputError where the two hold different samples.
+    Raises InputError if the two runs have different samples.
     """
     a, b = _sorted(first), _sorted(second)
     if list(map(sample_of, a)) != list(map(sample_of, b)):
@@ -118,12 +118,12 @@ def compare(first: Iterable[Prediction], second: Iterable[Prediction]) -> dict[s
 
 
 def sample_of(row: Prediction) -> tuple:
-    """What two runs must share to be compared."""
+    """The fields that must be equal in two runs that are compared."""
     return row.key, row.image, row.sent, row.xyxy_px
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Exact two-sided p-value: how unlikely so uneven a division is where gains and losses are equally likely."""
+    """Exact two-sided p-value under the hypothesis that gains and losses are equally likely."""
     both = gained + lost
     tail = sum(comb(both, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2 * tail / 2**both)
@@ -131,14 +131,14 @@ def mcnemar_p(gained: int, lost: int) -> float:
 
 def average_splits(rows: Iterable[Prediction]) -> list[str]:
     """The splits that the average is taken over, in the paper's order."""
-    amodal: dict[str, bool] = {}  # where one sample or more asks for the whole of a hidden object
+    amodal: dict[str, bool] = {}  # split -> whether any sample asks for a whole, partly hidden object
     for row in rows:
         amodal[row.split] = amodal.get(row.split, False) or row.modal_xyxy_px is not None
     return sorted([split for split in amodal if not amodal[split]] or amodal, key=_paper_order)
 
 
 def _paper_order(split: str) -> tuple[str, int, str]:
-    """A data set's `val` comes first, then `testA`, `testB` or `test`."""
+    """Sort key: `val` of a data set comes before its `testA`, `testB` or `test`."""
     dataset, _, part = split.rpartition("_")
     return dataset, part != "val", part
 
@@ -174,7 +174,7 @@ def _summarize_split(everything: list[Prediction], accuracy: Estimate) -> dict:
         "mean_iou": fmean(row.iou for row in rows),
         "invalid_rate": fmean(row.pred_xyxy_px is None for row in rows),
         "truncated_rate": fmean(row.finish_reason == "length" for row in rows),
-        "mean_tokens": fmean([row.tokens for row in rows if row.error is None] or [0]),  # of what was answered
+        "mean_tokens": fmean([row.tokens for row in rows if row.error is None] or [0]),  # over answered questions
         "failed_requests": sum(row.error is not None for row in everything),
     }
     if amodal := [row for row in rows if row.modal_iou is not None]:
@@ -195,13 +195,13 @@ def _summarize_split(everything: list[Prediction], accuracy: Estimate) -> dict:
 
 
 def _visible_fields(rows: Sequence[Prediction]) -> dict[str, float]:
-    """The same boxes against the visible parts."""
+    """Scores of the same boxes against the visible parts of the objects."""
     ious = [row.modal_iou for row in rows]
     return {"visible_acc": fmean(iou > THRESHOLD_IOU for iou in ious), "visible_mean_iou": fmean(ious)}
 
 
 def _summarize_groups(rows: Sequence[Prediction]) -> dict[str, dict[str, dict]]:
-    """grouping -> group -> numbers, over all rows together; a sample may be in several groups."""
+    """grouping -> group -> numbers over all rows. A sample may be in several groups."""
     summary = {}
     for name, grouping in GROUPINGS.items():
         members: dict[str, list[Prediction]] = {group: [] for group in grouping.groups}
@@ -227,7 +227,7 @@ def _accuracy_fields(accuracy: Estimate) -> dict:
 
 
 def _estimate(cells: Sequence[Cell], averaged: Sequence[str]) -> dict[str, Estimate]:
-    """Mean of each group's values and the mean of the `averaged` groups, with intervals that are clustered by image."""
+    """Mean of each group and the mean of the `averaged` groups' means, with intervals clustered by image."""
     groups, images = (sorted({cell[part] for cell in cells}) for part in (0, 1))
     column_of, row_of = ({name: i for i, name in enumerate(names)} for names in (groups, images))
     sums, counts = np.zeros((2, len(images), len(groups)))
@@ -245,16 +245,16 @@ def _estimate(cells: Sequence[Cell], averaged: Sequence[str]) -> dict[str, Estim
     }
 
 
-@lru_cache(maxsize=1)  # of 10,000 images 160 MB, which take seconds to draw
+@lru_cache(maxsize=1)  # 10,000 images give 160 MB and take seconds to draw
 def _draws(images: int) -> np.ndarray:
-    """[replicates, images]: how often each image is drawn; as floats, whose products are six times as fast."""
+    """[replicates, images] how often each image is drawn. Floats, because their products are six times as fast."""
     return np.random.default_rng(SEED).multinomial(images, [1 / images] * images, REPLICATES).astype(float)
 
 
 def _means(weights: np.ndarray, sums: np.ndarray, counts: np.ndarray, averaged: list[int]) -> np.ndarray:
-    """[replicates, groups + 1]: each replicate's mean per group, then their average.
+    """[replicates, groups + 1] mean of each group in each replicate, then the average of the `averaged` groups.
 
-    A replicate that drew no image of a group has no mean there: NaN, which the percentiles leave out.
+    NaN where a replicate drew no image of a group. The percentiles ignore NaN.
     """
     drawn = weights @ counts
     means = np.divide(weights @ sums, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)

@@ -1,4 +1,4 @@
-"""The numbers of the paper and of a model card, read from published.yaml."""
+"""Published numbers of the paper and of a model card, read from published.yaml."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +11,7 @@ from qwen3vl_rl.data.refcoco import EXPRESSIONS
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One of the eight RefCOCO splits, and how many expressions it has."""
+    """One of the eight RefCOCO splits. `samples`: how many expressions it has."""
 
     dataset: str
     part: str
@@ -30,22 +30,22 @@ class Point:
 
 @cache
 def splits() -> dict[str, Split]:
-    """By name, in the paper's order."""
+    """The eight splits by name, in the paper's order."""
     return {name: Split(**fields, samples=EXPRESSIONS[name]) for name, fields in _content()["splits"].items()}
 
 
-CARD = "EGM-8B, model card"  # a second row of one checkpoint
+CARD = "EGM-8B, model card"  # a second row for the checkpoint EGM-8B
 
 
 @cache
 def table() -> dict[str, list[float]]:
-    """By model: Acc@0.5 in percent for each of `splits`, then the average."""
+    """Model -> Acc@0.5 in percent for each of `splits`, then the average."""
     return _content()["table"]
 
 
 @cache
 def points() -> list[Point]:
-    """The accuracy-latency figure."""
+    """The points of the accuracy-latency figure."""
     families = _content()["figure"]
     return [Point(family, size, *values) for family, sizes in families.items() for size, values in sizes.items()]
 

@@ -1,4 +1,4 @@
-"""The results of finished runs, read from their folders (`evaluation/run.py` lists the files)."""
+"""Reads the results of finished runs from their folders. `evaluation/run.py` lists the files."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from qwen3vl_rl.evaluation.scoring.metrics import summarize
 
 PREDICTIONS = "predictions.jsonl"
 SINGLE_REQUEST = "single_request_latency"  # key of timing.json: latency of requests that are sent one at a time
-_VARIANT = re.compile(r"free|(?:budget|answers)-\d+")  # names of `serving.settings.variants`
+_VARIANT = re.compile(r"free|(?:budget|answers)-\d+")  # names that `serving.settings.variants` gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +30,36 @@ class Result:
 def missing_part(folder: Path) -> str | None:
     """What is missing in the folder of an unfinished run: a file, or rows. None if the run is finished.
 
-    While failed samples are asked again, the folder keeps its earlier scores, so only the number of rows shows it.
+    A folder whose failed samples are being retried still holds earlier scores, so only its number of rows shows it.
     """
     for name in ("predictions.jsonl", "config.yaml", "summary.json", "timing.json"):
         if not (folder / name).is_file():
-            return f"no {name} in it"
+            return f"no {name}"
     asked = _sample_count(folder / "config.yaml")
     rows = (folder / "predictions.jsonl").read_bytes().count(b"\n")
-    return None if rows == asked else f"{rows} rows for {asked} samples; run its command again to resume"
+    return None if rows == asked else f"{rows} rows for {asked} samples; rerun its command to resume"
 
 
 def read_timing(folder: Path) -> dict:
-    """The content of timing.json. Earlier files call `single_request_latency` `alone`. Raises InputError where it is
-    not as an evaluation writes it."""
+    """The content of timing.json. Earlier files call the key `single_request_latency` `alone`.
+
+    Raises InputError if an evaluation did not write it.
+    """
     try:
         timing = json.loads((folder / "timing.json").read_text("utf-8"))
         timing["latency"], timing["resumed"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / 'timing.json'}: expected what an evaluation writes there") from None
+        raise InputError(f"{folder / 'timing.json'}: expected the fields that an evaluation writes") from None
     if "alone" in timing:
         timing[SINGLE_REQUEST] = timing.pop("alone")
     return timing
 
 
 def read_result(folder: Path) -> Result:
-    """Of a finished run, or of a predictions.jsonl alone, which tells no times. Raises InputError for neither."""
+    """The result of a finished run, or of a single predictions.jsonl, which has no timing.
+
+    Raises InputError if `folder` is neither.
+    """
     if folder.is_file():
         predictions = read_predictions(folder)
         timing = {"latency": {}, "resumed": False}
@@ -63,14 +68,13 @@ def read_result(folder: Path) -> Result:
         raise InputError(f"{folder}: expected a finished evaluation, found {missing}")
     timing = read_timing(folder)
     predictions = read_predictions(folder / PREDICTIONS)
-    return Result(folder.name, predictions, summarize(predictions), timing)  # the predictions are the truth
+    return Result(folder.name, predictions, summarize(predictions), timing)  # not summary.json, which may be old
 
 
 def read_results(runs: Sequence[Path]) -> list[Result]:
-    """The results of several runs, each a folder or a file of answers. Those of one name also get the name of the
-    folder above.
+    """The results of several runs, each a folder or a file of answers.
 
-    Raises InputError where a run is given twice.
+    Runs with the same name get the name of their parent folder as a prefix. Raises InputError if a run is given twice.
     """
     places = [_place(run.resolve()) for run in runs]
     if twice := [place for place in places if places.count(place) > 1]:
@@ -83,12 +87,12 @@ def read_results(runs: Sequence[Path]) -> list[Result]:
 
 
 def _place(run: Path) -> Path:
-    """The folder of a run; of a file of answers with another name than a run's, its path without the ending."""
+    """The path that names the run: its folder or, for other files of answers, the file without its suffix."""
     return run.parent if run.name == PREDICTIONS else run.with_suffix("") if run.is_file() else run
 
 
 def read_scaling(out: Path) -> dict[str, list[Result]]:
-    """Model -> results of its finished variants in OUT/MODEL/VARIANT. Raises InputError where there are none."""
+    """Model -> results of its finished variants in OUT/MODEL/VARIANT. Raises InputError if there are none."""
     found: dict[str, list[Result]] = {}
     folders = sorted((folder for folder in out.glob("*/*") if _VARIANT.fullmatch(folder.name)), key=_order)
     for folder in (folder for folder in folders if not missing_part(folder)):
@@ -99,13 +103,13 @@ def read_scaling(out: Path) -> dict[str, list[Result]]:
 
 
 def _order(folder: Path) -> tuple[str, bool, str, int]:
-    """By model; `free` first, then numbers of answers and budgets, each from few to many."""
+    """Sort key: by model; `free` first, then numbers of answers and budgets in ascending order."""
     kind, _, number = folder.name.partition("-")
     return folder.parent.name, bool(number), kind, int(number or 0)
 
 
 def _sample_count(config: Path) -> int:
-    """How many samples the run asks about. Raises InputError where the file does not say."""
+    """The number of samples of the run. Raises InputError if the file does not hold it."""
     try:
         splits = yaml.safe_load(config.read_text(encoding="utf-8"))["samples"]
         return sum(split["count"] for split in splits.values())

@@ -1,4 +1,4 @@
-"""Accuracy on the rows that reviewers found right (`data/reviews.py`)."""
+"""Accuracy on the rows whose labels a review confirms (`data/reviews.py`)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from qwen3vl_rl.evaluation.scoring.results import Result
 
 @dataclass(frozen=True, slots=True)
 class Reviewed:
-    """A split as one review sees it, or the average over all eight. `right`, `wrong` and `unknown` count questions,
-    `unasked` rows of the review that no question matches."""
+    """Scores of a split under one review, or the average over all eight splits.
+
+    `right`, `wrong` and `unknown` count questions; `unasked` counts rows of the review that match no question.
+    """
 
     review: str
     split: str
@@ -22,12 +24,12 @@ class Reviewed:
     unknown: int
     unasked: int
     acc_all: float
-    acc: float | None  # None where no row is right
+    acc: float | None  # on the rows found right; None if there are none
     interval: Sequence[float] | None
 
 
 def score_reviewed(result: Result, reviews: Sequence[Review]) -> Iterator[Reviewed]:
-    """Each split of the run that a review has, then the average of a review that has all eight."""
+    """Scores for each split that run and review share, then their average if the review has all eight splits."""
     for name in dict.fromkeys(review.name for review in reviews):
         parts, kept = [], []
         for review in (review for review in reviews if review.name == name):

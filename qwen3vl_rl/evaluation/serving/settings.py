@@ -1,4 +1,4 @@
-"""Settings that affect a prediction: prompt, image size, decoding, parser. `recipe.yaml` has the defaults."""
+"""Settings that affect predictions: prompt, image size, decoding, parser. `recipe.yaml` holds the defaults."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,17 +12,17 @@ import yaml
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import COORDINATES, PROMPTS, RELATIVE_1000, parser_name
 
-# `released` is the parser of the released evaluation. The released reward has another one.
+# `released` is the parser of the released evaluation. The released reward uses another one.
 PARSERS = MappingProxyType({"strict": "strict", "released": "released_eval"})
 SENTENCES = ("each", "joined")
-ROLLOUT_SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # egm recipe, stage 2
-UNTOUCHED = {"min_p": 0.0}  # engines take what a request leaves out from the checkpoint's generation_config.json
+ROLLOUT_SAMPLING = {"temperature": 0.7, "top_p": 0.9, "top_k": 50}  # stage 2 of the EGM recipe
+UNTOUCHED = {"min_p": 0.0}  # sent because engines take missing fields from the checkpoint's generation_config.json
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`recipe.yaml` gives meaning, value and source of each field. Raises InputError for a value that cannot be."""
+    """`recipe.yaml` explains each field. Raises InputError for an invalid value."""
 
     prompt: str
     amodal_prompt: str
@@ -47,7 +47,7 @@ class Settings:
         _expect_choice("parser", self.parser, PARSERS)
         _expect_choice("sentences", self.sentences, SENTENCES)
         if self.coordinates != RELATIVE_1000 and self.parser != "released":
-            raise InputError(f"coordinates: {self.coordinates} is read by the parser released alone")
+            raise InputError(f"coordinates: {self.coordinates} needs parser: released")
         for name in ("min_pixels", "max_pixels"):
             _expect_number(name, getattr(self, name), int, "at least 1, or null", lambda v: v >= 1, optional=True)
         _expect_number(
@@ -60,25 +60,26 @@ class Settings:
         _expect_number("temperature", self.temperature, float, "at least 0", lambda v: v >= 0)
         _expect_number("top_p", self.top_p, float, "more than 0 and at most 1", lambda v: 0 < v <= 1)
         _expect_number("repetition_penalty", self.repetition_penalty, float, "more than 0", lambda v: v > 0)
-        if (self.min_pixels is None) != (self.max_pixels is None):  # the processor takes no notice of one alone
+        if (self.min_pixels is None) != (self.max_pixels is None):  # the processor ignores one without the other
             raise InputError("min_pixels, max_pixels: expected both or neither")
         if self.answers > 1 and self.temperature == 0:
-            raise InputError(f"answers: {self.answers} answers to one question need a temperature above 0")
+            raise InputError(f"answers: {self.answers} answers per question need a temperature above 0")
         if self.reasoning_tokens and self.reasoning_tokens >= self.max_tokens:
             raise InputError(f"reasoning_tokens: expected less than max_tokens ({self.max_tokens})")
 
     def sampling(self, key: str) -> dict[str, float]:
-        """The fields of a chat completion request that decide how tokens are drawn. Each sample, by its `key`, has a
-        seed of its own, so that a resumed run draws what an uninterrupted one would."""
+        """The sampling fields of a chat completion request.
+
+        The seed depends on the sample's `key`, so that a resumed run draws the same tokens as an uninterrupted one.
+        """
         fields = {name: getattr(self, name) for name in _SAMPLING} | UNTOUCHED
         return fields | ({"seed": crc32(f"{self.seed} {key}".encode())} if self.temperature else {})
 
 
 def load_settings(file: Path | None = None, asks: Mapping | None = None, **changes) -> Settings:
-    """The recipe, changed by what a protocol `asks`, the fields in `file`, then by `changes`, of which None means
-    unchanged.
+    """The recipe, overridden by what a protocol `asks`, then by the fields in `file`, then by `changes`.
 
-    Raises InputError for an unknown field or a value that cannot be.
+    A change of None has no effect. Raises InputError for an unknown field or an invalid value.
     """
     recipe = files("qwen3vl_rl.evaluation.serving").joinpath("recipe.yaml").read_text(encoding="utf-8")
     given = {name: value for name, value in changes.items() if value is not None}
@@ -93,7 +94,7 @@ def load_settings(file: Path | None = None, asks: Mapping | None = None, **chang
 
 
 def variants(settings: Settings, budgets: Iterable[int], answers: Iterable[int]) -> dict[str, Settings]:
-    """Name -> settings of each way to run a model. If `settings` is greedy, answers are sampled like rollouts."""
+    """Name -> settings of each variant. If `settings` is greedy, several answers are sampled as rollouts are."""
     sampling = {} if settings.temperature else ROLLOUT_SAMPLING
     return {
         "free": settings,
@@ -103,7 +104,7 @@ def variants(settings: Settings, budgets: Iterable[int], answers: Iterable[int])
 
 
 def _current(values: Mapping) -> dict:
-    """The values, with the current name of the parser."""
+    """The values, with an earlier name of the parser replaced by its current one."""
     return {**values, "parser": parser_name(values["parser"])}
 
 

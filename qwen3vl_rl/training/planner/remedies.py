@@ -15,8 +15,8 @@ OFFLOADING = " ".join(
 
 
 def remedies(run: Run, memory_gib: float, constants: MemoryConstants) -> list[str]:
-    """Overrides, of which each line makes everything fit, the mildest of its kind; the last kinds are more GPUs."""
-    limit, stays = run.tokens_per_micro_batch, not run.param_offload
+    """Overrides that each make everything fit on their own: the mildest of each kind, more GPUs last."""
+    limit, resident = run.tokens_per_micro_batch, not run.param_offload
     kinds: list[list[tuple[str, Run]]] = [
         [(f"{ROLES}.model.enable_gradient_checkpointing=true", replace(run, checkpointing=True))],
         [(f"{ROLES}.rollout.free_cache_engine=true", replace(run, rollout_sleeps=True))],
@@ -24,16 +24,17 @@ def remedies(run: Run, memory_gib: float, constants: MemoryConstants) -> list[st
         [
             (f"{ROLES}.actor.ppo_max_token_len_per_gpu={less}", replace(run, tokens_per_micro_batch=less))
             for less in (limit * eighths // 8 for eighths in (6, 4, 3, 2, 1))
-            if less >= run.longest_sequence_tokens  # verl does not split one
+            if less >= run.longest_sequence_tokens  # verl does not split a sequence
         ],
-        [(OFFLOADING, offloaded(run))] if stays else [],
+        [(OFFLOADING, offloaded(run))] if resident else [],
         more_gpus(run),
-        [(f"{words} {OFFLOADING}", more) for words, more in more_gpus(offloaded(run))] if stays else [],
+        [(f"{overrides} {OFFLOADING}", more) for overrides, more in more_gpus(offloaded(run))] if resident else [],
     ]
     first = (
-        next((words for words, changed in kind if not problems(changed, memory_gib, constants)), None) for kind in kinds
+        next((overrides for overrides, changed in kind if not problems(changed, memory_gib, constants)), None)
+        for kind in kinds
     )
-    return [words for words in first if words]
+    return [overrides for overrides in first if overrides]
 
 
 def offloaded(run: Run) -> Run:
@@ -41,7 +42,7 @@ def offloaded(run: Run) -> Run:
 
 
 def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
-    """With smaller shares of the memory for the rollout engine, the largest first."""
+    """The run with smaller shares of GPU memory for the rollout engine, the largest first."""
     return [
         (f"{ROLES}.rollout.gpu_memory_utilization={share}", replace(run, rollout_memory_share=share))
         for share in ROLLOUT_SHARES
@@ -50,17 +51,17 @@ def less_for_rollouts(run: Run) -> list[tuple[str, Run]]:
 
 
 def more_gpus(run: Run) -> list[tuple[str, Run]]:
-    """With more GPUs, the fewest first; of each number with the rollout engine's share as it is, then smaller ones."""
+    """The run with more GPUs, fewest first; for each number, with the rollout engine's share and then smaller ones."""
     found = []
     for gpus in (gpus for gpus in GPU_COUNTS if gpus > run.gpus and run.update_answers % gpus == 0):
         more = replace(run, gpus=gpus, gpus_per_node=min(gpus, NODE_GPUS), no_shard=False)
-        words = hardware(gpus) + (f" {TRAINING_ENGINE}.no_shard=false" if run.no_shard else "")
-        found += [(words, more), *((f"{words} {less}", smaller) for less, smaller in less_for_rollouts(more))]
+        overrides = hardware(gpus) + (f" {TRAINING_ENGINE}.no_shard=false" if run.no_shard else "")
+        found += [(overrides, more), *((f"{overrides} {less}", smaller) for less, smaller in less_for_rollouts(more))]
     return found
 
 
 def hardware(gpus: int) -> str:
-    """The overrides for so many GPUs, one of GPU_COUNTS; with their number, as another may have been set beside it."""
+    """Overrides for a number of GPUs in `GPU_COUNTS`. They also set the number, which may have been overridden."""
     nodes, each = max(1, gpus // NODE_GPUS), min(gpus, NODE_GPUS)
     name = f"gpu{gpus}" if gpus <= 2 else "node8" if nodes == 1 else "multinode"
     return f"hardware={name} trainer.nnodes={nodes} trainer.n_gpus_per_node={each}"

@@ -1,7 +1,7 @@
-"""What can be known before a GPU is touched: whether data, model, settings and machine let stage 2 run at all. Stage 1
-asks some of it, too (`sft/train.py`).
+"""Checks before a GPU is used: whether data, model, settings and machine allow stage 2 to run.
 
-Every check raises InputError with one line that says what to change. Nothing here imports torch or verl.
+Stage 1 shares some of them (`sft/train.py`). Every check raises InputError with one line that says what to change.
+Nothing here imports torch or verl.
 """
 
 from omegaconf import DictConfig
@@ -30,7 +30,7 @@ from qwen3vl_rl.training.preflight.settings import (
 from qwen3vl_rl.training.recipe import check_paths
 from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, record_data_hash
 
-__all__ = [  # beside `check`: what stage 1 and the planner ask
+__all__ = [  # in addition to `check`: used by stage 1 and the planner
     "check",
     "check_adapters",
     "check_engine_flags",
@@ -50,7 +50,7 @@ __all__ = [  # beside `check`: what stage 1 and the planner ask
 
 
 def check(config: DictConfig) -> int:
-    """All checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
+    """Run all checks of stage 2, the cheap ones first. Returns the number of steps of the run."""
     check_paths(config, "actor_rollout_ref.model.path", "data.train_files", "data.val_files")
     check_settings(**config.reward.custom_reward_function.reward_kwargs)
     check_numbers(config)

@@ -1,4 +1,4 @@
-"""How many rows verl leaves out because their prompts are too long, counted without opening a picture."""
+"""Counts the rows that verl skips because their prompts are too long, without opening an image."""
 
 from collections.abc import Callable
 from functools import cache
@@ -17,19 +17,19 @@ from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.models.shapes import EDGES, MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
 from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
 
-VERLS_TOKENS = (4, 16_384)  # verl resizes to so many tokens, before the processor
+VERLS_TOKENS = (4, 16_384)  # fewest and most tokens of an image after verl's resize, before the processor's
 TURN = "<|im_start|>user\n<|vision_start|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n<think>\n"
-MOST_TOKENS_OF_TURN = 32  # without the text
+MOST_TOKENS_OF_TURN = 32  # at most, without the text
 
 
 class Resizing(NamedTuple):
-    """What happens to a picture: verl resizes it to multiples of `verls_side_px`, then the processor into `pixels`."""
+    """How an image is resized: by verl to multiples of `verls_side_px`, then by the processor to a size in `pixels`."""
 
     verls_side_px: int
     pixels: tuple[int, int]
 
     def tokens(self, width: int, height: int) -> int:
-        """Of a picture of this size in px; 0 where that is unknown."""
+        """Tokens of an image of this size in px; 0 if the size is unknown."""
         if min(width, height) <= 0:
             return 0
         limits = tuple(count * self.verls_side_px**2 for count in VERLS_TOKENS)
@@ -39,7 +39,7 @@ class Resizing(NamedTuple):
 
 
 class LongPrompts(NamedTuple):
-    """Of one file: how many prompts are too long, and the first of them: its row, size in px and tokens."""
+    """The number of prompts of a file that are too long, and the first one: its row, image size in px and tokens."""
 
     count: int
     row: int
@@ -48,10 +48,10 @@ class LongPrompts(NamedTuple):
 
 
 def check_prompt_lengths(config: DictConfig, key: str, rows: int) -> int:
-    """Says which of the `rows` verl leaves out, and returns how many are left.
+    """Print how many of the `rows` verl skips, and return how many are left.
 
-    Raises InputError where none is left, or where verl is told to keep what it cannot take. Rows that do not state
-    their picture's size are taken to fit.
+    Raises InputError if none is left, or if a prompt is too long and verl is configured not to skip it. Rows without
+    the size of their image are assumed to fit.
     """
     limit, left = config.data.max_prompt_length, rows
     count_tokens = _text_counter(Path(config.actor_rollout_ref.model.path).expanduser())
@@ -63,26 +63,26 @@ def check_prompt_lengths(config: DictConfig, key: str, rows: int) -> int:
         width, height = found.size
         if not config.data.get("filter_overlong_prompts"):
             expected = f"a prompt of at most data.max_prompt_length={limit:,} tokens"
-            raise row_error(path, found.row, "prompt", expected, f"{found.tokens:,} with the {width}x{height} picture")
+            raise row_error(path, found.row, "prompt", expected, f"{found.tokens:,} with the {width}x{height} image")
         left -= found.count
         what = f"whose prompts are longer than data.max_prompt_length={limit:,} tokens"
-        where = f"row {found.row}, {found.tokens:,} tokens with its {width}x{height} picture"
-        print(f"{path}: verl leaves out {found.count:,} rows, {what}; the first is {where}", flush=True)
+        where = f"row {found.row}, {found.tokens:,} tokens with its {width}x{height} image"
+        print(f"{path}: verl skips {found.count:,} rows {what}; the first is {where}", flush=True)
     if rows and not left:
-        raise InputError(f"data.max_prompt_length={limit}: expected more than the tokens of every row of {key}")
+        raise InputError(f"data.max_prompt_length={limit}: expected a larger limit, every prompt of {key} is longer")
     return left
 
 
 def find_long_prompts(
     path: Path, limit: int, resizing: Resizing, count_tokens: Callable[[list[str]], list[int]]
 ) -> LongPrompts:
-    """The prompts of a file with more than `limit` tokens. No text is tokenised that is short enough by its bytes."""
+    """The prompts of a file with more than `limit` tokens. Texts with few enough bytes are not tokenized."""
     first, count, shown = 1, 0, (0, (0, 0), 0)
     tokens_of = cache(resizing.tokens)
     with open_parquet(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["prompt", "extra_info"]):
             sizes, texts = _sizes(batch.column("extra_info")), _texts(batch.column("prompt"))
-            tokens = _picture_tokens(sizes, tokens_of)
+            tokens = _image_tokens(sizes, tokens_of)
             long_bytes = pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False)
             doubtful = np.flatnonzero((tokens > 0) & (tokens + long_bytes + MOST_TOKENS_OF_TURN > limit))
             tokens[doubtful] += np.array(count_tokens(texts.take(pa.array(doubtful)).to_pylist()), np.int64)
@@ -96,10 +96,10 @@ def find_long_prompts(
 
 
 def pixel_limits(config: DictConfig) -> tuple[int, int]:
-    """The fewest and most pixels to which the processor resizes a picture."""
+    """The fewest and most pixels to which the processor resizes an image."""
     path, given = Path(config.actor_rollout_ref.model.path).expanduser(), config.data.get("mm_processor_kwargs") or {}
     settings = _settings(path / "processor_config.json").get("image_processor")
-    size = (settings or _settings(path / "preprocessor_config.json")).get("size") or {}  # a hub's name: as published
+    size = (settings or _settings(path / "preprocessor_config.json")).get("size") or {}  # none for a Hub name
     least, most = (size.get(name, known) for name, known in zip(EDGES, QWENS_PIXELS, strict=True))
     return given.get("min_pixels", least), given.get("max_pixels", most)
 
@@ -112,7 +112,7 @@ def _settings(path: Path) -> dict:
 
 
 def _text_counter(model: Path) -> Callable[[list[str]], list[int]]:
-    """Counts the tokens of user turns, their pictures left out; without a tokenizer at hand, none."""
+    """A function that counts the tokens of user turns without their images; 0 if the model has no tokenizer here."""
     path = model / "tokenizer.json"
     if not path.is_file():
         return lambda texts: [0] * len(texts)
@@ -125,15 +125,15 @@ def _text_counter(model: Path) -> Callable[[list[str]], list[int]]:
     ]
 
 
-def _picture_tokens(sizes: np.ndarray, tokens_of: Callable[[int, int], int]) -> np.ndarray:
-    """Of each (width, height)."""
+def _image_tokens(sizes: np.ndarray, tokens_of: Callable[[int, int], int]) -> np.ndarray:
+    """Image tokens of each (width, height)."""
     distinct, places = np.unique(sizes[:, 0] << 32 | sizes[:, 1], return_inverse=True)
     tokens = [tokens_of(size >> 32, size & 0xFFFFFFFF) for size in distinct.tolist()]
     return np.array(tokens, np.int64)[places]
 
 
 def _sizes(info: pa.Array) -> np.ndarray:
-    """(rows, 2): width and height in px, 0 where a row does not state them."""
+    """Width and height in px, (rows, 2); 0 if a row does not state them."""
     columns = np.zeros((len(info), 2), np.int64)
     for column, name in enumerate(("width", "height")):
         if pa.types.is_struct(info.type) and info.type.get_field_index(name) >= 0:
@@ -144,7 +144,7 @@ def _sizes(info: pa.Array) -> np.ndarray:
 
 
 def _texts(prompts: pa.Array) -> pa.Array:
-    """Of each row the text of its first turn, which is the only one in our rows; null where it is no text."""
+    """The text of each row's first turn, the only one in our rows; null if it is not text."""
     kind = prompts.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_struct(kind.value_type):
         return pa.nulls(len(prompts), pa.string())

@@ -1,4 +1,4 @@
-"""The machine has what the recipe takes: a rollout engine, GPUs, and memory on them."""
+"""The machine has what the recipe needs: a rollout engine, GPUs, and memory on them."""
 
 import os
 from dataclasses import replace
@@ -17,21 +17,21 @@ from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Run, read_run
 
 
 def check_rollout_engine(config: DictConfig) -> None:
-    """The rollout engine is installed, and can run on the device."""
+    """The rollout engine is installed and can run on the device."""
     engine = config.actor_rollout_ref.rollout.name
     if config.trainer.device == "cpu" and engine != "vllm":
         raise InputError(f"engine={engine}: expected engine=vllm on hardware=cpu")
     if find_spec(engine) is None:
-        here = [f"engine={name} is, or " for name in ("vllm", "sglang") if find_spec(name)]
+        here = [f"use engine={name}, or " for name in ("vllm", "sglang") if find_spec(name)]
         how = f"remove .venv, which holds one engine, and run bash scripts/setup.sh {engine}"
         raise InputError(f"engine={engine}: {engine} is not installed; {''.join(here)}{how}")
 
 
 def check_gpus(config: DictConfig) -> None:
-    """This machine has as many GPUs as the recipe takes. A cluster (RAY_ADDRESS) is left to Ray, which counts it."""
+    """This machine has as many GPUs as the recipe needs. Ray counts those of a cluster (RAY_ADDRESS)."""
     address = os.environ.get("RAY_ADDRESS")
     if address and OmegaConf.select(config, "ray_kwargs.ray_init.num_cpus") is not None:
-        raise InputError(f"RAY_ADDRESS={address}: expected it unset, as this recipe starts a Ray of its own; unset it")
+        raise InputError(f"RAY_ADDRESS={address}: expected it unset, because this recipe starts its own Ray")
     if config.trainer.device == "cpu" or address:
         return
     if config.trainer.nnodes > 1:
@@ -47,16 +47,16 @@ def check_gpus_here(config: DictConfig) -> None:
 
 
 def check_memory(config: DictConfig) -> None:
-    """The run fits on the smallest GPU, by the planner's model of memory and for the answers of the paper.
+    """The run fits on the smallest GPU, by the planner's memory model and with the answer length of the paper.
 
-    What the model does not know (Ulysses, another architecture, a checkpoint that is still on a hub, …) is never
-    refused for its memory, nor is a run on the GPUs of another machine.
+    What the model does not cover (Ulysses, another architecture, a checkpoint that is still on the Hub, …) is never
+    rejected for its memory, nor is a run on the GPUs of another machine.
     """
     path = Path(config.actor_rollout_ref.model.path).expanduser()
     if config.trainer.device == "cpu" or os.environ.get("RAY_ADDRESS") or not path.is_dir():
         return
     for file in path.glob("*.safetensors"):
-        read_tensor_shapes(file)  # names a file that is not whole
+        read_tensor_shapes(file)  # raises for an incomplete file
     if (run := modelled_run(config)) is None:
         return
     memory_gib, constants = visible_gib(min(gpu_memories_mib())), read_constants()[0]
@@ -69,7 +69,7 @@ def check_memory(config: DictConfig) -> None:
 
 
 def modelled_run(config: DictConfig) -> Run | None:
-    """What the model of memory sees of the recipe; None where it does not know it."""
+    """The recipe as the memory model sees it; None if the model does not cover it."""
     try:
         run = read_run(config, PAPER_WORKLOAD)
     except InputError:

@@ -1,4 +1,4 @@
-"""What a run must share with the one that its folder holds."""
+"""What a resumed run must share with the run in its folder."""
 
 import itertools
 import json
@@ -12,8 +12,8 @@ from qwen3vl_rl.training.recipe import LORA
 from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
 from qwen3vl_rl.training.workload import TRAINING_ENGINE
 
-# Settings that make two starts one run: what decides the data, the answers, the loss and the update. The others
-# (logging, saving, the length of the run, the machine and how it is used) may change when it is resumed.
+# Settings that may not change when a run resumes: they set the data, the answers, the loss and the update. The others
+# (logging, saving, the length of the run, the machine and its use) may change.
 SAME_RUN = (
     "reward.custom_reward_function",
     "algorithm",
@@ -33,11 +33,11 @@ SAME_RUN = (
     *(f"actor_rollout_ref.actor.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "optim")),
 )
 
-KINDS = ("model", "optim", "extra_state")  # of files of which each rank writes one
+KINDS = ("model", "optim", "extra_state")  # of files; each rank writes one of each
 
 
 def check_whole(config: DictConfig) -> None:
-    """The checkpoint that a run is resumed from is all there. On how many GPUs it was written does not matter."""
+    """The checkpoint from which a run resumes is complete. It may have been written on another number of GPUs."""
     folder = Path(config.trainer.default_local_dir)
     if not resumes_latest(config):
         return
@@ -47,8 +47,10 @@ def check_whole(config: DictConfig) -> None:
     try:
         ranks = json.loads((shards / "fsdp_config.json").read_text())["world_size"]
     except (OSError, ValueError, KeyError):
-        raise InputError(f"{folder}: expected a whole checkpoint in global_step_{step}, which {LATEST} names") from None
-    if config.trainer.nnodes > 1:  # whose other nodes may have disks of their own
+        raise InputError(
+            f"{folder}: expected a complete checkpoint in global_step_{step}, which {LATEST} names"
+        ) from None
+    if config.trainer.nnodes > 1:  # other nodes may have their own disks
         return
     for kind, rank in itertools.product(KINDS, range(ranks)):
         if not (shard := shards / f"{kind}_world_size_{ranks}_rank_{rank}.pt").exists():

@@ -1,4 +1,4 @@
-"""The rows of the training and validation files: columns, images, what the reward reads, and how many there are."""
+"""The rows of training and validation files: columns, images, what the reward reads, and their number."""
 
 import os
 from collections.abc import Sequence
@@ -21,24 +21,24 @@ OUR_REWARD = "pkg://qwen3vl_rl.reward"
 
 
 def check_rows(config: DictConfig, key: str, columns: Sequence[str] = COLUMNS, maker: str = MAKER) -> int:
-    """Every file is parquet with these columns and every image is there. Returns the number of rows."""
+    """Every file is parquet with these columns, and every image exists. Returns the number of rows."""
     return sum(check_file(path, columns, maker) for path in file_paths(config, key))
 
 
 def check_file(path: Path, columns: Sequence[str] = COLUMNS, maker: str = MAKER) -> int:
-    """One file of `check_rows`."""
+    """`check_rows` for one file."""
     try:
         file = pq.ParquetFile(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: expected parquet of {maker} ({error})") from None
+        raise InputError(f"{path}: expected parquet written by {maker} ({error})") from None
     if missing := [name for name in columns if name not in file.schema_arrow.names]:
-        raise InputError(f"{path}: expected parquet of {maker}, found no column {missing[0]}")
+        raise InputError(f"{path}: expected parquet written by {maker}, found no column {missing[0]}")
     check_images(path, file)
     return file.metadata.num_rows
 
 
 def check_images(path: Path, file: pq.ParquetFile) -> None:
-    """Every image that a path names is there. Each is looked for once; images that stand in the rows are left alone."""
+    """Every image that a path names exists. Each path is checked once; images within the rows are not checked."""
     first, there = 1, set()
     for batch in file.iter_batches(BATCH_ROWS, columns=["images"]):
         rows = batch.column(0)
@@ -50,32 +50,32 @@ def check_images(path: Path, file: pq.ParquetFile) -> None:
 
 
 def named_images(rows: pa.Array) -> set[str]:
-    if pa.types.is_list(rows.type) and pa.types.is_string(rows.type.value_type):  # as we write them: by columns
+    if pa.types.is_list(rows.type) and pa.types.is_string(rows.type.value_type):  # as we write them: read by column
         return set(pc.unique(pc.list_flatten(rows)).drop_null().to_pylist())
     return {image for images in rows.to_pylist() for image in images or [] if isinstance(image, str)}
 
 
 def missing_image(path: Path, first: int, rows: list[list[str] | None], missing: set[str]) -> InputError:
-    """For the first of these rows that names one of the missing images; `first`: the number of the first row."""
+    """The error for the first row that names a missing image; `first`: the number of the first of these rows."""
     named = ((number, image) for number, images in enumerate(rows, first) for image in images or [])
     number, image = next(found for found in named if isinstance(found[1], str) and found[1] in missing)
     return row_error(path, number, "images", "an image that exists", image)
 
 
 def check_reward_columns(config: DictConfig, key: str) -> None:
-    """Every row has what our reward reads: the image's size and a box. Rows for another reward are its own affair."""
+    """Every row has what our reward reads: the image's size and a box. Rows for another reward are not checked."""
     if config.reward.custom_reward_function.path != OUR_REWARD:
         return
-    parser = config.reward.custom_reward_function.reward_kwargs.parser  # by its present name
+    parser = config.reward.custom_reward_function.reward_kwargs.parser  # under its present name
     for path in file_paths(config, key):
         check_size_and_truth(path)
         if parser != "strict" and (row := first_of_several_answers(path)):
-            expected = f"strict: the answer to row {row} of {path} is an empty list or two boxes, which others misread"
+            expected = f"strict for row {row} of {path}: its answer is an empty list or two boxes, which others misread"
             raise InputError(f'reward.parser: expected {expected}; got "{parser}"')
 
 
 def first_of_several_answers(path: Path) -> int | None:
-    """The first row, from 1, that nothing fits or that asks for two boxes; None where there is none."""
+    """The first row (1-based) for which nothing fits or that asks for two boxes; None if there is none."""
     first = 1
     for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=["data_source", "extra_info"]):
         info, found = batch.column("extra_info"), pc.equal(batch.column("data_source"), NO_REFERENT).fill_null(False)
@@ -88,27 +88,30 @@ def first_of_several_answers(path: Path) -> int | None:
 
 
 def check_texts(config: DictConfig, key: str, column: str, model: str) -> None:
-    """No turn of any row holds a special token, of Qwen3-VL or of the model at the key `model`."""
+    """No turn of any row contains a special token of Qwen3-VL or of the model at the config key `model`."""
     own = added_tokens(Path(OmegaConf.select(config, model)).expanduser())
     for path in file_paths(config, key):
         check_turns(path, column, own)
 
 
 def file_paths(config: DictConfig, key: str) -> list[Path]:
-    """The file or files that `key` names."""
+    """The file or files at the config key `key`."""
     files = OmegaConf.select(config, key)
     return [Path(file).expanduser() for file in ([files] if isinstance(files, str) else files)]
 
 
 def check_steps(config: DictConfig, rows: int) -> int:
-    """The training set gives at least one batch, and the epochs as many steps as are asked for. Returns their number
-    (the epochs': at most, as prompts that are too long are left out)."""
+    """The training set gives at least one batch, and the epochs give the requested steps.
+
+    Returns the number of steps. If none are requested, it is an upper bound, because verl skips prompts that are too
+    long.
+    """
     batch, epochs, steps = (
         config.data.train_batch_size,
         config.trainer.total_epochs,
         config.trainer.total_training_steps,
     )
-    for name, value in (("data.train_batch_size", batch), ("trainer.total_epochs", epochs)):  # stage 1 asks no more
+    for name, value in (("data.train_batch_size", batch), ("trainer.total_epochs", epochs)):  # also for stage 1
         if value < 1:
             raise InputError(f"{name}={value}: expected at least 1")
     if rows < batch:

@@ -1,4 +1,4 @@
-"""Settings that go with each other, with verl and with our training engine."""
+"""Settings fit each other, verl and our training engine."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ COUNTS = (
     "algorithm.filter_groups.max_inflight_gen_batches",
 )
 OUR_SAMPLER = "ReportingReplayBuffer"
-WHOLE_REWARD = "reward"  # as verl's filter of groups has it
+WHOLE_REWARD = "reward"  # the name of the whole reward in verl's filter_groups.metric
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Counts are counts, the rollout engine's share is one, and GPUs divide what they share."""
+    """Counts are positive integers, the rollout engine's memory share is valid, and GPUs divide what they share."""
     for key in COUNTS:
         value = OmegaConf.select(config, key, default=1)
         if type(value) is not int or value < 1:
@@ -51,13 +51,15 @@ def check_numbers(config: DictConfig) -> None:
     if answers % ranks:
         raise InputError(
             f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}, rollout.n={rollout.n}: expected "
-            f"{ranks} GPUs to get equally many of the {answers} answers of an update"
+            f"the {answers} answers of an update to be divisible by {ranks} GPUs"
         )
 
 
 def check_lengths(config: DictConfig) -> None:
-    """The engine's context and each micro-batch take the longest prompt with the longest answer. verl cuts answers at
-    the former, silently, and fails at the latter in the middle of a run."""
+    """The engine's context and each micro-batch have room for the longest prompt with the longest answer.
+
+    verl silently cuts answers at the former, and fails at the latter in the middle of a run.
+    """
     needed = config.data.max_prompt_length + config.data.max_response_length
     ranks = OmegaConf.select(config, f"actor_rollout_ref.{SEQUENCE_RANKS}", default=1)
     for name, share in (
@@ -77,61 +79,62 @@ def check_engine_flags(config: DictConfig) -> None:
     """The flags of our training engine fit verl's settings."""
     check_strategy(config, "actor_rollout_ref.actor.strategy")
     if OmegaConf.select(config, f"{TRAINING_ENGINE}.skip_dp_sync"):
-        raise InputError(f"{TRAINING_ENGINE}.skip_dp_sync=true: it is for stage 1")
+        raise InputError(f"{TRAINING_ENGINE}.skip_dp_sync=true: expected false, because it is for stage 1")
     check_one_gpu(config, f"{TRAINING_ENGINE}.no_shard")
     check_liger(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     check_response_logits(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     check_shared_prompts(config)
     check_adapters(config, "actor_rollout_ref.model", TRAINING_ENGINE)
     if config.actor_rollout_ref.model.lora_rank and not config.actor_rollout_ref.model.lora.get("merge"):
-        raise InputError("actor_rollout_ref.model.lora.merge=false: expected true with adapters, as tuning=lora has it")
+        raise InputError("actor_rollout_ref.model.lora.merge=false: expected true with adapters, as in tuning=lora")
 
 
 def check_adapters(config: DictConfig, model: str, engine: str) -> None:
-    """Adapters are on all mergers. Both stages; `model`, `engine`: keys of the recipe."""
+    """No merger is frozen with adapters, which are on all mergers. Both stages; `model`, `engine`: config keys."""
     key = f"{engine}.freeze_deepstack_mergers"
     if OmegaConf.select(config, key) and OmegaConf.select(config, f"{model}.lora_rank"):
         raise InputError(f"{key}=true: expected false with adapters, which it does not freeze")
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:
-    """Where embeddings are not tied verl gathers each by itself, the vision tower's among them, and FSDP then fails at
-    the tower as a unit: its embeddings would come after it."""
+    """The vision tower is no FSDP unit in a model with untied embeddings.
+
+    verl makes a unit of each untied embedding, also of the vision tower's. FSDP fails if that comes after a unit that
+    contains it.
+    """
     recipe, path = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser() / "config.json"
     key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
     units = OmegaConf.select(config, key) or []
     if "Qwen3VLVisionModel" not in units or recipe.actor.fsdp_config.no_shard or not path.is_file():
         return
     if not read_folder(path.parent).tie_word_embeddings:
-        raise InputError(
-            f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as size=8b has it"
-        )
+        raise InputError(f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as in size=8b")
 
 
 def check_strategy(config: DictConfig, key: str) -> None:
-    """Our engine is registered for FSDP2. verl's own would ignore its switches. Both stages; `key`: of the strategy."""
+    """The strategy is that of our engine; verl's own would ignore its switches. Both stages; `key`: config key."""
     if (strategy := OmegaConf.select(config, key)) != "fsdp2":
         raise InputError(f"{key}={strategy}: expected fsdp2, for which our training engine is registered")
 
 
 def check_one_gpu(config: DictConfig, key: str) -> None:
-    """A flag that means one GPU goes with one GPU. Both stages; `key`: of the flag."""
+    """A flag for one GPU is used on one GPU. Both stages; `key`: config key of the flag."""
     trainer = config.trainer
     if OmegaConf.select(config, key) and trainer.n_gpus_per_node * trainer.nnodes > 1:
         raise InputError(
             f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}, nnodes={trainer.nnodes}: expected one GPU with "
-            f"{key}=true, as hardware=gpu1 has it; hardware=node8 takes any number on a node"
+            f"{key}=true, as in hardware=gpu1; use hardware=node8 for several GPUs of a node"
         )
 
 
 def check_liger(config: DictConfig, model: str, engine: str) -> None:
-    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `model`, `engine`: keys of the recipe."""
+    """torch 2.11 cannot compile the norms of liger-kernel 0.8.5. Both stages; `model`, `engine`: config keys."""
     if OmegaConf.select(config, f"{model}.use_liger") and OmegaConf.select(config, f"{engine}.compile_blocks"):
         raise InputError(f"{model}.use_liger=true: expected {engine}.compile_blocks=false")
 
 
 def check_response_logits(config: DictConfig, model: str, engine: str) -> None:
-    """Logits of responses only need packed batches, and no fused kernels. Both stages; `model`, `engine`: keys."""
+    """`response_logits_only` has packed batches and no fused kernels. Both stages; `model`, `engine`: config keys."""
     fused, packed = (
         OmegaConf.select(config, f"{model}.{name}") for name in ("use_fused_kernels", "use_remove_padding")
     )
@@ -142,7 +145,7 @@ def check_response_logits(config: DictConfig, model: str, engine: str) -> None:
 
 
 def check_shared_prompts(config: DictConfig) -> None:
-    """Prompts are shared in packed micro-batches that are filled by tokens, on one GPU each."""
+    """`share_prompts` has packed micro-batches that are filled by tokens, and no sequence parallelism."""
     key = f"{TRAINING_ENGINE}.share_prompts"
     if not OmegaConf.select(config, key):
         return
@@ -158,27 +161,27 @@ def check_shared_prompts(config: DictConfig) -> None:
 
 
 def check_trainer(config: DictConfig) -> None:
-    """What we add to verl's trainer is added to its present one; verl calls the other deprecated."""
+    """The trainer is verl's current one, which we extend; verl calls the other deprecated."""
     if not config.trainer.use_v1:
         raise InputError("trainer.use_v1=false: expected true")
 
 
 def check_agent_loop(config: DictConfig) -> None:
-    """Our agent loop sends images as our training engine reads them, and as verl's others do not."""
+    """Our agent loop has no critic, because only our training engine reads its images. Pixel limits come in pairs."""
     loop, key = config.actor_rollout_ref.rollout.agent.default_agent_loop, "rollout.agent.default_agent_loop"
     if loop == "image_once":
-        other = f"actor_rollout_ref.{key}=single_turn_agent is for others"
+        other = f"otherwise use actor_rollout_ref.{key}=single_turn_agent"
         if config.algorithm.adv_estimator == "gae":
             raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
     limits = {"min_pixels", "max_pixels"} & set(config.data.mm_processor_kwargs or {})
-    if len(limits) == 1:  # the trainer's processor takes no notice of one alone, vLLM's does
+    if len(limits) == 1:  # the trainer's processor ignores a single limit, vLLM's does not
         raise InputError(f"data.mm_processor_kwargs: expected min_pixels and max_pixels, got {limits.pop()} alone")
 
 
 def check_on_policy(config: DictConfig) -> None:
-    """Without a pass for the old policy (`speed=fast`) losses take it for the current one: they must be the same.
+    """Without a pass for the old policy (`speed=fast`), losses use the current one instead: both must be the same.
 
-    verl's own losses for bypass mode take the rollout's probabilities, which are not those of the whole distribution.
+    verl's own losses for bypass mode use the rollout's probabilities, which are those after top-k and top-p.
     """
     actor, correction, key = config.actor_rollout_ref.actor, config.algorithm.rollout_correction, "actor_rollout_ref"
     if not correction.bypass_mode and correction.loss_type != ON_POLICY:
@@ -191,22 +194,22 @@ def check_on_policy(config: DictConfig) -> None:
     ):
         if value != needed:
             raise InputError(
-                f"{name}={value}: expected {needed}, as speed=fast is for one update per batch; "
-                "speed=offload is for others"
+                f"{name}={value}: expected {needed}, because speed=fast is for one update per batch; "
+                "otherwise use speed=offload"
             )
     if (loss := actor.policy_loss.loss_mode) == "bypass_mode":
         raise InputError(f"{key}.actor.policy_loss.loss_mode={loss}: expected one that can be on policy")
 
 
 def check_sampler(config: DictConfig) -> None:
-    """verl's separate trainer asks more of a sampler than ours has."""
+    """verl's separate trainer cannot use our sampler, which lacks what it needs."""
     sampler, mode = config.trainer.v1.sampler.custom_sampler, config.trainer.v1.trainer_mode
     if mode == "separate_async" and sampler and sampler.path:
-        raise InputError(f"trainer.v1.trainer_mode={mode}: expected trainer.v1.sampler.custom_sampler=null beside it")
+        raise InputError(f"trainer.v1.trainer_mode={mode}: expected trainer.v1.sampler.custom_sampler=null with it")
 
 
 def check_filter(config: DictConfig) -> None:
-    """The filter of groups has groups, a part of the reward to go by, and room for other prompts."""
+    """The filter has several answers per prompt, a reward part to compare, and room for other prompts."""
     options, key, rollout = config.algorithm.filter_groups, "algorithm.filter_groups", config.actor_rollout_ref.rollout
     if not options.enable:
         return

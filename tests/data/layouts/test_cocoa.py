@@ -67,20 +67,20 @@ def test_regions_become_amodal_samples_by_occlusion(run, tmp_path, annotation):
     assert samples["spoon"].xyxy_px == (60, 10, 100, 20)
     assert samples["plate"].xyxy_px == samples["plate"].modal_xyxy_px == (0, 0, 40, 30)
     assert set(samples) == {"cup", "spoon", "plate"}
-    for reason in ("left out 2: no expression", "left out 1: stuff", "left out 1: nothing in sight"):
+    for reason in ("left out 2: no unique expression", "left out 1: stuff", "left out 1: no visible part"):
         assert reason in done.out
 
 
-def test_why_no_region_is_left_is_said(run, tmp_path, annotation):
+def test_reasons_are_reported_if_no_region_is_left(run, tmp_path, annotation):
     annotation["regions"] = annotation["regions"][3:]
     done, _ = convert(run, tmp_path, annotation, "--outside", "clip")
-    reasons = "; left out 2: no expression of its own; left out 1: stuff; left out 1: nothing in sight\n"
+    reasons = "; left out 2: no unique expression; left out 1: stuff; left out 1: no visible part\n"
     assert done.code == 2 and done.err.endswith(f"found none{reasons}") and not (tmp_path / "eval").exists()
 
 
-def test_boxes_that_leave_the_image_can_be_left_out(run, tmp_path, annotation):
+def test_boxes_beyond_the_image_can_be_dropped(run, tmp_path, annotation):
     done, samples = convert(run, tmp_path, annotation, "--outside", "drop")
-    assert "spoon" not in samples and "left out 1: amodal box leaves the image" in done.out
+    assert "spoon" not in samples and "left out 1: amodal box extends beyond the image" in done.out
 
 
 def test_expressions_replace_the_names(run, tmp_path, annotation):
@@ -91,7 +91,7 @@ def test_expressions_replace_the_names(run, tmp_path, annotation):
     assert samples["cat in front"].xyxy_px == (1, 2, 30, 40)
 
 
-def test_expressions_of_no_region_are_an_error(run, tmp_path, annotation):
+def test_expressions_of_unknown_regions_are_an_error(run, tmp_path, annotation):
     (tmp_path / "sents.jsonl").write_text('{"image_id": 5, "region": 30, "sent": "x"}\n')
     done, _ = convert(run, tmp_path, annotation, "--outside", "clip", "--expressions", tmp_path / "sents.jsonl")
     assert done.code == 2 and "got image 5 region 30" in done.err
@@ -113,7 +113,7 @@ def test_occlusion_levels(rate, level):
 
 
 @pytest.mark.parametrize("counts", [[0, 10, 7990], "no run lengths"])
-def test_masks_of_any_kind_never_crash(run, tmp_path, annotation, counts):
+def test_uncompressed_and_bad_masks_do_not_crash(run, tmp_path, annotation, counts):
     annotation["regions"] = [region("cup", {"size": [HEIGHT, WIDTH], "counts": counts})]
     annotation["regions"][0]["visible_mask"] = rle(0, 0, 1, 10)
     done, samples = convert(run, tmp_path, annotation, "--outside", "clip")

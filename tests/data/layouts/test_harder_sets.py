@@ -1,4 +1,4 @@
-"""Ref-L4, Ref-Adv-s and GroundingME. The files are ours, with the columns that the projects' programs read."""
+"""Ref-L4, Ref-Adv-s and GroundingME, with files of our making that have the columns the projects' programs read."""
 
 import io
 from pathlib import Path
@@ -38,7 +38,7 @@ REF_L4 = {
 }
 
 
-def test_ref_l4_goes_to_a_file_by_split(run, tmp_path):
+def test_ref_l4_is_written_by_split(run, tmp_path):
     path = parquet(tmp_path / "ref-l4-val.parquet", REF_L4, REF_L4 | {"id": 2, "split": "test"})
     assert run("convert", "ref_l4", "--files", path, "--out", tmp_path).code == 0
     (sample,) = read_samples(tmp_path / "eval" / "ref_l4_val.jsonl")
@@ -90,7 +90,11 @@ def test_rejections_of_grounding_me_have_no_box(run, tmp_path):
 @pytest.mark.parametrize(
     ("layout", "row", "message"),
     [
-        ("ref_l4", REF_L4 | {"bbox": [900.0, 1.0, 300.0, 5.0]}, 'row 1: field "bbox": expected xywh px inside'),
+        (
+            "ref_l4",
+            REF_L4 | {"bbox": [900.0, 1.0, 300.0, 5.0]},
+            'row 1: field "bbox": expected a box inside the 1024x741 image, xywh in px',
+        ),
         ("ref_adv", REF_ADV | {"solution": [1.0, 2.0, 300.0, 40.0]}, 'row 1: field "solution"'),
         ("ref_adv", REF_ADV | {"image": {"bytes": b"x"}, "solution": [1.0, 2.0, 3.0, 4.0]}, 'row 1: field "image"'),
         ("grounding_me", ME | {"bbox": None}, 'row 1: field "bbox"'),
@@ -106,8 +110,8 @@ def test_bad_rows_are_named_and_nothing_is_written(run, tmp_path, layout, row, m
     assert not list((tmp_path / "out").rglob("*.jsonl"))
 
 
-def test_a_name_that_two_pictures_share_is_refused(run, tmp_path):
+def test_two_pictures_with_one_name_are_rejected(run, tmp_path):
     box = {"solution": [1.5, 2.0, 30.0, 40.0]}
     path = parquet(tmp_path / "a.parquet", REF_ADV | box, REF_ADV | box | {"image": {"bytes": jpeg(60, 41)}})
     done = run("convert", "ref_adv", "--files", path, "--images", tmp_path / "images", "--out", tmp_path)
-    assert done.code == 2 and 'row 2: field "image": expected the picture that' in done.err
+    assert done.code == 2 and 'row 2: field "image": expected the same picture as in' in done.err

@@ -1,4 +1,4 @@
-"""Samples of every world, drawn once."""
+"""Samples of every world, drawn once per test run."""
 
 import itertools
 

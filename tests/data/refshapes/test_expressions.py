@@ -1,4 +1,4 @@
-"""Every expression has one referent, says a resolver that reads the sentence and the scene alone."""
+"""Every expression has one referent according to a resolver that sees only the sentence and the scene."""
 
 import itertools
 import random
@@ -16,7 +16,7 @@ COMPOSITION = re.compile(r"of the (.+)s (left of|right of|above|below) the (.+),
 
 
 def matching(scene, words):
-    """Objects that fit `small red circle` and the like."""
+    """Objects that match words such as `small red circle`."""
     words = set(words) - {"shape"}
     return [i for i, s in enumerate(scene.shapes) if words <= {s.size, s.colour, s.shape}]
 
@@ -28,7 +28,7 @@ def resolve(scene, sent):
     x = [(s.visible_px[0] + s.visible_px[2]) / 2 for s in scene.shapes]
     y = [(s.visible_px[1] + s.visible_px[3]) / 2 for s in scene.shapes]
     sides = {"left of": (x, -1), "right of": (x, 1), "above": (y, -1), "below": (y, 1)}
-    there = range(len(scene.shapes))  # what stands on the side that the words end with, if they do
+    there = range(len(scene.shapes))  # objects on the side of the anchor that the words name, or all objects
     if found := [name for name in sides if f" {name} the " in sent]:
         rest, anchor = " ".join(words).split(f" {found[0]} the ")
         (at,), words, (key, sign) = matching(scene, anchor.split()), rest.split(), sides[found[0]]
@@ -69,7 +69,7 @@ def test_nothing_fits_an_expression_without_referent_and_its_trace_says_so(drawn
         assert (category.colour if alike else "There is no") in reasoning
 
 
-def test_compositions_need_their_relation_and_their_traces_count_what_stands_there():
+def test_compositions_need_their_relation_and_traces_list_it():
     crowded = WORLDS["crowded"]
     for referral in itertools.islice(referrals("test", ("composition",), 0.0, crowded), 300):
         category, name, anchor, ordinal, side = COMPOSITION.fullmatch(referral.query.sent).groups()

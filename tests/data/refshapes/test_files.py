@@ -1,4 +1,4 @@
-"""Files are deterministic by seed and valid, and splits hold what they promise."""
+"""Files are valid and deterministic by seed, and splits contain the right kinds of expressions."""
 
 import hashlib
 import itertools
@@ -27,7 +27,7 @@ def test_kinds_come_in_equal_parts_and_a_fifth_is_amodal(drawn, world):
     assert all(is_occluded(r.target) for r in drawn if r.amodal)
 
 
-def test_samples_stay_those_of_published_results():
+def test_samples_match_published_results():
     drawn = itertools.islice(referrals("refshapes_val-0", PLAIN.kinds, 0.2), 500)
     asked = repr([(r.query.sent, r.xyxy_px, r.amodal) for r in drawn])
     assert (
@@ -54,7 +54,7 @@ def test_files_are_deterministic_and_valid(tmp_path):
     assert all(s.modal_xyxy_px for s in read_samples(tmp_path / "a/eval/refshapes_amodal_val.jsonl"))
 
 
-def test_shares_of_traces_change_the_traces_alone(tmp_path):
+def test_trace_shares_change_only_the_traces(tmp_path):
     build(tmp_path / "all", train=200, val=2, seed=3)
     build(tmp_path / "mixed", train=200, val=2, seed=3, shares={"brief": 0.5, "rationalised": 0.2})
     whole, mixed = (read_jsonl(tmp_path / name / "refshapes_train_traces.jsonl") for name in ("all", "mixed"))
@@ -67,7 +67,7 @@ def test_shares_of_traces_change_the_traces_alone(tmp_path):
     assert first == second
 
 
-def test_amodal_samples_may_go_without_a_trace(tmp_path):
+def test_amodal_traces_can_be_omitted(tmp_path):
     build(tmp_path / "all", train=60, val=2, seed=3, shares={"brief": 0.5})
     build(tmp_path / "some", train=60, val=2, seed=3, shares={"brief": 0.5}, amodal_traces=False)
     rows = read_jsonl(tmp_path / "some" / "refshapes_train.jsonl")
@@ -77,8 +77,8 @@ def test_amodal_samples_may_go_without_a_trace(tmp_path):
 
 
 @pytest.mark.parametrize("shares", [{"brief": 1.2}, {"brief": -0.1}, {"brief": 0.6, "rationalised": 0.6}])
-def test_shares_that_are_none_are_refused(tmp_path, shares):
-    with pytest.raises(InputError, match="together at most 1"):
+def test_invalid_shares_are_rejected(tmp_path, shares):
+    with pytest.raises(InputError, match="a sum of at most 1"):
         build(tmp_path / "new", train=2, val=2, seed=0, shares=shares)
     assert not (tmp_path / "new").exists()
 

@@ -1,4 +1,4 @@
-"""Boxes are those of the pixels, and a seed gives one scene."""
+"""Boxes match the pixels, and scenes are deterministic by seed."""
 
 import random
 
@@ -35,6 +35,6 @@ def test_stencils_fill_their_extent(shape, side_px):
     assert 0.9 * side_px - 1 <= max(mask.shape) <= side_px
 
 
-def test_scenes_of_a_seed_do_not_depend_on_anything_else():
+def test_scenes_depend_only_on_the_seed():
     first, second = (sample_scene(random.Random(5)) for _ in range(2))
     assert first.shapes == second.shapes and (first.index == second.index).all()

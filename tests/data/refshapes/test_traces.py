@@ -1,4 +1,4 @@
-"""Traces name the target's visible box, and list what the expression asks to compare."""
+"""Traces name the target's visible box, and list the objects that the expression compares."""
 
 import random
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_the_trace_ends_in_the_target_and_parses_to_the_answer(drawn):
         assert f": {visible}." in referral.reasoning
 
 
-def test_traces_of_attributes_list_what_has_all_of_them(drawn):
+def test_attribute_traces_list_the_only_match(drawn):
     for referral in drawn:
         if referral.query.kind == "attribute":
             category = referral.query.sent.removeprefix("the ")
@@ -35,7 +35,7 @@ def test_brief_and_rationalised_traces_name_the_referent_and_no_box(drawn):
         for referral, text in zip(drawn, texts, strict=False):
             assert noun_phrase(referral.query.sent) in text and parse_box_1000(text) is None
             row = training_row(referral, "0", "image.png")
-            assert failed_check(text, parse_sample(Path("file"), 1, row)) is None  # as stage 1 judges traces
+            assert failed_check(text, parse_sample(Path("file"), 1, row)) is None  # stage 1 accepts the trace
         assert len({text.split(" the ")[0] for text in texts}) >= len(wordings)
 
 
@@ -47,7 +47,7 @@ def test_a_rationalised_trace_says_where_in_the_picture(drawn):
         assert name_place(referral.target.centre_px) in text
 
 
-def test_an_expression_of_a_group_becomes_one_noun_phrase():
+def test_group_expressions_become_one_noun_phrase():
     sent = "of the circles above the star, the second from the left"
     assert noun_phrase(sent) == "the second from the left of the circles above the star"
     assert noun_phrase("the red star") == "the red star"

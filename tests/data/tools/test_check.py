@@ -1,4 +1,4 @@
-"""The validator and the describer."""
+"""The tools `check` and `describe`."""
 
 import json
 
@@ -40,10 +40,10 @@ def test_every_format_passes(run, world):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_images_are_looked_at_where_asked_for(run, world, tmp_path, name):
+def test_images_are_checked_with_the_images_option(run, world, tmp_path, name):
     done = run("check", world / name, "--images", tmp_path)
     rows = 6 if "val" in name else 24
-    absolute = name.endswith(".parquet")  # these hold whole paths
+    absolute = name.endswith(".parquet")  # parquet files contain absolute paths
     assert done.code == (0 if absolute else 1)
     assert f" {0 if absolute else rows} problems" in done.out
 
@@ -58,7 +58,7 @@ def test_all_problems_are_counted_and_the_first_ones_shown(run, tmp_path):
     assert done.code == 1
     *problems, summary = done.out.splitlines()
     assert [problem.split('"')[1] for problem in problems] == ["id", "bbox", "sent"]
-    assert summary.endswith("a.jsonl: 5 rows, 1 say the same as an earlier row, 4 problems")
+    assert summary.endswith("a.jsonl: 5 rows, 1 repeated, 4 problems")
 
 
 def test_evaluation_images_in_training_are_found_mirrored_or_not(run, tmp_path):
@@ -107,13 +107,13 @@ def test_describe_prints_numbers_and_draws_boxes(run, tmp_path):
     assert (0, 255, 0) in {colour for _, colour in sheet.getcolors(1 << 20)}
 
 
-def test_describe_wants_good_rows_and_an_image_folder(run, tmp_path):
+def test_describe_needs_good_rows_and_an_image_folder(run, tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"image": "a.png"}])
     assert 'field "width"' in run("describe", tmp_path / "a.jsonl").err
     assert "--images DIR" in run("describe", tmp_path / "a.jsonl", "--sheet", tmp_path / "s.png").err
 
 
-def test_an_image_that_breaks_off_is_named_and_no_sheet_is_drawn(run, tmp_path):
+def test_a_truncated_image_is_named_and_no_sheet_is_drawn(run, tmp_path):
     Image.effect_noise((100, 50), 80).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
     write_jsonl(
@@ -150,7 +150,7 @@ def test_wrong_values_inside_predictions_are_named(run, world, tmp_path, name, v
     write_jsonl(tmp_path / "p.jsonl", [rows[0], rows[1] | {name: value}, without, rows[3]])
     done = run("check", tmp_path / "p.jsonl")
     assert done.code == 1 and f'row 2: field "{name}": expected' in done.out and " 2 problems" in done.out
-    assert f'row 3: field "{name}": expected this field of a prediction' in done.out
+    assert f'row 3: field "{name}": expected this field in every prediction' in done.out
 
 
 def test_wrong_turns_inside_sft_parquet_are_named(run, world, tmp_path):

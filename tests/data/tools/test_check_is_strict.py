@@ -1,4 +1,4 @@
-"""What `check` passes, no later step refuses: writers, preflight, reward and evaluation."""
+"""Rows that `check` accepts are accepted by every later step: writers, preflight, reward and evaluation."""
 
 import json
 from contextlib import suppress
@@ -42,7 +42,7 @@ REWARD = {"reward_type": "mix", "alpha": 0.5, "threshold": 0.5}
 
 
 def boxes(width: int, height: int) -> st.SearchStrategy[list[float]]:
-    """xyxy, mostly inside these sides; the thinnest of them vanish in 0..1000."""
+    """xyxy boxes, mostly inside an image of this size; the thinnest lose their area in 0..1000."""
 
     def span(side: int) -> st.SearchStrategy[list[float]]:
         ends = st.one_of(st.integers(-1, side + 1), st.floats(0, side), st.floats(-0.02, side + 0.02))
@@ -55,7 +55,7 @@ def boxes(width: int, height: int) -> st.SearchStrategy[list[float]]:
 
 @st.composite
 def rows(draw) -> dict:
-    """An evaluation row or one of the raw format, of which at most one field is anything at all."""
+    """An evaluation row or a row in the raw format, with an arbitrary value in at most one field."""
     width, height, sent = draw(SIDES), draw(SIDES), draw(SENTENCES)
     row = {"id": "1", "image": "coco/a.png", "width": width, "height": height, "sent": sent}
     if draw(st.booleans()):
@@ -95,7 +95,7 @@ def write(path: Path, row: dict) -> None:
 
 @settings(max_examples=300)
 @given(rows(), st.sampled_from(sorted(TURNS)), st.sampled_from(SPLITS))
-def test_a_sample_that_passes_goes_through_both_stages_and_the_evaluation(folder, row, turn, split):
+def test_checked_samples_pass_both_stages_and_the_evaluation(folder, row, turn, split):
     path, rl, sft = (folder / name for name in ("rows.jsonl", "rl.parquet", "sft.parquet"))
     write(path, row)
     if not passes(path):
@@ -104,7 +104,7 @@ def test_a_sample_that_passes_goes_through_both_stages_and_the_evaluation(folder
     event("passed")
     (sample,) = iter_released_samples(path)
     if sample.xyxy_px is None:
-        return  # of the evaluation alone
+        return  # used only by the evaluation
     assert read_samples(path) == [sample]
     box_1000 = px_to_1000(sample.xyxy_px, sample.width, sample.height)
 
@@ -127,7 +127,7 @@ def test_a_sample_that_passes_goes_through_both_stages_and_the_evaluation(folder
     assert passes(predictions) and len(read_predictions(predictions)) == 1
 
     if sample.image.startswith("/"):
-        return  # a picture outside the image folder has no mirrored copy below it
+        return  # absolute paths cannot be mirrored
     with suppress(CannotMirrorError):
         flipped = flip_sample(path, 1, sample)
         write_rl_parquet(rl, [flipped], split, folder, turn)
@@ -136,7 +136,7 @@ def test_a_sample_that_passes_goes_through_both_stages_and_the_evaluation(folder
 
 @st.composite
 def rl_rows(draw) -> dict:
-    """A row of the RL schema, of which at most one field is anything at all."""
+    """A row of the RL schema, with an arbitrary value in at most one field."""
     prompt = draw(st.one_of(*[prompts(draw(SENTENCES))] * 4, SENTENCES))
     truth = draw(boxes(1000, 1000))
     row = {
@@ -155,7 +155,7 @@ def rl_rows(draw) -> dict:
 
 @settings(max_examples=300)
 @given(rl_rows())
-def test_an_rl_row_that_passes_is_taken_by_preflight_and_reward(folder, row):
+def test_checked_rl_rows_pass_preflight_and_reward(folder, row):
     path = folder / "foreign.parquet"
     (folder / "a.png").touch()
     row["images"] = [str(folder / image) for image in row["images"]] if row["images"] == ["a.png"] else row["images"]

@@ -40,11 +40,11 @@ def test_evaluation_rows_in_another_convention_are_named(run, tmp_path, conventi
     if convention == "xyxy in px":
         assert done.code == 0, done.out
     else:
-        assert done.code == 1 and f"different ones look like {convention}" in done.out, done.out
+        assert done.code == 1 and f"distinct boxes look like {convention}" in done.out, done.out
 
 
 def test_rl_truths_in_px_are_named(run, tmp_path):
-    # 0..1000 that hold px of a 640 x 480 image: as if the image were 1000 x 1000
+    # Write px of a 640 x 480 image as 0..1000, by pretending that the image has 1000 x 1000 px.
     for name, scale in (("right", (640, 480)), ("px", (1000, 1000))):
         samples = [Sample(str(k), "a.png", *scale, "cat", tuple(box)) for k, box in enumerate(boxes((640, 480)))]
         path = tmp_path / f"{name}.parquet"
@@ -55,7 +55,7 @@ def test_rl_truths_in_px_are_named(run, tmp_path):
         assert ("look like xyxy in px" in done.out) == (name == "px"), done.out
 
 
-def test_few_boxes_say_nothing(run, tmp_path):
+def test_few_boxes_are_not_judged(run, tmp_path):
     row = {"image": "a.png", "sent": "cat", "width": 640, "height": 480}
     write_jsonl(tmp_path / "a.jsonl", [row | {"bbox": [9, 9, 20 + k, 20]} for k in range(19)] * 3)
     assert run("check", tmp_path / "a.jsonl").code == 0

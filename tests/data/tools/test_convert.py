@@ -1,4 +1,4 @@
-"""Published layouts to samples."""
+"""Converting published layouts to samples."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def test_refer_becomes_one_file_per_split(run, refer_root, tmp_path):
     assert read_samples(tmp_path / "out/eval/refcoco_val.jsonl")[0].xyxy_px == (10, 20, 40, 60)
 
 
-def test_counts_are_reported_split_by_split(run, refer_root, tmp_path):
+def test_counts_are_reported_per_split(run, refer_root, tmp_path):
     done = run("convert", "refer", "--root", refer_root, "--parts", "refcoco:unc", "--out", tmp_path / "out")
     lines = {line.split()[0]: line for line in done.out.splitlines()}
     assert lines["refcoco_train"].endswith("2  expected 120,624: DIFFERS by -120,622")
@@ -117,7 +117,7 @@ def test_lmms_rows_take_their_size_from_the_image_bytes(run, tmp_path):
     assert (samples[0].width, samples[0].height) == (640, 480) and samples[0].xyxy_px == CUP_PX
 
 
-def test_referit_boxes_end_behind_their_last_pixel(run, tmp_path):
+def test_referit_boxes_include_their_last_pixel(run, tmp_path):
     (tmp_path / "referit_bbox.json").write_text('{"38_1": [0, 0, 479, 132]}')
     (tmp_path / "referit_imsize.json").write_text('{"38.jpg": [480, 360]}')
     for split, content in (("train", {"38_1": ["sky "]}), ("val", {}), ("test", {})):
@@ -195,10 +195,10 @@ class Touch:
 def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, protocol):
     trace = tmp_path / "ran"
     (tmp_path / "refs.p").write_bytes(pickle.dumps([Touch(trace)], protocol=protocol))
-    with pytest.raises(InputError, match=r"refs\.p: expected a pickle of plain data .*it asks for"):
+    with pytest.raises(InputError, match=r"refs\.p: expected a pickle of plain data .*it would import"):
         load_pickle(tmp_path / "refs.p")
     assert not trace.exists()
-    assert pickle.loads((tmp_path / "refs.p").read_bytes())[0].close() is None and trace.exists()  # it would have run
+    assert pickle.loads((tmp_path / "refs.p").read_bytes())[0].close() is None and trace.exists()  # it would run
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_pickles_of_python_2_are_read(tmp_path):
     assert load_pickle(tmp_path / "refs.p") == [{"sent": "café"}]
 
 
-def test_bad_references_are_left_out_and_counted_where_asked_for(run, refer_root, tmp_path):
+def test_skip_bad_leaves_out_and_counts_bad_references(run, refer_root, tmp_path):
     refs = pickle.loads((refer_root / "refcoco" / "refs(unc).p").read_bytes())
     refs[1]["ann_id"] = 99
     (refer_root / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(refs))
@@ -236,5 +236,5 @@ def test_bad_references_are_left_out_and_counted_where_asked_for(run, refer_root
     done = run(*command, "--skip-bad")
     assert done.code == 0, done.err
     assert "left out 1: bad records (--skip-bad)" in done.out
-    assert 'row 2: field "ann_id": expected an annotation' in done.out  # the first of them
+    assert 'row 2: field "ann_id": expected the id of an annotation' in done.out  # the first bad record is printed
     assert (tmp_path / "out" / "train.jsonl").parent.is_dir() and "refcoco_train" in done.out

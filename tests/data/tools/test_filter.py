@@ -1,4 +1,4 @@
-"""Keeping samples by difficulty, and without held-out images."""
+"""Filtering samples by difficulty and by held-out images."""
 
 import json
 
@@ -8,13 +8,13 @@ from qwen3vl_rl.data.jsonl import write_jsonl
 from qwen3vl_rl.data.predictions import Question, append, score
 from qwen3vl_rl.data.samples import read_samples
 
-# Boxes in 0..1000 of the answers to a truth of 0, 0, 100, 100 with IoU 1, 0.6, 0.25 and 0
+# By IoU: the answer's box in 0..1000, for a true box that covers the whole image
 ANSWERS = {1.0: [0, 0, 1000, 1000], 0.6: [0, 0, 1000, 600], 0.25: [0, 0, 500, 500], 0.0: None}
 
 
 @pytest.fixture
 def samples(tmp_path):
-    """Four samples; odd spaces in their lines, which must survive."""
+    """Four samples, with unusual spaces in their lines that must be kept."""
     path = tmp_path / "train.jsonl"
     rows = [
         {"image": f"coco/x/{k}.jpg", "sent": f"s{k}", "bbox": [0, 0, 100, 100], "width": 100, "height": 100, "probe": v}
@@ -25,7 +25,7 @@ def samples(tmp_path):
 
 
 def predict(path, samples, ious, split="train", error=None):
-    """A predictions.jsonl with these IoUs for the samples in turn; None: not asked."""
+    """Write a predictions.jsonl with one of these IoUs for each sample; None: no prediction."""
     with path.open("w") as file:
         for number, (sample, iou) in enumerate(zip(read_samples(samples), ious, strict=True), start=1):
             if iou is not None:
@@ -39,7 +39,7 @@ def kept(path):
     return [json.loads(line)["sent"] for line in path.read_text().splitlines()]
 
 
-def test_a_band_of_mean_iou(run, samples, tmp_path):
+def test_filter_by_mean_iou(run, samples, tmp_path):
     a = predict(tmp_path / "a.jsonl", samples, [1.0, 0.6, 0.25, 0.0])
     b = predict(tmp_path / "b.jsonl", samples, [1.0, 0.0, 0.25, None])
     out = tmp_path / "out.jsonl"
@@ -50,7 +50,7 @@ def test_a_band_of_mean_iou(run, samples, tmp_path):
     assert "left out 1: too easy" in done.out and "left out 1: too hard" in done.out
 
 
-def test_a_band_of_pass_rates(run, samples, tmp_path):
+def test_filter_by_pass_rate(run, samples, tmp_path):
     a = predict(tmp_path / "a.jsonl", samples, [1.0, 0.6, 0.25, 0.0])
     b = predict(tmp_path / "b.jsonl", samples, [1.0, 0.0, 0.25, 0.0])
     out = tmp_path / "out.jsonl"
@@ -58,20 +58,20 @@ def test_a_band_of_pass_rates(run, samples, tmp_path):
     assert done.code == 0 and kept(out) == ["s1"]
 
 
-def test_a_column_of_a_probe_model(run, samples, tmp_path):
+def test_filter_by_a_column_of_ious(run, samples, tmp_path):
     out = tmp_path / "out.jsonl"
     done = run("filter", "--samples", samples, "--column", "probe", "--iou", "0:0.6", "--out", out)
-    assert done.code == 0 and kept(out) == ["s1", "s2"] and "left out 1: no answer to it" in done.out
+    assert done.code == 0 and kept(out) == ["s1", "s2"] and "left out 1: no answer" in done.out
 
 
-def test_failed_requests_say_nothing(run, samples, tmp_path):
+def test_failed_requests_are_skipped(run, samples, tmp_path):
     failed = predict(tmp_path / "a.jsonl", samples, [0.0] * 4, error="timeout")
     arguments = ["--samples", samples, "--iou", "0:1", "--out", tmp_path / "out.jsonl"]
     done = run("filter", *arguments, "--predictions", failed)
-    assert done.code == 2 and "expected answers to train, found none" in done.err
+    assert done.code == 2 and "expected answers for train, found none" in done.err
 
 
-def test_an_answer_without_a_number_is_named(run, samples, tmp_path):
+def test_an_iou_that_is_not_a_number_is_named(run, samples, tmp_path):
     answers = predict(tmp_path / "a.jsonl", samples, [1.0] * 4)
     rows = [json.loads(line) | {"iou": "high"} for line in answers.read_text().splitlines()]
     write_jsonl(answers, rows)
@@ -81,7 +81,7 @@ def test_an_answer_without_a_number_is_named(run, samples, tmp_path):
     assert done.code == 2 and 'a.jsonl: row 1: field "iou": expected a number' in done.err
 
 
-def test_images_of_other_files_are_left_out(run, samples, tmp_path):
+def test_held_out_images_are_left_out(run, samples, tmp_path):
     row = {"sent": "cat", "bbox": [0, 0, 5, 5], "width": 10, "height": 10}
     write_jsonl(tmp_path / "val.jsonl", [row | {"image": "coco_flip/x/1.jpg"}, row | {"image": "coco/x/3.jpg"}])
     out = tmp_path / "out.jsonl"
@@ -89,7 +89,7 @@ def test_images_of_other_files_are_left_out(run, samples, tmp_path):
     assert done.code == 0 and kept(out) == ["s0", "s2"] and "left out 2: its image is held out" in done.out
 
 
-def test_images_given_by_absolute_paths(run, samples, tmp_path):
+def test_absolute_image_paths_need_the_image_folder(run, samples, tmp_path):
     samples.write_text(samples.read_text().replace("coco/x", f"{tmp_path}/coco/x"))
     out = tmp_path / "out.jsonl"
     done = run("filter", "--samples", samples, "--column", "probe", "--iou", "0.5:1", "--out", out)
@@ -112,10 +112,10 @@ def test_images_given_by_absolute_paths(run, samples, tmp_path):
         (["--column", "probe", "--iou", "0.5"], "expected LOW:HIGH"),
         (["--column", "probe", "--iou", "0.9:0.1"], "expected LOW:HIGH"),
         (["--column", "width", "--iou", "0:1"], 'field "width": expected an IoU in 0..1'),
-        (["--column", "none", "--iou", "0:1"], "expected a row to keep, found none; left out 4: no answer to it"),
+        (["--column", "none", "--iou", "0:1"], "expected at least one row to keep, found none; left out 4: no answer"),
     ],
 )
-def test_bad_choices_are_one_line_and_change_nothing(run, samples, tmp_path, arguments, message):
+def test_bad_options_give_one_line_and_change_nothing(run, samples, tmp_path, arguments, message):
     out = tmp_path / "out.jsonl"
     out.write_text("earlier")
     done = run("filter", "--samples", samples, "--out", out, *arguments)
@@ -123,11 +123,11 @@ def test_bad_choices_are_one_line_and_change_nothing(run, samples, tmp_path, arg
     assert out.read_text() == "earlier"
 
 
-def test_predictions_of_an_earlier_version_of_the_file_are_refused(run, samples, tmp_path):
+def test_predictions_of_an_earlier_file_are_rejected(run, samples, tmp_path):
     predictions = predict(tmp_path / "a.jsonl", samples, [1.0] * 4)
     lines = samples.read_text().splitlines(keepends=True)
     samples.write_text("".join(lines[1:] + lines[:1]))
     arguments = ["--samples", samples, "--iou", "0:1", "--out", tmp_path / "out.jsonl"]
     done = run("filter", *arguments, "--predictions", predictions)
-    expected = "expected what the predictions answer, ('coco/x/0.jpg', 's0'), got ('coco/x/1.jpg', 's1')"
+    expected = "expected the sample that the predictions answer, ('coco/x/0.jpg', 's0'), got ('coco/x/1.jpg', 's1')"
     assert done.code == 2 and f'train.jsonl: row 1: field "image, sent": {expected}' in done.err

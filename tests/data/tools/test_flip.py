@@ -51,7 +51,7 @@ def test_an_image_and_its_mirror_image_have_one_key(image, key):
 
 
 @pytest.mark.parametrize("image", ["x.png", "mine/a/x.png"])
-def test_the_copy_is_below_the_image_folder_and_known_as_one(tmp_path, image):
+def test_flipped_paths_are_relative_and_keep_the_image_key(tmp_path, image):
     copy = flip_path(tmp_path, 1, image)
     assert copy != image and image_key(copy) == image_key(image)
     with pytest.raises(InputError, match='field "image": expected a path relative to the image folder'):
@@ -60,7 +60,7 @@ def test_the_copy_is_below_the_image_folder_and_known_as_one(tmp_path, image):
 
 @pytest.fixture
 def world(tmp_path):
-    """Two images, three samples, one of which cannot be mirrored."""
+    """Three images and three samples, one of which cannot be mirrored."""
     (tmp_path / "mine").mkdir()
     pixels = np.zeros((50, 100, 3), dtype=np.uint8)
     pixels[5:40, 10:30] = (255, 0, 0)

@@ -1,4 +1,4 @@
-"""The RL parquet: what verl makes of it, the validation draw, and moving its images."""
+"""The RL parquet: how verl reads it, the validation draw, and replacing its image folder."""
 
 import subprocess
 import sys
@@ -29,8 +29,8 @@ from qwen3vl_rl.reward import compute_score
 from qwen3vl_rl.training.preflight.rows import first_of_several_answers
 from sft.build_dataset import sft_row
 
-QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # its own limits; the starter's are smaller
-SIDE_PX = 32  # of the patch of pixels that becomes one image token: Qwen3-VL's 16 px patches, merged 2 by 2
+QWEN3_VL_PIXELS = {"shortest_edge": 65536, "longest_edge": 16777216}  # the starter checkpoint has smaller limits
+SIDE_PX = 32  # px per side of an image token: Qwen3-VL merges 2 x 2 patches of 16 px
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def convert(run, world, out, *more):
     return run("rl_parquet", *images, "--split", "train", "--out", out, *more)
 
 
-def test_prompts_may_be_written_as_the_release_writes_them(run, world, tmp_path):
+def test_prompts_can_have_the_released_format(run, world, tmp_path):
     out, texts = tmp_path / "rl.parquet", {}
     for prompts in ("plain", "released_rl"):
         assert convert(run, world, out, "--prompts", prompts).code == 0
@@ -81,13 +81,13 @@ def test_a_missing_image_keeps_the_earlier_file(run, world, tmp_path):
 
 
 @pytest.mark.parametrize("rows", ["2", "::0", "a:b", "-5:"])
-def test_rows_are_start_and_end(run, world, tmp_path, rows):
+def test_bad_row_ranges_are_rejected(run, world, tmp_path, rows):
     done = convert(run, world, tmp_path / "o", f"--rows={rows}")
     assert done.code == 2 and "expected START:END" in done.err
 
 
 @pytest.mark.slow
-def test_an_error_while_a_batch_is_being_encoded_ends_in_its_message(tmp_path):
+def test_an_error_during_encoding_does_not_crash_python(tmp_path):
     code = """
 import sys
 from pathlib import Path
@@ -107,19 +107,19 @@ for count in (1, 2, 3, 1, 2, 3):
         print(error)
 """
     command = [sys.executable, "-c", code, tmp_path / "a.parquet"]
-    done = subprocess.run(command, capture_output=True, text=True)  # a process of its own: it may crash
+    done = subprocess.run(command, capture_output=True, text=True)  # in another process, because it may crash
     assert (done.returncode, done.stdout) == (0, "a bad row\n" * 6), done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_choice_is_an_error(run, world, tmp_path):
+def test_an_empty_selection_is_an_error(run, world, tmp_path):
     done = convert(run, world, tmp_path / "o", "--rows", "500:")
     assert done.code == 2 and "at least one sample in rows 500:" in done.err
 
 
 @st.composite
 def samples(draw):
-    """Any sample: a box of at least a hundredth of each side, or no referent; any expression."""
+    """Any sample: a box of at least a hundredth of each side or no referent, and any expression."""
     width, height = draw(st.integers(200, 5000)), draw(st.integers(200, 5000))
     x1, x2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
     y1, y2 = sorted(draw(st.lists(st.integers(0, 100), min_size=2, max_size=2, unique=True)))
@@ -146,11 +146,11 @@ def test_samples_come_back_within_rounding(tmp_path_factory, written):
     check_size_and_truth(path)
 
 
-def test_rows_that_nothing_fits_need_a_word(run, tmp_path):
+def test_rows_without_a_referent_need_the_option(run, tmp_path):
     refshapes.build(tmp_path, train=20, val=5, seed=0, no_referent=0.5)
     out = tmp_path / "rl.parquet"
     done = convert(run, tmp_path, out)
-    assert done.code == 2 and 'field "bbox": expected xyxy px (null, where nothing fits, is read with --no' in done.err
+    assert done.code == 2 and 'field "bbox": expected a box, xyxy in px (--no-referent accepts null)' in done.err
     assert convert(run, tmp_path, out, "--no-referent").code == 0
     rows = [row for _, row in iter_parquet(out, RL_SCHEMA.names)]
     absent = [row for row in rows if row["reward_model"]["ground_truth"] is None]
@@ -160,23 +160,23 @@ def test_rows_that_nothing_fits_need_a_word(run, tmp_path):
     assert first_of_several_answers(out) == 1 + rows.index(absent[0])
 
 
-def test_a_row_that_nothing_fits_has_no_visible_box(run, world, tmp_path):
+def test_rows_without_a_referent_have_no_visible_box(run, world, tmp_path):
     row = {"id": "a", "image": "a.png", "width": 160, "height": 128, "sent": "the star", "bbox": None}
     write_jsonl(tmp_path / "rows.jsonl", [row | {"modal_bbox": [10, 10, 50, 50]}])
     options = ["--images", world / "images", "--no-check-images", "--no-referent", "--split", "train"]
     done = run("rl_parquet", "--samples", tmp_path / "rows.jsonl", *options, "--out", tmp_path / "rl.parquet")
-    assert done.code == 2 and 'field "modal_bbox": expected null, as bbox is' in done.err
+    assert done.code == 2 and 'field "modal_bbox": expected null, because bbox is null' in done.err
 
 
-def test_amodal_rows_of_both_boxes_are_not_taken_for_others(run, world, tmp_path):
+def test_both_boxes_rows_are_recognised_as_amodal(run, world, tmp_path):
     assert convert(run, world, tmp_path / "rl.parquet", "--prompts", "both_boxes").code == 0
     assert first_of_several_answers(tmp_path / "rl.parquet")
     done = run("convert", "released", "--files", tmp_path / "rl.parquet", "--out", tmp_path / "converted")
     assert done.code == 2 and "expected no amodal sample" in done.err
 
 
-def test_amodal_samples_may_be_asked_for_both_boxes(run, world, tmp_path):
-    """What stage 1 is to learn from the same sample earns the whole reward."""
+def test_amodal_samples_can_ask_for_both_boxes(run, world, tmp_path):
+    """The stage-1 target of the same sample gets the full reward."""
     out, samples = tmp_path / "rl.parquet", read_samples(world / "refshapes_train.jsonl")
     assert convert(run, world, out, "--prompts", "both_boxes").code == 0
     rows, amodal = [row for _, row in iter_parquet(out, RL_SCHEMA.names)], 0
@@ -193,7 +193,7 @@ def test_amodal_samples_may_be_asked_for_both_boxes(run, world, tmp_path):
     assert 0 < amodal < len(rows)
 
 
-def test_a_truth_that_is_missing_is_not_one_that_is_null(tmp_path):
+def test_a_missing_true_box_is_an_error(tmp_path):
     table = pa.Table.from_pylist([{"extra_info": {"width": 100, "height": 100}, "reward_model": {"style": "rule"}}])
     pq.write_table(table, tmp_path / "rl.parquet")
     with pytest.raises(InputError, match=r"row 1: field \"reward_model.ground_truth\": expected four numbers"):
@@ -202,7 +202,7 @@ def test_a_truth_that_is_missing_is_not_one_that_is_null(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size_px", [(640, 416), (256, 256), (320, 480)])
-def test_verl_reads_it_and_finds_the_image_tokens(starter, tmp_path, monkeypatch, size_px):
+def test_verl_reads_rows_and_finds_the_image_tokens(starter, tmp_path, monkeypatch, size_px):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     width, height = size_px
     Image.new("RGB", size_px).save(tmp_path / "a.png")
@@ -210,7 +210,7 @@ def test_verl_reads_it_and_finds_the_image_tokens(starter, tmp_path, monkeypatch
     write_rl_parquet(tmp_path / "rl.parquet", [sample], "train", tmp_path)
     processor = AutoProcessor.from_pretrained(starter)
     processor.image_processor.size = QWEN3_VL_PIXELS
-    # Filtering in this process: a fork of one that has run torch may hang.
+    # Filter in this process, because a fork of a process that has run torch may hang.
     config = {"max_prompt_length": 1024, "image_patch_size": 16, "filter_overlong_prompts_workers": None}
     dataset = RLHFDataset(str(tmp_path / "rl.parquet"), processor.tokenizer, OmegaConf.create(config), processor)
     assert len(dataset) == 1
@@ -239,17 +239,17 @@ def val_dir(tmp_path):
 
 def test_the_released_draw_on_files_of_the_published_sizes():
     counts = [EXPRESSIONS[split] for split in rl_val.RELEASED_ORDER]
-    rng = np.random.default_rng(42)  # as the release draws: file by file, then all once more
+    rng = np.random.default_rng(42)  # the release permutes each file, then all drawn rows
     drawn = [(file, row) for file, count in enumerate(counts) for row in rng.permutation(count)[: int(0.1 * count)]]
     drawn = [drawn[index] for index in rng.permutation(len(drawn))]
     assert rl_val.draw_released(counts) == drawn
     assert len(drawn) == len(set(drawn)) == sum(count // 10 for count in counts) == 5741
     assert drawn[:4] == [(5, 2546), (1, 2562), (0, 604), (4, 10375)]
     assert sorted(rl_val.RELEASED_ORDER) == sorted(EVAL_SPLITS)
-    assert sorted(file for file, _ in rl_val.draw_released([1, 5])) == [0, 1]  # at least one of each
+    assert sorted(file for file, _ in rl_val.draw_released([1, 5])) == [0, 1]  # at least one row per file
 
 
-def test_released_validation_rows_are_the_released_ones(run, val_dir, tmp_path):
+def test_released_choice_writes_the_released_rows(run, val_dir, tmp_path):
     arguments = ["--val-dir", val_dir, "--images", tmp_path, "--out", tmp_path / "val.parquet"]
     done = run("rl_val", *arguments, "--choice", "released")
     assert done.code == 0, done.err
@@ -283,7 +283,7 @@ def test_validation_takes_a_tenth_of_each_file(run, val_dir, tmp_path, choice, s
     assert (tmp_path / "val.parquet").read_bytes() == before
 
 
-def test_validation_wants_all_its_files_and_images(run, val_dir, tmp_path):
+def test_validation_needs_all_files_and_images(run, val_dir, tmp_path):
     arguments = ["--val-dir", val_dir, "--out", tmp_path / "val.parquet"]
     done = run("rl_val", *arguments, "--images", val_dir)
     assert done.code == 2 and 'field "image": expected a file below' in done.err
@@ -295,14 +295,14 @@ def test_validation_wants_all_its_files_and_images(run, val_dir, tmp_path):
 
 @pytest.fixture
 def released(tmp_path):
-    """A parquet as the release has it: relative paths, more columns than ours, several row groups."""
+    """A parquet like the released one: relative paths, an additional column, several row groups."""
     path = tmp_path / "train.parquet"
     table = pa.table({"images": [[f"coco/train2014/{k}.jpg"] for k in range(30)], "index": range(30)})
     pq.write_table(table.replace_schema_metadata({"made": "elsewhere"}), path, row_group_size=7)
     return path
 
 
-def test_image_paths_are_moved_and_nothing_else(run, released, tmp_path):
+def test_only_image_paths_are_replaced(run, released, tmp_path):
     (tmp_path / "data").mkdir()
     assert run("replace_img_dir", released, "--to", tmp_path / "data").code == 0
     frame = pd.read_parquet(released)
@@ -312,7 +312,7 @@ def test_image_paths_are_moved_and_nothing_else(run, released, tmp_path):
     assert pd.read_parquet(released).images[3][0] == "/new/coco/train2014/3.jpg"
 
 
-def test_a_path_from_elsewhere_changes_nothing(run, released):
+def test_a_path_outside_the_old_folder_changes_nothing(run, released):
     run("replace_img_dir", released, "--to", "/new")
     before = released.read_bytes()
     done = run("replace_img_dir", released, "--to", "/newer", "--from", "/old")
@@ -323,10 +323,10 @@ def test_a_path_from_elsewhere_changes_nothing(run, released):
     assert released.read_bytes() == before
 
 
-def test_the_folder_coco_is_found_anywhere_and_again(run, tmp_path):
+def test_the_coco_folder_is_found_anywhere_in_a_path(run, tmp_path):
     given = ["coco/train2014/1.jpg", "/home/x/coco/coco_flip/train2014/2.jpg", "./data/coco/train2014/3.jpg"]
     pq.write_table(pa.table({"images": [[path] for path in given]}), tmp_path / "p.parquet")
-    for new in ("/coco/data", "/new"):  # the second run moves what the first has written
+    for new in ("/coco/data", "/new"):  # the second run replaces the paths of the first
         done = run("replace_img_dir", tmp_path / "p.parquet", "--to", new)
         assert done.code == 0, done.err
         moved = [path for (path,) in pd.read_parquet(tmp_path / "p.parquet").images]
@@ -334,13 +334,13 @@ def test_the_folder_coco_is_found_anywhere_and_again(run, tmp_path):
         assert moved == [f"{new}/{path}" for path in named]
 
 
-def test_an_absolute_path_without_that_folder_is_named(run, tmp_path):
+def test_an_absolute_path_without_coco_is_named(run, tmp_path):
     pq.write_table(pa.table({"images": [["coco/1.jpg"], ["/mine/4.jpg"]]}), tmp_path / "p.parquet")
     done = run("replace_img_dir", tmp_path / "p.parquet", "--to", "/new")
-    assert done.code == 2 and "row 2" in done.err and "--from OLD moves others" in done.err
+    assert done.code == 2 and "row 2" in done.err and "--from OLD replaces others" in done.err
 
 
-def test_pandas_and_hub_list_names_make_no_difference(run, tmp_path):
+def test_list_columns_of_pandas_and_datasets_are_accepted(run, tmp_path):
     pd.DataFrame({"images": [["a.jpg"], ["b.jpg"]]}).to_parquet(tmp_path / "p.parquet")
     datasets.Dataset.from_dict({"images": [["a.jpg"]]}).to_parquet(tmp_path / "d.parquet")
     for name in ("p", "d"):

@@ -1,4 +1,4 @@
-"""The released selection of RL rows."""
+"""The release's selection of RL rows."""
 
 from math import nan
 
@@ -19,10 +19,10 @@ def test_hard_rows_are_kept_with_as_many_easier_ones_by_bands():
     assert set(range(1000)) == set(kept[kept < 4000])
     counts, _ = np.histogram(own[kept[kept >= 4000]], bins=[0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert counts.tolist() == [150, 200, 200, 200, 250]
-    assert select_released(own, strong) == set(kept)  # the same draw again
+    assert select_released(own, strong) == set(kept)  # the draw is deterministic
 
 
-def test_small_bands_give_all_and_unknown_ious_none():
+def test_small_bands_are_kept_whole_and_unknown_ious_ignored():
     assert select_released([0.1, 0.2, 0.95, 1.0, nan], [0.9, 0.5, 0.9, nan, 0.9]) <= {0, 2, 3}
     assert 0 in select_released([0.1], [0.9]) and select_released([0.1], [nan]) == set()
 

@@ -1,4 +1,4 @@
-"""What is wrong with a model's answers is found in them."""
+"""The checks of answers find what is wrong with them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +14,7 @@ WIDTH, HEIGHT, COUNT = 640, 480, 40
 
 
 def predictions(write: Callable[[Box], str], split: str = "refcoco_val") -> list[Prediction]:
-    """Answers to boxes of many places; `write` has the true one in px."""
+    """Answers for boxes in many places. `write` gets the true box in px and returns the answer."""
     rows = []
     for number in range(COUNT):
         x, y = 10 * (number % 8), 8 * (number % 5)
@@ -37,21 +37,22 @@ def test_right_answers_need_no_attention():
     assert attention(predictions(right), "8B") == {}
 
 
-def test_failed_requests_are_told_and_do_not_hide_the_others():
+def test_failed_requests_are_reported_and_do_not_hide_other_findings():
     rows = predictions(right)
     rows[:4] = [replace(row, error="HTTP 400", text="", pred_xyxy_px=None, iou=0.0) for row in rows[:4]]
-    assert attention(rows) == {"requests": "4 of 40 failed"}
+    assert attention(rows) == {"requests": "4 of 40 requests failed"}
     assert list(attention([replace(row, error="HTTP 400") for row in rows])) == ["requests"]
 
 
-def test_answers_that_are_cut_off_are_told_of():
+def test_answers_that_are_cut_off_are_reported():
     rows = [replace(row, finish_reason="length") for row in predictions(right)]
-    assert attention(rows) == {"length": "40 of 40 are cut off"}
+    assert attention(rows) == {"length": "40 of 40 answers hit the token limit"}
 
 
-def test_float16_overflow_is_known_by_its_exclamation_marks():
+def test_float16_overflow_is_recognised_by_its_exclamation_marks():
     found = attention(predictions(lambda box: "!" * 400))
-    assert found["numbers"] == "40 of 40 are exclamation marks" and found["boxes"] == "40 of 40 hold no box"
+    assert found["NaN logits"] == "40 of 40 answers contain a run of exclamation marks"
+    assert found["boxes"] == "40 of 40 answers contain no box"
 
 
 @pytest.mark.parametrize(
@@ -66,14 +67,14 @@ def test_float16_overflow_is_known_by_its_exclamation_marks():
         ("yxyx in 0..1000", lambda box: [px_to_1000(box, WIDTH, HEIGHT)[at] for at in (1, 0, 3, 2)]),
     ],
 )
-def test_another_convention_is_named_by_what_would_score(reading, write):
+def test_another_box_format_is_named_by_the_one_that_scores(reading, write):
     found = attention(predictions(lambda box: f"</think>\n\n{list(write(box))}"))
     assert found["coordinates"].startswith(f"100% of the answers are right if read as {reading}, ")
 
 
-def test_pixels_of_the_picture_that_the_model_saw_are_told_from_those_of_the_file():
+def test_px_of_the_resized_picture_differ_from_px_of_the_file():
     rows = []
-    for row in predictions(right):  # 100 px wide pictures are enlarged to 320
+    for row in predictions(right):  # the processor enlarges pictures of 100 px to 256
         box = (60.0, 50.0, 90.0, 80.0)
         sample = Sample(id=row.key, image=row.image, width=100, height=100, sent=row.sent, xyxy_px=box)
         numbers = [2.56 * v for v in box]
@@ -83,11 +84,11 @@ def test_pixels_of_the_picture_that_the_model_saw_are_told_from_those_of_the_fil
     )
 
 
-def test_accuracy_far_below_the_published_is_told_of():
+def test_accuracy_far_below_the_published_is_reported():
     wrong = answer_text((0, 0, 10, 10), "the star")
     rows = predictions(right)
     rows[::2] = [row for row in predictions(lambda box: f"</think>\n{wrong}")[::2]]
     found = attention(rows, "8B")
-    assert found["accuracy"].startswith("refcoco_val 50.0 (") and found["accuracy"].endswith("published 91.0 to 93.9")
+    assert "refcoco_val 50.0 (" in found["accuracy"] and found["accuracy"].endswith("published 91.0 to 93.9")
     assert attention(rows, "2B") == {} and attention(predictions(right, "own_split"), "8B") == {}
     assert published("4B", "refcoco+_testB") == [79.3, 84.9]

@@ -1,4 +1,4 @@
-"""Each way in which a checkpoint may be wrong is found, by a checkpoint that is wrong in that way alone."""
+"""Every defect of a checkpoint is found, each with a checkpoint that has only this defect."""
 
 import json
 import shutil
@@ -12,17 +12,17 @@ from qwen3vl_rl.evaluation.diagnosis.checkpoint import HEAD, look
 
 pytestmark = pytest.mark.slow
 
-UNLIKE_QWENS = {"context", "pixels"}  # what is small about the starter
+UNLIKE_QWENS = {"context", "pixels"}  # expected findings: the starter is smaller than Qwen3-VL
 
 
 @pytest.fixture
 def broken(starter, tmp_path) -> Path:
-    """A copy of the starter, to be broken."""
+    """A copy of the starter that a test may break."""
     return Path(shutil.copytree(starter, tmp_path / "checkpoint"))
 
 
 def attention(checkpoint: Path) -> dict[str, str]:
-    """What needs attention, without what is small about the starter."""
+    """The findings that need attention, without those of `UNLIKE_QWENS`."""
     return {one.name: one.found for one in look(checkpoint) if not (one.is_fine or one.name in UNLIKE_QWENS)}
 
 
@@ -38,7 +38,7 @@ def change_weights(checkpoint: Path, change: Callable[[dict], None]) -> None:
     save_file(tensors, checkpoint / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_whole_checkpoint_needs_no_attention_but_for_its_size(starter):
+def test_an_intact_checkpoint_needs_attention_only_for_its_size(starter):
     findings = list(look(starter))
     assert attention(starter) == {}
     assert {one.name for one in findings if not one.is_fine} == UNLIKE_QWENS
@@ -55,10 +55,10 @@ def test_another_architecture_is_named_and_nothing_else_looked_at(broken):
     ("change", "found"),
     [
         (lambda t: t.pop("model.visual.merger.norm.weight"), "model.visual.merger.norm.weight is missing"),
-        (lambda t: t.update(extra=t["model.visual.merger.norm.weight"].clone()), "extra is not of this model"),
+        (lambda t: t.update(extra=t["model.visual.merger.norm.weight"].clone()), "extra is not part of this model"),
         (
             lambda t: t.update({"model.visual.merger.norm.weight": t["model.visual.merger.norm.weight"][:-1].clone()}),
-            "model.visual.merger.norm.weight is [191], expected [192]",
+            "model.visual.merger.norm.weight has shape [191], expected [192]",
         ),
     ],
 )
@@ -67,7 +67,7 @@ def test_tensors_are_compared_with_the_configuration(broken, change, found):
     assert attention(broken) == {"weights": found}
 
 
-def test_an_untied_model_has_a_head_of_its_own(broken):
+def test_an_untied_model_needs_its_own_head(broken):
     def untie(config: dict) -> None:
         config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
 
@@ -75,8 +75,8 @@ def test_an_untied_model_has_a_head_of_its_own(broken):
     assert attention(broken) == {"weights": "lm_head.weight is missing"}
 
 
-def test_the_published_8b_says_only_once_that_nothing_is_tied(broken):
-    """Its text_config has no such key, and neither has transformers' class."""
+def test_the_published_8b_has_one_key_for_untied_embeddings(broken):
+    """Its text_config and the class in transformers lack the key."""
 
     def say_once(config: dict) -> None:
         config["tie_word_embeddings"] = False
@@ -87,7 +87,7 @@ def test_the_published_8b_says_only_once_that_nothing_is_tied(broken):
     assert attention(broken) == {}
 
 
-def test_places_that_disagree_on_tied_embeddings_are_named(broken):
+def test_keys_that_disagree_on_tied_embeddings_are_named(broken):
     change_json(broken / "config.json", lambda config: config["text_config"].update(tie_word_embeddings=False))
     found = attention(broken)["tied embeddings"]
     assert found == "tie_word_embeddings=true, text_config.tie_word_embeddings=false"
@@ -118,14 +118,14 @@ def test_numbers_of_special_tokens_are_those_of_the_tokenizer(broken):
     assert attention(broken)["special tokens"].startswith("image_token_id=3, but <|image_pad|> is ")
 
 
-def test_the_tokenizer_has_a_row_of_embeddings_for_every_token(broken):
+def test_the_end_of_a_turn_is_checked(broken):
     change_json(broken / "tokenizer_config.json", lambda config: config.update(eos_token="<|endoftext|>"))
-    assert "the end of a turn is <|endoftext|>" in attention(broken)["special tokens"]
+    assert "eos_token is <|endoftext|>" in attention(broken)["special tokens"]
 
 
-def test_digits_are_tokens_of_their_own(broken):
+def test_digits_are_single_tokens(broken):
     def merge(tokenizer: dict) -> None:
-        """A tokenizer that learnt to write 10 at once."""
+        """Give the tokenizer a token for 10."""
         tokenizer["pre_tokenizer"] = {
             "type": "ByteLevel",
             "add_prefix_space": False,
@@ -137,7 +137,7 @@ def test_digits_are_tokens_of_their_own(broken):
         tokenizer["model"]["merges"] = [["1", "0"]]
 
     change_json(broken / "tokenizer.json", merge)
-    assert attention(broken)["digits"] == "1000 is 3 tokens"
+    assert attention(broken)["digits"] == "1000 is 3 tokens, expected 4"
 
 
 def test_patches_of_model_and_processor_agree(broken):
@@ -156,7 +156,7 @@ def test_pictures_are_scaled_as_qwens(broken):
 
 def test_answers_end_with_the_turn(broken):
     change_json(broken / "generation_config.json", lambda config: config.update(eos_token_id=0))
-    assert attention(broken) == {}  # the tokenizer also says it
+    assert attention(broken) == {}  # the tokenizer's eos_token still stops it
     change_json(broken / "tokenizer_config.json", lambda config: config.update(eos_token="<|endoftext|>"))
     assert attention(broken)["generation config"] == "stops at ['!', '<|endoftext|>']"
     (broken / "generation_config.json").unlink()

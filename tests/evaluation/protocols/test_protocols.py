@@ -1,4 +1,4 @@
-"""Protocols read and count as their projects do."""
+"""Protocols read boxes and count hits as their projects do."""
 
 import json
 import os
@@ -34,8 +34,8 @@ def read(reading: str, answer: str, truth: Box = TRUTH) -> Box | None:
     [
         ("first_json", '```json\n[{"bbox_2d": [100, 100, 500, 500], "label": "a"}]\n```', TRUTH),
         ("first_json", '[{"bbox_2d": [500, 500, 100, 100]}, {"bbox_2d": [1, 1, 2, 2]}]', TRUTH),
-        ("first_json", '{"bbox_2d": [99.9, 100, 500, 500]}', (63, 48, 320, 240)),  # cut to whole px
-        ("first_json", "[{'bbox_2d': [100, 100, 500, 500], 'label': 'a'}]", TRUTH),  # as Python writes it
+        ("first_json", '{"bbox_2d": [99.9, 100, 500, 500]}', (63, 48, 320, 240)),  # truncated to whole px
+        ("first_json", "[{'bbox_2d': [100, 100, 500, 500], 'label': 'a'}]", TRUTH),  # Python syntax
         (
             "first_json",
             '```json\n[{"bbox_2d": [100, 100, 500, 500], "label": "a"}, {"bbox_2d": [1, 2',
@@ -47,7 +47,7 @@ def read(reading: str, answer: str, truth: Box = TRUTH) -> Box | None:
         ("by_magnitude", "[0.1 0.1 0.5 0.5]", TRUTH),
         ("by_magnitude", "from (100, 100) to (500, 500)", TRUTH),
         ("by_magnitude", "[64, 48, 320, 240]", (40.96, 23.04, 204.8, 115.2)),  # px of a small picture
-        ("by_magnitude", "[1200, 100, 2000, 500]", (640, 100, 640, 480)),  # px, cut off at the edges
+        ("by_magnitude", "[1200, 100, 2000, 500]", (640, 100, 640, 480)),  # px, clipped at the edges
         ("by_magnitude", "three numbers: 1, 2, 3", None),
         ("best_of_all", '[{"bbox_2d": [0, 0, 9, 9]}, {"bbox_2d": [100, 100, 500, 500]}]', TRUTH),
         ("best_of_all", '{"box": [64, 48, 320, 240]}', TRUTH),  # px
@@ -69,8 +69,8 @@ def test_no_answer_breaks_a_reading(answer, reading):
 
 @pytest.mark.parametrize("reading", sorted(READINGS))
 @pytest.mark.parametrize("text", ["1 " * 20_000, " " * 20_000, "```" * 7_000, "[" * 20_000, "1," + " " * 20_000])
-def test_long_answers_take_no_time_to_speak_of(reading, text):
-    read(reading, text)  # a pattern that goes back and forth would take minutes
+def test_long_answers_are_read_quickly(reading, text):
+    read(reading, text)  # a pattern that backtracks would take minutes
 
 
 def prediction(number: int, text: str, split: str = "refcoco_val") -> Prediction:
@@ -78,7 +78,7 @@ def prediction(number: int, text: str, split: str = "refcoco_val") -> Prediction
     return score(Question(question_key(split, number), split, sample), text, parser="strict", finish_reason="stop")
 
 
-def test_only_the_threshold_parts_protocols_on_a_box_of_exactly_half():
+def test_protocols_differ_for_an_iou_of_exactly_half():
     half = prediction(1, target_text("I see.", (100, 100, 300, 500), "the dog"))
     assert half.iou == 0.5
     assert {name: protocol(name).is_hit(half) for name in NAMES} == {
@@ -89,7 +89,7 @@ def test_only_the_threshold_parts_protocols_on_a_box_of_exactly_half():
     }
 
 
-def test_boxes_of_the_reasoning_count_for_none():
+def test_boxes_in_the_reasoning_do_not_count():
     listed = prediction(1, target_text("Dogs: [1, 1, 5, 5], [7, 7, 9, 9].", (100, 100, 500, 500), "the dog"))
     assert all(protocol(name).is_hit(listed) for name in NAMES)
 
@@ -127,7 +127,7 @@ def test_reasoning_that_was_cut_off_is_no_answer():
     assert not any(protocol(name).is_hit(cut) for name in NAMES if protocol(name).reads == "answer")
 
 
-def test_a_protocol_of_ones_own_is_checked(tmp_path, monkeypatch):
+def test_a_custom_protocol_is_checked(tmp_path, monkeypatch):
     good = (PROTOCOLS / "qwen.yaml").read_text()
     for change, message in (
         ("reading: first_json", "reading: expected one of"),

@@ -40,3 +40,14 @@ def test_photographs_stay_small(results, tmp_path):
         Image.fromarray(noise).save(tmp_path / row.image, "JPEG")
     pictures = browser_data(results, tmp_path)["pictures"].values()
     assert all(url.startswith("data:image/jpeg") for url in pictures)
+
+
+def test_samples_on_which_models_differ_come_from_every_split_and_outcome_in_turn(results, world):
+    only_rl = [result for result in results if result.name != "sft"]
+    data = browser_data([results[0], results[1]], world / "images")
+    outcomes = [tuple(answer["right"] for answer in sample["answers"]) for sample in data["samples"]]
+    differing = [index for index, outcome in enumerate(outcomes) if len(set(outcome)) == 2]
+    assert sorted(data["differing"]) == differing and data["total_differing"] == len(differing) == 12
+    assert len({data["samples"][index]["split"] for index in data["differing"][:4]}) == 4
+    assert browser_data(only_rl, world / "images")["total_differing"] == 24
+    assert browser_data(results[:1], world / "images")["differing"] == []

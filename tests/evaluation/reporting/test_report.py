@@ -1,4 +1,4 @@
-"""What the report holds."""
+"""The content of the report, and its order."""
 
 import base64
 import io
@@ -6,13 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.evaluation.reporting.findings import clear_differences, headline
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
+from qwen3vl_rl.evaluation.reporting.tables import DASH, compare_runs, summary_places
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +57,45 @@ def test_the_report_is_one_whole_page_that_loads_nothing(results, world, tmp_pat
     embedded = Image.open(io.BytesIO(base64.b64decode(data["pictures"][sample["image"]].partition(",")[2])))
     assert embedded.tobytes() == Image.open(world / "images" / sample["image"]).convert("RGB").tobytes()
     assert write_report(tmp_path / "again.html", results, world / "images", curves).read_text() == html
+
+
+def test_the_report_opens_with_the_result(results, world, tmp_path):
+    html = write_report(tmp_path / "report.html", results, world / "images", {}).read_text()
+    pairs = compare_runs(results)
+    line, sentences = headline(results, pairs), clear_differences(pairs, summary_places(results))
+    assert line.startswith("rl is best on average with 100.0 % right, clearly better than base") and sentences
+    parts = [f"<h1>{line.replace(' %', chr(0xA0) + '%')}</h1>", "<figcaption>average</figcaption>"]
+    parts += ["<figcaption>refshapes_val</figcaption>", "tokens per answer</figcaption>"]
+    parts += [f"<li>{sentence}</li>" for sentence in sentences]
+    parts += ["One model right, another wrong: 24 of 24 samples</h2>", 'id="differing-cards"']
+    parts += [f"<h2>{title}" for title in ("Acc@0.5 in percent", "Paired difference", "Details", "Latency")]
+    parts += ['id="filters"', 'id="cards"']
+    places = [html.find(part) for part in parts]
+    assert -1 not in places and places == sorted(places)
+    assert all(html.count(part) == 1 for part in parts)
+    assert html.count("<li>") == len(sentences)
+
+
+def test_every_drawing_has_a_text(results, world, tmp_path):
+    html = write_report(tmp_path / "report.html", results, world / "images", {}).read_text()
+    drawings = re.findall(r'(<div role="img" aria-label="[^"]+">)?(<svg[^>]*>)', html.partition("<dialog")[0])
+    assert len(drawings) == 5 + 1 + 3
+    assert all(parent or 'role="img" aria-label="' in svg for parent, svg in drawings)
+    assert f'aria-label="average: base 0.0 (0.0{DASH}0.0); sft 50.0 (' in html
+    assert f"rl 100.0 (100.0{DASH}100.0) with 30 tokens" in html
+
+
+def test_one_run_has_a_result_and_nothing_to_compare(results, world, tmp_path):
+    html = write_report(tmp_path / "report.html", results[1:2], world / "images", {}).read_text()
+    assert "<h1>sft has 50.0" in html
+    assert "Clear differences" not in html and 'id="differing' not in html
+
+
+def test_runs_without_a_clear_difference_say_so(results, world, tmp_path):
+    same = [results[1], replace(results[1], name="again")]
+    html = write_report(tmp_path / "report.html", same, world / "images", {}).read_text()
+    assert "the 95 % interval of every paired difference includes 0" in html
+    assert 'id="differing' not in html
 
 
 def test_the_report_is_made_of_finished_runs_alone(finished_runs, world, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from qwen3vl_rl.evaluation.reporting.tables import (
     DASH,
     accuracy_table,
+    compare_runs,
     evaluation_tables,
     group_table,
     notes,
@@ -21,21 +22,6 @@ from qwen3vl_rl.evaluation.reporting.tables import (
 from qwen3vl_rl.evaluation.scoring import published
 from qwen3vl_rl.evaluation.scoring.metrics import summarize, summarize_latency
 from qwen3vl_rl.evaluation.scoring.results import Result
-
-
-@pytest.fixture
-def make_result(make_prediction):
-    """`make_result({split: correct answers of the samples})`: a result without files."""
-
-    def make(splits):
-        rows = [
-            make_prediction(i, right, split=split) for split, rights in splits.items() for i, right in enumerate(rights)
-        ]
-        summary = summarize(rows)
-        latency = summarize_latency(rows, summary["average"]["of"])
-        return Result("ours", rows, summary, {"concurrency": 8, "resumed": False, "latency": latency})
-
-    return make
 
 
 def test_the_tables_fit_a_terminal_and_hold_every_number(results):
@@ -126,6 +112,19 @@ def test_csv_of_refcoco_holds_the_published_rows(make_result):
 
 def test_runs_over_other_samples_are_shown_without_differences(results, make_result):
     assert len(evaluation_tables([results[0], make_result({"refshapes_val": [True]})])) == 3
+
+
+def test_the_differences_come_after_the_accuracy_and_before_the_details(results):
+    titles = [table.title.split()[0] for table in evaluation_tables(results)]
+    assert titles == ["Acc@0.5", "Paired", "Details", "Latency"]
+
+
+def test_each_model_is_compared_with_the_one_before_it_and_last_and_best_with_the_first(make_result):
+    counts = {"a": 1, "b": 2, "c": 4, "d": 3}
+    results = [make_result({"val": [i < count for i in range(5)]}, name) for name, count in counts.items()]
+    pairs = [pair.first + pair.second for pair in compare_runs(results)]
+    assert pairs == ["ab", "bc", "cd", "ad", "ac"]
+    assert compare_runs(results[:1]) == compare_runs([results[0], make_result({"test": [True]}, "b")]) == []
 
 
 def test_differences_that_are_left_out_are_said(results, make_result):

@@ -1,4 +1,4 @@
-"""Kinds of samples: by words, length, size and what is hidden."""
+"""Groups of samples by words, length, size and hidden part."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from qwen3vl_rl.evaluation.scoring.groups import (
         ("2nd one", ["ordinal"]),
         ("the third red cup from the left", ["attribute", "location", "ordinal"]),
         ("the woman left of the car", ["location", "relation"]),
-        ("the bred", ["plain"]),  # a word is a whole word
+        ("the bred", ["plain"]),  # only whole words count
     ],
 )
 def test_expressions_are_sorted_by_their_words(sent, types):

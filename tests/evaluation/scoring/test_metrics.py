@@ -1,4 +1,4 @@
-"""The numbers: their definitions on cases small enough to count, and their intervals against theory."""
+"""Metrics: definitions on cases small enough to count by hand, and intervals against theory."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def test_an_iou_of_exactly_one_half_is_wrong(make_prediction):
     assert summary["criterion"] == "IoU > 0.5"
 
 
-def test_the_average_weighs_splits_alike_and_leaves_amodal_ones_out(make_prediction):
+def test_the_average_weighs_splits_equally_and_excludes_amodal_ones(make_prediction):
     rows = [
         *_run(make_prediction, [True] * 9, split="toy_testA"),
         make_prediction(0, False, split="toy_val"),
@@ -59,7 +59,7 @@ def test_a_split_with_one_amodal_sample_is_amodal_in_any_order(make_prediction):
 
 
 def test_amodal_splits_also_score_the_visible_part(make_prediction):
-    visible = (100.0, 100.0, 300.0, 190.0)  # IoU 0.45 with the whole object, which the model boxes
+    visible = (100.0, 100.0, 300.0, 190.0)  # IoU 0.45 with the whole object, which the prediction matches
     split = summarize([make_prediction(0, True, modal=visible)])["splits"]["toy_val"]
     assert (split["acc"], split["visible_acc"]) == (1.0, 0.0)
     assert split["visible_mean_iou"] == pytest.approx(0.45)
@@ -91,7 +91,7 @@ def test_the_interval_of_independent_samples_is_the_binomial_one(make_prediction
 
 
 def test_samples_of_one_image_widen_the_interval_as_one_observation(make_prediction):
-    """40 images with 10 equal outcomes each say as much as 40 samples."""
+    """40 images with 10 equal outcomes each give the interval of 40 samples."""
     rows = [make_prediction(i, (i // 10) % 2 == 0, image=f"{i // 10}.png") for i in range(400)]
     low, high = summarize(rows)["splits"]["toy_val"]["acc_interval"]
     assert high - low == pytest.approx(2 * 1.96 * (0.25 / 40) ** 0.5, rel=0.1)
@@ -167,11 +167,11 @@ def test_other_thresholds_and_the_inclusive_one(make_prediction):
     assert shares == {"acc_30": 0.8, "acc": 0.6, "acc_inclusive": 0.8, "acc_70": 0.4, "acc_90": 0.2}
 
 
-def test_expressions_without_referent_are_counted_apart(make_prediction):
+def test_expressions_without_referent_are_counted_separately(make_prediction):
     rows = _run(make_prediction, [True, True, False, False])
     absent = [replace(row, xyxy_px=None, iou=None) for row in rows[1:]]
     absent[0] = replace(absent[0], pred_xyxy_px=None)  # declined
-    absent[1] = replace(absent[1], pred_xyxy_px=None, error="HTTP 500")  # declined nothing
+    absent[1] = replace(absent[1], pred_xyxy_px=None, error="HTTP 500")  # a failed request does not decline
     split = summarize([rows[0], *absent])["splits"]["toy_val"]
     assert (split["samples"], split["acc"], split["failed_requests"]) == (1, 1.0, 1)
     third = pytest.approx(1 / 3)

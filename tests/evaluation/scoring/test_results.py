@@ -1,4 +1,4 @@
-"""Which folders hold finished runs, and what is read from them."""
+"""Finished runs are recognised and read from their folders."""
 
 import json
 import shutil
@@ -19,14 +19,14 @@ def test_a_folder_without_a_finished_run_is_named(tmp_path):
         read_result(tmp_path)
 
 
-def test_a_config_that_tells_no_samples_is_named(finished_runs):
+def test_a_config_without_sample_counts_is_named(finished_runs):
     (finished_runs[0] / "config.yaml").write_text("model: base\n")
     with pytest.raises(InputError, match=r'base/config\.yaml: field "samples": expected the count of each split'):
         read_result(finished_runs[0])
 
 
 def test_a_retry_that_was_cut_off_is_not_read_as_finished(finished_runs, world):
-    """What failed has lost its row by then, and the scores of the first end are still there."""
+    """The retry has dropped the failed rows, but summary.json of the first run still exists."""
     folder, images = finished_runs[0], world / "images"
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     rows[3]["error"] = "HTTP 500"
@@ -60,7 +60,7 @@ def test_an_earlier_file_may_call_the_latency_of_single_requests_alone(finished_
     assert speed_table([result]).rows[-1][-3:] == ("0.125", "0.100", "0.200")
 
 
-def test_a_variant_with_samples_to_go_is_left_out(scaled):
+def test_an_unfinished_variant_is_skipped(scaled):
     rows = scaled / "tiny" / "free" / "predictions.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
     assert [result.name for result in read_scaling(scaled)["tiny"]] == ["answers-4", "budget-16"]

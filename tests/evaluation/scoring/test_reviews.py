@@ -1,4 +1,4 @@
-"""Accuracy on rows that reviewers found right. The files are ours, in the layouts that others' programs read."""
+"""Accuracy on rows that reviewers found right. The test files follow the layouts that other programs read."""
 
 import json
 from dataclasses import replace
@@ -54,7 +54,7 @@ def refcoco_m(path: Path, rows: list[tuple[int, list[str], list[float]]]) -> Pat
 
 @pytest.fixture
 def result(make_prediction):
-    """Of six questions the first three are answered rightly."""
+    """A result with six questions, of which the first three are answered correctly."""
 
     def make(split: str = "refcoco_val") -> Result:
         rows = [make_prediction(n, n < 3, split=split, image=image(n)) for n in range(6)]
@@ -66,9 +66,9 @@ def result(make_prediction):
 
 def test_rows_are_matched_by_image_sentence_and_box(result, tmp_path):
     rows = [
-        (0, "the dog no 0", BOX, 1),  # other signs and letters
+        (0, "the dog no 0", BOX, 1),  # differs in punctuation and case
         (1, "the dog no 1", BOX, 0),
-        (2, "the dog no 2", ELSEWHERE, 1),  # another object of that name
+        (2, "the dog no 2", ELSEWHERE, 1),  # another object with the same expression
         (3, "the dog no 3", [101.0, 99.0, 200.0, 200.0], 1),
         (4, "a cat", BOX, 1),  # another expression
         (5, "the dog no 5", BOX, 1),
@@ -140,7 +140,7 @@ def test_files_that_are_no_reviews_are_refused_by_name(tmp_path, name):
 
 
 def test_a_row_of_the_review_judges_one_question(result, make_prediction, tmp_path):
-    """Two objects of one name that overlap, of which one is right; and a sentence that two people gave."""
+    """Two overlapping objects with one expression, of which one is right; and one expression given twice."""
     near, far = [100.0, 100.0, 200.0, 200.0], [150.0, 100.0, 200.0, 200.0]
     path = ref_l4(tmp_path, [(0, "dog", far, 0), (0, "dog", near, 1), (1, "cat", near, 1), (1, "cat", near, 1)])
     rows = [make_prediction(k, True, split="refcoco_val", image=image(k // 2)) for k in range(4)]
@@ -150,9 +150,9 @@ def test_a_row_of_the_review_judges_one_question(result, make_prediction, tmp_pa
     assert (part.right, part.wrong, part.unknown, part.unasked) == (3, 1, 0, 0)
 
 
-def test_a_file_is_given_once(tmp_path):
+def test_a_file_given_twice_is_rejected(tmp_path):
     path = ref_l4(tmp_path, [(0, "dog", BOX, 1)])
-    with pytest.raises(InputError, match="expected every file once"):
+    with pytest.raises(InputError, match="expected each file only once"):
         read_reviews([path, path])
 
 

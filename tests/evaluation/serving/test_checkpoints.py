@@ -1,4 +1,4 @@
-"""Which checkpoints may share a server, and whether weights are the same."""
+"""Which checkpoints may share a server, and when fingerprints are equal."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_a_tokenizer_config_of_another_version_shares_a_server(make_checkpoint):
 
 def test_the_fingerprint_follows_the_weights_and_the_input_and_nothing_else(make_checkpoint):
     base = fingerprint(make_checkpoint("base", shape=(512, 512)))
-    assert base == fingerprint(make_checkpoint("copy", shape=(512, 512))), "its dtype and version are another's"
+    assert base == fingerprint(make_checkpoint("copy", shape=(512, 512))), "dtype and version must not matter"
     tuned = fingerprint(make_checkpoint("tuned", shape=(512, 512), seed=1))
     assert tuned["weights"] != base["weights"] and tuned["inputs"] == base["inputs"]
     asked = fingerprint(make_checkpoint("asked", shape=(512, 512), template="another"))
@@ -94,7 +94,7 @@ def test_a_config_without_a_context_is_named(make_checkpoint):
 
 
 def test_a_name_that_is_no_folder_is_looked_up_on_the_hub(make_checkpoint, monkeypatch, tmp_path):
-    """From the hub's cache on disk, which is what a machine without network has."""
+    """The model comes from the hub's cache on disk, as on a machine without network."""
     snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
     snapshot.parent.mkdir(parents=True)
     make_checkpoint("base").rename(snapshot)

@@ -1,4 +1,4 @@
-"""What the client sends, where no server is needed to see it."""
+"""Requests of the client, tested without a model server."""
 
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,27 +26,29 @@ def tokenizer(starter):
 
 
 @given(PIECES.map("".join))
-def test_a_cut_off_generation_is_continued_as_it_stands(tokenizer, text):
+def test_a_cut_off_generation_is_continued_unchanged(tokenizer, text):
     turns = [{"role": "user", "content": "Locate it"}, {"role": "assistant", "content": answer_now(text)}]
     prompt = tokenizer.apply_chat_template(turns, tokenize=False, continue_final_message=True)
     assert prompt.endswith(f"<|im_start|>assistant\n<think>\n{answer_now(text)}")
 
 
 @pytest.mark.parametrize("text", ["", "one star", "one star\n", "one star</think>", "one star\n</think>\n\n"])
-def test_the_answer_begins_behind_the_reasoning(text):
+def test_the_answer_begins_after_the_reasoning(text):
     begun = answer_now(text)
     assert begun == text.partition("</think>")[0].strip() + FORCED_ANSWER
     assert parse_box_1000(begun + '1, 2, 300, 400], "label": "it"}]') == (1, 2, 300, 400)
 
 
-def test_an_answer_that_had_begun_goes_on():
+def test_an_answer_that_had_begun_is_continued():
     begun = answer_now('one star\n</think>\n\n```json\n[\n\t{"bbox_2d": [1, 2, 3')
     assert begun.endswith('</think>\n\n```json\n[\n\t{"bbox_2d": [1, 2, 3')
 
 
 class _Recorder(BaseHTTPRequestHandler):
-    """Answers every request with as many cut off answers as are asked for, and keeps (path, request). Fails them where
-    `failing`, leaves tokens out unless it `counts`, and tells below `/gateway/v1/models` alone that it is there."""
+    """Records (path, request) and returns as many cut-off answers as requested.
+
+    Requests fail if `failing`; token counts are omitted unless `counts`. Only `/gateway/v1/models` lists models.
+    """
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -67,7 +69,7 @@ class _Recorder(BaseHTTPRequestHandler):
         self.wfile.write(reply)
 
     def log_message(self, *_) -> None:
-        """Not to the screen."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ QUESTION = Question("s/1", "s", Sample("1", "teaser.png", 160, 128, "the star", 
 
 
 def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") -> tuple[list[dict], list[Prediction]]:
-    """(what the server was asked, the predictions) of one question."""
+    """(requests, predictions) for one question."""
     rows: list[Prediction] = []
     url = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").url
     target = Target(url, "tiny", PICTURES, by_path=True, settings=settings)
@@ -95,11 +97,11 @@ def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") ->
 
 
 @pytest.mark.parametrize("budget", [0, 5])
-def test_answers_that_are_continued_have_seeds_of_their_own(recorder, budget):
+def test_continued_answers_have_their_own_seeds(recorder, budget):
     asked, rows = _ask(recorder, load_settings(answers=3, reasoning_tokens=budget, temperature=1.0, max_tokens=9))
     seeds = [request["seed"] for request in asked if "continue_final_message" in request]
     first = load_settings(temperature=1.0).sampling(QUESTION.key)["seed"]
-    assert sorted(seeds) == [first, first + 1, first + 2]  # vLLM's own for `n` answers to one request
+    assert sorted(seeds) == [first, first + 1, first + 2]  # the seeds that vLLM uses for `n` answers to one request
     assert len(asked) == 3 + (budget > 0) and rows[0].error is None
 
 
@@ -113,7 +115,7 @@ def test_a_server_behind_a_path_is_asked_there(recorder, monkeypatch):
     assert [path for path, _ in recorder.requests] == ["/gateway/v1/chat/completions"] and rows[0].text == "a star"
     monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.001)
     recorder.failing = True
-    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError: it is there
+    _, rows = _ask(recorder, load_settings(max_tokens=9), "/gateway")  # no EngineError, because the server is reachable
     assert rows[0].error.startswith("HTTP 503")
 
 

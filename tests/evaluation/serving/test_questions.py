@@ -1,4 +1,4 @@
-"""Which questions are read, and which files are refused."""
+"""Questions that are read, and files that are rejected."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def test_a_split_in_which_nothing_has_a_box_is_refused_before_anything_is_asked(
         read_questions([copied_world], world / "images")
 
 
-def test_an_image_that_stops_short_is_named(world, copied_world, tmp_path):
+def test_a_truncated_image_is_named(world, copied_world, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(world / "images", images)
     first = json.loads((copied_world / "refshapes_val.jsonl").read_text().splitlines()[0])["image"]
@@ -56,12 +56,12 @@ def test_links_below_the_images_widen_what_a_server_may_read(world, tmp_path):
     assert all((linked / question.sample.image).resolve().is_relative_to(shared) for question in questions)
 
 
-def test_unknown_splits_are_told_which_there_are(world):
+def test_the_error_for_an_unknown_split_lists_the_known_ones(world):
     with pytest.raises(InputError, match=r'refshapes_testA, .*got "refcoco_val"'):
         read_questions([world / "eval"], world / "images", splits=["refcoco_val"])
 
 
-def test_a_split_may_be_given_once(world, copied_world):
+def test_a_split_given_twice_is_rejected(world, copied_world):
     file = "refshapes_val.jsonl"
     with pytest.raises(InputError, match="one file per split"):
         read_questions([world / "eval" / file, copied_world / file], world / "images")

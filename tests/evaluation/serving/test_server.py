@@ -1,4 +1,4 @@
-"""The real vLLM server, started once: what it computes, how a stopped evaluation goes on, what it leaves behind."""
+"""Tests with a real vLLM server, started once: log-probabilities, resumed evaluations, and clean shutdown."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def _served_log_probs(url, model, image, prompt):
 
 
 def _reference_log_probs(checkpoint, image, prompt, generated):
-    """What transformers gives: (prompt token ids, log-probs of the generated ids)."""
+    """(prompt token ids, log-probs of the generated ids) by transformers."""
     processor = AutoProcessor.from_pretrained(checkpoint)
     model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
@@ -87,7 +87,7 @@ def test_log_probs_equal_transformers_for_every_checkpoint_that_is_swapped_in(se
             assert prompt_ids == reference_ids
             torch.testing.assert_close(torch.tensor(served), reference, atol=LOG_PROB_TOLERANCE, rtol=0)
             totals.setdefault((checkpoint, question.key), sum(served))
-    # Image and weights both matter by far more than the tolerance; after training, images need not.
+    # Image and weights change the sums by far more than the tolerance; after training, the image may not.
     start, trained = ([totals[checkpoint, question.key] for question in ends] for checkpoint in checkpoints)
     assert all(abs(a - b) > 10 * LOG_PROB_TOLERANCE for a, b in (start, *product(start, trained)))
 
@@ -129,7 +129,7 @@ def _count_rows(predictions):
     return predictions.read_bytes().count(b"\n") if predictions.exists() else 0
 
 
-def test_killed_evaluations_go_on_and_equal_an_uninterrupted_one(server, checkpoints, world, questions, tmp_path):
+def test_killed_evaluations_resume_and_equal_an_uninterrupted_one(server, checkpoints, world, questions, tmp_path):
     server.load(str(checkpoints[0]))
     whole = _start_evaluation(server, world, tmp_path / "whole")
     output, _ = whole.communicate()
@@ -141,7 +141,7 @@ def test_killed_evaluations_go_on_and_equal_an_uninterrupted_one(server, checkpo
         _kill_at(_start_evaluation(server, world, tmp_path / "killed"), killed, rows)
         earlier = killed.read_bytes()
         assert rows <= earlier.count(b"\n") < len(questions)
-        with killed.open("a") as file:  # as if the kill had come in the middle of a row
+        with killed.open("a") as file:  # as if the process was killed while it wrote a row
             file.write('{"key": "refsh')
     last = _start_evaluation(server, world, tmp_path / "killed")
     output, _ = last.communicate()
@@ -178,13 +178,13 @@ FAULTS = ("429", "500", "garbage", "shape", "reset", "stall")
 
 
 def _complete_through(proxy, world, questions, folder):
-    """An evaluation that reaches the server through `proxy`, and waits little before it tries again."""
+    """Run an evaluation through `proxy` and return its summary."""
     run = Run(folder, "evaluated", questions, load_settings(max_tokens=MAX_TOKENS), Endpoint(proxy.url))
     run.complete(world / "images", Load(concurrency=8, timeout_s=30))
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_faults_on_the_way_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
+def test_network_faults_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
     monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.02)
     with fault_proxy(server.url, lambda n, _: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as proxy:
         summary = _complete_through(proxy, world, questions, tmp_path)
@@ -209,8 +209,8 @@ def test_requests_that_never_succeed_are_listed_and_counted(
     assert (sum(samples for samples, _ in counts), sum(lost for _, lost in counts)) == (len(questions), len(failed))
 
 
-def test_what_failed_is_asked_again_and_a_lost_clock_is_read_again(server, fault_proxy, world, questions, tmp_path):
-    """Rows that were answered stay as they are, to the byte."""
+def test_failed_requests_are_retried_and_lost_timing_is_measured_again(server, fault_proxy, world, questions, tmp_path):
+    """Answered rows stay byte-identical."""
     bad, broken = questions[7].sample.sent, [True]
     folder, rows = tmp_path / "run", lambda: (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     plan = lambda _, request: "400" if broken[0] and f"Locate {bad}" in request else None  # noqa: E731
@@ -226,18 +226,18 @@ def test_what_failed_is_asked_again_and_a_lost_clock_is_read_again(server, fault
         answered = [row for row in rows() if not json.loads(row)["error"]]
         broken[0] = False
         complete()
-        assert len(answered) < len(rows()) == len(questions), "left alone until told"
+        assert len(answered) < len(rows()) == len(questions), "retried only on request"
         complete(retry_failed=True)
         assert set(answered) < set(rows()) and not any(json.loads(row)["error"] for row in rows())
-        (folder / "timing.json").unlink()  # as after a kill between the last answer and the clock's file
+        (folder / "timing.json").unlink()  # as if killed after the last answer and before writing timing.json
         whole = rows()
         timing = complete(latency_samples=2)
     assert timing["single_request_latency"]["requests"] == 2 and timing["resumed"] and "requests_per_s" not in timing
     assert rows() == whole
 
 
-def test_the_forced_answer_continues_the_very_text_that_was_generated(server, checkpoints, world, questions):
-    """Prompt, `<think>`, the reasoning up to its budget, and the answer's beginning: as one prompt, token by token."""
+def test_the_forced_answer_continues_exactly_the_generated_text(server, checkpoints, world, questions):
+    """The second prompt is the first one, `<think>`, the reasoning up to its budget and the start of the answer."""
     server.load(str(checkpoints[0]))
     tokenizer = AutoProcessor.from_pretrained(checkpoints[0]).tokenizer
     settings = load_settings(max_tokens=MAX_TOKENS, reasoning_tokens=6)
@@ -256,7 +256,7 @@ def test_the_forced_answer_continues_the_very_text_that_was_generated(server, ch
     assert row.tokens == MAX_TOKENS  # of both requests
 
 
-def test_of_several_answers_one_counts_and_all_tokens_do(server, world, questions):
+def test_of_several_answers_one_is_scored_and_all_tokens_count(server, world, questions):
     settings = load_settings(max_tokens=MAX_TOKENS, answers=3, temperature=1.0)
     rows = {}
     _predict(server, world, questions[:2], settings, rows)
@@ -264,7 +264,7 @@ def test_of_several_answers_one_counts_and_all_tokens_do(server, world, question
 
 
 def test_pixel_limits_reach_the_model(checkpoints):
-    """Shown by the command alone; another server start would cost the suite 20 s."""
+    """Tested on the command only, because another server start would take 20 s."""
     settings = load_settings(min_pixels=1024, max_pixels=2048)
     command = VLLM.command(checkpoints[0], 100, Path("/images"), settings, 1)
     kwargs = json.loads(command[command.index("--mm-processor-kwargs") + 1])
@@ -298,12 +298,12 @@ def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp
 
 
 def test_stopping_ends_the_servers_processes_and_no_others(server):
-    """Last in this file: it takes the shared server away."""
+    """Must be the last test in this file, because it stops the shared server."""
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     group = server._process.pid
     assert len(_members(group)) > 1
     server.stop()
-    while _members(group):  # killed processes take a moment to go
+    while _members(group):  # killed processes take a moment to disappear
         time.sleep(0.1)
     assert bystander.poll() is None
     bystander.kill()
@@ -311,7 +311,7 @@ def test_stopping_ends_the_servers_processes_and_no_others(server):
 
 
 def _members(group):
-    """The living processes of a process group; one that waits for its parent to ask after it is dead."""
+    """The living processes of a process group, without zombies."""
     members = []
     for process in psutil.process_iter(["status"]):
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Settings: defaults, files, and what is refused."""
+"""Settings: defaults, files and rejected values."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from qwen3vl_rl.evaluation.serving.settings import load_settings, variants
     ],
     ids=str,
 )
-def test_settings_that_cannot_be_are_refused(changes):
+def test_invalid_settings_are_rejected(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         load_settings(**changes)
 
@@ -58,7 +58,7 @@ def test_the_recipe_is_the_default():
     assert (settings.max_tokens, settings.answers, settings.prompt) == (4096, 1, "qwen3")
 
 
-def test_sampled_answers_have_a_seed_of_their_own():
+def test_sampled_answers_have_their_own_seeds():
     seeds = [load_settings(temperature=0.7, seed=seed).sampling(key)["seed"] for seed in (0, 1) for key in ("a", "b")]
     assert len(set(seeds)) == 4
     assert seeds[0] == load_settings(temperature=0.7).sampling("a")["seed"]

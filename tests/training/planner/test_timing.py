@@ -46,7 +46,7 @@ def test_sglang_s_rollouts_take_longer(read, constants):
 
 def test_validations_and_checkpoints_cost_as_often_as_they_are_asked_for(read, constants):
     run = read("trainer.test_freq=10", "trainer.save_freq=-1", "trainer.total_epochs=1")
-    assert (run.steps, run.validations, run.checkpoints) == (3, 2, 0)  # before the first step and behind the last
+    assert (run.steps, run.validations, run.checkpoints) == (3, 2, 0)  # before the first step and after the last
     assert replace(run, test_freq=-1, val_before_train=False).validations == 0
     assert validation_s(replace(run, val_rows=2 * run.val_rows), GPU, constants) > validation_s(run, GPU, constants)
     two_nodes = replace(run, gpus=2 * run.gpus)

@@ -1,4 +1,4 @@
-"""Prompts that verl leaves out are counted as verl counts them, and said."""
+"""Prompts that verl skips are counted as verl counts them, and reported."""
 
 import re
 
@@ -57,13 +57,13 @@ def test_verl_leaves_out_what_we_say(compose, starter, limit, capsys, tmp_path):
     kept = RLHFDataset(config.data.train_files, processor.tokenizer, config.data, processor)
     capsys.readouterr()
     if not len(kept):
-        with pytest.raises(InputError, match="expected more than the tokens of every row"):
+        with pytest.raises(InputError, match="every prompt of data"):
             check_prompt_lengths(config, "data.train_files", len(SIZES))
         return
     assert check_prompt_lengths(config, "data.train_files", len(SIZES)) == len(kept)
     said = capsys.readouterr().out
     if len(kept) < len(SIZES):
-        assert re.search(rf"rl\.parquet: verl leaves out {len(SIZES) - len(kept)} rows", said)
+        assert re.search(rf"rl\.parquet: verl skips {len(SIZES) - len(kept)} rows", said)
     else:
         assert not said
 

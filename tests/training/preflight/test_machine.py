@@ -15,7 +15,7 @@ from qwen3vl_rl.training.workload import PAPER_WORKLOAD, compose_recipe, read_ru
 
 pytestmark = pytest.mark.slow
 
-MIB = {"a100": 81_920, "h100": 81_559, "h200": 143_771}  # as nvidia-smi counts
+MIB = {"a100": 81_920, "h100": 81_559, "h200": 143_771}  # as nvidia-smi reports
 
 
 def test_gpus_are_counted_as_cuda_will_see_them(config, gpus, monkeypatch):

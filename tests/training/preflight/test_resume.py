@@ -33,7 +33,7 @@ def test_a_checkpoint_is_resumed_on_any_number_of_gpus_where_all_of_it_is_there(
     shards = tmp_path / "run" / "global_step_5" / "actor"
     shards.mkdir(parents=True)
     (shards / "fsdp_config.json").write_text(json.dumps({"world_size": ranks, "FSDP_version": 2}))
-    resume.check_whole(config)  # not yet recorded
+    resume.check_whole(config)  # not recorded yet
     (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("5")
     for kind, rank in itertools.product(("model", "optim", "extra_state"), range(ranks)):
         name = f"{kind}_world_size_{ranks}_rank_{rank}.pt"
@@ -64,5 +64,5 @@ def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
 
 def test_a_record_without_its_checkpoint_is_named(recipe, tmp_path):
     (tmp_path / LATEST).write_text("2")
-    with pytest.raises(InputError, match="expected a whole checkpoint in global_step_2"):
+    with pytest.raises(InputError, match="expected a complete checkpoint in global_step_2"):
         resume.check_whole(recipe(f"trainer.default_local_dir={tmp_path}"))

@@ -16,7 +16,7 @@ def test_rows_are_counted_and_their_images_must_be_there(config, tmp_path, write
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"text", "expected parquet of qwen3vl_rl"), (None, "found no column images")]
+    ("content", "message"), [(b"text", "expected parquet written by qwen3vl_rl"), (None, "found no column images")]
 )
 def test_other_files_are_refused(tmp_path, content, message):
     if content:
@@ -62,9 +62,9 @@ def test_rows_that_nothing_fits_need_the_strict_parser(tmp_path):
 
     def check(parser: str) -> None:
         function = {"path": rows.OUR_REWARD, "reward_kwargs": {"parser": parser}}
-        reward = {"parser": "house", "custom_reward_function": function}  # as written, by its former name
+        reward = {"parser": "house", "custom_reward_function": function}  # as written, under its former name
         rows.check_reward_columns(OmegaConf.create({"reward": reward, "data": {"files": str(path)}}), "data.files")
 
     check("strict")
-    with pytest.raises(InputError, match=r"reward\.parser: expected strict: the answer to row 1 of .*released_reward"):
+    with pytest.raises(InputError, match=r"reward\.parser: expected strict for row 1 of .*released_reward"):
         check("released_reward")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
         (["data.train_batch_size=16"], r"ppo_mini_batch_size=256: expected at most data\.train_batch_size=16"),
         (
             ["trainer.n_gpus_per_node=3"],
-            r"ppo_mini_batch_size=256, rollout\.n=16: expected 3 GPUs to get equally many of the 4096 answers",
+            r"ppo_mini_batch_size=256, rollout\.n=16: expected the 4096 answers of an update to be divisible by 3 GPUs",
         ),
     ],
 )
@@ -48,7 +48,7 @@ def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
     config = build_config(build_tokenizer(), {"tie_word_embeddings": False})
     config.save_pretrained(tmp_path)
     settings.check_fsdp_wrapping(recipe(*several))
-    with pytest.raises(InputError, match=r"expected \[Qwen3VLTextDecoderLayer\] for .*, as size=8b has it"):
+    with pytest.raises(InputError, match=r"expected \[Qwen3VLTextDecoderLayer\] for .*, as in size=8b"):
         settings.check_fsdp_wrapping(recipe(*several, units))
     build_config(build_tokenizer(), {}).save_pretrained(tmp_path)
     settings.check_fsdp_wrapping(recipe(*several, units))
@@ -82,7 +82,7 @@ def test_answers_are_not_cut_at_the_engine_s_context(config):
 def test_what_our_sampler_would_leave_out_is_refused(recipe):
     own = "trainer.v1.sampler.custom_sampler=null"
     override = "trainer.v1.trainer_mode=separate_async"
-    with pytest.raises(InputError, match=rf"{override}: expected {own} beside it"):
+    with pytest.raises(InputError, match=rf"{override}: expected {own} with it"):
         settings.check_sampler(recipe(override))
     settings.check_sampler(recipe(override, own))
     settings.check_sampler(recipe("trainer.v1.trainer_mode=colocate_async"))
@@ -108,7 +108,7 @@ def test_a_filter_that_cannot_filter_is_refused(recipe, override, complaint):
 @pytest.mark.parametrize(
     ("flags", "changes", "complaint"),
     [
-        ({"skip_dp_sync": True}, {}, "skip_dp_sync=true: it is for stage 1"),
+        ({"skip_dp_sync": True}, {}, "skip_dp_sync=true: expected false, because it is for stage 1"),
         ({"no_shard": True}, {}, r"n_gpus_per_node=2, nnodes=1: expected one GPU with .*\.no_shard=true"),
         ({"compile_blocks": True}, {"use_liger": True}, r"model\.use_liger=true: expected .*compile_blocks=false"),
         ({"response_logits_only": True}, {"use_fused_kernels": True}, "response_logits_only=true: expected"),
@@ -178,7 +178,7 @@ def test_the_loss_for_one_update_per_batch_is_refused_for_several(recipe):
         (["speed=fast", "actor_rollout_ref.actor.ppo_mini_batch_size=4"], "ppo_mini_batch_size=4: expected 16"),
         (["speed=fast", "actor_rollout_ref.actor.ppo_epochs=2"], "ppo_epochs=2: expected 1"),
     ):
-        with pytest.raises(InputError, match=f"{message}, as speed=fast is for one update per batch"):
+        with pytest.raises(InputError, match=f"{message}, because speed=fast is for one update per batch"):
             settings.check_on_policy(recipe(*overrides))
     with pytest.raises(InputError, match="loss_mode=bypass_mode: expected one that can be on policy"):
         settings.check_on_policy(recipe("speed=fast", "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"))

@@ -1,0 +1,217 @@
+"""The headline tables of docs/performance.md, whose rows `headlines.yaml` selects from the results."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.formats import Lines, device, engine, interval, markdown
+from benchmarks.planner import tables as planner
+from benchmarks.results import BASE, FOLDER, read_result
+from benchmarks.spread import spread, times_faster
+from qwen3vl_rl.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+SELECTION = Path(__file__).with_suffix(".yaml")
+PLAN = "python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8"
+TOKENS = (1, 15, 50, 100, 200, 500)
+PAPER_MS = {"EGM-8B, paper": "737 (at 101 tokens)", "Qwen3-VL-235B-Instruct, paper": "4,320 (length not known)"}
+PHASES = {
+    "gen": "generation",
+    "old_log_prob": "old policy",
+    "ref": "reference",
+    "update_actor": "update",
+    "update_weights": "weights to engine",
+}
+Choice = dict[str, Any]  # an entry of `headlines.yaml`: it selects one row of one result
+
+
+def selected(name: str) -> list[Choice]:
+    return yaml.safe_load(SELECTION.read_text())[name]
+
+
+def result_of(choice: Choice) -> dict:
+    return read_result(FOLDER / f"{choice['file']}.json")
+
+
+def find(rows: Sequence[dict], choice: Choice, **expected: object) -> dict:
+    """The first of `rows` whose fields equal `expected`. Raises InputError where there is none."""
+    for row in rows:
+        if expected.items() <= row.items():
+            return row
+    raise InputError(f"{SELECTION}: file {choice['file']}: expected a row with {expected}, found none")
+
+
+def rows_of(result: dict) -> list[dict]:
+    """The configurations of a result of `sft_throughput` or `grpo_step`, under the names that `headlines.yaml` uses."""
+    if "groups" in result:
+        return [row for group in result["groups"] for row in group]
+    return [row | {"name": row["variant"].replace(BASE, "base")} for row in result["variants"]]
+
+
+def seconds(row: dict) -> list[float]:
+    """Of each round, or of each step."""
+    return row["steps"] if "steps" in row else row["step_s"]["rounds"]
+
+
+def times_as_fast(result: dict, choice: Choice, fast: str, slow: str) -> dict[str, float]:
+    """How many times as fast the configuration `fast` is as `slow`: round by round within a group of `sft_throughput`,
+    whose configurations take turns, and else over all pairs."""
+    if "rows" in result:  # of `shared_prompts`, which compares by itself
+        return find(result["rows"], choice, way=fast)["update_times_faster"]
+    for group in result.get("groups", []):
+        by_name = {row["name"]: row for row in group}
+        if {fast, slow} <= by_name.keys():
+            pairs = zip(seconds(by_name[fast]), seconds(by_name[slow]), strict=True)
+            return spread(other / own for own, other in pairs)
+    found = (seconds(find(rows_of(result), choice, name=name)) for name in (slow, fast))
+    return times_faster(*found)
+
+
+def plan() -> str:
+    """The command that opens the page, and what it prints, without the indented lines that break each number down."""
+    command = [sys.executable, *shlex.split(PLAN)[1:]]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    shown = "\n".join(line for line in printed.splitlines() if line and not line.startswith(" "))
+    return f"```bash\n{PLAN}\n```\n\n```text\n{shown}\n```"
+
+
+def stage_1() -> Lines:
+    head = ("model", "GPUs", "trained by", "samples an update", "samples/s", "times as fast", "MFU", "GiB on each GPU")
+    return [head, *map(_stage_1_row, selected("stage-1"))]
+
+
+def _stage_1_row(choice: Choice) -> Sequence[object]:
+    result = result_of(choice)
+    if "gpus" in choice:
+        row = find(result["runs"], choice, gpus=choice["gpus"])
+        samples, memory_gib, mfu = result["samples"], max(row["gpu_peak_gib"]), ""
+    else:
+        row = find(rows_of(result), choice, name=choice["name"])
+        samples, memory_gib, mfu = result["per_update"]["samples"], row["peak_memory_gib"], f"{row['mfu']:.1%}"
+    faster = interval(times_as_fast(result, choice, choice["name"], choice["times"])) if "times" in choice else ""
+    gpus = f"{choice.get('gpus', 1)} x {device(result)}"
+    rate = interval(spread(samples / step_s for step_s in seconds(row)), 1)
+    return _model(result["size"]), gpus, choice["label"], samples, rate, faster, mfu, f"{memory_gib:.0f}"
+
+
+def stage_2() -> Lines:
+    what = ("model", "GPUs", "engine", "settings", "prompts a step", "a prompt is computed")
+    head = (*what, "step s", *(f"{name} s" for name in PHASES.values()))
+    return [head, *map(_stage_2_row, selected("stage-2"))]
+
+
+def _stage_2_row(choice: Choice) -> Sequence[object]:
+    result = result_of(choice)
+    settings = result["settings"]
+    row = find(rows_of(result), choice, name=choice["variant"])
+    phases = (f"{row['phases_s'][phase]['median']:.1f}" for phase in PHASES)
+    attention = [word.partition("attention_backend=")[2] for word in settings["set"]]
+    gpus, served = f"{settings['gpus']} x {device(result)}", ", ".join([settings["engine"], *filter(None, attention)])
+    computed = "once" if row.get("share_prompts") else "for each answer"
+    what = _model(settings["size"]), gpus, _engine_name(served), choice["label"], settings["prompts"], computed
+    return *what, interval(row["step_s"]), *phases
+
+
+def parts() -> Lines:
+    head = ("stage", "part", "times as fast with it", "measured at", "to switch it off")
+    return [head, *map(_part_row, selected("parts"))]
+
+
+def _part_row(choice: Choice) -> Sequence[object]:
+    result = result_of(choice)
+    size = result.get("size") or result["settings"]["size"]
+    faster = interval(times_as_fast(result, choice, choice["with"], choice["without"]))
+    stage = 1 if "groups" in result else 2
+    return stage, choice["part"], faster, f"{_model(size)}, {device(result)}", f"`{choice['override']}`"
+
+
+def serving() -> Lines:
+    results = map(result_of, selected("serving"))
+    rows = [
+        (_model(result["size"]), device(result), _engine_name(engine(result)), *latencies(result)) for result in results
+    ]
+    paper = [(name, "not named", "", *found) for name, found in paper_latencies()]
+    return [("model", "device", "engine", *_token_heads()), *rows, *paper]
+
+
+def _token_heads() -> Iterator[str]:
+    return (f"{tokens} token{'s' * (tokens > 1)}" for tokens in TOKENS)
+
+
+def latencies(result: dict) -> list[str]:
+    """Milliseconds for each length of `TOKENS`; empty where a length was not measured."""
+    found = {row["answer_tokens"]: row["latency_s"] for row in result["latency"]}
+    return [interval({k: 1000 * v for k, v in found[n].items()}, 0) if n in found else "" for n in TOKENS]
+
+
+def paper_latencies() -> Iterator[tuple[str, list[str]]]:
+    """By model, what the paper prints, in the column of 100 tokens."""
+    for name, printed in PAPER_MS.items():
+        yield name, [printed if tokens == 100 else "" for tokens in TOKENS]
+
+
+def work() -> Lines:
+    return [("work", "device", "rate", "also"), *map(_work_row, selected("work"))]
+
+
+def _work_row(choice: Choice) -> Sequence[object]:
+    kinds = {"in_flight": _load_row, "client": _client_row, "answer": _reward_row, "work": _data_row}
+    make = next(make for key, make in kinds.items() if key in choice)
+    return make(choice, result_of(choice))
+
+
+def _load_row(choice: Choice, result: dict) -> Sequence[object]:
+    row = find(result["throughput"], choice, concurrency=choice["in_flight"])
+    served = f"{_model(result['size'])}, {_engine_name(engine(result))}"
+    work = f"{served}, {row['answer_tokens']} tokens, {row['concurrency']} in flight"
+    below = f"95 % below {row['latency_s']['p95']:.2f} s"
+    return work, device(result), f"{row['requests_per_s']:.1f} requests/s", below
+
+
+def _client_row(choice: Choice, result: dict) -> Sequence[object]:
+    name = choice["client"]
+    rate = interval(spread(result["requests"] / found["wall_s"] for found in result["clients"][name]), 1)
+    work = f"{choice['label']}, {result['concurrency']} in flight"
+    faster = f"{interval(result['ratio'][name])} times a straightforward client"
+    return work, device(result), f"{rate} requests/s", faster
+
+
+def _reward_row(choice: Choice, result: dict) -> Sequence[object]:
+    row = find(result["rewards_per_s"], choice, answer=choice["answer"], parser=choice["parser"])
+    return f"rewards, answers of {row['words']} words", "one CPU core", f"{row['value']:,} rewards/s", ""
+
+
+def _data_row(choice: Choice, result: dict) -> Sequence[object]:
+    row = result["results"][choice["work"]]
+    return choice["work"], "two CPU cores", f"{row['rows_per_s']:,} rows/s", f"at most {row['peak_mib']} MiB"
+
+
+def _model(size: str) -> str:
+    return size.upper()
+
+
+def _engine_name(name: str) -> str:
+    """`vLLM`, or `sglang` with its attention backend."""
+    return name.replace("vllm", "vLLM")
+
+
+def _table(make: Callable[[], Lines]) -> Callable[[], str]:
+    return lambda: markdown(make())
+
+
+HEADLINES: dict[str, Callable[[], str]] = {"plan": plan} | {
+    name: _table(make)
+    for name, make in {
+        "hardware": planner.one_node,
+        "stage-1": stage_1,
+        "stage-2": stage_2,
+        "parts": parts,
+        "serving": serving,
+        "work": work,
+    }.items()
+}
