@@ -4,7 +4,7 @@
 
 Every run trains the recipe of `sft/config` on the same batches of `--samples` samples, so losses can be compared step
 by step. Models have Qwen3-VL shapes with random weights, and images COCO's sizes. One GPU holds plain parameters;
-several shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first number of GPUs.
+several shard them (FSDP2). The first `UNTIMED` steps, which compile, are not counted. Ratios are to the first run.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def measure(overrides: list[str], folder: Path, timeout_s: float) -> dict:
     rows = [row for _, row in sorted(read_metrics(folder).items())]
     found = {"wall_s": round(wall_s, 1), "error": error, "losses": [row["train/loss"] for row in rows]}
     if len(rows) <= UNTIMED:
-        return found | {"error": error or "no step after those that compile"}
+        return found | {"error": error or f"no step after the first {UNTIMED}"}
     seconds = [row["perf/step_s"] for row in rows[UNTIMED:]]
     return found | {
         "steps": seconds,

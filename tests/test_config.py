@@ -70,7 +70,7 @@ def test_verl_accepts_the_sft_recipe(hardware):
     assert omega_conf_to_dataclass(config.optim).lr_scheduler_type == "cosine"
 
 
-def test_gspo_s_clip_range_is_set_by_one_word():
+def test_gspos_clip_range_is_set_by_one_key():
     from verl.utils.config import omega_conf_to_dataclass
 
     actor = omega_conf_to_dataclass(recipe(RL, "actor_rollout_ref.actor.clip_ratio=3e-4").actor_rollout_ref.actor)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
         (["--answer-tokens", "5000"], "--answer-tokens 5000: expected at most data.max_response_length=2048"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(monkeypatch, arguments, expected):
+def test_invalid_numbers_are_rejected(monkeypatch, arguments, expected):
     monkeypatch.setattr(sys, "argv", ["plan", "size=8b", *arguments])
     with pytest.raises(InputError, match=expected):
         plan.main()
@@ -33,7 +33,7 @@ def test_numbers_that_cannot_be_are_refused(monkeypatch, arguments, expected):
         (["--samples", "0"], "expected an integer of at least 1, got 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(monkeypatch, capsys, arguments, expected):
+def test_invalid_options_are_rejected(monkeypatch, capsys, arguments, expected):
     monkeypatch.setattr(sys, "argv", ["plan", *arguments])
     with pytest.raises(SystemExit):
         plan.main()

@@ -137,7 +137,7 @@ def test_diou_grades_boxes_that_miss_by_their_centres():
     assert REWARDS["diou"](parts(predicted_px=point, truth_px=point)) == 0.25
 
 
-def test_a_reward_of_ones_own_sees_the_answer_its_reasoning_and_the_sample(tmp_path):
+def test_a_custom_reward_gets_the_answer_its_reasoning_and_the_sample(tmp_path):
     file = tmp_path / "own.py"
     file.write_text(
         "def own(parts):\n"
@@ -158,7 +158,7 @@ def test_efficient_shrinks_beyond_the_budget(tokens, expected):
     ("words", "repeats", "less"),
     [(512, 1, 0), (513, 1, 0.01), (562, 1, 0.01), (563, 1, 0.02), (10, 6, 0), (10, 7, 0.3), (612, 9, 0.32)],
 )
-def test_penalty_counts_begun_fifties_and_seven_in_a_row(words, repeats, less):
+def test_penalty_counts_started_fifties_and_seven_in_a_row(words, repeats, less):
     long = parts(1.0, length_words=words, repeats=repeats)
     assert REWARDS["penalty"](long) == pytest.approx(1 - less, rel=0, abs=1e-9)
 
@@ -346,7 +346,7 @@ def test_an_amodal_sample_is_scored_on_the_box_that_is_its_truth():
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(MODAL, 1.0), ((100, 200, 300, 400), 0.875), ((0, 0, 50, 50), 0.5)])
-def test_both_boxes_count_where_both_are_asked_for(visible, expected):
+def test_both_boxes_count_if_the_prompt_asks_for_both(visible, expected):
     text = f"{answer(TRUTH)}\n{answer_text(visible, 'visible part')}"
     result = score(text, info=BOTH, reward_type="amodal")
     assert result["score"] == pytest.approx(expected)
@@ -357,7 +357,7 @@ def test_both_boxes_count_where_both_are_asked_for(visible, expected):
 @pytest.mark.parametrize(
     "text", ["", "no box", answer(TRUTH), answer(TRUTH, 'bbox_2d [1, 2, 3, 4], "bbox_2d": [1, 2, 3, 4]')]
 )
-def test_a_visible_box_that_is_not_answered_counts_0(text):
+def test_a_missing_visible_box_counts_0(text):
     assert score(text, info=BOTH, reward_type="amodal")["modal_iou"] == 0
 
 
@@ -385,7 +385,7 @@ def test_a_function_in_any_file_may_be_the_reward(tmp_path):
         score("", reward_type=f"{tmp_path}/mine.py:constant")
 
 
-def test_the_example_of_one_pays_right_answers_for_being_short():
+def test_the_example_shorter_rewards_short_right_answers():
     name = f"{Path(__file__).parents[1]}/examples/rewards/shorter.py:shorter"
     right, wrong = (score(answer(box, ""), reward_type=name) for box in (TRUTH, (0, 0, 10, 10)))
     assert right["score"] == pytest.approx(1 + 0.1 * (50 - right["length_words"]) / 50)
@@ -393,7 +393,7 @@ def test_the_example_of_one_pays_right_answers_for_being_short():
     assert score(answer(TRUTH, "so " * 60), reward_type=name)["score"] == 1
 
 
-def test_the_example_of_reading_an_answer_pays_for_the_words_of_the_question():
+def test_the_example_named_rewards_the_words_of_the_question():
     name = f"{Path(__file__).parents[1]}/examples/rewards/named.py:named"
     info = INFO | {"question": "the large red mug"}
     told, silent = (
@@ -475,14 +475,14 @@ def test_verl_loads_and_calls_every_reward_from_its_config(name, tmp_path):
     ("body", "answer"),
     [("1 / parts.iou", None), ("float('nan') if parts.iou < 1 else 1.0", "overlaps the truth in part")],
 )
-def test_a_function_that_works_for_right_answers_alone_is_noticed_before_the_start(tmp_path, body, answer):
+def test_a_function_that_fails_for_wrong_answers_is_noticed_before_the_start(tmp_path, body, answer):
     (tmp_path / "mine.py").write_text(f"def mine(parts):\n    return {body}\n")
     settings = {"alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 100}
     with pytest.raises(InputError if answer else ZeroDivisionError, match=answer):
         check_settings(f"{tmp_path}/mine.py:mine", **settings)
 
 
-def test_a_function_that_raises_is_the_last_word_of_the_log(tmp_path, capsys):
+def test_a_function_that_raises_is_named_in_a_fatal_line(tmp_path, capsys):
     (tmp_path / "mine.py").write_text("def mine(parts):\n    raise KeyError('x')\n")
     with pytest.raises(KeyError):
         compute_score(
@@ -506,7 +506,7 @@ def test_a_score_that_is_not_finite_ends_the_run_and_is_named(tmp_path, capsys, 
     assert "sample 17, answer 'It is here." in said and said.count("\n") == 1
 
 
-def test_a_swapped_truth_scores_nothing_under_the_released_reading_alone():
+def test_a_swapped_truth_scores_0_only_with_the_released_parser():
     answer, info = "[100, 200, 300, 400]", {"width": 1000, "height": 1000}
     settings = {"reward_type": "mix", "alpha": 0.5, "threshold": 0.5}
     for parser, score in (("strict", 1.0), ("released_reward", 0.0)):

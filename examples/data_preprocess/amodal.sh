@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# COCOA annotation to amodal samples by degree of occlusion, and to RL parquet.
+# Convert COCOA annotation to amodal samples, split by degree of occlusion, and to RL parquet.
 #
 #   BASE_IMG_PATH=DIR OUTPUT_DIR=DIR TRAIN_JSON=FILE VAL_JSON=FILE bash examples/data_preprocess/amodal.sh
 #
-# BASE_IMG_PATH  what image paths are relative to: holds coco/train2014 and coco/val2014
+# BASE_IMG_PATH  folder that image paths are relative to; holds coco/train2014 and coco/val2014
 # OUTPUT_DIR     gets cocoa_train_*.jsonl, eval/cocoa_val_*.jsonl, train_amodal.parquet, val_amodal.parquet
 # TRAIN_JSON     COCO_amodal_train2014.json          VAL_JSON    COCO_amodal_val2014.json
 # OUTSIDE        amodal boxes that leave the image: clip (default) or drop
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/common.sh"
-BASE_IMG_PATH=${BASE_IMG_PATH:-${BASE_IMG_DIR:-}} # the release's name
+BASE_IMG_PATH=${BASE_IMG_PATH:-${BASE_IMG_DIR:-}} # the name in the release
 require BASE_IMG_PATH OUTPUT_DIR TRAIN_JSON VAL_JSON
 convert() {
   "$python" -m qwen3vl_rl.data.tools.convert cocoa --out "$OUTPUT_DIR" --outside "${OUTSIDE:-clip}" --name "$1" --files "$2"

@@ -26,7 +26,7 @@ SPLITS = {
     "amodal": "refshapes_amodal_val",
 }
 ANSWERS = {
-    "base": "none yet",
+    "base": "base",
     "direct": "direct",
     "sft": "reasoning (SFT)",
     "rl": "reasoning (SFT, GRPO)",

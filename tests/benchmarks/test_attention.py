@@ -1,4 +1,4 @@
-"""What is compared for speed computes the same."""
+"""All configurations that are compared for speed compute the same outputs."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_configurations_compute_the_same(passes, model, batch):
     assert all(difference < 1e-4 for difference in differences(passes(model, batch)))
 
 
-def test_each_is_timed_beside_the_first(model, batch):
+def test_each_is_timed_against_the_first(model, batch):
     first, packed = compare(image_passes(model, batch), rounds=1, seconds=0.01)
     assert (first["name"], packed["name"]) == ("one by one", "packed")
     assert first["step_s"]["median"] > 0 and packed["speed_relative_to_one by one"]["median"] > 0

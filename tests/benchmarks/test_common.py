@@ -31,7 +31,7 @@ def test_prompts_differ_in_length(tmp_path):
     assert all(0 <= value <= 1000 for row in rows for value in row["reward_model"]["ground_truth"])
 
 
-def test_results_hold_no_folder_of_the_machine():
+def test_results_hold_no_absolute_path():
     command = "python -m x --model=/mnt/disk/me/model --set data.train_files=/a/rows.parquet --out b/c.json 'k=[/x/y]'"
     told = {
         "command": command,
@@ -47,7 +47,7 @@ def test_results_hold_no_folder_of_the_machine():
     }
 
 
-def test_a_result_tells_its_commit_and_whether_files_differ_from_it(tmp_path):
+def test_a_result_records_its_commit_and_whether_files_differ_from_it(tmp_path):
     def git(*words: str) -> str:
         author = ("-c", "user.name=a", "-c", "user.email=a@b")
         done = subprocess.run(["git", "-C", tmp_path, *author, *words], check=True, capture_output=True, text=True)

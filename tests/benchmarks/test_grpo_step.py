@@ -1,4 +1,4 @@
-"""Every variant composes into a recipe that verl accepts, so that no GPU waits for a misspelt key."""
+"""Every variant composes into a recipe that verl accepts, so that no GPU run fails at a misspelt key."""
 
 import argparse
 from functools import cache
@@ -32,7 +32,7 @@ def compose(variant: str, engine: str = "vllm", gpus: int = 1, size: str = "2b")
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])
 @pytest.mark.parametrize("engine", grpo_step.ENGINES)
-def test_all_words_together_are_accepted_by_verl(engine, gpus):
+def test_all_changes_together_are_accepted_by_verl(engine, gpus):
     config = compose("+".join(grpo_step.CHANGES), engine, gpus)
     validate_config(config, use_reference_policy=True, use_critic=False)
     for part in (config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout):
@@ -42,7 +42,7 @@ def test_all_words_together_are_accepted_by_verl(engine, gpus):
 
 
 @pytest.mark.parametrize("word", sorted(grpo_step.CHANGES.keys() - {"released", "shipped"}))
-def test_every_word_changes_the_recipe(word):
+def test_every_change_alters_the_recipe(word):
     other = "chunked" if word == "awake" else "awake"
     gpus = 1 if word == "sharded" else 2
     plain, changed = (
@@ -52,15 +52,15 @@ def test_every_word_changes_the_recipe(word):
     assert plain != changed
 
 
-def test_fast_is_made_of_words_that_were_measured():
-    """`speed=fast` on one GPU, which the words of its parts do not shard either."""
+def test_fast_equals_its_parts_that_were_measured():
+    """On one GPU, where `speed=fast` does not shard."""
     fast, words = (compose(variant) for variant in ("fast", "resident+chunked+on-policy+fused-adamw+compile+no-shard"))
     for config in (fast, words):
         del config.hydra
     assert fast == words
 
 
-def test_ratios_take_the_first_that_ran_as_their_unit():
+def test_ratios_are_to_the_first_variant_that_ran():
     results = [{"variant": "a", "error": "x"}, {"variant": "b", "steps": [4.0, 6.0]}, {"variant": "c", "steps": [2.0]}]
     grpo_step.ratios(results)
     assert results[2]["speed_relative_to_b"] == {"median": 2.5, "min": 2.0, "max": 3.0}

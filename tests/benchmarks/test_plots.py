@@ -3,7 +3,7 @@ import matplotlib.pyplot as plt
 from benchmarks import plots
 
 
-def test_a_bar_holds_the_phases_of_its_step():
+def test_a_bar_has_the_phases_of_its_step():
     figure = plots.draw(plots.FOLDER)
     bars = {label.get_text(): 0.0 for label in figure.axes[1].get_yticklabels()}
     assert list(bars) == list(plots.STEPS.values())

@@ -1,4 +1,4 @@
-"""Runs on other numbers of GPUs are compared."""
+"""Comparison of runs on different numbers of GPUs."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.sft_scaling import compare, recipe
 CONFIG = Path(__file__).parents[2] / "sft" / "config"
 
 
-def test_each_step_is_compared_with_each_and_losses_pairwise():
+def test_steps_are_compared_over_all_pairs_and_losses_step_by_step():
     runs = [
         {"gpus": 1, "steps": [4.0, 6.0], "losses": [2.0, 1.0]},
         {"gpus": 2, "steps": [2.0, 2.0], "losses": [2.0, 1.1]},
@@ -21,7 +21,7 @@ def test_each_step_is_compared_with_each_and_losses_pairwise():
     assert "speed_relative_to_1" not in runs[0]
 
 
-def test_a_run_that_failed_is_compared_with_none():
+def test_a_failed_run_is_not_compared():
     runs = [{"gpus": 1, "error": "x", "losses": []}, {"gpus": 2, "steps": [1.0], "losses": [1.0]}]
     compare(runs)
     assert "speed_relative_to_1" not in runs[1]

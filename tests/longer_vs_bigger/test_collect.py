@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from examples.longer_vs_bigger.collect import collect
-from examples.longer_vs_bigger.tables import TABLES, all_tables, of_results
+from examples.longer_vs_bigger.tables import FOLDER, TABLES, all_tables, of_results
 from qwen3vl_rl.data.predictions import Prediction, question_key
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
@@ -121,13 +121,18 @@ def test_tables_show_the_results(out):
     assert "study" not in all_tables(results)
     ladder = tables["ladder"].splitlines()[2:]
     assert [line.split(" | ")[0] + " " + line.split(" | ")[2] for line in ladder] == [
-        "| s none yet", "| s direct", "| s reasoning (SFT, GRPO)", "| l none yet", "| l direct",
+        "| s base", "| s direct", "| s reasoning (SFT, GRPO)", "| l base", "| l direct",
     ]  # fmt: skip
     assert "| 87.5 [75.0, 100.0] |" in ladder[2] and "| 50 [60] | 400 [500] |" in ladder[1]
     assert "| s/rl - l/direct | +37.5 (" in tables["differences"] and "giou" not in tables["differences"]
     assert "| rl-giou - s/rl-0 | -25.0 (" in tables["ablations"]
-    assert "| s | none yet | 25.0 [0.0, 75.0] | 25.0 |" in tables["amodal"]
+    assert "| s | base | 25.0 [0.0, 75.0] | 25.0 |" in tables["amodal"]
     assert tables["kinds"].startswith("| model | answers | relation | composition |")
+
+
+def test_the_readme_shows_the_present_results():
+    results, readme = json.loads((FOLDER / "results.json").read_text()), (FOLDER / "README.md").read_text()
+    assert f"<!-- ladder -->\n{of_results('ladder', results)}\n<!-- end -->" in readme
 
 
 def test_rl_from_direct_answers_is_also_compared_with_direct_answers(out):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 GRIDS = torch.tensor([(1, 8, 10), (1, 4, 6)])
 
 
-def test_placed_images_give_the_same_loss_and_gradients():
+def test_images_inserted_by_position_give_the_same_loss_and_gradients():
     config = build_config(build_tokenizer(), {})
     text, image = torch.arange(20, 26), torch.full((1,), config.image_token_id)
     samples = [torch.cat([image.expand(20), text]), torch.cat([text[:3], image.expand(6), text])]

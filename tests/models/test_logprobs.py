@@ -33,7 +33,7 @@ def test_scores_and_gradients_are_those_of_the_definition(drawn, monkeypatch, ch
     torch.testing.assert_close(ours.grad, plain.grad)
 
 
-def test_a_temperature_of_zero_is_as_cold_as_verl_allows(drawn):
+def test_a_temperature_of_zero_is_raised_to_verls_lower_bound(drawn):
     logits, _, _ = drawn
     log_probs, _ = score_tokens(logits, logits.argmax(dim=-1), torch.zeros(50), False)
     torch.testing.assert_close(log_probs, torch.zeros(50))
@@ -53,12 +53,12 @@ def test_logits_are_needed_where_the_next_token_carries_loss():
     assert precedes_loss(mask, mask.offsets(), 6).nonzero().flatten().tolist() == [1, 2, 4, 8]
 
 
-def test_masks_of_responses_stand_at_the_end_of_their_samples():
+def test_masks_of_responses_cover_the_end_of_their_samples():
     ends = torch.tensor([0, 5, 8])
     assert precedes_loss(ragged([1, 0, 1], [1]), ends, 0).nonzero().flatten().tolist() == [1, 3, 6]
 
 
-def test_logits_that_are_computed_again_give_the_same_scores_and_gradients(monkeypatch):
+def test_recomputed_logits_give_the_same_scores_and_gradients(monkeypatch):
     draw = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 50, bias=False)
     states, labels = torch.randn(20, 8, generator=draw), torch.randint(50, (20,), generator=draw)
@@ -74,5 +74,5 @@ def test_logits_that_are_computed_again_give_the_same_scores_and_gradients(monke
     torch.testing.assert_close(*found)
 
 
-def test_the_planner_counts_as_many_logits():
+def test_the_planner_uses_the_same_number_of_logits():
     assert HEAD_TOKENS == token_scores.HEAD_TOKENS

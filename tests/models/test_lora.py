@@ -50,7 +50,7 @@ def test_the_parameters_of_our_recipes_adapters_are_counted():
         model = adapted.unload()
 
 
-def test_a_model_that_came_in_16_bits_is_left_in_16_bits(tmp_path):
+def test_a_model_that_is_exact_in_16_bits_is_saved_in_16_bits(tmp_path):
     base = torch.randn(4, 6).bfloat16().float()
     adapter = {"m.base_layer.weight": base, "m.lora_A.weight": torch.randn(2, 6), "m.lora_B.weight": torch.randn(4, 2)}
     save_file(adapter | {"lm_head.weight": base.clone()}, tmp_path / "model.safetensors")

@@ -77,7 +77,7 @@ def assert_same(plain, packed, device: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
-def test_images_of_a_batch_at_once_are_as_good_as_one_by_one(config, grids, device):
+def test_packed_images_equal_single_images(config, grids, device):
     results = []
     for pack in (False, True):
         model = build(config, device)
@@ -92,7 +92,7 @@ def test_images_of_a_batch_at_once_are_as_good_as_one_by_one(config, grids, devi
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("grids", GRIDS.values(), ids=GRIDS)
-def test_samples_in_a_row_are_as_good_as_one_by_one(config, grids, device):
+def test_packed_samples_equal_single_samples(config, grids, device):
     rows = samples(config, grids)
     plain, packed = build(config, device), build(config, device)
     pack_images(packed)
@@ -117,7 +117,7 @@ def test_samples_in_a_row_are_as_good_as_one_by_one(config, grids, device):
     assert_same((plain, sum(losses)), (packed, loss), device)
 
 
-def test_padding_at_the_end_is_a_sample_of_its_own():
+def test_padding_at_the_end_counts_as_a_sample():
     found = packing(torch.tensor([0, 5, 9]), pad_size=3)
     assert found["cu_seq_lens_q"].tolist() == found["cu_seq_lens_k"].tolist() == [0, 5, 9, 12]
     assert found["max_length_q"] == found["max_length_k"] == 5

@@ -12,7 +12,7 @@ from qwen3vl_rl.models.parameters import (
 )
 
 
-def test_the_log_says_what_trains():
+def test_the_log_line_counts_trained_parameters():
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(build_config(build_tokenizer(), {}))
     freeze_vision_encoder(model)
@@ -35,7 +35,7 @@ def test_the_main_merger_may_train_alone():
     assert len(model.model.visual.deepstack_merger_list)
 
 
-def test_frozen_weights_are_held_in_16_bits_where_that_loses_nothing():
+def test_frozen_weights_are_converted_to_16_bits_if_that_is_exact():
     parts = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("exact", "rounded", "trained")})
     parts["norm"] = torch.nn.LayerNorm(2)
     for name, parameter in parts.named_parameters():

@@ -37,7 +37,7 @@ def test_other_means_and_deviations(image_processor):
     assert torch.equal(restore_patches(sent["pixel_values"], image_processor), plain["pixel_values"])
 
 
-def test_an_image_is_prepared_once_and_others_are_not_confused(image_processor, monkeypatch):
+def test_an_image_is_prepared_once_and_not_mixed_up_with_others(image_processor, monkeypatch):
     calls = []
     prepare = PreparedImages._prepare
     monkeypatch.setattr(PreparedImages, "_prepare", lambda *args: calls.append(1) or prepare(*args))
@@ -50,13 +50,13 @@ def test_an_image_is_prepared_once_and_others_are_not_confused(image_processor, 
     assert len(calls) == 3 and len(smaller["pixel_values"]) < len(first["pixel_values"])
 
 
-def test_what_is_gone_is_not_taken_for_what_came_in_its_place():
+def test_a_new_object_is_not_mistaken_for_a_deleted_one():
     """A new object may have the address of a deleted one."""
     recent = Recent()
     assert [recent.get([[number]], lambda number=number: number) for number in range(50)] == list(range(50))
 
 
-def test_no_more_are_kept_than_said(monkeypatch):
+def test_the_cache_keeps_its_limit(monkeypatch):
     monkeypatch.setattr(prepared_images, "KEPT", 2)
     recent, sources = Recent(), [[number] for number in range(4)]
     made = [recent.get([source], object) for source in sources]

@@ -20,11 +20,11 @@ def test_parameters_are_those_of_the_module(size):
     assert shape.parameters == sum(p.numel() for p in model.parameters())
 
 
-def test_a_local_checkpoint_counts_as_it_is(starter):
+def test_the_shape_of_a_local_checkpoint_is_read(starter):
     assert find_shape("8b", str(starter)).num_hidden_layers == 4
 
 
-def test_operations_are_those_of_the_published_rule():
+def test_operations_follow_the_usual_estimate():
     shape, tokens = PUBLISHED["8b"], 1000
     per_token = shape.language_flops(tokens, logits=0) / tokens
     assert per_token == pytest.approx(

@@ -80,7 +80,7 @@ def test_the_answers_to_a_prompt_share_its_image_and_tokens(build, tmp_path, mon
     assert ours[1][1] == tokens  # an answer may change its own copy
 
 
-def test_an_image_that_is_not_there_fails_every_answer(build, tmp_path):
+def test_a_missing_image_fails_every_answer(build, tmp_path):
     messages = ask(tmp_path)
     (tmp_path / "image.png").unlink()
 
@@ -110,7 +110,7 @@ def test_rollouts_follow_the_grid_of_the_filter(build, overrides, grids):
 
 
 @pytest.mark.skipif("EGM_REAL_DATA" not in os.environ, reason="EGM_REAL_DATA is not set")
-def test_as_many_coco_images_get_another_grid_as_in_the_release(build):
+def test_coco_images_whose_grid_differs_from_the_release_are_counted(build):
     files = (Path(os.environ["EGM_REAL_DATA"]) / "refcocos_val2017").glob("*.json")
     rows = [row for file in files for row in json.loads(file.read_text())]
     size_of = {Path(row["image"]).name: (row["width"], row["height"]) for row in rows}
@@ -155,5 +155,5 @@ def test_one_request_gives_every_answer_its_share():
     assert "reward" not in found[1].extra_fields
 
 
-def test_a_lost_request_is_told_to_every_answer():
+def test_a_failed_request_fails_every_answer():
     assert [type(error) for error in share(Client(OSError("the engine died")), 3)] == [OSError] * 3

@@ -56,7 +56,7 @@ def scored(worker_class: type, rewarder, text: str = "It is [10, 20, 30, 40].") 
     return output
 
 
-def test_a_reward_function_sees_what_verl_shows_it(rewarder):
+def test_a_reward_function_gets_the_same_arguments_as_in_verl(rewarder):
     ours, verls = scored(GroupWorker, rewarder), scored(VerlWorker, rewarder)
     assert ours.reward_score == verls.reward_score == 0.5
     assert (

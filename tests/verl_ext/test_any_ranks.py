@@ -35,7 +35,7 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.engine
-def test_losses_stay_those_of_a_run_that_was_never_moved(train, sft_command, tmp_path):
+def test_losses_equal_those_of_a_run_on_the_same_ranks(train, sft_command, tmp_path):
     def run(name: str, ranks: int, moved: tuple[str, int] | None = None, *overrides: str) -> dict[int, float]:
         folder = tmp_path / name
         if moved:

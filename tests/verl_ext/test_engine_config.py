@@ -19,7 +19,7 @@ def compose_recipe(stage: tuple[Path, str], *overrides: str):
         return compose(stage[1], list(overrides))
 
 
-def test_stage_2_trains_and_refers_with_our_schema():
+def test_actor_and_reference_of_stage_2_use_our_schema():
     roles = compose_recipe(RL, "hardware=gpu1", "speed=fast").actor_rollout_ref
     actor, ref = (omega_conf_to_dataclass(roles[role].fsdp_config) for role in ("actor", "ref"))
     assert type(actor) is type(ref) is GroundingEngineConfig
@@ -27,7 +27,7 @@ def test_stage_2_trains_and_refers_with_our_schema():
     assert (ref.no_shard, ref.compile_blocks, ref.share_prompts) == (True, True, True)
 
 
-def test_stage_1_trains_with_our_schema():
+def test_stage_1_uses_our_schema():
     engine = omega_conf_to_dataclass(compose_recipe(SFT, "hardware=gpu1").engine)
     assert type(engine) is GroundingEngineConfig
     assert (engine.freeze_vision, engine.no_shard, engine.skip_dp_sync) == (True, True, True)

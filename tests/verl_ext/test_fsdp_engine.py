@@ -77,7 +77,7 @@ def test_angles_of_images_keep_their_precision(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_with_more_epochs_goes_on_at_the_rate_of_its_longer_schedule():
+def test_a_run_with_more_epochs_resumes_at_the_rate_of_its_longer_schedule():
     done = subprocess.run([sys.executable, "-c", MORE_EPOCHS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ended, resumed, uninterrupted = map(float, done.stdout.split())

@@ -32,7 +32,7 @@ SAMPLES = [
 ]
 
 
-def test_samples_are_grouped_by_prompt_and_image_wherever_they_stand():
+def test_samples_are_grouped_by_prompt_and_image_in_any_order():
     groups = find_groups(batch_of(SAMPLES))
     assert [group.samples for group in groups] == [(0, 1, 4), (2,), (3, 5)]
     assert [(group.prompt_tokens, group.answer_tokens) for group in groups] == [(3, (2, 1, 1)), (3, (1,)), (2, (2, 1))]
@@ -52,7 +52,7 @@ def test_a_micro_batch_has_whole_groups_and_an_image_for_each():
         assert shown == [SAMPLES[number][2] if number in firsts else None for number in numbers]
 
 
-def test_verl_s_engine_takes_ours_and_keeps_its_own_for_other_data():
+def test_verls_engine_uses_our_micro_batches_only_for_shared_prompts():
     assert transformer_impl.prepare_micro_batches is prepare_micro_batches
     batches, indices = prepare_micro_batches(batch_of(SAMPLES))
     assert all(get_non_tensor_data(batch, GROUPS, None) is None for batch in batches)

@@ -144,7 +144,7 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_an_algorithm_is_its_formula(algorithm, batch):
+def test_an_algorithm_computes_its_formula(algorithm, batch):
     loss, *_ = loss_of(actor_of(algorithm), batch)
     torch.testing.assert_close(loss, FORMULAS[algorithm](*batch.values()))
 
@@ -161,7 +161,7 @@ def test_micro_batches_add_up_to_the_whole(algorithm, ranks, batch):
     torch.testing.assert_close(torch.cat(gradients) / ranks, gradient)
 
 
-def test_clip_cov_leaves_out_a_token_that_would_lower_the_entropy_much(batch):
+def test_clip_cov_drops_a_token_that_would_lower_the_entropy(batch):
     batch["log_prob"][0, 0] = batch["old_log_prob"][0, 0] = 0.0  # certain and good
     batch["log_prob"][1:] = batch["old_log_prob"][1:] = -3.0
     found = covariance(batch["log_prob"], batch["advantages"], batch["response_mask"]) * batch["response_mask"]
@@ -170,7 +170,7 @@ def test_clip_cov_leaves_out_a_token_that_would_lower_the_entropy_much(batch):
     assert left_out.sum() == 1 and 1 < found[left_out].item() < 5
 
 
-def test_verl_still_adds_up_means_of_geo_mean(batch):
+def test_verl_still_sums_the_means_of_geo_mean(batch):
     """If this fails, `gmpo` is no longer needed."""
     actor = actor_of("gmpo")
     parts = [{name: x[rows] for name, x in batch.items()} for rows in (slice(0, 1), slice(1, 4))]
@@ -179,7 +179,7 @@ def test_verl_still_adds_up_means_of_geo_mean(batch):
 
 
 @pytest.mark.parametrize("algorithm", sorted({*ALGORITHMS} - {"clip_cov"}))
-def test_all_have_one_gradient_where_the_ratio_is_1(algorithm, batch):
+def test_all_losses_have_the_same_gradient_at_a_ratio_of_1(algorithm, batch):
     """With the same mean; clip_cov is left out, because it drops tokens."""
     batch["old_log_prob"] = batch["log_prob"]
     _, gradient, _ = loss_of(actor_of(algorithm, SEQUENCE_MEAN), batch)
@@ -187,7 +187,7 @@ def test_all_have_one_gradient_where_the_ratio_is_1(algorithm, batch):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_without_a_pass_for_the_old_policy_the_current_one_is_meant(algorithm, batch):
+def test_without_a_pass_for_the_old_policy_the_current_one_is_used(algorithm, batch):
     actor, mask = actor_of(algorithm, "speed=fast"), batch["response_mask"]
     *found, metrics = loss_of(actor, batch)
     *expected, _ = loss_of(actor_of(algorithm), batch | {"old_log_prob": batch["log_prob"]})
@@ -196,7 +196,7 @@ def test_without_a_pass_for_the_old_policy_the_current_one_is_meant(algorithm, b
     assert metrics["actor/rollout_log_prob_diff"] == pytest.approx(difference.item(), rel=1e-5)
 
 
-def test_verl_s_own_loss_for_bypass_mode_stays():
+def test_verls_own_loss_for_bypass_mode_is_unchanged():
     assert POLICY_LOSS_REGISTRY["bypass_mode"].__module__ == "verl.trainer.ppo.core_algos"
     assert not hasattr(POLICY_LOSS_REGISTRY["bypass_mode"], "__wrapped__")
 

@@ -22,7 +22,7 @@ def batch_of(*tokens: int) -> tuple[TensorDict, list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("tokens", [(7, 8, 7, 7), (7, 7, 7, 7), (4, 4), (8, 8), (16,) * 4, (7,), (4,)])
-def test_samples_come_apart_whatever_their_lengths(tokens):
+def test_a_batch_is_split_into_samples_of_any_length(tokens):
     batch, each = batch_of(*tokens)
     fix_position_ids(batch)
     found = batch["position_ids"].unbind()
@@ -34,13 +34,13 @@ def test_samples_come_apart_whatever_their_lengths(tokens):
         assert [ids.tolist() for half in halves for ids in half["position_ids"].unbind()] == [x.tolist() for x in each]
 
 
-def test_a_batch_without_such_ids_is_left_alone():
+def test_a_batch_without_position_ids_is_unchanged():
     for batch in (TensorDict({}, batch_size=2), TensorDict({"position_ids": torch.zeros(2, 5)}, batch_size=2)):
         fix_position_ids(batch)
         assert batch.get("position_ids", torch.zeros(2, 5)).shape == (2, 5)
 
 
-def test_verl_fails_without():
+def test_verl_fails_without_our_fix():
     """If this test fails, a newer verl or torch has fixed this, and the hook can be removed."""
     batch, _ = batch_of(7, 7, 7, 7)
     _theirs(batch)
@@ -59,7 +59,7 @@ print(engine_workers.maybe_fix_3d_position_ids.__module__, base.maybe_fix_3d_pos
 
 
 @pytest.mark.slow
-def test_verl_calls_ours(user_environment):
+def test_verl_calls_our_fix(user_environment):
     command = [sys.executable, "-c", WHOSE]
     done = subprocess.run(command, cwd=ROOT, env=user_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

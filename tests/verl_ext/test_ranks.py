@@ -114,7 +114,7 @@ AT_ONCE = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls
 
 
 @pytest.mark.parametrize("gathered", [[], [AT_ONCE]], ids=["by layer", "at once"])
-def test_two_ranks_update_as_one_does(gathered, checkpoint, alone, tmp_path):
+def test_two_ranks_update_as_one(gathered, checkpoint, alone, tmp_path):
     found = update(checkpoint, tmp_path / "ranks", 2, *gathered)
     assert alone["micro_batches"] > found[0]["micro_batches"] > 1  # two ranks split the batch
     for name, loss in alone["losses"].items():  # verl reports the ranks' mean
@@ -127,7 +127,7 @@ CHECKPOINTED = "actor_rollout_ref.model.enable_gradient_checkpointing=true"
 
 
 @pytest.mark.parametrize(("ranks", "how"), [(1, []), (1, [CHECKPOINTED]), (2, [])], ids=["one", "checkpointed", "two"])
-def test_an_update_with_shared_prompts_is_that_of_verl_s_samples(ranks, how, checkpoint, alone, tmp_path):
+def test_an_update_with_shared_prompts_equals_one_without(ranks, how, checkpoint, alone, tmp_path):
     share = "actor_rollout_ref.actor.fsdp_config.share_prompts"
     plain = update(checkpoint, tmp_path / "plain", ranks, f"{share}=false", *how)
     shared = update(checkpoint, tmp_path / "shared", ranks, *how) if (ranks, how) != (1, []) else [alone]

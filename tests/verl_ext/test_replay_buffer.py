@@ -47,7 +47,7 @@ def build_buffer(monkeypatch) -> Callable[..., ReportingReplayBuffer]:
 
 
 @pytest.mark.slow
-def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch, tmp_path):
+def test_weights_and_biases_gets_one_alert_per_sign(build_buffer, monkeypatch, tmp_path):
     metrics, alerts = tmp_path / "run" / "metrics-000.jsonl", []
     metrics.parent.mkdir()
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(metrics))
@@ -64,7 +64,7 @@ def test_weights_and_biases_is_alerted_of_a_sign_once(build_buffer, monkeypatch,
     assert alerts[0][1].startswith("run: warning: 80% of the answers reach data.max_response_length")
 
 
-def test_columns_are_plain_whatever_holds_them():
+def test_columns_of_any_type_become_lists():
     rows = [{"iou": 1.0}, {"iou": 0.5}]
     assert plain(rows) == plain(np.array(rows, dtype=object)) == plain([NonTensorData(row) for row in rows]) == rows
 
@@ -76,7 +76,7 @@ def test_an_example_is_read_from_the_fields_of_an_answer():
     assert shown == ("/a.jpg", "Locate the cup", "text", (1, 2, 3, 4), 640, 480)
 
 
-def test_a_step_that_lost_answers_ends_the_run():
+def test_a_step_with_missing_answers_ends_the_run():
     """verl would continue with the remaining answers, which are the better ones."""
     check_answered(128, 128, 1)
     check_answered(1275, 1280, 1)  # chance
@@ -118,7 +118,7 @@ def test_a_step_without_any_answer_names_the_engine(build_buffer, monkeypatch, p
         buffer.sample(7, partition, 2)
 
 
-def test_of_several_validation_batches_the_first_is_shown(build_buffer, monkeypatch):
+def test_only_the_first_validation_batch_is_shown(build_buffer, monkeypatch):
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (["answer"] * 2, {}))
     shown = []
     monkeypatch.setattr(ReportingReplayBuffer, "_write_page", lambda _, batch, step: shown.append(step))
@@ -128,7 +128,7 @@ def test_of_several_validation_batches_the_first_is_shown(build_buffer, monkeypa
     assert shown == [0, 10]
 
 
-def test_other_errors_of_the_buffer_are_left_as_they_are(build_buffer, monkeypatch):
+def test_other_errors_of_the_buffer_are_passed_on(build_buffer, monkeypatch):
     monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(RuntimeError("another one")))
     buffer = build_buffer(answers=4)
     with pytest.raises(RuntimeError, match="another one"):

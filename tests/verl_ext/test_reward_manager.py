@@ -19,7 +19,7 @@ from qwen3vl_rl.verl_ext.reward_manager import exact_in_sums
 TRUTH = [100, 200, 500, 600]
 
 
-def test_it_is_chosen_by_the_recipe_and_counts_tokens():
+def test_the_recipe_selects_the_manager_and_it_counts_tokens():
     tokenizer = build_processor().tokenizer
     ids = tokenizer.encode(f"It is the left cup.\n</think>\n\n{answer_text(TRUTH, 'cup')}")
     kwargs = {"reward_type": "efficient", "alpha": 0.5, "threshold": 0.5, "parser": "strict", "budget_tokens": 2}
@@ -54,11 +54,11 @@ def advantages(score: float, answers: int) -> torch.Tensor:
 
 
 @given(score=st.floats(-1, 1), answers=st.integers(1, 256))
-def test_equal_scores_make_no_advantage(score, answers):
+def test_equal_scores_have_no_advantage(score, answers):
     assert exact_in_sums(score) == pytest.approx(score, abs=2**-17)
     assert answers == 1 or not advantages(exact_in_sums(score), answers).any()
 
 
-def test_they_would_make_one_by_rounding():
+def test_without_rounding_equal_scores_would_have_an_advantage():
     """If this test fails, a newer verl or torch has fixed this, and the rounding of scores can be removed."""
     assert max(advantages(score, 16).abs().max() for score in np.linspace(0, 1, 301)) > 0.05

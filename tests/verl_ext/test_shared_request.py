@@ -43,7 +43,7 @@ class Sharing(AnswersSharedRequests, Server):
         self.engine.generate = generate_next
 
 
-def test_the_engine_is_asked_once_for_all_answers():
+def test_the_engine_is_called_once_for_all_answers():
     server = Sharing()
 
     async def ask():
@@ -59,13 +59,13 @@ def test_the_engine_is_asked_once_for_all_answers():
     assert server._answers == {}
 
 
-def test_a_request_for_one_answer_is_put_as_any_other():
+def test_a_request_for_one_answer_is_sent_without_n():
     server = Sharing()
     found = asyncio.run(server.generate([1], {"n": 1}, "a"))
     assert [answer.token_ids for answer in found.extra_fields[ANSWERS]] == [[0, 0]]
 
 
-def test_a_request_that_fails_is_forgotten():
+def test_a_failed_request_is_removed():
     server = Sharing()
     server.engine.generate = lambda *_: (_ for _ in ()).throw(OSError("the engine died"))
     with pytest.raises(OSError, match="the engine died"):

@@ -82,7 +82,7 @@ def test_two_runs_at_once_get_their_own_weights(temporary):
 
 @pytest.mark.engine
 @pytest.mark.skipif(not on_cpu(), reason="as above")
-def test_a_cluster_that_was_started_by_hand_keeps_verl_s_socket(temporary):
+def test_a_manually_started_cluster_keeps_verls_socket(temporary):
     (seen,) = finish([start("1", "7", Path(temporary, "nodes"))])
     assert seen["socket"] == "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-7.sock"
 
@@ -116,6 +116,6 @@ def finish(runs: list[subprocess.Popen]) -> list[dict]:
         (["actor_rollout_ref.rollout.name=vllm"], "OwnSocketWorkerExtension"),
     ],
 )
-def test_the_recipe_names_the_worker_s_side(words, name):
+def test_the_recipe_selects_the_workers_side(words, name):
     chosen = compose_recipe(words).actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls
     assert chosen == f"qwen3vl_rl.verl_ext.vllm_weights.{name}"

@@ -23,7 +23,7 @@ PHASES = {  # verl's names
     "update_weights": "weight transfer to the rollout engine",
     "other": "everything else",
 }
-FITTED_ON = "2B and 8B, one to four H100s and H200s, 8 to 64 prompts per step (benchmarks/README.md)"
+FITTED_ON = "2B and 8B, one to four H100s and H200s, 8 to 64 prompts per step (docs/performance.md)"
 
 
 def report(run: Run, gpu: Gpu, constants: Constants, sources: Mapping[str, str]) -> str:

@@ -45,7 +45,7 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
     )
     files = [measured_steps(tmp_path / f"grpo_{tokens}.json", planted, tokens) for tokens in (100, 500)]
     files.append(measured_steps(tmp_path / "grpo_2gpus.json", planted, 100, gpus=2))
-    offloaded = {"size": "8b", "kind": "h100", "variants": ("shipped", "fast")}  # all that is known of 8B
+    offloaded = {"size": "8b", "kind": "h100", "variants": ("shipped", "fast")}  # the only measurements of 8B
     files.append(measured_steps(tmp_path / "grpo_8b.json", planted, 100, gpus=2, **offloaded))
     files.append(measured_steps(tmp_path / "grpo_sglang.json", planted, 100, gpus=2, engine="sglang"))
     files += [measured_latencies(tmp_path / f"serving_{size}.json", size, planted) for size in ("2b", "8b")]
@@ -66,12 +66,12 @@ def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkey
             assert getattr(found, name) == pytest.approx(getattr(planted, name), rel=1e-3), name
             assert sources[name] == f"measured: {', '.join(used)}"
     _, shipped = read_constants()
-    assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # no measurement gives it
+    assert sources["network_bytes_per_s"] == shipped["network_bytes_per_s"]  # not measured
     for step in (step for path in (files[0], files[3]) for step in fit.read_steps(path)):
         assert sum(step_seconds(step.run, step.gpu, found).values()) == pytest.approx(step.step_s, rel=1e-3)
 
 
-def test_a_fit_leaves_widths_alone_that_it_has_no_measurement_of(tmp_path, monkeypatch):
+def test_a_fit_keeps_widths_without_a_measurement(tmp_path, monkeypatch):
     path = measured_steps(tmp_path / "grpo_8b.json", CONSTANTS, 100, gpus=2, size="8b", variants=("shipped", "fast"))
     monkeypatch.setattr(sys, "argv", ["fit", str(path), "--out", str(tmp_path / "constants.yaml")])
     fit.main()
@@ -81,7 +81,7 @@ def test_a_fit_leaves_widths_alone_that_it_has_no_measurement_of(tmp_path, monke
     assert found.update_utilisation[4096] != shipped.update_utilisation[4096]
 
 
-def test_a_phase_shorter_than_what_it_moves_is_named(tmp_path, monkeypatch):
+def test_a_phase_shorter_than_moving_its_weights_is_named(tmp_path, monkeypatch):
     path = measured_steps(tmp_path / "grpo_8b.json", CONSTANTS, 100, gpus=2, size="8b", variants=("shipped",))
     result = json.loads(path.read_text())
     result["variants"][0]["phases_s"]["update_actor"] = always(0.1)
@@ -93,7 +93,7 @@ def test_a_phase_shorter_than_what_it_moves_is_named(tmp_path, monkeypatch):
         fit.main()
 
 
-def test_measurements_of_devices_without_a_data_sheet_are_refused(tmp_path, monkeypatch):
+def test_measurements_on_unknown_devices_are_rejected(tmp_path, monkeypatch):
     path = measured_latencies(tmp_path / "8b.json", "8b", CONSTANTS)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"device": "CPU, x86_64"}))
     monkeypatch.setattr(sys, "argv", ["fit", str(path)])
@@ -115,7 +115,7 @@ def measured_steps(
     engine: str = "vllm",
     variants: Sequence[str] = ("released", "resident", "resident+on-policy+prompt-per-answer", "fast"),
 ) -> Path:
-    """What `benchmarks.grpo_step` would write on a machine that the planner describes perfectly."""
+    """Write the result that `benchmarks.grpo_step` would have on a machine that the planner describes exactly."""
     gpu = GPUS[kind]
     settings = {"size": size, "engine": engine, "hardware": f"gpu{gpus}", "gpus": gpus, "prompts": 16}
     settings |= {"samples_per_prompt": 16, "answer_tokens": answer_tokens, "steps": 3, "set": []}

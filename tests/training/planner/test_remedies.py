@@ -43,7 +43,7 @@ def test_remedies_name_the_mildest_change_that_fits(run_8b, constants, change, e
     ],
     ids=lambda words: " ".join(words).replace(ROLES, ""),
 )
-def test_what_a_remedy_says_can_be_typed_and_fits(read, words):
+def test_a_remedy_is_a_valid_override_and_fits(read, words):
     memory_gib, (constants, _) = GPUS["h100"].memory_gib, read_constants()
     assert problems(read(*words), memory_gib, constants)
     found = [remedy.split() for remedy in remedies(read(*words), memory_gib, constants)]

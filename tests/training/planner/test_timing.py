@@ -32,7 +32,7 @@ def test_more_gpus_need_less_memory_and_more_work_takes_longer(run_8b, constants
     assert step_s(resident, constants) < step_s(run, constants)
 
 
-def test_between_measured_widths_lines_are_straight_and_beyond_them_flat():
+def test_values_are_linear_between_measured_widths_and_constant_beyond():
     values = {4096: 0.4, 2048: 0.2}
     assert [at_width(values, width) for width in (192, 2048, 2560, 4096, 5120)] == pytest.approx(
         [0.2, 0.2, 0.25, 0.4, 0.4]
@@ -44,7 +44,7 @@ def test_sglang_s_rollouts_take_longer(read, constants):
     assert step_s(replace(run, rollout_engine="sglang"), constants) > step_s(run, constants)
 
 
-def test_validations_and_checkpoints_cost_as_often_as_they_are_asked_for(read, constants):
+def test_validations_and_checkpoints_are_counted(read, constants):
     run = read("trainer.test_freq=10", "trainer.save_freq=-1", "trainer.total_epochs=1")
     assert (run.steps, run.validations, run.checkpoints) == (3, 2, 0)  # before the first step and after the last
     assert replace(run, test_freq=-1, val_before_train=False).validations == 0

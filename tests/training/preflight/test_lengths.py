@@ -51,7 +51,7 @@ def test_pictures_are_resized_as_qwen_does(width, height, side):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [40, 60, 90, 120, 10_000])
-def test_verl_leaves_out_what_we_say(compose, starter, limit, capsys, tmp_path):
+def test_verl_skips_as_many_rows_as_we_count(compose, starter, limit, capsys, tmp_path):
     config = compose(limit, "data.filter_overlong_prompts_workers=null", f"+data.cache_dir={tmp_path}")
     processor = AutoProcessor.from_pretrained(starter)
     kept = RLHFDataset(config.data.train_files, processor.tokenizer, config.data, processor)

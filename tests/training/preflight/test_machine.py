@@ -97,14 +97,14 @@ def test_preflight_and_planner_give_one_answer(gpus, checkpoint, words):
         assert refused(config) == bool(problems(run, GPUS[kind].memory_gib, read_constants()[0])), kind
 
 
-def test_the_refusal_says_what_to_change(gpus, recipe, checkpoint):
+def test_the_memory_error_says_what_to_change(gpus, recipe, checkpoint):
     gpus(MIB["h100"])
     config = recipe("size=4b", f"actor_rollout_ref.model.path={checkpoint('4b')}")
     with pytest.raises(InputError, match=r"4b: .* not fit one GPU of 79 GiB: the update .*; hardware=gpu2 .* fit$"):
         machine.check_memory(config)
 
 
-def test_what_the_model_of_memory_does_not_know_is_not_refused(gpus, recipe, checkpoint):
+def test_what_the_memory_model_does_not_cover_is_not_rejected(gpus, recipe, checkpoint):
     gpus(8_000)
     config = recipe("size=8b", f"actor_rollout_ref.model.path={checkpoint('8b')}")
     assert refused(config)
@@ -125,7 +125,7 @@ def test_the_tiny_model_fits_any_gpu(gpus, recipe, starter, mib):
     machine.check_memory(recipe(f"actor_rollout_ref.model.path={starter}"))
 
 
-def test_weights_that_git_left_out_are_named(gpus, recipe, starter, tmp_path):
+def test_git_lfs_pointers_are_named(gpus, recipe, starter, tmp_path):
     gpus(81_559)
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
     with pytest.raises(InputError, match=r"model\.safetensors: expected a safetensors file"):

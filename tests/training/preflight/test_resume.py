@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
         "trainer.v1.trainer_mode=colocate_async", "+trainer.val_files_sha256=other",
     ],
 )  # fmt: skip
-def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
+def test_a_run_resumes_only_with_its_own_settings(recipe, tmp_path, change):
     place = f"trainer.default_local_dir={tmp_path}"
     OmegaConf.save(recipe(place), tmp_path / RECIPE_FILE)
     (tmp_path / LATEST).write_text("2")
@@ -29,7 +29,7 @@ def test_a_run_goes_on_with_its_own_settings_alone(recipe, tmp_path, change):
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-def test_a_checkpoint_is_resumed_on_any_number_of_gpus_where_all_of_it_is_there(config, tmp_path, ranks):
+def test_a_complete_checkpoint_is_resumed_on_any_number_of_gpus(config, tmp_path, ranks):
     shards = tmp_path / "run" / "global_step_5" / "actor"
     shards.mkdir(parents=True)
     (shards / "fsdp_config.json").write_text(json.dumps({"world_size": ranks, "FSDP_version": 2}))
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_resumed_on_any_number_of_gpus_where_all_of_it_is_there(
         "actor_rollout_ref.actor.fsdp_config.freeze_vision=true",
     ],
 )
-def test_a_folder_keeps_to_one_run(recipe, tmp_path, override):
+def test_a_folder_holds_one_run(recipe, tmp_path, override):
     folder = f"trainer.default_local_dir={tmp_path}"
     OmegaConf.save(recipe(folder), tmp_path / RECIPE_FILE)
     (tmp_path / LATEST).write_text("2")

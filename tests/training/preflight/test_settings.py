@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
         ),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(recipe, overrides, message):
+def test_invalid_numbers_are_rejected(recipe, overrides, message):
     node = [
         "trainer.n_gpus_per_node=8",
         "data.train_batch_size=256",
@@ -79,7 +79,7 @@ def test_answers_are_not_cut_at_the_engine_s_context(config):
         settings.check_lengths(config)
 
 
-def test_what_our_sampler_would_leave_out_is_refused(recipe):
+def test_a_trainer_that_our_sampler_does_not_support_is_rejected(recipe):
     own = "trainer.v1.sampler.custom_sampler=null"
     override = "trainer.v1.trainer_mode=separate_async"
     with pytest.raises(InputError, match=rf"{override}: expected {own} with it"):
@@ -163,7 +163,7 @@ def test_verls_former_trainer_is_refused(recipe):
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_what_our_agent_loop_cannot_feed_is_refused(recipe, overrides, message):
+def test_settings_that_our_agent_loop_does_not_support_are_rejected(recipe, overrides, message):
     settings.check_agent_loop(recipe())
     with pytest.raises(InputError, match=message):
         settings.check_agent_loop(recipe(*overrides))
