@@ -1,4 +1,4 @@
-"""Checks of a composed recipe that both stages share, before anything is started."""
+"""Checks of a composed recipe before a run starts, for both stages."""
 
 import importlib.util
 import re
@@ -9,12 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 
-ON_POLICY = "on_policy"  # a loss_type of `algorithm.rollout_correction`, ours (see verl_ext/policy_loss.py)
-LORA = ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")  # below `model` in both stages
+ON_POLICY = "on_policy"  # our loss_type of `algorithm.rollout_correction` (see verl_ext/policy_loss.py)
+LORA = ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")  # config keys below `model`, in both stages
 
 
 def verl_config() -> str:
-    """The folder of verl's own Hydra configs. Importing verl would take seconds and fix its platform too early."""
+    """The folder of verl's Hydra configs, found without importing verl: the import takes seconds and would fix verl's
+    platform too early."""
     return str(Path(importlib.util.find_spec("verl").origin).parent / "trainer" / "config")
 
 
@@ -22,7 +23,7 @@ OmegaConf.register_new_resolver("verl_config", verl_config, replace=True)
 
 
 def check_choices(groups: Path, overrides: Sequence[str]) -> None:
-    """Raise InputError for an override `group=choice` of one of our config groups that has no such choice."""
+    """Raise InputError for an override `group=choice` if `group` is one of our config groups without that choice."""
     for group, _, choice in (override.partition("=") for override in overrides):
         choices = sorted(path.stem for path in (groups / group).glob("[!_]*.yaml")) if group.isidentifier() else []
         if choices and choice not in choices:
@@ -30,7 +31,8 @@ def check_choices(groups: Path, overrides: Sequence[str]) -> None:
 
 
 def check_paths(config: DictConfig, model: str, *files: str) -> None:
-    """Raise InputError for a key that is not set or names nothing that exists. A model may be `owner/name` of a hub."""
+    """Raise InputError for a key that is not set, or whose path does not exist. A model may also be `owner/name` on the
+    Hugging Face hub."""
     for key in (model, *files):
         value = OmegaConf.select(config, key)
         if not value:
@@ -41,5 +43,5 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
 
 
 def is_hub_name(model: str) -> bool:
-    """Whether `model` reads as `owner/name` on the Hugging Face hub, and not as a path below an existing folder."""
+    """Whether `model` looks like `owner/name` on the Hugging Face hub rather than a path below an existing folder."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model)) and not Path(model).parent.exists()

@@ -1,9 +1,8 @@
-"""The folder of a run, and what decides whether a new start resumes the run in it.
+"""The folder of a run, and the rules by which a new start resumes the run in it.
 
-FOLDER (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `train.log`, everything that verl and its
-engines print; `metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, a page of the run; and the
-checkpoints, `global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that this one did not
-resume.
+The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `train.log`, all output of verl and
+its engines; `metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, the page of the run; and the
+checkpoints, `global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that was not resumed.
 """
 
 import hashlib
@@ -19,9 +18,9 @@ from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training.recipe import ON_POLICY
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
-FETCHED_FILE = "fetched.json"  # in a checkpoint of stage 2: how many prompts the run has taken from its data
+FETCHED_FILE = "fetched.json"  # in a checkpoint of stage 2: the number of prompts taken from the data so far
 
-# Keys under which earlier versions wrote a setting into recipe.yaml.
+# Current key -> the key under which earlier versions wrote the setting into recipe.yaml.
 FORMER_KEYS: Mapping[str, str] = MappingProxyType(
     {
         "actor_rollout_ref.actor.fsdp_config.freeze_vision": "actor_rollout_ref.model.override_config.freeze_vision",
@@ -31,16 +30,16 @@ FORMER_KEYS: Mapping[str, str] = MappingProxyType(
 
 LOSS, FORMER_LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode", "gspo_on_policy"
 
-# Keys that earlier versions did not write into recipe.yaml, with what they did.
+# Keys that earlier versions did not write into recipe.yaml -> the value that they used.
 FORMER_VALUES: Mapping[str, object] = MappingProxyType(
     {"engine.freeze_deepstack_mergers": False, "data.loss_span": "answer"}
 )
 
 
 def record_data_hash(config: DictConfig, key: str) -> None:
-    """Record the SHA-256 of the files that `key` (`data.NAME`) names in the recipe, as `trainer.NAME_sha256`.
+    """Record the SHA-256 of the files of `key` (`data.NAME`) in the recipe, as `trainer.NAME_sha256`.
 
-    A file may be replaced under its old name. A run that resumed with it would mix two data sets.
+    A file may have been replaced under its old name. A run that resumed with it would mix two data sets.
     """
     value, digest = OmegaConf.select(config, key), hashlib.sha256()
     for path in [value] if isinstance(value, str) else value:
@@ -50,9 +49,9 @@ def record_data_hash(config: DictConfig, key: str) -> None:
 
 
 def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
-    """Raise InputError where the folder holds checkpoints of a run with other values of `keys`.
+    """Raise InputError if the folder holds checkpoints of a run with other values of `keys`.
 
-    verl would resume from them and mix two runs. An earlier start that saved no checkpoint does not count.
+    verl would resume from them and mix two runs. A run without checkpoints does not count.
     """
     folder = Path(config.trainer.default_local_dir)
     if not _resumes(config) or not (folder / RECIPE_FILE).exists():
@@ -68,18 +67,23 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
 
 
 def check_same_workers(config: DictConfig, key: str) -> None:
-    """Raise InputError where the run in the folder was begun with another number of processes that load data: torchdata
-    finds its place in the data with that number alone."""
+    """Raise InputError if the run in the folder started with another number of data loader processes (`key`).
+
+    torchdata can only restore its position in the data with the same number.
+    """
     recipe = Path(config.trainer.default_local_dir) / RECIPE_FILE
     if not _resumes(config) or not recipe.exists() or config.trainer.get("val_only"):
         return
     then, now = OmegaConf.select(OmegaConf.load(recipe), key), OmegaConf.select(config, key)
     if then not in (None, now):
-        raise InputError(f"{key}={now}: expected {then}, with which the run in {recipe.parent} was begun")
+        raise InputError(f"{key}={now}: expected {then}, the value of the run in {recipe.parent}")
 
 
 def set_earlier_run_aside(config: DictConfig) -> None:
-    """Rename metrics and checkpoint record of a run that this start does not resume: they would count as its own."""
+    """Rename the metrics and the checkpoint record of a run that this start does not resume.
+
+    They would count as part of the new run otherwise.
+    """
     if _resumes(config) or config.trainer.get("val_only") or not is_first_node():
         return
     for name in ("metrics-*.jsonl", LATEST):
@@ -88,28 +92,28 @@ def set_earlier_run_aside(config: DictConfig) -> None:
 
 
 def next_metrics_file(folder: Path) -> Path:
-    """A metrics file with a number that no start has used: verl empties the file that it is given."""
+    """The path of a metrics file with an unused number, since verl truncates the file that it is given."""
     taken = [int(path.stem.rpartition("-")[2]) for path in folder.glob("*metrics-*.jsonl")]
     return folder / f"metrics-{max(taken, default=-1) + 1:03d}.jsonl"
 
 
 def is_first_node() -> bool:
-    """Whether this is the first of the nodes on which torchrun was started by hand, all with one folder."""
+    """Whether this is the first of several nodes on which the user starts torchrun, all with the same folder."""
     return os.environ.get("PET_NODE_RANK", "0") == "0"
 
 
 def resumes_latest(config: DictConfig) -> bool:
-    """Whether this start resumes from the latest checkpoint of its folder; verl can also be told which one to take."""
+    """Whether this start resumes from the latest checkpoint of its folder, not from one that the user names."""
     return _resumes(config) and config.trainer.resume_mode == "auto"
 
 
 def _resumes(config: DictConfig) -> bool:
-    """Whether this start continues the run of its folder."""
+    """Whether this start resumes the run in its folder."""
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
 
 
 def _load_recipe(folder: Path) -> DictConfig:
-    """The recipe of the run in `folder`, with the current names of its parser and its loss."""
+    """The recipe of the run in `folder`, with former names of parser and loss replaced by the current ones."""
     recipe = OmegaConf.load(folder / RECIPE_FILE)
     if OmegaConf.select(recipe, LOSS) == FORMER_LOSS:
         is_released = OmegaConf.select(recipe, "actor_rollout_ref.actor.loss_agg_mode") == "token-mean"
@@ -122,7 +126,7 @@ def _load_recipe(folder: Path) -> DictConfig:
 
 
 def _recorded(recipe: DictConfig, key: str) -> object:
-    """The value of `key` in a recipe that may have been written before there was this key."""
+    """The value of `key` in a recipe that an earlier version may have written without this key."""
     value = _setting(recipe, key)
     if value is None and key in FORMER_KEYS:
         return OmegaConf.select(recipe, FORMER_KEYS[key])
@@ -130,7 +134,7 @@ def _recorded(recipe: DictConfig, key: str) -> object:
 
 
 def _setting(config: DictConfig, key: str) -> object:
-    """The value of `key`, without the options of a filter that is off."""
+    """The value of `key`. Options of a filter that is off are left out."""
     value = OmegaConf.select(config, key)
     if key != "algorithm" or value is None or OmegaConf.select(value, "filter_groups.enable"):
         return value

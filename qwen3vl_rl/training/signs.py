@@ -1,52 +1,52 @@
-"""Signs in the metrics of stage 2 that a run learns nothing, or something that was not meant.
+"""Signs in the metrics of stage 2 that a run learns nothing, or learns something unintended.
 
-Each is reported once, with the section of `docs/troubleshooting.md` that says what to do. The limits are ours: in the
-quickstart's run the means over `WINDOW` steps stayed within all of them.
+Each sign is reported once, with the section of `docs/troubleshooting.md` that says what to do. The limits are our
+choice: in the quickstart's run, all means over `WINDOW` steps stayed within them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 
-WINDOW = 5  # steps: of a single one chance decides
-SHORTER = 0.6  # of the length at the start
+WINDOW = 5  # steps that are averaged, because single steps are noisy
+SHORTER = 0.6  # of the mean length at the start
 HELP = "docs/troubleshooting.md#"
-LIMITS = (  # section, metric, the highest mean that passes, and what to say of a higher one
+LIMITS = (  # section, metric, highest mean that passes, text for a higher one
     (
         "nothing-to-learn-from",
         "rollout/alike_groups",
         0.9,
-        "of {:.0%} of the prompts all answers are right, or all are wrong",
+        "for {:.0%} of the prompts, all answers are right or all are wrong",
     ),
     ("answers-are-cut-off", "rollout/cut_off", 0.1, "{:.0%} of the answers reach data.max_response_length"),
-    ("far-from-the-start", "actor/kl_loss", 0.5, "the policy is {:.2f} nats a token from where it began"),
+    ("far-from-the-start", "actor/kl_loss", 0.5, "the policy is {:.2f} nats per token away from the start"),
     (
         "engine-and-actor-differ",
         "training/rollout_probs_diff_mean",
         0.1,
-        "probabilities of engine and actor differ by {:.2f} on average",
+        "the probabilities of engine and actor differ by {:.2f} on average",
     ),
 )
 
 
 class Signs:
-    """Looks at the metrics of one step after the other. `steps`: those of a run that is resumed."""
+    """Finds signs in the metrics of successive steps. `steps`: the earlier steps of a resumed run."""
 
     def __init__(self, steps: Iterable[Mapping[str, float]] = ()):
         self._steps: list[Mapping[str, float]] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         for metrics in steps:
-            list(self.look(metrics))  # told before
+            list(self.look(metrics))  # reported by an earlier start
 
     def look(self, metrics: Mapping[str, float]) -> Iterator[str]:
-        """A line for each sign that shows for the first time."""
-        if "response_length/mean" not in metrics:  # a step of stage 1, or a validation
+        """A line for each sign that appears for the first time."""
+        if "response_length/mean" not in metrics:  # stage 1, or a validation
             return
         self._steps.append(metrics)
         if len(self._steps) < WINDOW:
             return
         for section, line in self._found():
-            if section not in self._told:
-                self._told.add(section)
+            if section not in self._reported:
+                self._reported.add(section)
                 yield f"warning: {line}; see {HELP}{section}"
 
     def _found(self) -> Iterator[tuple[str, str]]:
@@ -61,11 +61,11 @@ class Signs:
 
 
 def section_of(warning: str) -> str:
-    """The section that a line of `Signs.look` names."""
+    """The section that a line from `Signs.look` names."""
     return warning.rpartition("#")[2]
 
 
 def mean(steps: Iterable[Mapping[str, float]], name: str) -> float | None:
-    """Of a metric over the steps that have it."""
+    """The mean of a metric over the steps that have it; None if none has."""
     values = [metrics[name] for metrics in steps if name in metrics]
     return fmean(values) if values else None

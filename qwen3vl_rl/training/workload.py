@@ -1,4 +1,4 @@
-"""What of a recipe of stage 2 decides memory and time."""
+"""The settings of a stage-2 recipe that determine memory and time."""
 
 import math
 from collections.abc import Sequence
@@ -18,20 +18,21 @@ CONFIG = Path(__file__).parents[1] / "config"
 TRAINING_ENGINE = f"{ROLES}.actor.fsdp_config"  # verl_ext/engine_config.py documents its switches
 SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
 FP32_BYTES = 4
-HEAD_TOKENS = 8192  # whose logits are in memory at once (models/logprobs.py)
-PROMPT_TEXT_TOKENS = 40  # the template, the question and an expression of a dozen words
+HEAD_TOKENS = 8192  # tokens whose logits are in memory at once (models/logprobs.py)
+PROMPT_TEXT_TOKENS = 40  # template, question and an expression of a dozen words
 LAYER = "Qwen3VLTextDecoderLayer"
-ALL = "all-linear"  # of the modules that adapters may have
+ALL = "all-linear"  # LoRA adapters on all linear layers
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a recipe leaves open. The defaults are the paper's 8B run, with images of COCO's usual size."""
+    """The part of a run that its recipe does not determine. Defaults: the paper's 8B run, images of COCO's usual
+    size."""
 
     image_px: tuple[int, int] = (640, 480)  # width, height
     answer_tokens: int = 101  # mean of EGM-8B's answers
-    train_rows: int = 83_989  # of the training set
-    val_rows: int = 5_741  # of the validation set: a tenth of each of the eight RefCOCO splits
+    train_rows: int = 83_989
+    val_rows: int = 5_741  # a tenth of each of the eight RefCOCO splits
 
 
 PAPER_WORKLOAD = Workload()
@@ -39,7 +40,7 @@ PAPER_WORKLOAD = Workload()
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What of a recipe decides memory and time."""
+    """The settings of a recipe that determine memory and time, with the shape of the model."""
 
     shape: Shape
     gpus: int
@@ -48,8 +49,8 @@ class Run:
     answers_per_prompt: int
     image_tokens: int
     share_prompts: bool
-    share_images: bool  # as share_prompts; results of earlier commits shared images alone
-    head_tokens: float  # whose logits are in memory at once
+    share_images: bool  # equals share_prompts, but earlier benchmark results shared only images
+    head_tokens: float  # tokens whose logits are in memory at once
     prompt_text_tokens: int
     answer_tokens: int
     longest_sequence_tokens: int
@@ -57,15 +58,15 @@ class Run:
     train_rows: int
     epochs: int
     val_rows: int
-    val_answers: int  # to a question of the validation
+    val_answers: int  # per validation question
     val_before_train: bool
-    test_freq: int  # steps from one validation to the next; -1: never
-    save_freq: int  # steps from one checkpoint to the next; -1: never
+    test_freq: int  # steps between validations; -1: never
+    save_freq: int  # steps between checkpoints; -1: never
     tokens_per_micro_batch: int
     response_logits_only: bool
     compiled: bool
     checkpointing: bool
-    adapter_rank: int  # of LoRA; 0: all weights train
+    adapter_rank: int  # of LoRA; 0: all weights are trained
     no_shard: bool
     gathered_at_once: bool
     param_offload: bool
@@ -106,40 +107,40 @@ class Run:
 
     @property
     def logit_share(self) -> float:
-        """Of the tokens, those whose logits are computed."""
+        """The share of tokens whose logits are computed."""
         return self.answers * self.answer_tokens / self.trained_tokens if self.response_logits_only else 1.0
 
     @property
     def trained_tokens(self) -> int:
-        """Of a step on all GPUs; a shared prompt counts once."""
+        """Tokens of a step on all GPUs. A shared prompt counts once."""
         prompts = self.prompts if self.share_prompts else self.answers
         return prompts * self.prompt_tokens + self.answers * self.answer_tokens
 
     @property
     def keys_per_token(self) -> float:
-        """Gathered keys of a layer: each answer meets those of its prompt anew. 0 where nothing is gathered."""
-        met = self.answers * self.sequence_tokens + self.prompts * self.prompt_tokens
-        return met / self.trained_tokens if self.share_prompts else 0.0
+        """Gathered keys per trained token and layer: each answer gathers the keys of its prompt. 0 without sharing."""
+        gathered = self.answers * self.sequence_tokens + self.prompts * self.prompt_tokens
+        return gathered / self.trained_tokens if self.share_prompts else 0.0
 
     @property
     def micro_batches(self) -> int:
-        """Of one GPU in a step."""
+        """Micro-batches per GPU and step."""
         return math.ceil(self.trained_tokens / self.gpus / self.tokens_per_micro_batch)
 
     @property
     def weight_bytes(self) -> float:
-        """One 32-bit copy of the model, this GPU's share."""
+        """One GPU's share of a 32-bit copy of the model."""
         return FP32_BYTES * self.shape.parameters / self.gpus
 
     @property
     def trained_bytes(self) -> float:
-        """One 32-bit copy of what trains, this GPU's share."""
+        """One GPU's share of a 32-bit copy of the trained weights."""
         adapters = self.shape.adapter_parameters(self.adapter_rank)
         return FP32_BYTES * adapters / self.gpus if self.adapter_rank else self.weight_bytes
 
     @property
     def actor_bytes(self) -> float:
-        """The actor's weights as they are held, this GPU's share: in 32 bits, but for the frozen linear layers of an
+        """One GPU's share of the actor's weights. They are held in 32 bits, except for the frozen linear layers of an
         actor that is not sharded."""
         if not self.adapter_rank:
             return self.weight_bytes
@@ -148,12 +149,12 @@ class Run:
 
     @property
     def holds_reference(self) -> bool:
-        """Whether the reference has weights of its own; the one of adapters is the actor without them."""
+        """Whether the reference policy has separate weights. With adapters, it is the actor without them."""
         return self.reference and not self.adapter_rank
 
     @property
     def forward_flops(self) -> float:
-        """One pass over all samples of a step, on all GPUs."""
+        """Floating-point operations of one forward pass over all samples of a step, on all GPUs."""
         logits = self.trained_tokens * self.logit_share / self.answers
         sample = self.shape.language_flops(self.sequence_tokens, logits)
         prompt = self.shape.language_flops(self.prompt_tokens, 0)
@@ -165,12 +166,12 @@ class Run:
 
 
 def times(steps: int, frequency: int) -> int:
-    """How often a run does what it does every `frequency` steps and at the end; -1: never."""
+    """How often something happens in `steps` steps that happens every `frequency` steps and at the end; -1: never."""
     return -(-steps // frequency) if frequency > 0 else 0
 
 
 def compose_recipe(overrides: Sequence[str]) -> DictConfig:
-    """The recipe of stage 2; sizes may be called `qwen3vl_8b`. Raises InputError for what does not compose."""
+    """The recipe of stage 2; sizes may also be named `qwen3vl_8b`. Raises InputError if it does not compose."""
     plain = [override.replace("size=qwen3vl_", "size=") for override in overrides]
     check_choices(CONFIG, plain)
     try:
@@ -181,7 +182,7 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
 
 
 def check_modelled(config: DictConfig) -> None:
-    """Raises InputError for settings that change what a GPU holds, and that the model of memory does not know."""
+    """Raise InputError for settings that change what a GPU holds and that the memory model does not cover."""
     recipe, engine = config.actor_rollout_ref, config.actor_rollout_ref.actor.fsdp_config
     for name, value, known in (
         ("trainer.device", config.trainer.device, "cuda"),
@@ -194,20 +195,20 @@ def check_modelled(config: DictConfig) -> None:
         (f"{TRAINING_ENGINE}.freeze_vision", engine.freeze_vision, False),
     ):
         if value != known:
-            raise InputError(f"{name}={value}: expected {known}, which is all that the planner knows")
+            raise InputError(f"{name}={value}: expected {known}, the only value that the planner knows")
     if (mode := config.trainer.v1.trainer_mode) == "separate_async":
         raise InputError(f"trainer.v1.trainer_mode={mode}: the planner knows only modes that share the GPUs")
 
 
 def sequence_ranks(actor: DictConfig) -> int:
-    """GPUs that share one sequence."""
+    """The number of GPUs that share one sequence."""
     return actor.fsdp_config.get("ulysses_sequence_parallel_size", 1)
 
 
 def recipe_shape(config: DictConfig) -> Shape:
-    """Of the checkpoint in the folder `model.path`, else the published one of the chosen size.
+    """The shape of the checkpoint in the folder `model.path`, or else the published shape of the chosen size.
 
-    The config of a `hydra.main` does not say which size was chosen. Raises InputError where neither is known.
+    A config from `hydra.main` does not hold the chosen size. Raises InputError if neither is known.
     """
     size = OmegaConf.select(config, "hydra.runtime.choices.size")
     try:
@@ -217,13 +218,13 @@ def recipe_shape(config: DictConfig) -> Shape:
 
 
 def read_run(config: DictConfig, workload: Workload) -> Run:
-    """Raises InputError for settings and models that are not modelled."""
+    """Raises InputError for settings and models that the memory model does not cover."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     shape = recipe_shape(config)
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
-    shares = fsdp.share_prompts and actor.ppo_mini_batch_size % gpus == 0  # else prompts are split over GPUs
-    layers = fsdp.wrap_policy.get("transformer_layer_cls_to_wrap")  # none: each layer by itself
+    shares = fsdp.share_prompts and actor.ppo_mini_batch_size % gpus == 0  # else GPUs split a prompt's answers
+    layers = fsdp.wrap_policy.get("transformer_layer_cls_to_wrap")  # none: layers are wrapped one by one
     return Run(
         shape=shape,
         gpus=gpus,

@@ -34,7 +34,7 @@ def run(tmp_path) -> Path:
 def test_the_page_shows_the_run_and_loads_nothing(run):
     text = write_page(run).read_text()
     assert f"<h1>{run.name}, step 8</h1>" in text and "<dd>models/&lt;sft&gt;</dd>" in text
-    assert "step 8: of 100% of the prompts all answers are right" in text
+    assert "step 8: for 100% of the prompts, all answers are right" in text
     for title in (
         "reward",
         "validation accuracy, amodal",

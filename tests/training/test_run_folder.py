@@ -99,7 +99,7 @@ def test_a_run_keeps_its_number_of_loading_processes(config, tmp_path):
     OmegaConf.update(config, key, 4, force_add=True)
     check_same_workers(config, key)  # no checkpoint was saved
     (folder / LATEST).write_text("2")
-    with pytest.raises(InputError, match=r"data\.num_workers=4: expected 8, with which the run in .*run was begun"):
+    with pytest.raises(InputError, match=r"data\.num_workers=4: expected 8, the value of the run in .*run"):
         check_same_workers(config, key)
     OmegaConf.update(config, "trainer.val_only", True, force_add=True)
     check_same_workers(config, key)  # takes none of the data

@@ -98,7 +98,7 @@ def test_runs_without_a_clear_difference_say_so(results, world, tmp_path):
     assert 'id="differing' not in html
 
 
-def test_the_report_is_made_of_finished_runs_alone(finished_runs, world, tmp_path):
+def test_the_command_line_writes_a_report_of_finished_runs(finished_runs, world, tmp_path):
     page = tmp_path / "joint.html"
     command = [sys.executable, "-m", "qwen3vl_rl.evaluation.report", *finished_runs[:2]]
     command += ["--images", world / "images", "--out", page]

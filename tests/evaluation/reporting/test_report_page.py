@@ -74,7 +74,7 @@ def test_a_sample_has_an_address_and_shows_every_model(visit):
     visit(LAPTOP, scenario, "#refshapes_testA/000003")
 
 
-def test_boxes_stand_where_the_predictions_say(visit):
+def test_boxes_are_drawn_where_the_predictions_are(visit):
     async def scenario(page):
         drawn = "[...document.querySelectorAll('#sample-models div:last-child > svg rect.prediction')].map((r) => "
         drawn += "['x', 'y', 'width', 'height'].map((name) => Number(r.getAttribute(name))))"

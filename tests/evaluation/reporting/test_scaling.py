@@ -21,7 +21,7 @@ def test_points_hold_what_the_runs_measured(scaled):
     assert scaling_table(results).rows[0][:3] == ("tiny", "free", "100.0")
 
 
-def test_published_points_stand_beside_refcoco_alone(scaled):
+def test_published_points_are_comparable_to_complete_refcoco_results_only(scaled):
     results = read_scaling(scaled)
     assert not is_on_refcoco(results)
     for result in results["tiny"]:

@@ -47,7 +47,7 @@ def test_the_kinds_of_samples_hold_all_of_them(results):
     assert sum(count for _, count in counts["refshapes_amodal_val, whole / visible"]) == 6
 
 
-def test_published_rows_stand_beside_ours_and_partial_splits_are_marked(make_result):
+def test_refcoco_results_get_published_rows_and_partial_splits_are_marked(make_result):
     table = accuracy_table([make_result({"refcoco_val": [True] * 3, "refcocog_test": [False] * 2})])
     assert table.header == ("model", "val", "A", "B", "+ val", "+ A", "+ B", "g val", "g test", "average")
     rows = {row[0]: row[1:] for row in table.rows}
@@ -127,7 +127,7 @@ def test_each_model_is_compared_with_the_one_before_it_and_last_and_best_with_th
     assert compare_runs(results[:1]) == compare_runs([results[0], make_result({"test": [True]}, "b")]) == []
 
 
-def test_differences_that_are_left_out_are_said(results, make_result):
+def test_a_note_says_that_differences_are_left_out(results, make_result):
     assert "differences are left out" in " ".join(notes([results[0], make_result({"refshapes_val": [True]})]))
     assert "differences are left out" not in " ".join(notes(results))
 
@@ -149,7 +149,7 @@ def test_the_command_line_prints_the_papers_layout(finished_runs):
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
 
 
-def test_a_run_in_another_convention_says_so_by_itself(make_prediction):
+def test_a_note_names_another_box_convention(make_prediction):
     rows = [make_prediction(number, correct=False) for number in range(30)]
     text = f'</think>\n[{{"bbox_2d": {list(rows[0].xyxy_px)}}}]'
     rows = [replace(row, width=500, height=400, text=text) for row in rows]
