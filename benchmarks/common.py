@@ -29,10 +29,7 @@ from qwen3vl_rl.models.shapes import PUBLISHED
 
 SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
 IMAGE_PX = (640, 480)
-WHOLE_IMAGES = {
-    "shortest_edge": 65536,
-    "longest_edge": 16777216,
-}  # limits of the area in px, as in Qwen3-VL's own processor
+WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # limits of the area in px, Qwen3-VL's own
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
 PACKAGES = (
     *("torch", "transformers", "accelerate", "verl", "ray"),
@@ -56,9 +53,8 @@ def random_checkpoint(size: str, work: Path, device: str) -> Path:
     """The checkpoint of this size in `work`, built if it does not exist. `tiny` keeps its own limits of image size."""
     folder = work / f"model-{size}"
     if not (folder / "processor_config.json").exists():  # written last
-        with ProcessPoolExecutor(
-            1, mp_context=get_context("spawn")
-        ) as own:  # a process that frees the GPU's memory when it ends
+        # In a process of its own, so that the GPU's memory is freed.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
             own.submit(build_checkpoint, size, folder, device).result()
         if size != "tiny":
             see_whole_images(folder / "processor_config.json")

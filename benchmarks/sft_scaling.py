@@ -98,9 +98,7 @@ def main() -> None:
             runs.append({"gpus": gpus} | measure(overrides + args.set, folder, args.timeout_s))
             compare(runs)
             settings = {name: getattr(args, name) for name in ("size", "samples", "answer_tokens", "set")}
-            write_result(
-                args.out, "benchmarks.sft_scaling", settings | {"runs": runs}
-            )  # after each run, as one may be cut short
+            write_result(args.out, "benchmarks.sft_scaling", settings | {"runs": runs})  # a run may be cut short
     for run in runs:
         print({name: value for name, value in run.items() if name not in ("steps", "losses")}, flush=True)
 

@@ -1,20 +1,20 @@
-"""The one error type for bad input, and how command lines report it."""
+"""The error type for bad input, and how command lines report it."""
 
 import codecs
 import os
 import sys
 from collections.abc import Callable
 
-ANSWERS_MISSING = "answers are missing"  # is part of the exception of a step whose answers failed with a dead process
-FATAL = "FatalError:"  # begins the log line that says why a run ends; `training/launch.py` shows it to the user
+ANSWERS_MISSING = "answers are missing"  # part of the exception of a step that lost answers, as when a process died
+FATAL = "FatalError:"  # begins the log line with the reason why a run ends; `training/launch.py` shows it to the user
 
 
 class InputError(ValueError):
-    """The user's input is wrong. The message is one line that names where, and what was expected."""
+    """The user's input is wrong. The message is one line with the place and what was expected there."""
 
 
 def row_error(file: object, row: int, field: str, expected: str, got: object) -> InputError:
-    """An `InputError` for one field of one row (1-based) of a file. Long values are cut to stay on one line."""
+    """An `InputError` about one field of one row (1-based) of a file. Long values are truncated."""
     shown = repr(got)
     shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
     return InputError(f'{file}: row {row}: field "{field}": expected {expected}, got {shown}')
@@ -24,7 +24,7 @@ _SPELLED = {"…": "...", "–": "-", "—": "-", "−": "-", "×": "x", "→": 
 
 
 def spell_out(error: UnicodeEncodeError) -> tuple[str, int]:
-    """An error handler of codecs: what a terminal's encoding lacks, in ASCII."""
+    """An error handler of codecs that replaces what a terminal's encoding lacks by ASCII."""
     missing = error.object[error.start : error.end]
     spelled = (_SPELLED.get(c) or c.encode("ascii", "backslashreplace").decode() for c in missing)
     return "".join(spelled), error.end
@@ -33,11 +33,11 @@ def spell_out(error: UnicodeEncodeError) -> tuple[str, int]:
 def cli(main: Callable[[], object]) -> None:
     """Run a command line's `main`; on `InputError` print `error: …` to stderr and exit with code 2.
 
-    What is printed can be read in any terminal: letters that its encoding lacks are spelled out.
+    Characters that the terminal's encoding lacks are printed in ASCII.
     """
     codecs.register_error("spell_out", spell_out)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not so where a test or a notebook has put something else there
+        if hasattr(stream, "reconfigure"):  # tests and notebooks may have replaced the stream
             stream.reconfigure(errors="spell_out")
     try:
         main()
@@ -45,6 +45,6 @@ def cli(main: Callable[[], object]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except BrokenPipeError:  # `… | head` has seen enough; what Python flushes at its end must go somewhere
+    except BrokenPipeError:  # as with `… | head`; Python still flushes stdout when it exits
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -1,12 +1,13 @@
-"""A training checkpoint as a Hugging Face folder: weights, configs, tokenizer, processor and chat template.
+"""Export a training checkpoint to a Hugging Face folder: weights, configs, tokenizer, processor, chat template.
 
     python -m qwen3vl_rl.export outputs/rl checkpoints/rl                            # the latest checkpoint
     python -m qwen3vl_rl.export outputs/rl checkpoints/rl --checkpoint latest best   # checkpoints/rl/{latest,best}
 
-The first argument is a run of either stage or one of its `global_step_*` folders. The best checkpoint of a run is the
-one with the highest accuracy on its validation set, of equal ones the earliest.
-Weights that the checkpoint holds in Hugging Face form (`save_contents` with `hf_model`, as on a CPU) are taken as they
-are, unrounded; sharded ones are merged by verl's merger, which rounds them to bfloat16.
+The first argument is a run of either stage, or one of its `global_step_*` folders. The best checkpoint of a run has the
+highest accuracy on its validation set; of several equal ones, it is the earliest.
+
+Weights that the checkpoint holds in Hugging Face format (`save_contents` with `hf_model`, the default on a CPU) are
+copied without rounding. Sharded weights are merged by verl's merger, which rounds them to bfloat16.
 """
 
 import argparse
@@ -26,9 +27,9 @@ STEPS = MappingProxyType({"latest": latest_step, "best": best_step})
 
 
 def export(source: Path, target: Path, which: str = "latest") -> None:
-    """Write `target` whole or not at all; an earlier checkpoint there is replaced. `which`: a name of `STEPS`.
+    """Write `target` completely or not at all, and replace an earlier checkpoint there. `which`: a key of `STEPS`.
 
-    Raises InputError where `source` holds no such checkpoint, and where `target` holds something else.
+    Raises InputError if `source` holds no such checkpoint, or if `target` holds other files.
     """
     checkpoint = find_checkpoint(source, which)
     if target.exists() and any(target.iterdir()) and not (target / "config.json").exists():
@@ -50,7 +51,7 @@ def export(source: Path, target: Path, which: str = "latest") -> None:
 
 
 def find_checkpoint(source: Path, which: str = "latest") -> Path:
-    """The folder of verl's shards: of a run its latest or best step, of a step of stage 2 the actor."""
+    """The folder with verl's shards, which stage 2 keeps in a subfolder `actor`. Of a run, its latest or best step."""
     step = STEPS[which](source)
     folder = source if step is None else source / f"global_step_{step}"
     for shards in (folder / "actor", folder):
@@ -76,7 +77,7 @@ def _merge(checkpoint: Path, target: Path) -> None:
 
 
 def _state_dtype(folder: Path) -> None:
-    """Name the dtype of the weights in config.json, where verl writes bfloat16 whatever they are."""
+    """Write the dtype of the weights into config.json, where verl always writes bfloat16."""
     with safe_open(next(folder.glob("*.safetensors")), "pt") as weights:
         dtype = weights.get_slice(next(iter(weights.keys()))).get_dtype()
     path = folder / "config.json"
@@ -88,7 +89,7 @@ def _state_dtype(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="a training run, or one of its global_step_* folders")
+    parser.add_argument("source", type=Path, help="a training run or one of its global_step_* folders")
     parser.add_argument("target", type=Path, help="the Hugging Face folder to write")
     parser.add_argument("--checkpoint", choices=STEPS, nargs="+", default=["latest"], help="of a run (default: latest)")
     arguments = parser.parse_args()

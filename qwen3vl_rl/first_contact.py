@@ -1,11 +1,11 @@
-"""The first minutes with a checkpoint: does it hold what this project assumes, and does it answer as it should?
+"""Check a new checkpoint: does it hold what this project assumes, and does it answer as it should?
 
-    python -m qwen3vl_rl.first_contact MODEL                                      # its files alone, no GPU
+    python -m qwen3vl_rl.first_contact MODEL                                      # only its files, no GPU
     python -m qwen3vl_rl.first_contact MODEL --data refcoco_val.jsonl --images DIR  # and its answers to 100 questions
 
-MODEL is a folder or a name on the Hugging Face hub. Each finding says what it means and what to change. With `--data`
-an engine is started, its log-probabilities are compared with those of transformers, and OUT/NAME keeps predictions and
-report. All arguments after `--` go to the engine's server. Exit code 1: something needs attention.
+MODEL is a folder or a name on the Hugging Face hub. Each finding says what it means and what to change. `--data` starts
+an engine, compares its log-probabilities with those of transformers, and writes predictions and report to OUT/NAME. All
+arguments after `--` go to the engine's server. The exit code is 1 if something needs attention.
 """
 
 import argparse
@@ -42,9 +42,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("model", metavar="MODEL")
-    add("--data", nargs="+", type=Path, help="evaluation jsonl files, one a split, or folders of them")
+    add("--data", nargs="+", type=Path, help="evaluation jsonl files, one per split, or folders of them")
     add("--images", type=Path, help="the folder that image paths are relative to")
-    add("--samples", type=int, default=100, metavar="N", help="questions of each split (100)")
+    add("--samples", type=int, default=100, metavar="N", help="questions of each split (default: 100)")
     add("--max-tokens", type=int, help="of reasoning and answer (recipe: 4096)")
     add("--engine", choices=ENGINES, default="vllm")
     add("--out", type=Path, default=Path("outputs/first_contact"))
@@ -56,13 +56,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run_name(args: argparse.Namespace, checkpoint: Path) -> str:
-    """Another for each checkpoint and each way to serve it: what was changed on our advice is asked anew."""
+    """A name that changes with the checkpoint and the way to serve it, so that a repaired one is asked again."""
     served = f"{sorted(fingerprint(checkpoint).items())} {args.engine} {args.max_tokens} {args.server_arguments}"
     return f"{Path(args.model).name}-{hashlib.sha256(served.encode()).hexdigest()[:8]}"
 
 
 def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
-    """Ask the checkpoint, on an engine of our own."""
+    """Start an engine, ask the checkpoint, and judge its answers."""
     settings = load_settings(max_tokens=args.max_tokens)
     questions = read_questions(args.data, args.images, limit=args.samples)
     folder = args.out / run_name(args, checkpoint)

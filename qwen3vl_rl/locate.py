@@ -1,4 +1,4 @@
-"""Where is it? Asks a served model about one picture, prints its reasoning and its box, and draws the box.
+"""Where is it? Ask a served model about one image; print its reasoning and its box, and draw the box.
 
     bash scripts/serve.sh MODEL                             in another terminal
     python -m qwen3vl_rl.locate photo.jpg "the red cup"     writes photo.located.png
@@ -25,12 +25,12 @@ from qwen3vl_rl.evaluation.serving.settings import PARSERS, load_settings
 from qwen3vl_rl.grounding import Box
 
 COLOR, LINE_PX = "#d9302c", 3
-LONGEST = 2048  # egm recipe, stage 2: what training lets an answer be
+LONGEST = 2048  # tokens of an answer in stage 2 of the released recipe
 NO_BOX = 1  # exit code
 
 
 def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool, max_tokens: int) -> Prediction:
-    """The model's answer. Raises InputError for a picture that cannot be read or another server, and EngineError."""
+    """The model's answer. Raises InputError for an unreadable image or a server of another kind, and EngineError."""
     try:
         picture = open_picture(image)
     except (OSError, PictureError) as error:
@@ -55,7 +55,7 @@ def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool, ma
 
 
 def chosen_model(endpoint: Endpoint, model: str | None) -> str:
-    """`model`, or the only one that the server has. Raises InputError where there are several."""
+    """`model`, or else the server's only model. Raises InputError if the server has several."""
     if model:
         return endpoint.load(model)
     served = served_models(endpoint.url)
@@ -76,11 +76,11 @@ def main() -> None:
     )
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("sent", metavar="EXPRESSION", help='such as "the second cup from the left"')
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server (http://127.0.0.1:8000)")
-    parser.add_argument("--model", help="its name there, where the server has several")
-    parser.add_argument("--amodal", action="store_true", help="ask for the whole of an object that is partly hidden")
-    parser.add_argument("--max-tokens", type=int, default=LONGEST, help=f"of reasoning and answer ({LONGEST})")
-    parser.add_argument("--out", type=Path, help="the picture with the box (IMAGE.located.png)")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the server (default: http://127.0.0.1:8000)")
+    parser.add_argument("--model", help="its name on the server, if there are several")
+    parser.add_argument("--amodal", action="store_true", help="ask for the whole object if a part of it is hidden")
+    parser.add_argument("--max-tokens", type=int, default=LONGEST, help=f"of reasoning and answer (default: {LONGEST})")
+    parser.add_argument("--out", type=Path, help="the image with the box (default: IMAGE.located.png)")
     args = parser.parse_args()
     out = args.out or args.image.with_suffix(".located.png")
     answer = ask(args.url, args.model, args.image, args.sent, amodal=args.amodal, max_tokens=args.max_tokens)

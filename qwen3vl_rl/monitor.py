@@ -1,7 +1,7 @@
-"""The page of a run, now: python -m qwen3vl_rl.monitor RUN
+"""Write the page of a run: python -m qwen3vl_rl.monitor RUN
 
-Writes RUN/monitor.html: warnings, curves, phases and the latest validation answers in one file. A run itself writes it
-at every validation and at its end.
+RUN/monitor.html has warnings, curves, phases and the latest validation answers in one file. A run also writes it at
+every validation and at its end.
 """
 
 import argparse

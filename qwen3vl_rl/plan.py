@@ -1,12 +1,14 @@
-"""Will stage 2 fit, and how long will it take? Memory and time of a step, from first principles.
+"""Will stage 2 fit in memory, and how long will it take? Computed from first principles.
 
     python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8 [OVERRIDE OF THE RECIPE …]
 
-Reads the very recipe that `qwen3vl_rl.train` would run, counts bytes and floating-point operations from the model's
-shape, and divides by what a GPU can do times a few constants (`training/planner/constants.yaml`: how much of it is
-reached). Each constant says what it was measured on, or that it is assumed; `benchmarks/planner/fit.py` fits them.
-Nothing is started, and neither torch nor a GPU is needed. A plan is for answers of `--answer-tokens`; the exit code is
-1 where the run does not fit. Of memory the preflight of `qwen3vl_rl.train` gives the same answer.
+The planner reads the recipe that `qwen3vl_rl.train` would run, and counts bytes and floating-point operations from the
+model's shape. It divides them by what a GPU can do, times the share of it that is reached in practice
+(`training/planner/constants.yaml`). Each of these constants names the measurement that it comes from, or says that it
+is assumed; `benchmarks/planner/fit.py` fits them.
+
+Nothing is started, and neither torch nor a GPU is needed. The exit code is 1 if the run does not fit. The preflight of
+`qwen3vl_rl.train` uses the same memory model.
 """
 
 import argparse
@@ -22,14 +24,14 @@ from qwen3vl_rl.training.workload import PAPER_WORKLOAD, Workload, compose_recip
 
 
 def count(text: str) -> int:
-    """Raises ArgumentTypeError for what is no integer of at least 1."""
+    """Raises ArgumentTypeError unless `text` is an integer of at least 1."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
     return int(text)
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """Raises ArgumentTypeError for what is not WIDTHxHEIGHT, in px."""
+    """Width and height in px. Raises ArgumentTypeError unless `text` is WIDTHxHEIGHT."""
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal()) or min(int(width), int(height)) < MERGED_PATCH_PX:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT of at least {MERGED_PATCH_PX} px each, got {text}")
@@ -40,12 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     parser.add_argument("--gpu", choices=GPUS, default="h200", help="default: h200")
-    samples = f"of the training set (default: {PAPER_WORKLOAD.train_rows}, the paper's)"
+    samples = f"rows of the training set (default: {PAPER_WORKLOAD.train_rows}, the paper's)"
     parser.add_argument("--samples", type=count, default=PAPER_WORKLOAD.train_rows, help=samples)
     parser.add_argument(
         "--image", type=image_size, default=PAPER_WORKLOAD.image_px, metavar="WIDTHxHEIGHT", help="default: 640x480"
     )
-    tokens = f"of a mean answer (default: {PAPER_WORKLOAD.answer_tokens}, EGM-8B's in the paper)"
+    tokens = f"mean length of an answer (default: {PAPER_WORKLOAD.answer_tokens}, EGM-8B's in the paper)"
     parser.add_argument("--answer-tokens", type=count, default=PAPER_WORKLOAD.answer_tokens, help=tokens)
     args = parser.parse_intermixed_args()
     constants, sources = read_constants()

@@ -1,11 +1,11 @@
-"""Rehearse a run of either stage: what would fail after hours fails within minutes, and the time is known beforehand.
+"""Rehearse a run of either stage, to find in minutes what would fail after hours, and to measure time and memory.
 
     bash scripts/rehearse.sh [OVERRIDES]                                     # stage 2
     bash scripts/rehearse.sh scripts/sft_qwen3_8b_grounding.sh [OVERRIDES]   # stage 1
 
-The recipe runs as it is, with its data and at full size, for three steps. The first compiles, the second is measured.
-Then every process is killed, as by a crash of the machine. A second start resumes, validates one batch (stage 2) and
-ends; its checkpoint is exported and answers one question. `training/rehearsal.py` reads the numbers.
+The recipe runs for three steps, with its data and at full size. The first step compiles, and the second is measured.
+Then every process is killed, as if the machine had crashed. A second start resumes, and in stage 2 validates one batch.
+Its checkpoint is exported and answers one question. `training/rehearsal.py` reads the measurements.
 """
 
 import argparse
@@ -43,14 +43,16 @@ from qwen3vl_rl.training.rehearsal import NAME, STEPS, Rehearsal, advice, first_
 from qwen3vl_rl.training.run_folder import LOG
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
-MARK = ".rehearsal"  # in our folder, with the number of the process that rehearses
+MARK = ".rehearsal"  # file in a rehearsal's folder with the number of its process
 SERVER_LOG = "server.log"
-EXPORTED_BY_STAGE_1 = "hf"  # below the run's folder
+EXPORTED_BY_STAGE_1 = "hf"  # subfolder of the run
 
 
 class Start:
-    """One start of the script, in its own session, with the most memory in use on each GPU meanwhile. Leaving it
-    kills all that it has started."""
+    """One start of the script in a new session. Leaving the context kills all processes that it has started.
+
+    `peaks_mib`: the most memory in use on each GPU during the start.
+    """
 
     def __init__(self, words: Sequence[str], environment: dict[str, str]):
         self.begin, self.looked = time.monotonic(), 0.0
@@ -68,7 +70,7 @@ class Start:
         self.child.wait()
 
     def until(self, holds: Callable[[], bool]) -> bool:
-        """Wait until `holds()`, or until the script has ended: then False."""
+        """Wait until `holds()`. Returns False if the script ends before."""
         while self.child.poll() is None:
             if holds():
                 return True
@@ -80,7 +82,7 @@ class Start:
 
     def _watch(self) -> None:
         while self.child.poll() is None:
-            with suppress(ValueError):  # nvidia-smi knows no number now
+            with suppress(ValueError):  # nvidia-smi reported no number
                 self.peaks_mib = highest(self.peaks_mib, gpu_used_mib())
             time.sleep(POLL_S)
 
@@ -95,7 +97,7 @@ def rehearse(script: str, overrides: Sequence[str]) -> None:
             raise InputError(f"{word}: expected OUTPUT_DIR to name the folder")
     folder = Path(os.environ.get("OUTPUT_DIR") or "outputs").resolve() / NAME
     with TemporaryDirectory(prefix=TEMPORARY, dir="/tmp", ignore_cleanup_errors=True) as temporary:
-        environment = os.environ | {"TASK_NAME": NAME, "TMPDIR": temporary}  # what is killed leaves its files there
+        environment = os.environ | {"TASK_NAME": NAME, "TMPDIR": temporary}  # for files that killed processes leave
         words = ["bash", script, *overrides]
         config = compose(words, environment)
         engine = choose_engine(config)
@@ -107,14 +109,14 @@ def rehearse(script: str, overrides: Sequence[str]) -> None:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.with_suffix(".parquet").unlink(missing_ok=True)  # stage 1 builds it of conversations
+            folder.with_suffix(".parquet").unlink(missing_ok=True)  # stage 1 builds it from conversations
 
 
 def _rehearse(words: Sequence[str], environment: dict[str, str], folder: Path, config: DictConfig, engine: str) -> None:
-    try:  # now, as bad data shall not be found in the end
+    try:  # before training, so that bad data is found early
         question = first_question(config)
     except (InputError, OSError, TypeError, KeyError) as error:
-        question = None  # of conversations that stage 1 has yet to convert, for one
+        question = None  # for example, stage 1 has yet to convert conversations
         _say(f"no question will be asked: {error}")
     done = _train(words, environment, folder, config)
     print(f"\n{report(done)}", *(f"change: {line}" for line in advice(done)), sep="\n", flush=True)
@@ -129,15 +131,15 @@ def _rehearse(words: Sequence[str], environment: dict[str, str], folder: Path, c
 
 
 def compose(words: Sequence[str], environment: dict[str, str]) -> DictConfig:
-    """The recipe of the script. Raises InputError where the script refuses it."""
-    looked = subprocess.run([*words, "--cfg", "job"], capture_output=True, text=True, env=environment)
-    if looked.returncode:
-        raise InputError(f"{words[1]}: it does not compose:\n{(looked.stderr or looked.stdout).strip()}")
-    return OmegaConf.create(yaml.safe_load(looked.stdout))
+    """The recipe of the script. Raises InputError if the script rejects it."""
+    printed = subprocess.run([*words, "--cfg", "job"], capture_output=True, text=True, env=environment)
+    if printed.returncode:
+        raise InputError(f"{words[1]}: the recipe does not compose:\n{(printed.stderr or printed.stdout).strip()}")
+    return OmegaConf.create(yaml.safe_load(printed.stdout))
 
 
 def choose_engine(config: DictConfig) -> str:
-    """The one of the recipe; stage 1 has none, and takes the one that is installed. Raises InputError without any."""
+    """The recipe's engine; for stage 1, which has none, an installed one. Raises InputError if none is installed."""
     wanted = OmegaConf.select(config, "actor_rollout_ref.rollout.name")
     found = [name for name in ENGINES if find_spec(name)]
     if not found or (wanted and wanted not in found):
@@ -146,20 +148,21 @@ def choose_engine(config: DictConfig) -> str:
 
 
 def clear(folder: Path) -> None:
-    """Make an empty folder of our own. Raises InputError where another rehearsal is at work, and for a run's folder."""
+    """Make `folder` an empty folder for this rehearsal. Raises InputError if it belongs to a run, or to another
+    rehearsal that is still running."""
     if folder.exists():
         mark = folder / MARK
         if not mark.exists():
             raise InputError(f"{folder}: expected no such folder, found a run; choose another OUTPUT_DIR")
         if Path("/proc", mark.read_text()).exists():
-            raise InputError(f"{folder}: another rehearsal is at work there")
+            raise InputError(f"{folder}: another rehearsal is running there")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARK).write_text(str(os.getpid()))
 
 
 def changes(config: DictConfig) -> list[str]:
-    """Overrides that make a rehearsal of a run."""
+    """Overrides that turn a run into a rehearsal."""
     common = [f"trainer.total_training_steps={STEPS}", "trainer.save_freq=1", "trainer.logger=[console,file]"]
     if "actor_rollout_ref" not in config:
         return [*common, "trainer.test_freq=-1", "data.val_files=null"]
@@ -171,14 +174,16 @@ def changes(config: DictConfig) -> list[str]:
 
 
 def _train(words: Sequence[str], environment: dict[str, str], folder: Path, config: DictConfig) -> Rehearsal:
-    """Two steps, a kill, a third."""
+    """Train two steps, kill the run, and train the third."""
     saved_s = []
     with Start(words, environment) as first:
-        for step in range(1, STEPS):  # saved, and written down: verl does that a moment later
+        for step in range(1, STEPS):  # verl writes the metrics a moment after the checkpoint
             if not first.until(lambda n=step: (latest_step(folder) or 0) >= n and n in read_metrics(folder)):
                 code = first.child.returncode
                 raise SystemExit(f"error: the script ended with code {code} before step {step} was saved")
             saved_s.append(time.monotonic() - first.begin)
+        if sys.stdout.isatty():
+            print()  # the progress bar has not ended its line
         _say(f"killing everything after {saved_s[-1]:.0f} s, and resuming")
     with Start(words, environment) as second:
         second.until(lambda: False)
@@ -189,7 +194,7 @@ def _train(words: Sequence[str], environment: dict[str, str], folder: Path, conf
 
 
 def _answer(config: DictConfig, checkpoint: Path, question: Question, engine: str) -> str:
-    """What the exported checkpoint answers."""
+    """Ask the exported checkpoint a question, and describe its answer."""
     settings = load_settings(max_tokens=config.data.get("max_response_length") or config.data.max_length)
     images = Path(question.sample.image).resolve().parent
     with Server(ENGINES[engine], checkpoint.with_name(SERVER_LOG), images, settings) as server:
@@ -220,7 +225,7 @@ def main() -> None:
     parser.add_argument("script", help="scripts/grounding_qwen.sh, or one of scripts/sft_qwen3_*_grounding.sh")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE")
     args = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # an exception, so that what was started is killed
+    for number in (signal.SIGTERM, signal.SIGHUP):  # sys.exit raises, so that all started processes are killed
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         rehearse(args.script, args.overrides)

@@ -1,10 +1,10 @@
-"""Serve a checkpoint behind the OpenAI API, with the settings that the evaluation serves it with.
+"""Serve a checkpoint behind the OpenAI API, with the settings of the evaluation.
 
     python -m qwen3vl_rl.serve MODEL                          vLLM on all GPUs, on port 8000 of this machine
     python -m qwen3vl_rl.serve MODEL --host 0.0.0.0 --port 80 -- --tensor-parallel-size 2
 
-MODEL is a folder or a name on the Hugging Face hub; clients ask for its last part. All arguments after `--` go to the
-server. Ctrl-C stops it. `python -m qwen3vl_rl.locate IMAGE "expression"` asks it.
+MODEL is a folder or a name on the Hugging Face hub. Its last part is the model's name for clients. All arguments after
+`--` go to the server. Ctrl-C stops it. To ask it: `python -m qwen3vl_rl.locate IMAGE "expression"`.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from qwen3vl_rl.training import cpu
 
 
 def server_command(args: argparse.Namespace) -> list[str]:
-    """The command of the server. Raises InputError where MODEL is no checkpoint or the engine is not installed."""
+    """The command of the server. Raises InputError if MODEL is no checkpoint or the engine is not installed."""
     engine, settings, checkpoint = ENGINES[args.engine], load_settings(), resolve_checkpoint(args.model)
     _ = engine.version
     length = min(MAX_PROMPT_TOKENS + settings.max_tokens, context_length(checkpoint))
-    no_images = Path(tempfile.mkdtemp(prefix="egm-serve-"))  # pictures come in requests; none is read from our disk
+    no_images = Path(tempfile.mkdtemp(prefix="egm-serve-"))  # requests contain their images; none is read from disk
     named = ["--served-model-name", Path(args.model).name]
     address = ["--host", args.host, "--port", str(args.port)]
     begin = engine.command(checkpoint, length, no_images, settings, replicas(args.server_arguments))
@@ -37,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--engine", choices=ENGINES, default="vllm")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 also accepts other machines")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 accepts requests of other machines")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT")
     args = parser.parse_args()

@@ -3,7 +3,8 @@
     python -m qwen3vl_rl.train hardware=cpu size=tiny actor_rollout_ref.model.path=SFT_CHECKPOINT \
         data.train_files=rl_train.parquet data.val_files=rl_val.parquet
 
-`--cfg job` prints the composed recipe. `training/run_folder.py` lists what a run leaves in `trainer.default_local_dir`.
+`--cfg job` prints the composed recipe. `training/run_folder.py` lists the files of a run, which are written to
+`trainer.default_local_dir`. Rerun the command to resume after an interruption.
 """
 
 import json
@@ -51,7 +52,7 @@ def train(config: DictConfig) -> None:
 
 
 def summary(metrics: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
-    """What became of reward and length of the answers over the steps of a run."""
+    """How reward and length of the answers changed during a run."""
     rewards, lengths = (
         {step: row[name] for step, row in metrics.items() if name in row}
         for name in ("critic/score/mean", "response_length/mean")
@@ -64,7 +65,10 @@ def summary(metrics: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
 
 
 def make_paths_absolute(config: DictConfig) -> None:
-    """Ray's workers may run in another folder. What is no path here, a model on a hub or a known reward, stays."""
+    """Make the recipe's paths absolute, since Ray's workers may run in another folder.
+
+    Values that are not paths, such as a model on the hub or the name of a reward, stay as they are.
+    """
     kwargs = config.reward.custom_reward_function.reward_kwargs
     if kwargs.reward_type is None:
         raise InputError("reward.function: expected FILE.py:NAME, got nothing")
@@ -73,16 +77,16 @@ def make_paths_absolute(config: DictConfig) -> None:
         kwargs.reward_type = f"{Path(file).expanduser().resolve()}:{name}"
     for key in ("data.train_files", "data.val_files", "actor_rollout_ref.model.path"):
         value = OmegaConf.select(config, key)
-        many = [value] if isinstance(value, str) else value or []
-        found = [str(path.resolve()) if (path := Path(one).expanduser()).exists() else one for one in many]
+        values = [value] if isinstance(value, str) else value or []
+        found = [str(path.resolve()) if (path := Path(one).expanduser()).exists() else one for one in values]
         if value:
             OmegaConf.update(config, key, found[0] if isinstance(value, str) else found)
 
 
 def set_sglang_sampling(config: DictConfig) -> None:
-    """Forbid the image and video placeholders, and hand on `rollout.ignore_eos`.
+    """Forbid sampling the image and video placeholders, and pass on `rollout.ignore_eos`.
 
-    verl 0.9.1 does both for vLLM alone. A sampled placeholder has no image behind it, and the actor refuses the answer.
+    verl 0.9.1 does both only for vLLM. A sampled placeholder has no image, and the actor fails on such an answer.
     """
     model = Path(config.actor_rollout_ref.model.path).expanduser()
     path = model / "config.json" if model.is_dir() else hf_hub_download(str(model), "config.json")
@@ -97,9 +101,9 @@ def set_sglang_sampling(config: DictConfig) -> None:
 
 
 def trend(values: Mapping[int, float], replicates: int = 2000) -> tuple[float, float, float] | None:
-    """Least-squares slope of value over step, with a 95 % percentile interval of a bootstrap over the steps.
+    """Least-squares slope of value over step, with the limits of its 95 % percentile interval (bootstrap over steps).
 
-    None for fewer than three steps, which leave nothing to resample.
+    None for fewer than three steps, which are too few to resample.
     """
     if len(values) < 3:
         return None

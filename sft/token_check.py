@@ -1,4 +1,4 @@
-"""What a row of the SFT parquet becomes under a model's own chat template and tokenizer."""
+"""Checks rows of the SFT parquet with a model's chat template and tokenizer."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -20,10 +20,10 @@ MARK = "<image>"
 
 
 class TokenCheck:
-    """Counts tokens without opening images, and compares whole rows with what generation would see."""
+    """Counts tokens without opening images, and compares the tokens of whole rows with those of generation."""
 
     def __init__(self, model: str, max_length: int):
-        """`model`: a checkpoint's folder or its name on a hub. Raises InputError where it has no fitting template."""
+        """`model`: a checkpoint folder or a name on the hub. Raises InputError if it has no suitable template."""
         try:
             self.processor = AutoProcessor.from_pretrained(model)
         except (OSError, ValueError) as error:
@@ -33,17 +33,17 @@ class TokenCheck:
         self.max_length = max_length
         self.pixels = yaml.safe_load(PIXELS.read_text())["sft"]
         if not self._render("x").endswith("<think>\n"):
-            raise InputError(f"--processor: expected a template that opens <think>, as Thinking models', got {model}")
+            raise InputError(f"--processor: expected a Thinking model, whose template opens <think>, got {model}")
 
     def length(self, row: dict, width: int, height: int) -> int:
-        """Tokens of a row whose image is `width` x `height` px, with the newline after the turn (`loss_span: turn`)."""
+        """Tokens of a row with an image of `width` x `height` px, and with a newline at the end (`loss_span: turn`)."""
         user, target = (message["content"] for message in row["messages"])
         patches = self.processor.image_processor.get_number_of_image_patches(height, width, dict(self.pixels))
         text = len(self._tokenize(self._render(user.removeprefix(MARK)))) + len(self._target(target))
-        return text + patches // self.processor.image_processor.merge_size**2  # for one placeholder; a newline more
+        return text + patches // self.processor.image_processor.merge_size**2  # minus the placeholder, plus the newline
 
     def checked(self, rows: Iterable[dict], schema, count: int) -> Iterator[dict]:
-        """`rows` unchanged, the first `count` of them compared beforehand. Raises InputError for a difference."""
+        """`rows` unchanged, after comparing the first `count` of them. Raises InputError for a difference."""
         rows = iter(rows)
         first = list(islice(rows, count))
         if first:
@@ -75,10 +75,10 @@ class TokenCheck:
         seen, written = list(seen["input_ids"][0]), self._target(target)
         expected = seen + written, [0] * len(seen) + [1] * len(written)
         if (trained["input_ids"].tolist(), trained["loss_mask"].tolist()) != expected:
-            raise InputError(f"{row['images'][0]}: expected the tokens that generation sees and writes, got others")
+            raise InputError(f"{row['images'][0]}: expected the tokens of generation, got others")
         if len(expected[0]) + 1 != (length := self.length(row, *image.size)):
             raise InputError(
-                f"{row['images'][0]}: expected {length - 1} tokens by the image's size, got {len(expected[0])}"
+                f"{row['images'][0]}: expected {length - 1} tokens from the image's size, got {len(expected[0])}"
             )
 
     def _render(self, prompt: str) -> str:

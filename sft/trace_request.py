@@ -1,4 +1,4 @@
-"""The chat request that asks for a reasoning trace: the image with the target outlined, the expression and the box."""
+"""The chat request for a reasoning trace: the image with the target outlined, the expression and the box."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """The model that writes traces, and how it samples; prices in dollars per million tokens."""
+    """The model that writes traces, and its sampling settings. Prices are in dollars per million tokens."""
 
     model: str
     temperature: float
@@ -26,7 +26,7 @@ class Teacher:
 
 
 def draw_target(sample: Sample, images: Path) -> bytes:
-    """The image with the sample's box outlined, as JPEG; the line runs outside of the box where there is room."""
+    """The image with the sample's box outlined, as JPEG. The line is outside of the box if there is room."""
     image = open_picture(images / sample.image)
     width_px = max(2, round(min(image.size) / 150))
     x1, y1, x2, y2 = sample.xyxy_px
@@ -37,7 +37,7 @@ def draw_target(sample: Sample, images: Path) -> bytes:
 
 
 def render_request(sample: Sample) -> str:
-    """The text that asks for a trace of `sample`."""
+    """The text of the request for a trace of `sample`."""
     template = (PROMPTS / ("vanilla.txt" if sample.modal_xyxy_px is None else "amodal.txt")).read_text()
     box = list(px_to_1000(sample.xyxy_px, sample.width, sample.height))
     return template.replace("{box}", str(box)).replace("{sent}", sample.sent)

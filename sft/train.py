@@ -2,7 +2,7 @@
 
     python -m sft.train hardware=cpu size=tiny model.path=CHECKPOINT data.train_files=sft_train.parquet
 
-`--cfg job` prints the composed recipe. `training/run_folder.py` lists what a run leaves in
+`--cfg job` prints the composed recipe. `training/run_folder.py` lists the files of a run, which are written to
 `trainer.default_local_dir`. Rerun the command to resume after an interruption.
 """
 
@@ -27,7 +27,7 @@ COLUMNS = {
 }
 LOSS_SPANS = ("answer", "turn")
 COLUMNS_OF_FILE = ("messages", "images")
-# Settings that make two starts one run.
+# Settings that must be equal for a start to resume a run.
 SAME_RUN = (
     "model.path",
     *(f"model.{name}" for name in LORA),
@@ -50,7 +50,7 @@ def train(config: DictConfig) -> None:
         print(f"{folder}: all {steps} steps are trained")
         return
     repair_checkpoint_record(folder)
-    # Of several nodes, torchrun's PET_RDZV_* variables tell where they meet.
+    # On several nodes, torchrun reads the rendezvous endpoint from its PET_RDZV_* variables.
     nodes = ["--standalone"] if config.trainer.nnodes == 1 else [f"--nnodes={config.trainer.nnodes}"]
     torchrun = ["torch.distributed.run", *nodes, f"--nproc-per-node={config.trainer.n_gpus_per_node}"]
     launch.run(config, [*torchrun, "-m", "sft.trainer"], COLUMNS, steps)
@@ -59,7 +59,7 @@ def train(config: DictConfig) -> None:
 
 
 def check(config: DictConfig) -> int:
-    """What can be known before anything starts; raises InputError with what to change. Returns the number of steps."""
+    """Check all that is known before a start. Returns the number of steps; raises InputError with what to change."""
     files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
     check_paths(config, "model.path", *files)
     rows = {key: preflight.check_rows(config, key, COLUMNS_OF_FILE, "sft.build_dataset") for key in files}
@@ -71,7 +71,7 @@ def check(config: DictConfig) -> int:
     preflight.check_whole(config)
     steps = preflight.check_steps(config, rows["data.train_files"])
     if (found := rows.get("data.val_files", steps * config.data.train_batch_size)) < config.data.train_batch_size:
-        batch = config.data.train_batch_size  # verl drops what is less, and works on nothing
+        batch = config.data.train_batch_size  # verl drops incomplete batches, and would validate nothing
         raise InputError(f"data.val_files: expected at least the {batch} rows of data.train_batch_size, found {found}")
     check_settings(config)
     if config.trainer.device != "cpu" and config.trainer.nnodes == 1:
@@ -80,7 +80,7 @@ def check(config: DictConfig) -> int:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Settings that verl 0.9.1 accepts, and fails on or bends later. Raises InputError."""
+    """Raise InputError for settings that verl 0.9.1 accepts at first, but fails on or changes later."""
     data, trainer, sequence_parallel = config.data, config.trainer, config.engine.ulysses_sequence_parallel_size
     ranks = trainer.n_gpus_per_node * trainer.nnodes
     if ranks % sequence_parallel or data.train_batch_size % (ranks // sequence_parallel):
@@ -96,14 +96,14 @@ def check_settings(config: DictConfig) -> None:
     for switch in ("no_shard", "skip_dp_sync"):
         preflight.check_one_gpu(config, f"engine.{switch}")
     if config.engine.get("share_prompts"):
-        raise InputError("engine.share_prompts=true: it is for stage 2")
+        raise InputError("engine.share_prompts=true: expected false, as only stage 2 shares prompts")
     preflight.check_adapters(config, "model", "engine")
     if trainer.test_freq != -1 and not data.val_files:
-        raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files beside it")
+        raise InputError(f"trainer.test_freq={trainer.test_freq}: expected data.val_files to be set")
     if data.use_dynamic_bsz and data.max_token_len_per_gpu * sequence_parallel < data.max_length:
         raise InputError(
             f"data.max_token_len_per_gpu={data.max_token_len_per_gpu}: expected room for one sample of data.max_length="
-            f"{data.max_length} tokens; lower that, too"
+            f"{data.max_length} tokens; lower data.max_length as well"
         )
 
 

@@ -32,7 +32,7 @@ def test_a_run_of_that_name_is_not_removed_and_what_a_kill_left_is(tmp_path):
     with pytest.raises(InputError, match="expected no such folder, found a run"):
         clear(folder)
     (folder / MARK).write_text(str(os.getpid()))
-    with pytest.raises(InputError, match="another rehearsal is at work there"):
+    with pytest.raises(InputError, match="another rehearsal is running there"):
         clear(folder)
     (folder / MARK).write_text("999999999")
     clear(folder)

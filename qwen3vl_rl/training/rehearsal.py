@@ -1,4 +1,4 @@
-"""What a rehearsal says of the run: time, memory and disk, next to what the planner expects, and what to change."""
+"""The report of a rehearsal: time, memory and disk of the run, next to the planner's numbers, and what to change."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,34 +23,34 @@ from qwen3vl_rl.training.preflight.machine import modelled_run
 from qwen3vl_rl.training.preflight.rows import file_paths
 from qwen3vl_rl.training.workload import times
 
-NAME = "rehearsal"  # the run's name, and its folder's
+NAME = "rehearsal"  # of the run and of its folder
 STEPS = 3  # the first compiles, the second is measured, the third is resumed
-FULL = 0.95  # of a GPU's memory: answers of another step are longer
-SAVING = 0.1  # of the time of a run
-CUT_OFF = 0.1  # of the answers
+FULL = 0.95  # share of a GPU's memory, since the answers of other steps may be longer
+SAVING = 0.1  # share of the time of a run
+CUT_OFF = 0.1  # share of the answers
 
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """Seconds, bytes and MiB of one rehearsal; `config` is the run's, without what a rehearsal changes."""
+    """The measurements of one rehearsal."""
 
-    config: DictConfig
-    steps: int  # of the run
+    config: DictConfig  # the run's, without the changes for a rehearsal
+    steps: int  # of the whole run
     steps_per_epoch: int
-    start_s: float  # until the first step was done
+    start_s: float  # until the first step was finished
     step_s: float
     phases_s: Mapping[str, float]
     save_s: float
     checkpoint_bytes: int
-    validate_s: float | None  # None where the run has no validation
-    free_bytes: int  # on the disk of the run, with the rehearsal's checkpoints removed
-    peaks_mib: tuple[int, ...]  # in use on each GPU
-    answer_tokens: float | None  # of a mean answer, in stage 2
+    validate_s: float | None  # None if the run has no validation
+    free_bytes: int  # on the disk of the run, without the rehearsal's checkpoints
+    peaks_mib: tuple[int, ...]  # the most memory in use on each GPU
+    answer_tokens: float | None  # mean length of an answer, stage 2 only
     cut_off: float  # share of the answers
 
     @classmethod
     def read(cls, folder: Path, config: DictConfig, peaks_mib: Sequence[int], first_saved_s: float) -> "Rehearsal":
-        """Of the folder of a rehearsal; `first_saved_s`: from its start until its first step was saved."""
+        """Read the folder of a rehearsal. `first_saved_s`: seconds from its start until its first step was saved."""
         metrics = read_metrics(folder)
         measured, last = metrics[STEPS - 1], metrics[STEPS]
         step_s, save_s = step_and_save_s(measured)
@@ -73,7 +73,7 @@ class Rehearsal:
         )
 
     def _frequency(self, key: str) -> int:
-        """Stage 1 may say `after_each_epoch`."""
+        """The number of steps that `key` names. Stage 1 also allows `after_each_epoch`."""
         value = self.config.trainer[key]
         return value if isinstance(value, int) else self.steps_per_epoch
 
@@ -93,20 +93,20 @@ class Rehearsal:
 
 
 def step_and_save_s(measured: Mapping[str, float]) -> tuple[float, float]:
-    """Seconds of a step, and of the checkpoint before or behind it."""
-    if "timing_s/step" in measured:  # stage 2, whose step counts its checkpoint in
+    """Seconds of a step without checkpoint, and of the checkpoint before or after it."""
+    if "timing_s/step" in measured:  # stage 2, whose step time includes its checkpoint
         save_s = measured.get("timing_s/save_checkpoint", 0.0)
         return measured["timing_s/step"] - save_s, save_s
-    between_s = measured["timing_s/data"]  # the step before is saved, and the next batch is loaded
+    between_s = measured["timing_s/data"]  # saves the step before, and loads the next batch
     return measured["perf/step_s"] - between_s, between_s
 
 
 def validation_s(config: DictConfig, last: Mapping[str, float]) -> float | None:
-    """Seconds of a whole validation, at most, as it grows with the rows; None where there is none."""
+    """Seconds of a validation on all rows, at most, assuming that they grow with the rows; None without validation."""
     if (measured := last.get("timing_s/testing")) is None:
         return None
-    rows, most = count_rows(config, "data.val_files"), config.data.val_max_samples
-    rows = min(rows, most) if most > 0 else rows
+    rows, limit = count_rows(config, "data.val_files"), config.data.val_max_samples
+    rows = min(rows, limit) if limit > 0 else rows
     return measured * max(1.0, rows / (config.data.val_batch_size or config.data.train_batch_size))
 
 
@@ -119,8 +119,10 @@ def count_rows(config: DictConfig, key: str) -> int:
 
 
 def first_question(config: DictConfig) -> Question:
-    """The first row of the validation data, in stage 1 of the training data. Its picture's path is absolute. Raises
-    InputError, TypeError or KeyError for rows of another kind."""
+    """The first row of the validation data, or in stage 1 of the training data, with an absolute image path.
+
+    Raises InputError, TypeError or KeyError for rows of another kind.
+    """
     key = "data.val_files" if "actor_rollout_ref" in config else "data.train_files"
     column = "prompt" if "actor_rollout_ref" in config else "messages"
     path = file_paths(config, key)[0]
@@ -140,7 +142,7 @@ def first_question(config: DictConfig) -> Question:
 def report(done: Rehearsal) -> str:
     planned = planned_phases(done)
     lines = [f"rehearsed {STEPS} of {done.steps} steps, killed after the second and resumed"]
-    lines.append(f"start, first step included: {done.start_s:.0f} s")
+    lines.append(f"start with the first step: {done.start_s:.0f} s")
     expected = f", the planner expects {sum(planned.values()):.0f} s" if planned else ""
     lines.append(f"a step: {done.step_s:.1f} s{expected}")
     for name, seconds in sorted(done.phases_s.items(), key=lambda phase: -phase[1]):
@@ -151,17 +153,17 @@ def report(done: Rehearsal) -> str:
     if done.validate_s is not None:
         lines.append(f"a validation of all rows: {done.validate_s:.0f} s at most")
     for number, (peak, memory) in enumerate(zip(done.peaks_mib, gpu_memories_mib(), strict=False)):
-        lines.append(f"GPU {number}: {peak / 1024:.1f} of {memory / 1024:.1f} GiB in use at most")
+        lines.append(f"GPU {number}: at most {peak / 1024:.1f} of {memory / 1024:.1f} GiB in use")
     hours = done.total_s / 3600
     lines.append(
-        f"in all {hours:.1f} h: {done.steps} steps, {done.saves} checkpoints, {done.validations} validations"
+        f"{hours:.1f} h in total: {done.steps} steps, {done.saves} checkpoints, {done.validations} validations"
         + (f"; the planner expects {done.steps * sum(planned.values()) / 3600:.1f} h of steps" if planned else "")
     )
     return "\n".join(lines)
 
 
 def planned_phases(done: Rehearsal) -> dict[str, float]:
-    """The planner's, for answers as long as those measured, in stage 2 on GPUs that it knows; else none."""
+    """The planner's seconds for each phase, at the measured length of answers. Empty in stage 1 and on unknown GPUs."""
     if "actor_rollout_ref" not in done.config or (run := modelled_run(done.config)) is None:
         return {}
     names = gpu_names()
@@ -172,9 +174,9 @@ def planned_phases(done: Rehearsal) -> dict[str, float]:
 
 
 def advice(done: Rehearsal) -> Iterator[str]:
-    """What to change before the run."""
+    """One line for each thing to change before the run."""
     stage_2 = "actor_rollout_ref" in done.config
-    kept = 2 if stage_2 else done.config.trainer.max_ckpt_to_keep or done.saves  # stage 2: the latest and the best
+    kept = 2 if stage_2 else done.config.trainer.max_ckpt_to_keep or done.saves  # stage 2 keeps the latest and the best
     if done.free_bytes < (kept + 1) * done.checkpoint_bytes:
         needed_gib = (kept + 1) * done.checkpoint_bytes / GIB
         yield f"free {needed_gib:.0f} GiB of disk for {kept + 1} checkpoints, or keep fewer"

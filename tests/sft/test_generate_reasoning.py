@@ -79,7 +79,7 @@ def test_an_endpoint_that_never_answers_is_given_up_early(closed_endpoint, tmp_p
     asked = ["--base-url", closed_endpoint, "--model", "m", "--attempts", 1, "--concurrency", 2]
     ended = run(*files, *asked, "--out", tmp_path / "traces.jsonl")
     assert ended.returncode == 2
-    assert "error: --base-url: 20 failures in a row, at last: ClientConnectorError" in ended.stderr
+    assert "error: --base-url: 20 failures in a row, the last one: ClientConnectorError" in ended.stderr
     assert 20 <= len((tmp_path / "traces.failed.jsonl").read_text().splitlines()) <= 22
 
 

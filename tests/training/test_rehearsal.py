@@ -48,8 +48,8 @@ def test_the_whole_run_is_its_steps_checkpoints_and_validations(done, gpus):
     assert (done.saves, done.validations) == (10, 6)
     assert done.total_s == 200 + 100 * 50 + 10 * 2 + 6 * 30
     text = report(done)
-    assert "in all 1.5 h: 100 steps, 10 checkpoints, 6 validations" in text
-    assert "GPU 0: 68.4 of 79.6 GiB in use at most" in text and "29.9  update_actor" in text
+    assert "1.5 h in total: 100 steps, 10 checkpoints, 6 validations" in text
+    assert "GPU 0: at most 68.4 of 79.6 GiB in use" in text and "29.9  update_actor" in text
     assert "  adv" not in text and "  step" not in text  # of no weight, and the whole
     assert list(advice(done)) == []
 
