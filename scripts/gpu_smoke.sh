@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Prove an installation on one GPU, in about two minutes: bash scripts/gpu_smoke.sh
-# PYTHON=… names the Python of the environment (.venv/bin/python). Each check says ok, or what is missing; a failed one
-# leaves its log in outputs/smoke. Ends with exit code 1 where a check failed.
+# Check an installation on one GPU, in about two minutes: bash scripts/gpu_smoke.sh
+# PYTHON=… names the Python of the environment (default: .venv/bin/python). Each check prints ok or the error. The logs
+# are in outputs/smoke. The exit code is 1 if a check failed.
 set -euo pipefail
 [[ ${PYTHON:-} != */* ]] || PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Stage 2: GRPO on Qwen3-VL, the released recipe (8B, one node of 8 GPUs, sglang rollouts) unless overrides say otherwise.
+# Stage 2: GRPO on Qwen3-VL. By default this runs the released recipe: 8B, one node of 8 GPUs, sglang rollouts.
 #
 #   bash scripts/grounding_qwen.sh reward=sigmoid reward.threshold=0.7 size=4b hardware=gpu2 engine=vllm
 #
-# DATA_DIR    holds train_grounding.parquet and val_grounding.parquet (examples/data_preprocess)
-# MODEL_PATH  the SFT checkpoint (default: the released one of the size)
-# OUTPUT_DIR  checkpoints, logs, rollouts, validation pages go to OUTPUT_DIR/TASK_NAME (outputs)
-# TASK_NAME, PROJECT_NAME  names of the run (rl) and of the project (egm), also at Weights & Biases
-# WANDB_API_KEY or WANDB_MODE=offline  also log to Weights & Biases; other WANDB_* reach it as they are
+# DATA_DIR    the folder with train_grounding.parquet and val_grounding.parquet (see examples/data_preprocess)
+# MODEL_PATH  the SFT checkpoint (default: the released one of the chosen size)
+# OUTPUT_DIR  checkpoints, logs, rollouts and validation pages are written to OUTPUT_DIR/TASK_NAME (default: outputs)
+# TASK_NAME, PROJECT_NAME  names of the run (default: rl) and the project (default: egm), also at Weights & Biases
+# WANDB_API_KEY or WANDB_MODE=offline  also log to Weights & Biases; other WANDB_* variables are passed on
 #
-# The same command goes on after an interruption.
+# Rerun the command to resume after an interruption.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${DATA_DIR:?must name the folder with train_grounding.parquet and val_grounding.parquet}"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Rehearse a run on the machine that will do it: three steps at full size, a kill, a resume, an export, an answer.
+# Rehearse a run on the machine that will run it: three steps at full size, a kill, a resume, an export, an answer.
 #
 #   bash scripts/rehearse.sh [Hydra overrides]                                    stage 2, as scripts/grounding_qwen.sh
 #   bash scripts/rehearse.sh scripts/sft_qwen3_8b_grounding.sh [Hydra overrides]  stage 1
 #
-# The variables are those of the script that is rehearsed. Everything is written to OUTPUT_DIR/rehearsal, on the disk
-# that the run will use, and removed in the end.
+# The variables are those of the rehearsed script. All files go to OUTPUT_DIR/rehearsal, which is on the disk of
+# the run, and removed at the end.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 script=$root/scripts/grounding_qwen.sh

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The eight RefCOCO splits for a list of checkpoints, entered in docs/reproduction.md.
+# Evaluate checkpoints on the eight RefCOCO splits, and enter the results in docs/reproduction.md.
 #
 #   MODELS="EGM-8B=/models/EGM-8B Qwen3-VL-8B-Thinking=/models/8B" DATA_JSON=metadata/eval BASE_IMG_PATH=coco \
 #     OUTPUT_DIR=outputs/reproduction bash scripts/reproduce.sh
 #
-# MODELS         NAME=PATH, separated by spaces; with a name of the page's table, the result appears below its published row
+# MODELS         NAME=PATH, separated by spaces; a NAME in the page's table puts the result below that published row
 # DATA_JSON      a folder with the eight evaluation files
 # BASE_IMG_PATH  the folder that image paths in them are relative to
 # OUTPUT_DIR     predictions and reports; rerun the command to resume

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Stage 1: SFT of Qwen3-VL on reasoning traces, the released recipe on one node of 8 GPUs unless overrides say so.
+# Stage 1: SFT of Qwen3-VL on reasoning traces. By default this runs the released recipe on one node of 8 GPUs.
 #
 #   bash scripts/sft_qwen3_grounding.sh SIZE [Hydra overrides, such as hardware=gpu1 tuning=lora]      SIZE: 2b, 4b, 8b
 #
-# TRAIN_FILE  the parquet that sft.build_dataset wrote
-#             or, as in the release, REFCOCO_ANNOTATION_PATH with its conversations and REFCOCO_DATA_PATH, the folder that
-#             their image paths start from: the parquet is then built first, as OUTPUT_DIR/TASK_NAME.parquet
-# MODEL_PATH  the checkpoint to start from (default: Qwen/Qwen3-VL-SIZE-Thinking of the hub)
-# OUTPUT_DIR  checkpoints and logs go to OUTPUT_DIR/TASK_NAME, the final checkpoint to OUTPUT_DIR/TASK_NAME/hf (outputs)
-# TASK_NAME, PROJECT_NAME  names of the run (sft_SIZE) and of the project (egm), also at Weights & Biases
+# TRAIN_FILE  the parquet from sft.build_dataset. The variables of the release also work: REFCOCO_ANNOTATION_PATH, the
+#             conversations, and REFCOCO_DATA_PATH, the folder that their image paths are relative to. They are
+#             converted first, to OUTPUT_DIR/TASK_NAME.parquet.
+# MODEL_PATH  the checkpoint to start from (default: Qwen/Qwen3-VL-SIZE-Thinking on the hub)
+# OUTPUT_DIR  checkpoints and logs are written to OUTPUT_DIR/TASK_NAME (default: outputs), the final checkpoint to
+#             OUTPUT_DIR/TASK_NAME/hf
+# TASK_NAME, PROJECT_NAME  names of the run (default: sft_SIZE) and the project (default: egm), also at Weights & Biases
 # WANDB_API_KEY or WANDB_MODE=offline  also log to Weights & Biases
 #
-# The same command goes on after an interruption.
+# Rerun the command to resume after an interruption.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 size=${1:?must be 2b, 4b or 8b}
 shift
-[[ -n ${REFCOCO_ANNOTATION_PATH:-} ]] || : "${TRAIN_FILE:?must name the parquet that sft.build_dataset wrote}"
+[[ -n ${REFCOCO_ANNOTATION_PATH:-} ]] || : "${TRAIN_FILE:?must name the parquet from sft.build_dataset}"
 for word in "$@"; do
   case $word in
     trainer.default_local_dir=*) echo "error: $word: expected OUTPUT_DIR and TASK_NAME to name the folder" >&2; exit 2 ;;

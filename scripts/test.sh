@@ -2,7 +2,7 @@
 # bash scripts/test.sh [--fast | --soak [tests/soak/FILE…]] [pytest arguments]
 #   (nothing)  style and all ordinary tests
 #   --fast     style and the quick tests, which start no engine, server or training
-#   --soak     the long tests of tests/soak, all or some: kills, resumes, ranks; outcomes in tests/soak/results.json
+#   --soak     all or some of the long tests in tests/soak (kills, resumes, ranks), recorded in tests/soak/results.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh cpu

@@ -6,7 +6,7 @@
 # MODEL_PATH     a checkpoint folder, or a model of the Hugging Face hub
 # DATA_JSON      one evaluation jsonl, several (separated by spaces), or a folder of them
 # BASE_IMG_PATH  the folder that image paths in them are relative to (or BASE_IMG_DIR)
-# OUTPUT_DIR     predictions, summary, timing, table and report; the same command goes on where a stopped run ended
+# OUTPUT_DIR     predictions, summary, timing and report; rerun the command to resume
 #
 # Further arguments go to `python -m qwen3vl_rl.evaluation`, such as --limit 100, or -- --tensor-parallel-size 2
 set -euo pipefail

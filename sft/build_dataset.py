@@ -1,20 +1,20 @@
-"""Samples and reasoning to the SFT parquet that `sft.dataset` reads.
+"""Convert samples and reasoning to the SFT parquet that `sft.dataset` reads.
 
     python -m sft.build_dataset --samples train.jsonl --traces traces.jsonl --images DIR --processor MODEL --out FILE
     python -m sft.build_dataset --samples train.jsonl --traces some.jsonl --untraced direct …    # the others directly
-    python -m sft.build_dataset --samples train.jsonl --reasoning none …     # direct answers, for ablations
+    python -m sft.build_dataset --samples train.jsonl --reasoning none …     # direct answers for all, for ablations
     python -m sft.build_dataset --samples cot.jsonl --reasoning cot …        # the released conversations
     python -m sft.build_dataset --samples gpt_answers --reasoning cot …      # analysis_*.json of the released generator
 
 A row of the parquet holds `messages` (user: `<image>` and the prompt; assistant: reasoning, `</think>`, the answer) and
-`images` (one absolute path). Traces are jsonl rows `id`, `reasoning`. A released conversation's gpt turn is taken apart
-at `</think>`: the box is read from the answer, and the checks of `sft.traces` apply to the reasoning. The expression
-comes from the human turn, since quotation marks in the released labels are not escaped; the label must agree.
+`images` (one absolute path). Traces are jsonl rows with `id` and `reasoning`. The gpt turn of a released conversation
+is split at `</think>`: the box is read from the answer, and the checks of `sft.traces` apply to the reasoning. The
+expression comes from the human turn, since the released labels do not escape quotation marks. The label must agree.
 
-With `--processor`, rows are checked with the real chat template: the assistant's turn starts where generation starts,
-in the open `<think>` block, and it alone carries loss (token by token, for the first --check-rows); no row is longer
-than --max-length tokens. What is left out is counted, and listed with its reason in `NAME.left_out.jsonl`; nothing is
-ever cut.
+With `--processor`, rows are checked with the model's chat template. The assistant's turn must start where generation
+starts, in the open `<think>` block, and only this turn may have loss. The first --check-rows rows are compared token by
+token. No row may be longer than --max-length tokens. Samples that are left out are counted, and listed with the reason
+in `NAME.left_out.jsonl`. Nothing is ever truncated.
 """
 
 import argparse
@@ -53,7 +53,7 @@ Reasoned = tuple[Sample, str | None]  # None: no trace
 
 
 def sft_row(sample: Sample, reasoning: str, images: Path, prompts: str = PLAIN) -> dict:
-    """One conversation; the target is `grounding.target_text`, with boxes in 0..1000."""
+    """One conversation. The assistant's turn is `grounding.target_text`, with boxes in 0..1000."""
     visible_px = sample.modal_xyxy_px if prompts == BOTH_BOXES else None
     boxes_1000 = [box and px_to_1000(box, sample.width, sample.height) for box in (sample.xyxy_px, visible_px)]
     target = target_text(reasoning, boxes_1000[0], sample.sent, boxes_1000[1])
@@ -62,8 +62,10 @@ def sft_row(sample: Sample, reasoning: str, images: Path, prompts: str = PLAIN) 
 
 
 def reasoned_samples(args: argparse.Namespace, own_tokens: Sequence[str] = ()) -> Iterator[Reasoned]:
-    """The chosen samples with their reasoning. Raises InputError for bad rows and images, and for `own_tokens` of the
-    tokenizer in a text."""
+    """The selected samples with their reasoning.
+
+    Raises InputError for bad rows and images, and for a text that contains one of the tokenizer's `own_tokens`.
+    """
     for path, number, sample, reasoning in _located(args):
         check_tokens(path, number, "sent", sample.sent, own_tokens)
         check_tokens(path, number, "reasoning", reasoning or "", own_tokens)
@@ -86,9 +88,9 @@ def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str 
     for path, number, sample in select_samples(args):
         trace = traces.get(sample.id)
         if trace and sample.id not in unused:
-            raise row_error(path, number, "id", "an id of its own: a trace is of one sample", sample.id)
+            raise row_error(path, number, "id", "a unique id, since a trace belongs to one sample", sample.id)
         if trace and not trace.fits(sample):
-            raise row_error(path, number, "id", f"the sample that its trace in {args.traces} speaks of", sample.id)
+            raise row_error(path, number, "id", f"the sample that its trace in {args.traces} was made for", sample.id)
         unused.pop(sample.id, None)
         yield path, number, sample, trace.reasoning if trace else untraced
     if unused:
@@ -96,7 +98,7 @@ def _located(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str 
 
 
 def read_conversations(args: argparse.Namespace) -> Iterator[tuple[Path, int, Sample, str]]:
-    """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the target itself."""
+    """Released conversations (`…_cot_subset.jsonl`): rows of the raw format whose gpt turn is the training target."""
     start, end = parse_rows(args.rows)
     images = ImageCheck(args.images) if args.check_images else None
     for given in args.samples:
@@ -113,7 +115,7 @@ def _read_rows(path: Path) -> Iterator[tuple[Path, int, Sample, str]]:
 
 
 def read_answers(folder: Path) -> Iterator[tuple[Path, int, Sample, str]]:
-    """What the released generator writes: `analysis_*.json`, each with one sample and its trace. Raises InputError."""
+    """Files of the released generator: `analysis_*.json`, each with one sample and its trace. Raises InputError."""
     files = sorted(folder.glob("analysis_*.json"))
     if not files:
         raise InputError(f"{folder}: expected analysis_*.json in the folder, found none")
@@ -151,17 +153,17 @@ def parse_conversation(path: Path, number: int, row: dict) -> tuple[Sample, str]
     in_px = [v * side / 1000 for v, side in zip(box, sides, strict=True) if type(side) is int]
     known = {name: row[name] for name in ("id", "image", "width", "height", "modal_bbox") if name in row}
     if (prompt_name in AMODAL_PROMPTS) != ("modal_bbox" in known):
-        expected = "modal_bbox beside a human turn that asks for the amodal box, and beside no other"
+        expected = "modal_bbox if and only if the human turn asks for the amodal box"
         raise row_error(path, number, "conversations", expected, row.get("modal_bbox"))
     sample = parse_sample(path, number, known | {"sent": sent, "bbox": in_px})
     return sample, reasoning.removeprefix("<think>").strip()
 
 
 class Selection:
-    """Turns samples into rows, and keeps account of those that it leaves out."""
+    """Turns samples into rows, and records those that it leaves out."""
 
     def __init__(self, images: Path, check: TokenCheck | None, judge: bool, prompts: str):
-        """`judge`: hold the reasoning against the checks of `sft.traces`; `prompts`: a name of `TURNS`."""
+        """`judge`: apply the checks of `sft.traces` to the reasoning; `prompts`: a key of `TURNS`."""
         self.images, self.check, self.judge, self.prompts = images, check, judge, prompts
         self.left_out: list[dict[str, str]] = []
 
@@ -199,11 +201,11 @@ def build(args: argparse.Namespace) -> None:
     left_out = args.out.with_name(f"{args.out.stem}.left_out.jsonl")
     try:
         count = write_rows(args.out, at_least_one(rows, selection), SFT_SCHEMA)
-    except NoRowLeft:  # the list tells why; other errors leave that of the earlier output, too
+    except NoRowLeft:  # the list has the reasons; after other errors, the list of the earlier output stays
         write_jsonl(left_out, selection.left_out)
         raise
     write_jsonl(left_out, selection.left_out)
-    note = "" if check else "; tokens not checked, for want of --processor"
+    note = "" if check else "; tokens not checked (no --processor)"
     print(f"{args.out}: {count} rows{selection.summary()}{note}")
 
 
@@ -212,7 +214,7 @@ class NoRowLeft(InputError):
 
 
 def at_least_one(rows: Iterable[dict], selection: Selection) -> Iterator[dict]:
-    """`rows` unchanged. Raises NoRowLeft where there are none."""
+    """`rows` unchanged. Raises NoRowLeft if there are none."""
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
@@ -230,9 +232,9 @@ def main() -> None:
     parser.add_argument(
         "--untraced", choices=("leave-out", "direct"), default="leave-out", help="samples without trace"
     )
-    parser.add_argument("--processor", metavar="MODEL", help="the checkpoint to be tuned: check tokens and lengths")
-    parser.add_argument("--max-length", type=int, default=8192, help="tokens of a row (recipe: 8192)")
-    parser.add_argument("--check-rows", type=int, default=64, help="compare so many rows token by token")
+    parser.add_argument("--processor", metavar="MODEL", help="the checkpoint to train, to check tokens and lengths")
+    parser.add_argument("--max-length", type=int, default=8192, help="in tokens per row (recipe: 8192)")
+    parser.add_argument("--check-rows", type=int, default=64, help="rows to compare token by token")
     build(parser.parse_args())
 
 

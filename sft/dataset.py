@@ -1,4 +1,4 @@
-"""SFT rows as verl 0.9.1 trains on them: the prompt as generation sees it, the target as generation writes it."""
+"""SFT rows for verl 0.9.1: the prompt has the tokens that generation sees, and the target those that it writes."""
 
 import torch
 from omegaconf import OmegaConf
@@ -10,21 +10,21 @@ from qwen3vl_rl.data.pictures import open_picture
 class ThinkingSFTDataset(MultiTurnSFTDataset):
     """`messages` = [user, assistant], `images` = [path]; the assistant's text continues the open `<think>` block.
 
-    verl renders each message through the chat template on its own. The Thinking template drops the reasoning of an
-    assistant message that stands alone, so the assistant's tokens are made here: the generation prompt (no loss),
-    then the text and the end-of-turn token (loss). With `loss_span: turn` the loss also covers the `<think>` line and a
-    newline after the turn, as in the release. Rendering the whole conversation would not do either: with empty
-    reasoning "<think>\\n" and "\\n</think>" would share a token that generation never sees.
+    verl renders each message separately with the chat template. The Thinking template drops the reasoning of an
+    assistant message without a user message, so this class makes the assistant's tokens: the generation prompt (no
+    loss), then the text and the end-of-turn token (loss). With `loss_span: turn`, loss also covers the `<think>` line
+    and a newline after the turn, as in the release. Rendering the whole conversation is no alternative: with empty
+    reasoning, "<think>\\n" and "\\n</think>" would share a token that generation never sees.
     """
 
     def __init__(self, parquet_files, tokenizer, config, processor=None, max_samples=-1):
         super().__init__(parquet_files, tokenizer, config, processor, max_samples)
         self.whole_turn = config.get("loss_span", "answer") == "turn"
-        if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor writes into what it is given
+        if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor changes its arguments
             self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs, resolve=True)
 
     def _build_messages(self, example: dict) -> list[dict]:
-        """Opens the images as all stages do; verl would resize what it opens, and the processor then resize that."""
+        """Open the images as all stages do. verl would resize them, and the processor would then resize them again."""
         images = [open_picture(path) for path in example[self.image_key]]
         return super()._build_messages({**example, self.image_key: images})
 
@@ -43,4 +43,4 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def sanity_check(self, input_ids, messages, tools, enable_thinking) -> None:
-        """verl's check renders the whole conversation through the template, which is not what is wanted here."""
+        """Skip verl's check, which compares with a rendering of the whole conversation."""

@@ -1,16 +1,16 @@
-"""Reasoning traces for training samples, from any OpenAI-compatible endpoint.
+"""Generate reasoning traces for training samples with any OpenAI-compatible endpoint.
 
     python -m sft.generate_reasoning --samples train.jsonl --images DIR --out traces.jsonl \\
         --base-url https://api.openai.com/v1 --model gpt-4.1 --api-key-variable OPENAI_API_KEY
 
-The model sees the image with the target outlined in green, the expression and the box in 0..1000, under
-`prompts/vanilla.txt` or, for samples with `modal_bbox`, `prompts/amodal.txt`. Temperature, length and concurrency are
-the released recipe's. A trace that fails a check of `sft.traces` goes to `NAME.rejected.jsonl` next to OUT, with the
-check's name; `--retry-rejected` asks for these again.
+The model gets the image with the target outlined in green, the expression, and the box in 0..1000. The prompt is
+`prompts/vanilla.txt`, or `prompts/amodal.txt` for samples with `modal_bbox`. The defaults of temperature, length and
+concurrency are those of the released recipe. A trace that fails a check of `sft.traces` is written to
+`NAME.rejected.jsonl` next to OUT, with the name of the check. `--retry-rejected` asks for these samples again.
 
-Rows are written as they come. The same command resumes a run that was killed. A sample stays open where every attempt
-of its request failed: it is listed in `NAME.failed.jsonl`, the exit code is 1, and the same command asks again. The run
-gives up early where the endpoint itself fails again and again.
+Each row is written when its reply arrives. Rerun the command to resume. A sample whose request failed in all attempts
+is listed in `NAME.failed.jsonl`; the exit code is then 1, and the next run asks again. The run stops early if the
+endpoint fails many times in a row.
 """
 
 import argparse
@@ -31,12 +31,12 @@ from qwen3vl_rl.training.progress import CountProgress
 from sft.trace_request import Teacher, request_body
 from sft.traces import RowFile, failed_check, hash_in, sample_hash
 
-GIVE_UP = 20  # failures of the endpoint in a row
+GIVE_UP = 20  # consecutive failures of the endpoint
 
 
 @dataclass
 class Run:
-    """What a run writes to, and what it has counted."""
+    """The files of a run, and its counts."""
 
     teacher: Teacher
     images: Path
@@ -46,27 +46,27 @@ class Run:
     checks: Counter = field(default_factory=Counter)
     input_tokens: int = 0
     output_tokens: int = 0
-    in_vain: int = 0  # failures of the endpoint since its last reply
-    gave_up: str | None = None  # the failure at which the run ends; once said, it stays
+    failures_in_a_row: int = 0  # of the endpoint, since its last reply
+    gave_up: str | None = None  # the failure at which the run gave up
 
     def __post_init__(self) -> None:
-        """Earlier starts' tokens count, too."""
+        """Count the tokens of earlier starts."""
         for row in (*self.accepted.rows, *self.rejected.rows):
             self.input_tokens += row.get("input_tokens", 0)
             self.output_tokens += row.get("output_tokens", 0)
 
     async def trace(self, client: OpenAIClient, sample: Sample) -> None:
-        """Ask for one trace and write down what came of it."""
+        """Ask for one trace, and write the result."""
         try:
             body = await asyncio.to_thread(request_body, self.teacher, sample, self.images)
             completion = await client.complete(body)
-        except (RequestFailed, OSError) as failure:  # OSError: an image that breaks off behind its header
+        except (RequestFailed, OSError) as failure:  # OSError: a truncated image
             self.failed.append({"id": sample.id, "failure": str(failure)})
-            self.in_vain += isinstance(failure, EndpointFailed)
-            if self.in_vain >= GIVE_UP:
+            self.failures_in_a_row += isinstance(failure, EndpointFailed)
+            if self.failures_in_a_row >= GIVE_UP:
                 self.gave_up = self.gave_up or str(failure)
         else:
-            self.in_vain = 0
+            self.failures_in_a_row = 0
             self._write(sample, completion)
 
     def _write(self, sample: Sample, completion: Completion) -> None:
@@ -95,20 +95,21 @@ async def trace_all(run: Run, client: OpenAIClient, samples: list[Sample], concu
 
     async def trace(sample: Sample) -> None:
         await run.trace(client, sample)
-        failing = f", {run.in_vain} in a row: {run.failed[-1]['failure'][:40]}" if run.in_vain else ""
-        progress.add(f"{len(run.failed)} failed{failing}, {run.spent()}")
+        in_a_row = run.failures_in_a_row
+        latest = f", {in_a_row} in a row: {run.failed[-1]['failure'][:40]}" if in_a_row else ""
+        progress.add(f"{len(run.failed)} failed{latest}, {run.spent()}")
 
     with progress:
         async with client:
             await for_each(takewhile(lambda _: not run.gave_up, samples), trace, min(concurrency, len(samples)))
 
 
-def beside(out: Path, word: str) -> Path:
+def sibling(out: Path, word: str) -> Path:
     return out.with_name(f"{out.stem}.{word}{out.suffix}")
 
 
 def unique(samples: Iterable[Sample]) -> list[Sample]:
-    """Raises InputError for an id that two samples share: their traces could not be told apart."""
+    """Raises InputError for an id that two samples share, since their traces could not be distinguished."""
     found: dict[str, Sample] = {}
     for sample in samples:
         if sample.id in found:
@@ -118,7 +119,7 @@ def unique(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
-    """Raises InputError where an accepted trace speaks of another sample than the one that has its id now."""
+    """Raises InputError if an accepted trace belongs to another sample than the one that has its id now."""
     hashes = {row["id"]: hash_in(row) for row in accepted.rows}
     for sample in samples:
         if hashes.get(sample.id) not in (None, sample_hash(sample)):
@@ -128,7 +129,7 @@ def check_same_samples(accepted: RowFile, samples: Iterable[Sample]) -> None:
 
 
 def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
-    """Ids whose sample, as it is now, has had a rejected trace."""
+    """Ids of samples that have a rejected trace. A trace of another sample under the same id does not count."""
     hashes = {sample.id: sample_hash(sample) for sample in samples}
     return {row["id"] for row in rejected.rows if hash_in(row) in (None, hashes.get(row["id"]))}
 
@@ -136,20 +137,18 @@ def rejected_ids(rejected: RowFile, samples: Iterable[Sample]) -> set[str]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--base-url", required=True, help="up to and with /v1; of Azure, the deployment's address")
-    parser.add_argument("--api-version", help="of Azure, such as 2024-12-01-preview; without: any other endpoint")
+    parser.add_argument("--base-url", required=True, help="ends in /v1; for Azure, the deployment's address")
+    parser.add_argument("--api-version", help="for Azure only, such as 2024-12-01-preview")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable that holds the key")
+    parser.add_argument("--api-key-variable", metavar="NAME", help="environment variable with the key")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--max-tokens", type=int, default=800)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--attempts", type=int, default=8, help="of one request, with growing waits")
-    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one attempt")
+    parser.add_argument("--attempts", type=int, default=8, help="per request, with growing waits")
+    parser.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="per attempt")
     parser.add_argument("--input-price", type=float, default=0.0, help="dollars per million tokens")
     parser.add_argument("--output-price", type=float, default=0.0, help="dollars per million tokens")
-    parser.add_argument(
-        "--retry-rejected", action="store_true", help="ask for the rejected ones of these samples again"
-    )
+    parser.add_argument("--retry-rejected", action="store_true", help="ask again for samples whose trace was rejected")
     args = parser.parse_args()
     if not args.base_url.startswith(("http://", "https://")):
         raise InputError(f"--base-url: expected http(s)://…/v1, got {args.base_url}")
@@ -165,27 +164,28 @@ def read_key(variable: str | None) -> str | None:
 
 
 def generate(args: argparse.Namespace) -> int:
-    """Returns the number of samples that stay open because the endpoint failed."""
+    """Returns the number of samples without a trace because their requests failed."""
     key = read_key(args.api_key_variable)
     limits = {"attempts": args.attempts, "timeout_s": args.timeout}
     client = OpenAIClient(args.base_url, **limits, api_key=key, api_version=args.api_version)
     teacher = Teacher(args.model, args.temperature, args.max_tokens, args.input_price, args.output_price)
     samples = unique(sample for _, _, sample in select_samples(args))
-    run = Run(teacher, args.images, RowFile(args.out), RowFile(beside(args.out, "rejected")))
+    run = Run(teacher, args.images, RowFile(args.out), RowFile(sibling(args.out, "rejected")))
     check_same_samples(run.accepted, samples)
     done = run.accepted.ids if args.retry_rejected else run.accepted.ids | rejected_ids(run.rejected, samples)
     missing = [sample for sample in samples if sample.id not in done]
     print(f"{args.out}: {len(samples) - len(missing)} of {len(samples)} samples done before, {len(missing)} to ask for")
     try:
         asyncio.run(trace_all(run, client, missing, args.concurrency))
-    except OSError as error:  # a full disk, for one
-        raise InputError(f"{args.out}: {error.strerror}; the same command goes on from here") from None
+    except OSError as error:  # for example a full disk
+        raise InputError(f"{args.out}: {error.strerror}; run the same command again to resume") from None
     unasked = missing[len(run.failed) + run.checks.total() :] if run.gave_up else []
-    write_jsonl(beside(args.out, "failed"), run.failed)
+    write_jsonl(sibling(args.out, "failed"), run.failed)
     counts = ", ".join(f"{name} {count}" for name, count in run.checks.most_common()) or "nothing"
     print(f"{args.out}: {counts}; {len(run.failed)} failed, {len(unasked)} not asked; {run.spent()}")
     if run.gave_up:
-        raise InputError(f"--base-url: {GIVE_UP} failures in a row, at last: {run.gave_up}; the same command goes on")
+        what = f"{GIVE_UP} failures in a row, the last one: {run.gave_up}"
+        raise InputError(f"--base-url: {what}; run the same command again to resume")
     return len(run.failed)
 
 

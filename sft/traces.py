@@ -1,9 +1,9 @@
-"""Reasoning traces: what makes one acceptable, and the files that keep them.
+"""Reasoning traces: the checks that they must pass, and their files.
 
-Accepted traces are jsonl rows `id`, `sample_hash`, `reasoning` and what they cost; rejected ones stand next to them,
-in `NAME.rejected.jsonl`, with the check that they failed. Both files grow row by row. A sample is accepted once; it is
-rejected as often as it was asked for in vain. `sample_hash` tells which sample the id meant: a trace of another one
-under the same id is refused.
+Accepted traces are jsonl rows with `id`, `sample_hash`, `reasoning` and the cost. Rejected ones are in
+`NAME.rejected.jsonl` next to them, with the check that they failed. Both files grow row by row. A sample has at most
+one accepted trace, and one row per rejected trace. `sample_hash` identifies the sample behind the id: a trace of
+another sample under the same id is an error.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError, row_error
 from qwen3vl_rl.grounding import iou, parse_box_1000, px_to_1000
 
-WORDS = (5, 120)  # one or two sentences, generously
-CUT_OFF = frozenset({"length", "content_filter", "abort", "error"})  # finish reasons of a text that is not whole
-MIN_BOX_IOU = 0.5  # of a box that a trace restates with the true one: the paper's threshold for a correct box
+WORDS = (5, 120)  # a generous range for one or two sentences
+CUT_OFF = frozenset({"length", "content_filter", "abort", "error"})  # finish reasons of incomplete texts
+MIN_BOX_IOU = 0.5  # of a box in a trace with the true box; the paper's threshold for a correct box
 
-# What would break the answer or the row: the end of the reasoning, special tokens, the fence around the box, and what
-# verl takes for the place of a picture.
+# Texts that would break the answer or the row: the end of the reasoning, special tokens, the fence around the box, and
+# verl's placeholders for images.
 MARKS = ("think>", "<|", "```", *MEDIA_MARKS, *(token for token in SPECIAL_TOKENS if "|" not in token))
 
 _NO_WORD = re.compile(r"\W+")
-# That something was drawn, or that the answer was known.
+# Phrases that reveal that a box was drawn, or that the answer was known.
 _LEAK = re.compile(
     r"""(?<!\bwith\sa\s)(?<!\bwith\sthe\s)\bgreen[\s-]+(?:(?:bounding|outlined?|rectangular)\s+)?
         (?:box|rectangle|outlin(?:e|ing)|frame|border|contour|line|highlight)
@@ -79,18 +79,18 @@ def _length(text: str, sample: Sample, finish_reason: str | None) -> bool:
 
 
 def _leak(text: str, sample: Sample, finish_reason: str | None) -> bool:
-    """The expression itself may speak of a green box."""
+    """The expression does not count, since it may mention a green box."""
     return bool(_LEAK.search(re.sub(re.escape(sample.sent), " ", text, flags=re.IGNORECASE)))
 
 
 def _box(text: str, sample: Sample, finish_reason: str | None) -> bool:
     box = parse_box_1000(text)
-    if box is None or sample.xyxy_px is None:  # without a referent, a trace may name what does not fit
+    if box is None or sample.xyxy_px is None:  # without a referent, a trace may locate other objects
         return False
     return iou(box, px_to_1000(sample.xyxy_px, sample.width, sample.height)) < MIN_BOX_IOU
 
 
-# In the order in which they run. The first that a trace fails names its rejection.
+# In the order in which they run. A rejected trace gets the name of the first check that it fails.
 CHECKS: Mapping[str, Callable[[str, Sample, str | None], bool]] = MappingProxyType(
     {
         "truncated": _truncated,
@@ -105,36 +105,36 @@ CHECKS: Mapping[str, Callable[[str, Sample, str | None], bool]] = MappingProxyTy
 
 
 def failed_check(text: str, sample: Sample, finish_reason: str | None = "stop") -> str | None:
-    """The name of the first check that a trace fails, None where it passes all."""
+    """The name of the first check that a trace fails, None if it passes all of them."""
     return next((name for name, fails in CHECKS.items() if fails(text, sample, finish_reason)), None)
 
 
 def sample_hash(sample: Sample) -> str:
-    """Of what a trace speaks of: expression, image and box. Ids are often no more than a file's name and a row."""
+    """Hash of expression, image and box. An id alone is often just a file name and a row number."""
     return hashlib.sha256(repr((sample.sent, sample.image, sample.xyxy_px)).encode()).hexdigest()[:16]
 
 
 def hash_in(row: dict) -> str | None:
-    """The `sample_hash` of a trace's row, None where it has none. Files of earlier versions call the field `of`."""
+    """The `sample_hash` of a trace's row, None if it has none. Earlier versions named the field `of`."""
     return row.get("sample_hash", row.get("of"))
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     reasoning: str
-    sample_hash: str | None  # None: the row does not tell its sample
+    sample_hash: str | None  # None: the row does not identify its sample
 
     def fits(self, sample: Sample) -> bool:
         return self.sample_hash in (None, sample_hash(sample))
 
 
 def read_traces(path: Path) -> dict[str, Trace]:
-    """By sample id. Raises InputError for a row that is malformed, or would break the answer's format."""
+    """Traces by sample id. Raises InputError for a row that is malformed or would break the answer's format."""
     traces = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         reasoning = row.get("reasoning")
         if not isinstance(row.get("id"), str) or row["id"] in traces:
-            raise row_error(path, number, "id", "the id of a sample, once", row.get("id"))
+            raise row_error(path, number, "id", "a sample's id that no earlier row has", row.get("id"))
         if not isinstance(reasoning, str) or not reasoning.strip() or any(mark in reasoning for mark in MARKS):
             expected = f"a text without {', '.join(MARKS)}"
             raise row_error(path, number, "reasoning", expected, reasoning)
@@ -143,10 +143,10 @@ def read_traces(path: Path) -> dict[str, Trace]:
 
 
 class RowFile:
-    """A jsonl file of one writer that is appended to row by row, and can be killed at any moment.
+    """A jsonl file to which one process appends rows, and whose writer may be killed at any time.
 
-    A row is on disk when `append` returns. Opening cuts off a row that a killed writer left incomplete, and raises
-    InputError where another process is writing. `ids` are the samples that the file holds.
+    A row is on disk when `append` returns. Opening removes an incomplete last row, and raises InputError if another
+    process writes the file. `ids` are those of the samples in the file.
     """
 
     def __init__(self, path: Path):

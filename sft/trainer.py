@@ -1,8 +1,7 @@
-"""verl 0.9.1's SFT trainer, resumed rightly at an epoch's end and on other GPUs, and timed. `sft.train` starts it under
-torchrun.
+"""verl 0.9.1's SFT trainer with timing, and with correct resuming at an epoch's end and on another number of GPUs.
 
-A checkpoint written at the end of an epoch holds a data loader that has nothing left. verl goes on with it, so that the
-next epoch passes without a step; if it was to be the last, nothing more is trained or saved.
+`sft.train` starts it with torchrun. A checkpoint at the end of an epoch holds a data loader with no batches left. verl
+resumes with this data loader, so the next epoch ends without a step, and a last epoch is neither trained nor saved.
 """
 
 import time
@@ -21,8 +20,11 @@ from verl.utils.distributed import destroy_global_process_group, initialize_glob
 
 
 class AnyRanksHandler(CheckpointHandler):
-    """Also takes the state of data loaders that another number of ranks has written. Each rank has taken as many
-    batches, which are smaller where there are more ranks: together they have taken the same samples."""
+    """Also loads the state of data loaders that another number of ranks has saved.
+
+    Each rank has read the same number of batches. With more ranks the batches are smaller, so all ranks together have
+    read the same samples.
+    """
 
     def _load_dataloader_state(self, checkpoint_path: str) -> None:
         own, first = (Path(checkpoint_path, f"data_{rank}.pt") for rank in (self.dp_rank, 0))
@@ -31,7 +33,7 @@ class AnyRanksHandler(CheckpointHandler):
 
 
 def with_batches_of(state: dict, size: int) -> dict:
-    """The state of a data loader whose batches have `size` samples, from that of one with other batches."""
+    """The state of a data loader converted to batches of `size` samples."""
     state = {key: with_batches_of(value, size) if isinstance(value, dict) else value for key, value in state.items()}
     sampler = state.get("_sampler_iter_state")
     if sampler and "samples_yielded" in sampler:
@@ -42,19 +44,22 @@ def with_batches_of(state: dict, size: int) -> dict:
 class EpochSafeSFTTrainer(SFTTrainer):
     def _build_ckpt_handler(self) -> None:
         super()._build_ckpt_handler()
-        self.ckpt_handler.__class__ = AnyRanksHandler  # verl names its own in that method
+        self.ckpt_handler.__class__ = AnyRanksHandler  # verl's method always creates its own class
 
     def fit(self) -> None:
         if self.resume_global_step and self.resume_global_step % self.steps_per_epoch == 0:
             self._build_dataloader()
-            self.ckpt_handler.train_dataloader = self.train_dataloader  # whose state it saves
+            self.ckpt_handler.train_dataloader = self.train_dataloader  # the handler saves its state
         self.training_client.train_batch = timed(self.training_client.train_batch)
         super().fit()
 
 
 def timed(train_batch: Callable[..., TensorDict | None]) -> Callable[..., TensorDict | None]:
-    """`train_batch` with three more metrics: `perf/step_s`, seconds since the step before; `timing_s/data`, what of
-    that passed before the update began; and `perf/tokens_per_s` of all GPUs together."""
+    """`train_batch` with three more metrics.
+
+    `perf/step_s` is the time since the step before, `timing_s/data` its part before the update, and `perf/tokens_per_s`
+    the throughput of all GPUs together.
+    """
     before = time.perf_counter()
 
     def train_and_time(data: TensorDict) -> TensorDict | None:

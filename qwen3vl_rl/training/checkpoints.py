@@ -1,6 +1,6 @@
 """The checkpoints of a run: the latest, the best, and those to remove.
 
-verl writes the folder `global_step_N` first, and then N into `latest_checkpointed_iteration.txt`. So the checkpoint that
+verl writes the folder `global_step_N`, and then N into `latest_checkpointed_iteration.txt`. So the checkpoint that
 the file names is complete.
 """
 

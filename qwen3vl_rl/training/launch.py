@@ -43,10 +43,10 @@ def run(config: DictConfig, command: Sequence[str], columns: Mapping[str, str], 
     """
     each_node_launches = config.trainer.get("nnodes", 1) > 1 and "ray_kwargs" not in config  # torchrun, into one folder
     with nullcontext() if each_node_launches else alone_in(Path(config.trainer.default_local_dir)):
-        _run_alone(config, command, columns, steps)
+        _run_locked(config, command, columns, steps)
 
 
-def _run_alone(config: DictConfig, command: Sequence[str], columns: Mapping[str, str], steps: int) -> None:
+def _run_locked(config: DictConfig, command: Sequence[str], columns: Mapping[str, str], steps: int) -> None:
     if config.trainer.device == "cpu":
         cpu.activate()
     folder = Path(config.trainer.default_local_dir).resolve()

@@ -52,7 +52,7 @@ class Progress:
             self._skipped = done, text
 
     def line(self, text: str) -> None:
-        """Print a line, above the bar where there is one."""
+        """Print a line, above the bar if there is one."""
         tqdm.write(text, file=self._stream)
         self._stream.flush()
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A Ray cluster for stage 2. Every node sees the same files: code, environment, data, model, OUTPUT_DIR.
+# A Ray cluster for stage 2. All nodes must see the same files: code, environment, data, model, OUTPUT_DIR.
 #
-#   first node:   bash scripts/multinode/ray.sh head           # says its address, runs until Ctrl-C
-#   other nodes:  bash scripts/multinode/ray.sh join ADDRESS   # likewise
-#   first node:   bash scripts/multinode/ray.sh wait ADDRESS N # until N nodes are there, at most WAIT_S seconds (600)
+#   first node:   bash scripts/multinode/ray.sh head           # prints its address, runs until Ctrl-C
+#   other nodes:  bash scripts/multinode/ray.sh join ADDRESS   # runs until Ctrl-C
+#   first node:   bash scripts/multinode/ray.sh wait ADDRESS N # waits for N nodes, at most WAIT_S seconds (600)
 #                 RAY_ADDRESS=ADDRESS RAY_AUTH_MODE=token bash scripts/grounding_qwen.sh hardware=multinode trainer.nnodes=N
 #
-# Workers see the environment of head and join: keys (WANDB_API_KEY, HF_TOKEN) belong there. Of the shell that starts
-# training, WANDB_*, HF_*, NCCL_*, VLLM_* and SGLANG_* reach them without the secrets among them.
-# Ray lets in who knows the token in ~/.ray/auth_token, which head makes; where the nodes do not share the home folder,
-# RAY_AUTH_TOKEN names it. PORT: of the head (6379). head and join stay in the foreground and take their own Ray with
-# them when they end, no other. Further arguments of theirs go to `ray start`.
+# Workers have the environment of head and join, so set keys (WANDB_API_KEY, HF_TOKEN) there. From the shell that starts
+# training, they get WANDB_*, HF_*, NCCL_*, VLLM_* and SGLANG_*, except for secrets.
+# Nodes join with the token in ~/.ray/auth_token, which head creates. If the nodes do not share the home folder, set
+# RAY_AUTH_TOKEN on each of them. PORT is the head's (6379). head and join stay in the foreground. When they end, they
+# stop their own Ray and no other. Further arguments of head and join go to `ray start`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ ! -d .venv ]] || PATH=$PWD/.venv/bin:$PATH
@@ -34,7 +34,7 @@ import ray
 ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
 sys.exit(sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]))
 PYTHON
-      ((SECONDS < end)) || { echo "error: $2 has not $3 nodes after ${WAIT_S:-600} s" >&2; exit 1; }
+      ((SECONDS < end)) || { echo "error: $2: expected $3 nodes after ${WAIT_S:-600} s" >&2; exit 1; }
       sleep 5
     done
     ;;

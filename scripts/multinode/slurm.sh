@@ -5,14 +5,14 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --exclusive
 #SBATCH --requeue
-# Stage 2 under Slurm; the variables are those of scripts/grounding_qwen.sh, and arguments are its overrides:
+# Stage 2 under Slurm. The variables and overrides are those of scripts/grounding_qwen.sh:
 #
 #   DATA_DIR=… OUTPUT_DIR=… sbatch --nodes=4 scripts/multinode/slurm.sh reward=sigmoid
 #
-# A requeued or resubmitted job goes on at its last checkpoint. Slurm ends every process when the job ends.
+# A requeued or resubmitted job resumes from its latest checkpoint. Slurm kills all processes when the job ends.
 set -euo pipefail
 cd "$SLURM_SUBMIT_DIR"
-export PORT=$((20000 + SLURM_JOB_ID % 10000)) # jobs may share a network
+export PORT=$((20000 + SLURM_JOB_ID % 10000)) # jobs on the same network need different ports
 RAY_ADDRESS=$(hostname -I | cut -d' ' -f1):$PORT
 others=$((SLURM_JOB_NUM_NODES - 1))
 

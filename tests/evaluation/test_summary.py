@@ -33,7 +33,9 @@ def test_each_model_has_a_sentence_with_its_difference_from_the_one_before(make_
     lines = sentences([base, rl, similar, worse], about)
     assert lines[0] == "base: models/2b; 0.0 % correct (0.0 to 0.0); answers of 40 tokens"
     assert lines[1] == "rl: after 16 GRPO steps; 50.0 points (35.0 to 65.0) better than base; answers of 40 tokens"
-    assert lines[2].startswith("similar: other seed; no clear difference from rl (+2.5 points, +0.0 to +7.5); 52.5 points")
+    assert lines[2].startswith(
+        "similar: other seed; no clear difference from rl (+2.5 points, +0.0 to +7.5); 52.5 points"
+    )
     assert lines[2].endswith(" better than base; answers of 40 tokens")
     assert lines[3].startswith("worse: too many steps; 50.0 points (") and " worse than similar; answers" in lines[3]
 
@@ -66,7 +68,14 @@ def evaluate(finished_runs, world, monkeypatch, capsys):
 
     def run(*options: str) -> str:
         models = [f"--model={folder.name}={folder.name}" for folder in finished_runs]
-        files = ["--data", str(world / "eval"), "--images", str(world / "images"), "--out", str(finished_runs[0].parent)]
+        files = [
+            "--data",
+            str(world / "eval"),
+            "--images",
+            str(world / "images"),
+            "--out",
+            str(finished_runs[0].parent),
+        ]
         asked = ["--endpoint", "http://localhost:1", "--latency-samples", "0"]
         monkeypatch.setattr(sys, "argv", ["evaluation", *models, *files, *asked, *options])
         main()

@@ -158,7 +158,7 @@ def test_released_conversations_are_read_judged_and_written_in_our_form(build, t
 
 def test_an_amodal_conversation_stays_amodal():
     row = released_row(modal_bbox=[100, 40, 200, 160])
-    with pytest.raises(InputError, match='field "conversations": expected modal_bbox beside a human turn'):
+    with pytest.raises(InputError, match='field "conversations": expected modal_bbox if and only if the human turn'):
         parse_conversation(Path("f"), 1, row)
     row["conversations"][0]["value"] = "<image>\n" + PROMPTS["qwen3_amodal"].format(sent="the man on the left")
     sample, _ = parse_conversation(Path("f"), 1, row)
