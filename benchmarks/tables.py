@@ -1,6 +1,6 @@
 """Tables of the results: fill those of the pages, or print every table in full.
 
-    python -m benchmarks.tables                         # fill docs/performance.md and docs/log.md
+    python -m benchmarks.tables                         # fill docs/performance.md and docs/log/
     python -m benchmarks.tables --print [NAME …] | less -S
 
 On a page, a table stands between `<!-- NAME -->` and `<!-- end -->`. NAME is one of `HEADLINES` in `headlines.py`,
@@ -21,7 +21,7 @@ from benchmarks.results import BASE, FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = DOCS / "performance.md", DOCS / "log.md"
+PAGES = DOCS / "performance.md", *sorted((DOCS / "log").glob("*.md"))
 ENGINES = ("sglang", "vllm")
 Results = Sequence[tuple[Path, dict]]
 

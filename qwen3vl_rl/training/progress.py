@@ -13,6 +13,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.metrics import is_validation, matching, only_validates
 from qwen3vl_rl.training.signs import Signs
 
@@ -36,7 +37,7 @@ class Progress:
         """`clock`: returns seconds."""
         self._total, self._stream, self._clock = total, stream, clock
         self._on_terminal = stream.isatty()
-        self._interval_s = DRAW_S if self._on_terminal else float(os.environ.get(LINE_VARIABLE, LINE_S))
+        self._interval_s = DRAW_S if self._on_terminal else line_interval_s()
         self._bar: tqdm | None = None
         self._shown_s: float | None = None
         self._skipped: tuple[int, str] | None = None
@@ -70,7 +71,7 @@ class Progress:
             self.line(text)
 
     def _draw(self, done: int, text: str) -> None:
-        columns = shutil.get_terminal_size().columns - 1  # some terminals wrap a line that fills them
+        columns = terminal_columns(self._stream) - 1  # some terminals wrap a line that fills them
         text = fitting(text, columns - BAR_WIDTH)
         if self._bar is None:
             options = {"initial": done, "desc": text, "ncols": columns, "bar_format": BAR}
@@ -174,6 +175,24 @@ class CountProgress:
 
     def _position(self) -> str:
         return f"{self._name}: {self._done} of {self._total} {self._unit}"
+
+
+def line_interval_s() -> float:
+    """Seconds between two lines in a file. Raises InputError if the variable is not a number."""
+    text = os.environ.get(LINE_VARIABLE, str(LINE_S))
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{LINE_VARIABLE}={text}: expected a number of seconds") from None
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """The width of the terminal behind `stream`, which is not always the one of stdout."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        columns = 0
+    return columns or shutil.get_terminal_size().columns
 
 
 def fitting(text: str, width: int) -> str:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.progress import LINE_VARIABLE, CountProgress, StepProgress, duration, fitting
 from qwen3vl_rl.training.signs import WINDOW, Signs
 
@@ -70,6 +71,12 @@ def test_the_time_between_lines_is_the_user_s_to_choose(clock, monkeypatch):
     monkeypatch.setenv(LINE_VARIABLE, "0")
     text = follow(clock, Stream(False), [step(number, 0.5) for number in range(1, 9)], total=8)
     assert re.findall(r"step (\d)", text) == list("12345678")
+
+
+def test_an_interval_that_is_no_number_is_rejected(clock, monkeypatch):
+    monkeypatch.setenv(LINE_VARIABLE, "often")
+    with pytest.raises(InputError, match="EGM_PROGRESS_S=often: expected a number of seconds"):
+        follow(clock, Stream(False), [], total=8)
 
 
 def test_a_run_that_ends_early_has_its_last_step_too(clock):
