@@ -129,7 +129,8 @@ def training_data(tmp_path_factory) -> Path:
     refshapes.build(folder, train=128, val=4, seed=0)
     images, samples = folder / "images", read_samples(folder / "refshapes_train.jsonl")
     traces = read_traces(folder / "refshapes_train_traces.jsonl")
-    write_rows(folder / "sft.parquet", (sft_row(sample, traces[sample.id], images) for sample in samples), SFT_SCHEMA)
+    rows = (sft_row(sample, traces[sample.id].reasoning, images) for sample in samples)
+    write_rows(folder / "sft.parquet", rows, SFT_SCHEMA)
     write_rl_parquet(folder / "rl.parquet", samples, "train", images)
     write_rl_parquet(folder / "rl_val.parquet", samples[:4], "train", images)
     return folder

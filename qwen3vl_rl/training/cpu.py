@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 PLATFORM = "qwen3vl_rl.verl_ext.cpu_platform"
+EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl imports the modules that it names, in every process
 VARIABLES = {
     "VERL_PLATFORM": "cpu",
-    "VERL_USE_EXTERNAL_MODULES": PLATFORM,
     "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve other processes: up to 4 times slower
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -28,6 +28,8 @@ def activate() -> None:
     sys.path.insert(0, metadata)
     paths = [metadata, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ.update(VARIABLES, PYTHONPATH=os.pathsep.join(dict.fromkeys(paths)))
+    modules = [PLATFORM, *filter(None, os.environ.get(EXTERNAL_MODULES, "").split(","))]
+    os.environ[EXTERNAL_MODULES] = ",".join(dict.fromkeys(modules))
 
 
 def write_vllm_metadata(folder: Path) -> Path:

@@ -30,7 +30,6 @@ POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 TEMPORARY = "egm-"  # prefix of a run's temporary folder
-EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl imports the modules that this variable names, in every process
 REGISTER = "qwen3vl_rl.verl_ext.register"
 
 
@@ -55,7 +54,7 @@ def _run_locked(config: DictConfig, command: Sequence[str], columns: Mapping[str
     set_earlier_run_aside(config)
     metrics, log = next_metrics_file(folder), folder / LOG
     environment = {
-        EXTERNAL_MODULES: external_modules(),
+        cpu.EXTERNAL_MODULES: external_modules(),
         "VERL_DATAPROTO_SERIALIZATION_METHOD": "numpy",  # torch's takes ten times as long for each answer
         METRICS_FILE: str(metrics),
         "TENSORBOARD_DIR": str(folder / "tensorboard"),
@@ -100,7 +99,7 @@ def quoted_python() -> dict[str, str]:
 def external_modules() -> str:
     """The modules that verl imports first: the CPU platform on a CPU, our hooks, and those that the user's shell
     names."""
-    named = os.environ.get(EXTERNAL_MODULES, "").split(",")  # `cpu.activate` puts the platform first
+    named = os.environ.get(cpu.EXTERNAL_MODULES, "").split(",")  # `cpu.activate` puts the platform first
     platform = [name for name in named if name == cpu.PLATFORM]
     return ",".join(dict.fromkeys([*platform, REGISTER, *filter(None, named)]))
 

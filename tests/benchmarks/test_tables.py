@@ -23,9 +23,7 @@ def test_the_tables_are_those_of_the_files(page):
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_every_result_is_selected_for_a_page_or_named_in_the_log(path):
     selected = {choice["file"] for choices in SELECTED.values() for choice in choices}
-    assert path.stem in selected or path.name in LOG, (
-        "select a row in headlines.yaml or describe the file in docs/log/"
-    )
+    assert path.stem in selected or path.name in LOG, "select a row in headlines.yaml or describe the file in docs/log/"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training import launch
+from qwen3vl_rl.training import cpu, launch
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LATEST, set_earlier_run_aside
 
@@ -176,6 +176,16 @@ def test_verl_imports_the_platform_then_our_hooks_then_the_user_s_modules(monkey
     assert launch.external_modules() == "qwen3vl_rl.verl_ext.register,mine"
     monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "qwen3vl_rl.verl_ext.cpu_platform")
     assert launch.external_modules() == "qwen3vl_rl.verl_ext.cpu_platform,qwen3vl_rl.verl_ext.register"
+
+
+def test_a_cpu_run_keeps_the_user_s_modules(monkeypatch):
+    monkeypatch.setattr(cpu, "VARIABLES", {})
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setenv("VERL_USE_EXTERNAL_MODULES", "mine")
+    cpu.activate()
+    cpu.activate()
+    assert os.environ["VERL_USE_EXTERNAL_MODULES"] == "qwen3vl_rl.verl_ext.cpu_platform,mine"
 
 
 def test_a_step_line_has_the_mean_of_several_sources(config, trainer, capsys):

@@ -23,7 +23,8 @@ def world(tmp_path_factory):
     samples, images = read_samples(folder / "refshapes_train.jsonl"), folder / "images"
     traces = read_traces(folder / "refshapes_train_traces.jsonl")
     write_rl_parquet(folder / "rl.parquet", samples, "train", images)
-    write_rows(folder / "sft.parquet", (sft_row(sample, traces[sample.id], images) for sample in samples), SFT_SCHEMA)
+    rows = (sft_row(sample, traces[sample.id].reasoning, images) for sample in samples)
+    write_rows(folder / "sft.parquet", rows, SFT_SCHEMA)
     with (folder / "predictions.jsonl").open("w") as file:
         for number, sample in enumerate(samples, start=1):
             append(file, score(Question(f"s/{number:06d}", "s", sample), "no box", parser="strict"))
