@@ -55,7 +55,7 @@ def sentences(results: Sequence[Result], about: Mapping[str, str]) -> list[str]:
 
 def _accuracy(result: Result) -> str:
     average = result.summary["average"]
-    return f"{percent(average['acc'])} % correct{_in_brackets(average['acc_interval'])}"
+    return f"{percent(average['acc'])} % right{_in_brackets(average['acc_interval'])}"
 
 
 def _difference(difference: Estimate, other: str) -> str:

@@ -31,7 +31,7 @@ def test_each_model_has_a_sentence_with_its_difference_from_the_one_before(make_
     similar, worse = make_result("similar", [True] * 21 + [False] * 19), make_result("worse", [False] * 39 + [True])
     about = {"base": "models/2b", "rl": "after 16 GRPO steps", "similar": "other seed", "worse": "too many steps"}
     lines = sentences([base, rl, similar, worse], about)
-    assert lines[0] == "base: models/2b; 0.0 % correct (0.0 to 0.0); answers of 40 tokens"
+    assert lines[0] == "base: models/2b; 0.0 % right (0.0 to 0.0); answers of 40 tokens"
     assert lines[1] == "rl: after 16 GRPO steps; 50.0 points (35.0 to 65.0) better than base; answers of 40 tokens"
     assert lines[2].startswith(
         "similar: other seed; no clear difference from rl (+2.5 points, +0.0 to +7.5); 52.5 points"
@@ -44,7 +44,7 @@ def test_a_change_of_length_names_both_lengths_and_a_single_image_has_no_interva
     short, long = make_result("short", [True]), make_result("long", [True])
     long.summary["average"]["mean_tokens"] = 107.4
     assert sentences([short, long], {"short": "a", "long": "b"}) == [
-        "short: a; 100.0 % correct; answers of 20 tokens",
+        "short: a; 100.0 % right; answers of 20 tokens",
         "long: b; no clear difference from short (+0.0 points); answers of 107 tokens instead of 20",
     ]
 
@@ -52,7 +52,7 @@ def test_a_change_of_length_names_both_lengths_and_a_single_image_has_no_interva
 def test_models_with_other_samples_are_not_compared(make_result):
     results = [make_result("one", [True] * 4), make_result("other", [True] * 4, first=2)]
     assert [line.split("; ")[1] for line in sentences(results, {"one": "a", "other": "b"})] == [
-        "100.0 % correct (100.0 to 100.0)"
+        "100.0 % right (100.0 to 100.0)"
     ] * 2
 
 

@@ -1,4 +1,4 @@
-"""Stage 1 killed in the middle and at the end of an epoch goes on as if nothing had happened."""
+"""Stage 1 killed in the middle and at the end of an epoch resumes as if nothing had happened."""
 
 import subprocess
 import time
