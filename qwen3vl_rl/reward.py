@@ -28,7 +28,9 @@ from qwen3vl_rl.grounding import (
     iou,
     order_corners,
     parse_box_1000,
+    render_prompt,
     reward_iou,
+    target_text,
 )
 
 PARTS = ("score", "acc", "format", "length_words", "repeats")  # keys of the result of every answer
@@ -216,7 +218,12 @@ def check_settings(reward_type: str, alpha: float, threshold: float, parser: str
 
 def _answers(alpha: float, threshold: float, budget_tokens: int) -> dict[str, Parts]:
     """One answer of each kind that a reward may get."""
-    right = Parts((0, 0, 9, 9), (0, 0, 9, 9), 1.0, None, 10, 40, 1, alpha, threshold, budget_tokens)
+    box, text = (0, 0, 9, 9), target_text("", (0, 0, 900, 900), "the red cup").strip()
+    sample = {"split": "train", "index": 0, "id": "1", "height": 10, "width": 10}
+    sample["question"] = f"<image>{render_prompt('qwen3', 'the red cup')}"
+    reasoning = "The cup on the left is red."
+    numbers = (1.0, None, 10, 40, 1, alpha, threshold, budget_tokens)
+    right = Parts(box, box, *numbers, answer=text, reasoning=reasoning, sample=sample)
     return {
         "a right answer": right,
         "a box that overlaps the truth in part": right._replace(predicted_px=(0, 0, 9, 4), iou=4 / 9),

@@ -109,8 +109,7 @@ main() {
     --model sft="$OUT/checkpoints/sft" --about sft="SFT on $SFT_SAMPLES traces, half of them brief" \
     --model rl="$OUT/checkpoints/rl" --about rl="sft after $(<"$OUT/rl/latest_checkpointed_iteration.txt") GRPO steps" \
     --model sft_thorough="$OUT/checkpoints/sft_thorough" --about sft_thorough="SFT on the thorough traces only" \
-    --curves sft="$(ls "$OUT"/sft/metrics-*.jsonl | tail -1)" \
-    --curves rl="$(ls "$OUT"/rl/metrics-*.jsonl | tail -1)" >"$results"
+    --curves sft="$OUT/sft" --curves rl="$OUT/rl" >"$results"
   echo "   (took $((SECONDS - begin)) s; the whole run took $SECONDS s)"
   cat "$results" # last, so that the run ends with the table, the sentences and the report's path
 }

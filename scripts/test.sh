@@ -5,7 +5,7 @@
 #   --soak     all or some of the long tests in tests/soak (kills, resumes, ranks), recorded in tests/soak/results.json
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh cpu
+bash scripts/setup.sh "$(cat .venv/set 2>/dev/null || echo cpu)" # on a GPU, with its packages
 unset PYTHONDONTWRITEBYTECODE
 if [[ ${1:-} == --soak ]]; then
   [[ ${2:-} == tests/soak/* ]] && some=() || some=(tests/soak)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.grounding import PARSERS, answer_text, box_1000_to_px, iou, reward_iou
+from qwen3vl_rl.grounding import PARSERS, answer_text, box_1000_to_px, iou, render_prompt, reward_iou
 from qwen3vl_rl.reward import REWARDS, Parts, check_settings, compute_score, longest_run
 
 TRUTH = [100, 200, 500, 600]
@@ -395,7 +395,7 @@ def test_the_example_shorter_rewards_short_right_answers():
 
 def test_the_example_named_rewards_the_words_of_the_question():
     name = f"{Path(__file__).parents[1]}/examples/rewards/named.py:named"
-    info = INFO | {"question": "the large red mug"}
+    info = INFO | {"question": f"<image>{render_prompt('qwen3', 'the large red mug')}"}
     told, silent = (
         score(answer(TRUTH, text), info=info, reward_type=name)["score"]
         for text in ("A large mug, and a red one.", "On the left.")

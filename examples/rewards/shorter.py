@@ -1,6 +1,6 @@
 """A custom reward: one function of the parts of an answer, in any file.
 
-    bash scripts/grounding_qwen.sh reward=custom reward.function=examples/rewards/shorter.py:shorter
+    bash scripts/grounding_qwen.sh engine=vllm reward=custom reward.function=examples/rewards/shorter.py:shorter
 
 It is called for answers that contain a box; all others score 0. Validation still reports plain accuracy.
 """

@@ -8,6 +8,8 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from math import inf
 from statistics import fmean, median
 from typing import TextIO
 
@@ -136,7 +138,7 @@ class StepProgress:
     def _numbers(self, metrics: Mapping[str, float]) -> Iterator[str]:
         for label, pattern in self._columns.items():
             if names := matching(metrics, pattern):
-                yield f"{label} {fmean(metrics[name] for name in names):.4g}"
+                yield f"{label} {rounded(fmean(metrics[name] for name in names))}"
 
 
 class CountProgress:
@@ -178,12 +180,12 @@ class CountProgress:
 
 
 def line_interval_s() -> float:
-    """Seconds between two lines in a file. Raises InputError if the variable is not a number."""
+    """Seconds between two lines in a file. Raises InputError if the variable is no such number."""
     text = os.environ.get(LINE_VARIABLE, str(LINE_S))
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{LINE_VARIABLE}={text}: expected a number of seconds") from None
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < inf:
+            return seconds
+    raise InputError(f"{LINE_VARIABLE}={text}: expected a number of seconds")
 
 
 def terminal_columns(stream: TextIO) -> int:
@@ -193,6 +195,11 @@ def terminal_columns(stream: TextIO) -> int:
     except OSError:
         columns = 0
     return columns or shutil.get_terminal_size().columns
+
+
+def rounded(value: float) -> str:
+    """Four digits, or all digits before the point: `0.4567`, `82,371`."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < inf else f"{value:.4g}"
 
 
 def fitting(text: str, width: int) -> str:
@@ -206,8 +213,9 @@ def duration(seconds: float) -> str:
     """Rounded for readers: `45 s`, `12 min`, `1 h 35 min`, `2 d 3 h`."""
     if round(seconds) < 60:
         return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    if not hours:
+    minutes = round(seconds / 60)
+    if minutes < 60:
         return f"{minutes} min"
-    days, hours_of_day = divmod(hours, 24)
-    return f"{days} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
+    if minutes < 24 * 60:
+        return "{} h {} min".format(*divmod(minutes, 60))
+    return "{} d {} h".format(*divmod(round(minutes / 60), 24))

@@ -4,6 +4,7 @@ A difference is clear if its 95 % interval excludes 0.
 """
 
 from collections.abc import Sequence
+from math import isclose
 
 from qwen3vl_rl.evaluation.reporting.tables import Pair, percent, scores_at, summary_places
 from qwen3vl_rl.evaluation.scoring.metrics import AVERAGE, Estimate, Interval
@@ -24,7 +25,7 @@ def headline(results: Sequence[Result], pairs: Sequence[Pair]) -> str:
         return f"{best} has {right} {_on(place)}{f' ({_interval(interval)})' if interval else ''}."
     if not pairs:
         return f"{best} has the highest accuracy {_on(place)}: {right}; the models answered different samples."
-    level = [name for name, acc in accs.items() if acc == accs[best] and name != best]
+    level = [name for name, acc in accs.items() if isclose(acc, accs[best]) and name != best]
     equal = f" ({' and '.join(level)} {'has' if len(level) == 1 else 'have'} as many)" if level else ""
     return f"{best} is best {_on(place)} with {right}{equal}{_lead(best, accs, pairs)}."
 
@@ -48,7 +49,7 @@ def _lead(best: str, accs: dict[str, float], pairs: Sequence[Pair]) -> str:
     """The best model's difference to the first, or the first's to the next best. Empty if the two are equal."""
     first, *others = accs
     other = max(others, key=accs.__getitem__)
-    if accs[other] == accs[first]:
+    if isclose(accs[other], accs[first]):
         return ""
     rival = first if best == other else f"{other}, the next best"
     pair = next(pair for pair in pairs if (pair.first, pair.second) == (first, other))
