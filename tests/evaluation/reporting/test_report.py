@@ -94,7 +94,7 @@ def test_one_run_has_a_result_and_nothing_to_compare(results, world, tmp_path):
 def test_runs_without_a_clear_difference_say_so(results, world, tmp_path):
     same = [results[1], replace(results[1], name="again")]
     html = write_report(tmp_path / "report.html", same, world / "images", {}).read_text()
-    assert "the 95 % interval of every paired difference includes 0" in html
+    assert "no paired difference has a 95 % interval that excludes 0" in html
     assert 'id="differing' not in html
 
 
