@@ -12,6 +12,7 @@ PLATFORM = "qwen3vl_rl.verl_ext.cpu_platform"
 EXTERNAL_MODULES = "VERL_USE_EXTERNAL_MODULES"  # verl imports the modules that it names, in every process
 VARIABLES = {
     "VERL_PLATFORM": "cpu",
+    EXTERNAL_MODULES: PLATFORM,  # in front of those that the user names
     "OMP_NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads starve other processes: up to 4 times slower
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -27,8 +28,8 @@ def activate() -> None:
     metadata = str(write_vllm_metadata(Path(sys.prefix, "share", "egm")))
     sys.path.insert(0, metadata)
     paths = [metadata, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    os.environ.update(VARIABLES, PYTHONPATH=os.pathsep.join(dict.fromkeys(paths)))
     modules = [PLATFORM, *filter(None, os.environ.get(EXTERNAL_MODULES, "").split(","))]
+    os.environ.update(VARIABLES, PYTHONPATH=os.pathsep.join(dict.fromkeys(paths)))
     os.environ[EXTERNAL_MODULES] = ",".join(dict.fromkeys(modules))
 
 

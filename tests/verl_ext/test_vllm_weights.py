@@ -22,7 +22,7 @@ import asyncio, json, os, sys, threading, time
 from types import SimpleNamespace
 from qwen3vl_rl.training import cpu, launch
 cpu.activate()
-os.environ[launch.EXTERNAL_MODULES] = launch.external_modules()  # as `launch.run` sets it
+os.environ[cpu.EXTERNAL_MODULES] = launch.external_modules()  # as `launch.run` sets it
 import torch
 from verl.workers.rollout.base import get_rollout_class
 from verl.workers.rollout.vllm_rollout import ServerAdapter
