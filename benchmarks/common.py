@@ -53,7 +53,7 @@ def random_checkpoint(size: str, work: Path, device: str) -> Path:
     """The checkpoint of this size in `work`, built if it does not exist. `tiny` keeps its own limits of image size."""
     folder = work / f"model-{size}"
     if not (folder / "processor_config.json").exists():  # written last
-        # In a process of its own, so that the GPU's memory is freed.
+        # In a separate process, so that the GPU's memory is freed.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
             own.submit(build_checkpoint, size, folder, device).result()
         if size != "tiny":

@@ -34,3 +34,9 @@ def engine(result: dict) -> str:
     """The engine that served, with its attention backend where the command chose one."""
     chosen = re.search(r"--attention-backend (\S+)", result["command"])
     return f"{result['engine']}, {chosen[1]}" if chosen else result["engine"]
+
+
+def rollout_engine(settings: dict) -> list[str]:
+    """The engine of a run of `grpo_step`, then its attention backend if the settings chose one."""
+    chosen = [word.partition("attention_backend=")[2] for word in settings["set"]]
+    return [settings["engine"], *filter(None, chosen)]

@@ -77,7 +77,7 @@ CHANGES = {
     "compile": [f"{ENGINE}.compile_blocks=true"],
     "no-checkpointing": ["actor_rollout_ref.model.enable_gradient_checkpointing=false"],
     "fused-adamw": [f"++{ACTOR}.optim.override_optimizer_config.fused=true"],
-    "float16": [f"{ROLLOUT}.dtype=float16"],  # as released; vLLM's default here until 2026-11-30
+    "float16": [f"{ROLLOUT}.dtype=float16"],  # of rollouts, as released
     "awake": [f"{ROLLOUT}.free_cache_engine=false"],
     "padded": [
         "actor_rollout_ref.model.use_remove_padding=false",

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.formats import Lines, device, engine, interval, markdown
+from benchmarks.formats import Lines, device, engine, interval, markdown, rollout_engine
 from benchmarks.planner import tables as planner
 from benchmarks.results import BASE, FOLDER, read_result
 from benchmarks.spread import spread, times_faster
@@ -110,8 +110,7 @@ def _stage_2_row(choice: Choice) -> Sequence[object]:
     settings = result["settings"]
     row = find(rows_of(result), choice, name=choice["variant"])
     phases = (f"{row['phases_s'][phase]['median']:.1f}" for phase in PHASES)
-    attention = [word.partition("attention_backend=")[2] for word in settings["set"]]
-    gpus, served = f"{settings['gpus']} x {device(result)}", ", ".join([settings["engine"], *filter(None, attention)])
+    gpus, served = f"{settings['gpus']} x {device(result)}", ", ".join(rollout_engine(settings))
     computed = "once" if row.get("share_prompts") else "for each answer"
     what = _model(settings["size"]), gpus, _engine_name(served), choice["label"], settings["prompts"], computed
     return *what, interval(row["step_s"]), *phases

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.formats import Lines, columns, device, engine, interval, markdown
+from benchmarks.formats import Lines, columns, device, engine, interval, markdown, rollout_engine
 from benchmarks.headlines import HEADLINES, TOKENS, latencies, paper_latencies
 from benchmarks.planner import tables as planner
 from benchmarks.results import BASE, FOLDER, read_result
@@ -24,11 +24,6 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = DOCS / "performance.md", *sorted((DOCS / "log").glob("*.md"))
 ENGINES = ("sglang", "vllm")
 Results = Sequence[tuple[Path, dict]]
-
-
-def table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
-    """In Markdown."""
-    return markdown([head, *rows])
 
 
 def ratio(row: dict, group: Sequence[dict]) -> str:
@@ -188,8 +183,7 @@ def _grpo_run(result: dict) -> str:
     """Device, model, engine and load: `1 x H100, 2b, vllm, 16 x 16 x 100`."""
     settings = result["settings"]
     count = "" if settings["hardware"] == "cpu" else f"{settings['gpus']} x "
-    attention = [word.partition("attention_backend=")[2] for word in settings["set"]]
-    served = " ".join([settings["engine"], *filter(None, attention)])
+    served = " ".join(rollout_engine(settings))
     load = " x ".join(str(settings[name]) for name in ("prompts", "samples_per_prompt", "answer_tokens"))
     run = f"{count}{device(result)}, {settings['size']}, {served}, {load}"
     return run + ", asynchronous" * is_asynchronous(result)

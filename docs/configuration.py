@@ -6,7 +6,10 @@ python -m docs.configuration
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -36,45 +39,39 @@ class Setting:
 
 
 def read_settings(text: str) -> tuple[str, list[Setting]]:
-    """The comment that heads a YAML file, and its settings with the comments above and behind them.
+    """The comment that heads a YAML file, and its settings with the comments above and behind them."""
+    lines = text.splitlines()
+    head = list(takewhile(lambda line: line.startswith("#"), lines))
+    words = [line.lstrip("# ") for line in head if not line.startswith("# @package")]
+    return " ".join(words), list(_settings(yaml.compose(text), lines, text, len(head)))
 
-    Reads block mappings with scalars or one-line lists and mappings, which is all that our files hold.
-    """
-    head, settings, comment = [], [], []
-    parents: list[tuple[int, str]] = []
-    started = False
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("# @package"):
+
+def _settings(node: yaml.Node | None, lines: list[str], text: str, head: int, path: str = "") -> Iterator[Setting]:
+    """The settings below `node`, a mapping. `head`: lines at the top that belong to the file and not to a key."""
+    for name, value in node.value if node else []:
+        key = f"{path}.{name.value}".lstrip(".")
+        if key in LEFT_OUT:
             continue
-        if stripped.startswith("#"):
-            comment.append(stripped[1:].strip())
-        elif not stripped:
-            if not started:
-                head, comment = head + comment, []
-        elif not stripped.startswith("- "):
-            if not started and not head:
-                head, comment = comment, []
-            started = True
-            indent = len(line) - len(line.lstrip())
-            key, value, behind = _split(stripped)
-            parents = [parent for parent in parents if parent[0] < indent]
-            path = [name for _, name in parents] + [key]
-            parents.append((indent, key))
-            meaning = " ".join([*comment, *([behind] if behind else [])])
-            comment = []
-            if path[0] not in LEFT_OUT and (value or meaning):
-                settings.append(Setting(".".join(path), value, meaning))
-        else:
-            comment = []
-    return " ".join(head or comment), settings
+        source, behind = _value_and_comment(name, value, lines, text)
+        above = takewhile(lambda line: line.lstrip().startswith("#"), reversed(lines[head : name.start_mark.line]))
+        comments = [*(line.lstrip("# ") for line in reversed([*above])), behind]
+        if source or any(comments):
+            yield Setting(key, source, " ".join(filter(None, comments)))
+        if isinstance(value, yaml.MappingNode) and not source:
+            yield from _settings(value, lines, text, head, key)
 
 
-def _split(line: str) -> tuple[str, str, str]:
-    """`key: value # comment` to its three parts; an anchor (`&name`) is dropped."""
-    key, rest = line.split(":", 1)
-    value, _, comment = f" {rest.strip()}".partition(" #")
-    return key, re.sub(r"^&\w+ ?", "", value.strip()), comment.strip()
+def _value_and_comment(name: yaml.Node, value: yaml.Node, lines: list[str], text: str) -> tuple[str, str]:
+    """The value of a key as it is written, on one line, and the comment behind. Mappings of several lines have none."""
+    on_line, _, behind = (
+        part.strip() for part in lines[name.start_mark.line][name.end_mark.column + 1 :].partition("#")
+    )
+    if value.start_mark.index < name.start_mark.index:
+        return on_line, behind  # an alias: its node is where the anchor is
+    source = " ".join(text[value.start_mark.index : value.end_mark.index].split())
+    if isinstance(value, yaml.CollectionNode) and not value.flow_style:
+        return "" if isinstance(value, yaml.MappingNode) else source, behind
+    return source, text[value.end_mark.index :].partition("\n")[0].partition("#")[2].strip()
 
 
 def page() -> str:

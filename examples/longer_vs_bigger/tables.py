@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.tables import fill, table
+from benchmarks.formats import markdown
+from benchmarks.tables import fill
 from qwen3vl_rl.data.refshapes import MAKERS
 from qwen3vl_rl.errors import InputError, cli
 
@@ -96,7 +97,7 @@ def ladder(results: dict) -> str:
                 f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *(measured_ms or ["", ""]),
             )  # fmt: skip
 
-    return table(head, rows())
+    return markdown([head, *rows()])
 
 
 def differences(results: dict) -> str:
@@ -129,7 +130,7 @@ def _differences(results: dict, *, varied: bool) -> str:
         if name.startswith("ablations/") == varied
     )
     head = ("difference, points", "average", *SPLITS, *(["average of each seed"] if not varied else []))
-    return table(head, rows)
+    return markdown([head, *rows])
 
 
 def kinds(results: dict) -> str:
@@ -139,7 +140,7 @@ def kinds(results: dict) -> str:
         (rung, ANSWERS[training], *(accuracy(found, lambda model, kind=kind: model["kinds"][kind]) for kind in names))
         for rung, training, found in trained(results)
     )
-    return table(("model", "answers", *names), rows)
+    return markdown([("model", "answers", *names), *rows])
 
 
 def oracle(results: dict) -> str:
@@ -151,7 +152,7 @@ def oracle(results: dict) -> str:
                     words = (model["splits"][f"refshapes_{wording}"] for wording in ("asked", "simple"))
                     yield rung, ANSWERS[training], *(spread([word["acc"]], word["interval"]) for word in words)
 
-    return table(("model", "answers", "as asked", "in simple words"), rows())
+    return markdown([("model", "answers", "as asked", "in simple words"), *rows()])
 
 
 def study(results: dict) -> str:
@@ -172,7 +173,7 @@ def study(results: dict) -> str:
             what = ", ".join(filter(None, (f"{thorough} %", changed.replace("_", " "))))
             yield what, mean(found["sft"]), mean(found["rl"]), points(gain), points_by_seed(gain)
 
-    return table(("thorough traces", "SFT", "SFT, GRPO", "difference", "of each seed"), rows())
+    return markdown([("thorough traces", "SFT", "SFT, GRPO", "difference", "of each seed"), *rows()])
 
 
 def compared(results: dict) -> str:
@@ -189,7 +190,7 @@ def compared(results: dict) -> str:
                 finer = (stricter(models, name) for name in ("acc_75", "acc_90"))
                 yield setting.partition("_")[2], points(gain), points_by_seed(gain), *finer, tokens
 
-    return table(("RL", "against the recipe's", "of each seed", "IoU > 0.75", "IoU > 0.9", "tokens"), rows())
+    return markdown([("RL", "against the recipe's", "of each seed", "IoU > 0.75", "IoU > 0.9", "tokens"), *rows()])
 
 
 def amodal(results: dict) -> str:
@@ -203,7 +204,7 @@ def amodal(results: dict) -> str:
                 exact = spread([model["splits"][split]["acc_90"] for model in models], None)
                 yield rung, ANSWERS[training], accuracy(found, lambda model: model["splits"][split]), exact
 
-    return table(("model", "answers", "amodal, IoU > 0.5", "IoU > 0.9"), rows())
+    return markdown([("model", "answers", "amodal, IoU > 0.5", "IoU > 0.9"), *rows()])
 
 
 def budgets(results: dict) -> str:
@@ -212,7 +213,7 @@ def budgets(results: dict) -> str:
         for model, ways in results["budgets"].items()
         for way, found in ways.items()
     )
-    return table(("model", "reasoning", "average", "tokens"), rows)
+    return markdown([("model", "reasoning", "average", "tokens"), *rows])
 
 
 TABLES: dict[str, Callable[[dict], str]] = {

@@ -17,6 +17,7 @@ from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation import command
 from qwen3vl_rl.evaluation.reporting.released_outputs import write_released_outputs
 from qwen3vl_rl.evaluation.reporting.report import read_curves, write_report
+from qwen3vl_rl.evaluation.reporting.tables import compare_runs
 from qwen3vl_rl.evaluation.run import Run
 from qwen3vl_rl.evaluation.scoring.results import read_result
 from qwen3vl_rl.evaluation.summary import summary, table_command
@@ -32,7 +33,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--about", action="append", default=[], metavar="NAME=TEXT", help="what a model is (default: its path)"
     )
-    parser.add_argument("--curves", action="append", default=[], metavar="NAME=FILE", help="training metrics to draw")
+    parser.add_argument("--curves", action="append", default=[], metavar="NAME=RUN", help="training curves to draw")
     parser.add_argument(
         "--released-outputs", action="store_true", help="also OUT/NAME/SPLIT/{iou,latency}.txt and so on"
     )
@@ -58,8 +59,9 @@ def main() -> None:
     if args.released_outputs:
         for run, result in zip(runs, results, strict=True):
             write_released_outputs(run.folder, result.predictions, result.timing.get("wall_s", 0.0))
-    report = write_report(args.report or args.out / "report.html", results, args.images, curves, reviews)
-    print(f"\n{summary(results, about, reviews)}\n")
+    pairs = compare_runs(results)
+    report = write_report(args.report or args.out / "report.html", results, args.images, curves, reviews, pairs)
+    print(f"\n{summary(results, pairs, about, reviews)}\n")
     print(f"all tables: {table_command([run.folder for run in runs], args.reviewed)}\nreport: {report}")
 
 

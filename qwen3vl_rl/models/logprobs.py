@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     places: positions of the hidden states that precede the tokens.
     labels: the tokens.
     temperature: divides the logits; None means 1.
-    with_entropy: whether to compute entropies, too.
+    with_entropy: whether to also compute entropies.
     """
 
     places: torch.Tensor

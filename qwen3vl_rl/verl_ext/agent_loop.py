@@ -5,7 +5,7 @@ It sends the trainer 1.9 GB of floats for 256 answers to 16 prompts with images 
 for every pass. Here each prompt is prepared once (see `models/prepared_images.py`).
 
 verl resizes each image to multiples of two patches before the image processor does. Its length filter takes the patch
-size from `data.image_patch_size`, its rollouts from the processor. Here rollouts use the config key, too. With 14, as
+size from `data.image_patch_size`, its rollouts from the processor. Here rollouts also use the config key. With 14, as
 in the release, images become multiples of 28 first, and some get another token grid: 500 x 375 px becomes 512 x 352
 instead of 512 x 384.
 

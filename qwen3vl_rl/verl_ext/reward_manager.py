@@ -21,6 +21,6 @@ def exact_in_sums(score: float) -> float:
     """The nearest multiple of 2^-16. The float32 sum of 256 such scores in -1..1 is exact.
 
     The mean of equal scores is then that score, and their advantage is 0. Otherwise rounding may shift the mean. GRPO
-    divides by a deviation that is rounding, too, which gives 16 equal answers an advantage of 0.1.
+    also divides by a deviation that is rounding, which gives 16 equal answers an advantage of 0.1.
     """
     return round(score * 2**16) / 2**16

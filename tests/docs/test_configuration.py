@@ -32,6 +32,13 @@ def test_every_setting_of_a_file_is_read(path):
         assert head, f"{path}: expected a comment at its top that says what the choice does"
 
 
+def test_values_and_comments_are_told_apart_as_yaml_does():
+    _, settings = read_settings('# head\n\n# of no key\n\na: "x #1" # c\nb: [1,\n    2] # two\nc:\n  - 3\nd: 4 # last')
+    assert [(one.key, one.value, one.meaning) for one in settings] == [
+        ("a", '"x #1"', "c"), ("b", "[1, 2]", "two"), ("c", "- 3", ""), ("d", "4", "last"),
+    ]  # fmt: skip
+
+
 def test_every_group_is_on_the_page():
     folders = {folder.name for stage in (STAGE_1, STAGE_2) for folder in stage.iterdir() if folder.is_dir()}
     assert folders == set(GROUPS)

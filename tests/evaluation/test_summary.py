@@ -6,11 +6,16 @@ import pytest
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.__main__ import main
+from qwen3vl_rl.evaluation.reporting.tables import compare_runs
 from qwen3vl_rl.evaluation.scoring.metrics import summarize, summarize_latency
 from qwen3vl_rl.evaluation.scoring.results import Result
 from qwen3vl_rl.evaluation.summary import sentences, summary
 
 SPLIT = "refshapes_val"
+
+
+def sentences_of(results, about):
+    return sentences(results, compare_runs(results), about)
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def test_each_model_has_a_sentence_with_its_difference_from_the_one_before(make_
     base, rl = make_result("base", [False] * 40), make_result("rl", [True] * 20 + [False] * 20)
     similar, worse = make_result("similar", [True] * 21 + [False] * 19), make_result("worse", [False] * 39 + [True])
     about = {"base": "models/2b", "rl": "after 16 GRPO steps", "similar": "other seed", "worse": "too many steps"}
-    lines = sentences([base, rl, similar, worse], about)
+    lines = sentences_of([base, rl, similar, worse], about)
     assert lines[0] == "base: models/2b; 0.0 % right (0.0 to 0.0); answers of 40 tokens"
     assert lines[1] == "rl: after 16 GRPO steps; 50.0 points (35.0 to 65.0) better than base; answers of 40 tokens"
     assert lines[2].startswith(
@@ -43,7 +48,7 @@ def test_each_model_has_a_sentence_with_its_difference_from_the_one_before(make_
 def test_a_change_of_length_names_both_lengths_and_a_single_image_has_no_interval(make_result):
     short, long = make_result("short", [True]), make_result("long", [True])
     long.summary["average"]["mean_tokens"] = 107.4
-    assert sentences([short, long], {"short": "a", "long": "b"}) == [
+    assert sentences_of([short, long], {"short": "a", "long": "b"}) == [
         "short: a; 100.0 % right; answers of 20 tokens",
         "long: b; no clear difference from short (+0.0 points); answers of 107 tokens instead of 20",
     ]
@@ -51,13 +56,13 @@ def test_a_change_of_length_names_both_lengths_and_a_single_image_has_no_interva
 
 def test_models_with_other_samples_are_not_compared(make_result):
     results = [make_result("one", [True] * 4), make_result("other", [True] * 4, first=2)]
-    assert [line.split("; ")[1] for line in sentences(results, {"one": "a", "other": "b"})] == [
+    assert [line.split("; ")[1] for line in sentences_of(results, {"one": "a", "other": "b"})] == [
         "100.0 % right (100.0 to 100.0)"
     ] * 2
 
 
 def test_the_summary_has_the_accuracy_table_and_no_other(results):
-    text = summary(results, {result.name: "a model" for result in results})
+    text = summary(results, compare_runs(results), {result.name: "a model" for result in results})
     assert text.startswith("Acc@0.5 in percent") and "Details" not in text and "Latency" not in text
     assert text.splitlines()[-1].startswith("rl: a model; 50.0 points (")
 

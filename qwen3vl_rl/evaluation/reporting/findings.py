@@ -54,18 +54,18 @@ def _lead(best: str, accs: dict[str, float], pairs: Sequence[Pair]) -> str:
     rival = first if best == other else f"{other}, the next best"
     pair = next(pair for pair in pairs if (pair.first, pair.second) == (first, other))
     difference = pair.comparisons[AVERAGE].difference
-    points, interval = _size(difference)
+    points, interval = size(difference)
     clearly = "clearly" if is_clear(difference) else "but not clearly"
     return f", {clearly} better than {rival} (by {points} points{f', {_interval(interval)}' if interval else ''})"
 
 
 def _sentence(pair: Pair, difference: Estimate, place: str) -> str:
-    points, interval = _size(difference)
+    points, interval = size(difference)
     better = "better" if difference.value > 0 else "worse"
-    return f"{pair.second} is {better} than {pair.first} by {points} points ({_range(interval)}) {_on(place)}."
+    return f"{pair.second} is {better} than {pair.first} by {points} points ({in_words(interval)}) {_on(place)}."
 
 
-def _size(difference: Estimate) -> tuple[str, Interval]:
+def size(difference: Estimate) -> tuple[str, Interval]:
     """The difference without its sign, in points, and its interval turned with it."""
     if difference.value >= 0 or difference.interval is None:
         return percent(abs(difference.value)), difference.interval
@@ -74,10 +74,11 @@ def _size(difference: Estimate) -> tuple[str, Interval]:
 
 
 def _interval(interval: tuple[float, float]) -> str:
-    return f"95 % interval {_range(interval)}"
+    return f"95 % interval {in_words(interval)}"
 
 
-def _range(interval: tuple[float, float]) -> str:
+def in_words(interval: tuple[float, float]) -> str:
+    """In points, without a sign: `9.7 to 18.0`."""
     return f"{percent(interval[0])} to {percent(interval[1])}"
 
 

@@ -20,6 +20,7 @@ from qwen3vl_rl.evaluation.reporting.browser import browser_data
 from qwen3vl_rl.evaluation.reporting.charts import accuracy_panels, token_chart
 from qwen3vl_rl.evaluation.reporting.findings import clear_differences, headline
 from qwen3vl_rl.evaluation.reporting.tables import (
+    Pair,
     compare_runs,
     evaluation_tables,
     group_table,
@@ -47,10 +48,13 @@ def write_report(
     images: Path,
     curves: Mapping[str, Metrics],
     reviews: Sequence[Review] = (),
+    pairs: Sequence[Pair] | None = None,
 ) -> Path:
     """Write the report and return its path. `curves`: metrics of training runs, from `read_curves`; `reviews`:
-    reviewers' verdicts on the rows, from `read_reviews`."""
-    pairs, browser = compare_runs(results), browser_data(results, images)
+    reviewers' verdicts on the rows, from `read_reviews`; `pairs`: from `compare_runs`, for callers that need them too.
+    """
+    pairs = compare_runs(results) if pairs is None else pairs
+    browser = browser_data(results, images)
     data = json.dumps(browser, ensure_ascii=False, separators=(",", ":"))
     page = (
         _environment()

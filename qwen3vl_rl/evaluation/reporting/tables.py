@@ -294,8 +294,8 @@ def _latency(fields: Mapping) -> list[str]:
 
 def _differences(comparison: Comparison) -> tuple[str, ...]:
     estimate = comparison.difference
-    interval = " to ".join(map(_signed, estimate.interval)) if estimate.interval else DASH
-    return _signed(estimate.value), interval, str(comparison.gained), str(comparison.lost), _p(comparison.p)
+    interval = " to ".join(map(signed, estimate.interval)) if estimate.interval else DASH
+    return signed(estimate.value), interval, str(comparison.gained), str(comparison.lost), _p(comparison.p)
 
 
 def _p(value: float) -> str:
@@ -310,5 +310,5 @@ def _half_width(interval: Sequence[float] | None) -> str:
     return percent((interval[1] - interval[0]) / 2) if interval else DASH
 
 
-def _signed(fraction: float) -> str:
+def signed(fraction: float) -> str:
     return f"{100 * fraction:+.1f}".replace("-", MINUS)

@@ -17,6 +17,11 @@ def headline_of(*results):
     return headline(results, compare_runs(results))
 
 
+def equal_splits(make_result, **models):
+    """One result per model, with the same right answers on two splits."""
+    return [make_result({"val": rights, "test": rights}, name) for name, rights in models.items()]
+
+
 @pytest.mark.parametrize(
     ("value", "interval", "sentence"),
     [
@@ -53,10 +58,7 @@ def test_every_clear_difference_between_runs_has_a_sentence_and_no_other_has(mak
 
 
 def test_the_headline_names_the_best_model_and_its_difference_to_the_first(make_result):
-    base, sft, rl = (
-        make_result({"val": rights, "test": rights}, name)
-        for rights, name in ((FEW, "base"), (NEARLY_ALL, "sft"), (HALF, "rl"))
-    )
+    base, sft, rl = equal_splits(make_result, base=FEW, sft=NEARLY_ALL, rl=HALF)
     line = headline_of(base, sft, rl)
     assert line.startswith("sft is best on average with 95.0 % right, clearly better than base (by 85.0 points, 95 % ")
     difference = compare_runs([base, sft])[0].comparisons[AVERAGE].difference
@@ -65,11 +67,7 @@ def test_the_headline_names_the_best_model_and_its_difference_to_the_first(make_
 
 
 def test_a_first_model_that_is_the_best_is_compared_with_the_next_best(make_result):
-    base, sft, rl = (
-        make_result({"val": rights, "test": rights}, name)
-        for rights, name in ((NEARLY_ALL, "base"), (FEW, "sft"), (HALF, "rl"))
-    )
-    line = headline_of(base, sft, rl)
+    line = headline_of(*equal_splits(make_result, base=NEARLY_ALL, sft=FEW, rl=HALF))
     assert line.startswith("base is best on average with 95.0 % right, clearly better than rl, the next best (by 45.0 ")
 
 
