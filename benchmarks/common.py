@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_processor
@@ -50,8 +51,9 @@ def work_folder(kept: Path | None) -> Iterator[Path]:
 
 
 def random_checkpoint(size: str, work: Path, device: str) -> Path:
-    """The checkpoint of this size in `work`, built if it does not exist. `tiny` keeps its own limits of image size."""
-    folder = work / f"model-{size}"
+    """The checkpoint of this size in `work`, built on `device` if it does not exist. On `meta` it lacks weights. `tiny`
+    keeps its own limits of image size."""
+    folder = work / (f"shape-{size}" if device == "meta" else f"model-{size}")
     if not (folder / "processor_config.json").exists():  # written last
         # In a separate process, so that the GPU's memory is freed.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
@@ -69,7 +71,12 @@ def build_checkpoint(size: str, folder: Path, device: str) -> None:
     with torch.device(device):
         model = Qwen3VLForConditionalGeneration(config)
     model.config.dtype = torch.bfloat16
-    model.bfloat16().save_pretrained(folder)
+    if device == "meta":
+        model.config.architectures = [type(model).__name__]
+        model.config.save_pretrained(folder)
+        save_file({}, folder / "model.safetensors")  # our server expects a file of weights
+    else:
+        model.bfloat16().save_pretrained(folder)
     processor.save_pretrained(folder)
 
 

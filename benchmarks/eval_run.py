@@ -5,7 +5,7 @@
 Qwen3-VL shapes with random weights answer seven questions about each picture of 640x480 px, as in RefCOCO, with exactly
 `--tokens` tokens. For each number of requests in flight, the result has the requests per second, the cores that the
 client and each process of the server keep busy, and the share of time in which a GPU runs kernels. A process near one
-full core, or a GPU near 100 %, is the bottleneck. Loads take turns, and caches are emptied before each round.
+full core, or a GPU near 100 %, is the bottleneck. Loads take turns, and every round shows new pictures.
 """
 
 import argparse
@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
 import psutil
 
 from benchmarks.common import has_gpu, random_checkpoint, work_folder, write_result
-from benchmarks.eval_client import make_questions
+from benchmarks.eval_client import PER_PICTURE, make_questions
 from benchmarks.serving import add_arguments
 from benchmarks.spread import spread
 from qwen3vl_rl.data.predictions import Prediction, Question
@@ -91,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--requests", type=int, default=1500, help="requests per round")
+    parser.add_argument("--requests", type=int, default=1498, help="requests per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=100, help="tokens of an answer")
     return parser.parse_args()
@@ -105,15 +106,15 @@ def main() -> None:
         checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
         images = work / "eval-images"
         images.mkdir(parents=True, exist_ok=True)
-        questions = make_questions(images, args.requests)
+        warm_up = 2 * max(args.in_flight) // PER_PICTURE * PER_PICTURE  # questions about whole pictures
+        questions = iter(make_questions(images, warm_up + args.requests * args.rounds * len(args.in_flight)))
         with Server(ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments) as server:
             name = server.load(str(checkpoint))
             target = Target(server.url, name, images, by_path=server.by_path, settings=settings)
-            one_round(target, questions[: 2 * max(args.in_flight)], max(args.in_flight))  # warm up
+            one_round(target, list(islice(questions, warm_up)), max(args.in_flight))
             for _ in range(args.rounds):
                 for in_flight, rounds in measured.items():
-                    server.reset_caches()
-                    rounds.append(one_round(target, questions, in_flight))
+                    rounds.append(one_round(target, list(islice(questions, args.requests)), in_flight))
                     print(f"{in_flight} in flight: {json.dumps(rounds[-1])}", flush=True)
                     write_result(args.out, "benchmarks.eval_run", result(args, measured))
 

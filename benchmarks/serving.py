@@ -5,6 +5,7 @@
 Models have Qwen3-VL shapes with random weights, images are 640x480 JPEGs, and decoding is greedy as in the evaluation.
 Answers have exactly the requested number of tokens (the end of a turn is ignored). Every request shows an image that
 the server has not seen. Latency is measured with one request at a time, throughput with `--concurrency` in flight.
+With `-- --load-format dummy` no weights are written to the disk: the server makes them up.
 """
 
 import argparse
@@ -101,9 +102,9 @@ async def measure(
             latency.append(row := await client.one_at_a_time(tokens, args.repeats))
             save(found)
             print("  {answer_tokens:>4} tokens: {latency_s[median]:.3f} s".format(**row), flush=True)
-        for _, concurrency in itertools.product(range(args.rounds), args.concurrency):
+        for _, concurrency, tokens in itertools.product(range(args.rounds), args.concurrency, args.load_tokens):
             requests = concurrency * args.requests_per_slot
-            throughput.append(row := await client.under_load(args.load_tokens, concurrency, requests))
+            throughput.append(row := await client.under_load(tokens, concurrency, requests))
             save(found)
             text = "  {concurrency} in flight: {requests_per_s:.1f} requests/s, {answer_tokens_per_s:.0f} tokens/s"
             print(text.format(**row), flush=True)
@@ -123,7 +124,7 @@ def parse() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 15, 50, 100, 200, 500])
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
-    parser.add_argument("--load-tokens", type=int, default=100, help="answer length under load")
+    parser.add_argument("--load-tokens", type=int, nargs="+", default=[100], help="answer lengths under load")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[64, 256], help="the recipe evaluates with 64")
     parser.add_argument("--requests-per-slot", type=int, default=4, help="requests under load, for each one in flight")
     parser.add_argument("--rounds", type=int, default=2, help="repetitions of all loads")
@@ -133,10 +134,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    settings = load_settings(max_tokens=max([args.load_tokens, *args.tokens]))
-    requests = WARM_UP + len(args.tokens) * args.repeats + args.rounds * sum(args.concurrency) * args.requests_per_slot
+    settings = load_settings(max_tokens=max(args.load_tokens + args.tokens))
+    loads = args.rounds * len(args.load_tokens) * sum(args.concurrency) * args.requests_per_slot
+    requests = WARM_UP + len(args.tokens) * args.repeats + loads
     with work_folder(args.work) as work:
-        checkpoint = random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu")
+        made_up = "dummy" in args.server_arguments
+        checkpoint = random_checkpoint(args.size, work, "meta" if made_up else "cuda" if has_gpu() else "cpu")
         images = work / f"images-{args.engine}"
         log = work / f"server-{args.engine}-{args.size}.log"
         server = Server(ENGINES[args.engine], log, images, settings, args.server_arguments)
@@ -144,7 +147,8 @@ def main() -> None:
             drawn = pool.submit(lambda: list(shapes_samples(images, requests)))
             begin = time.perf_counter()
             model = server.load(str(checkpoint))
-            start = {"size": args.size, "engine": args.engine, "start_s": round(time.perf_counter() - begin, 1)}
+            start = {name: getattr(args, name) for name in ("size", "engine", "server_arguments")}
+            start["start_s"] = round(time.perf_counter() - begin, 1)
 
             def save(found: dict) -> None:
                 write_result(args.out, "benchmarks.serving", start | found)
