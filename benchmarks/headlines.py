@@ -3,8 +3,10 @@
 import shlex
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -18,7 +20,8 @@ from qwen3vl_rl.errors import InputError
 ROOT = Path(__file__).parents[1]
 SELECTION = Path(__file__).with_suffix(".yaml")
 PLAN = "python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8"
-TOKENS = (1, 15, 50, 100, 200, 500)
+TOKENS = (1, 42, 50, 101, 200, 500)  # answers of 100 tokens, as in older results, stand in the column of 101
+MIN_CORES = 0.1  # processes that keep less busy are left out
 PAPER_MS = {"EGM-8B, paper": "737 (at 101 tokens)", "Qwen3-VL-235B-Instruct, paper": "4,320 (length not known)"}
 PHASES = {
     "gen": "generation",
@@ -135,27 +138,52 @@ def serving() -> Lines:
         (_model(result["size"]), device(result), _engine_name(engine(result)), *latencies(result)) for result in results
     ]
     paper = [(name, "not named", "", *found) for name, found in paper_latencies()]
-    return [("model", "device", "engine", *_token_heads()), *rows, *paper]
+    return [("model", "device", "engine", *token_heads()), *rows, *paper]
 
 
-def _token_heads() -> Iterator[str]:
-    return (f"{tokens} token{'s' * (tokens > 1)}" for tokens in TOKENS)
+def token_heads() -> list[str]:
+    return [f"{tokens} token{'s' * (tokens > 1)}" for tokens in TOKENS]
 
 
 def latencies(result: dict) -> list[str]:
     """Milliseconds for each length of `TOKENS`; empty where a length was not measured."""
-    found = {row["answer_tokens"]: row["latency_s"] for row in result["latency"]}
+    found = {101 if (n := row["answer_tokens"]) == 100 else n: row["latency_s"] for row in result["latency"]}
     return [interval({k: 1000 * v for k, v in found[n].items()}, 0) if n in found else "" for n in TOKENS]
 
 
 def paper_latencies() -> Iterator[tuple[str, list[str]]]:
-    """By model, what the paper prints, in the column of 100 tokens."""
+    """By model, what the paper prints, in the column of 101 tokens."""
     for name, printed in PAPER_MS.items():
-        yield name, [printed if tokens == 100 else "" for tokens in TOKENS]
+        yield name, [printed if tokens == 101 else "" for tokens in TOKENS]
 
 
 def work() -> Lines:
     return [("work", "device", "rate", "also"), *map(_work_row, selected("work"))]
+
+
+def evaluation() -> Lines:
+    """Where evaluations spend their time."""
+    head = ("model", "device", "engine", "flags of the server", "in flight", "requests/s", "GPU busy", "cores in use")
+    lines = [line for choice in selected("evaluation") for line in evaluation_rows(result_of(choice))]
+    return [head, *((_model(size), gpu, _engine_name(served), *rest) for gpu, size, served, *rest in lines)]
+
+
+def evaluation_rows(result: dict) -> Iterator[Sequence[object]]:
+    """Device, model, engine, flags, and by requests in flight: requests per second, busy share of the GPU, and cores
+    in use, by kind of process."""
+    settings = result["settings"]
+    flags = f"`{' '.join(settings['server_arguments'])}`" if settings["server_arguments"] else ""
+    for in_flight, found in result["in_flight"].items():
+        busy = fmean(share for one in found["rounds"] for share in one["gpu_busy_percent"])
+        cores: dict[str, float] = defaultdict(float)
+        for one in found["rounds"]:
+            for name, used in one["cores"].items():
+                kind = "API server" if name.startswith("APIServer") else name.rstrip("0123456789 ")
+                cores[kind] += used / len(found["rounds"])
+        busiest = sorted(cores.items(), key=lambda one: -one[1])
+        shown = ", ".join(f"{kind} {used:.1f}" for kind, used in busiest if used >= MIN_CORES)
+        rate = interval(found["requests_per_s"], 1)
+        yield device(result), settings["size"], settings["engine"], flags, in_flight, rate, f"{busy:.0f} %", shown
 
 
 def _work_row(choice: Choice) -> Sequence[object]:
@@ -212,5 +240,6 @@ HEADLINES: dict[str, Callable[[], str]] = {"plan": plan} | {
         "parts": parts,
         "serving": serving,
         "work": work,
+        "evaluation": evaluation,
     }.items()
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.formats import Lines, columns, device, engine, interval, markdown, rollout_engine
-from benchmarks.headlines import HEADLINES, TOKENS, latencies, paper_latencies
+from benchmarks.headlines import HEADLINES, evaluation_rows, latencies, paper_latencies, token_heads
 from benchmarks.planner import tables as planner
 from benchmarks.results import BASE, FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
@@ -126,7 +126,7 @@ def latency(results: Results) -> Lines:
         for _, result in results
     ]
     rows += [["", name, "", "", *found] for name, found in paper_latencies()]
-    return [["device", "model", "engine", "prompt tokens", *(f"{tokens} tokens" for tokens in TOKENS)], *rows]
+    return [["device", "model", "engine", "prompt tokens", *token_heads()], *rows]
 
 
 def throughput(results: Results) -> Lines:
@@ -204,6 +204,12 @@ def evaluation_client(results: Results) -> Lines:
         for client, found in r["ratio"].items()
     )
     return [head, *rows]
+
+
+def evaluation_run(results: Results) -> Lines:
+    """The requests per second of an evaluation, and what keeps it from more."""
+    head = ("device", "model", "engine", "server", "in flight", "requests/s", "kernels run", "cores in use")
+    return [head, *(line for _, result in results for line in evaluation_rows(result))]
 
 
 def reward(results: Results) -> Lines:
@@ -301,6 +307,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], Lines]]] = {
     "latency": ("serving_*.json", latency),
     "throughput": ("serving_*.json", throughput),
     "evaluation-client": ("eval_client_*.json", evaluation_client),
+    "evaluation-run": ("eval_run_*.json", evaluation_run),
     "grpo": ("grpo_*.json", grpo),
     "learning": ("learning_*.json", learning),
     "engines": ("engines_*.json", engines),

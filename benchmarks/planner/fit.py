@@ -72,6 +72,7 @@ def read_steps(path: Path) -> Iterator[Measured]:
         if "steps" not in found:
             continue
         variant = found["variant"].replace("encode-each", "prompt-per-answer")
+        variant = variant.removesuffix("+bfloat16")  # of rollouts: the default now
         overrides = grpo_step.recipe(settings, Path("none"), Path("none"), variant, Path("none"))
         config = compose_recipe(overrides)
         # Skipped: asynchronous runs, whose phases belong to several steps, and prompts prepared for each answer.
@@ -191,16 +192,20 @@ def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
 
 
 def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
-    """With vLLM, and all other constants given: the seconds that an answer costs its engine and its node, and the time
-    that each sequence of a batch adds to a token. Needs two lengths of answers and two numbers of GPUs."""
-    steps = [step for step in steps if step.run.rollout_engine == "vllm"]
+    """With vLLM, and all other constants given: the seconds that an answer costs its engine and its node. It needs two
+    numbers of GPUs. With two lengths of answers it also finds the time that each sequence of a batch adds to a token.
+    Older results, in which every answer was a request of its own, are left out."""
+    steps = [step for step in steps if step.run.rollout_engine == "vllm" and step.run.share_prompts]
     runs = [step.run for step in steps]
-    if len({run.answer_tokens for run in runs}) < 2 or len({run.gpus for run in runs}) < 2:
+    if len({run.gpus for run in runs}) < 2:
         return
-    unknown = ("request_s", "node_request_s", "sequence_step_s")
-    without = replace(constants, **dict.fromkeys(unknown, 0.0))
     engine, node = timing.answers_per_engine, timing.answers_per_node
-    shares = np.array([(engine(run), node(run), engine(run) * run.answer_tokens) for run in runs])
+    costs = {"request_s": engine, "node_request_s": node}
+    if len({run.answer_tokens for run in runs}) > 1:
+        costs["sequence_step_s"] = lambda run: engine(run) * run.answer_tokens
+    unknown = tuple(costs)
+    without = replace(constants, **dict.fromkeys(unknown, 0.0))
+    shares = np.array([[share(run) for share in costs.values()] for run in runs])
     rest = [step.phases_s["gen"] - timing.generation_s(step.run, step.gpu, without) for step in steps]
     found = np.zeros(len(unknown))
     kept = np.linalg.lstsq(shares, rest)[0] > 0  # a cost is not negative
@@ -210,8 +215,9 @@ def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
 
 
 def fit_sglang(steps: Sequence[Measured], constants: Constants) -> Found:
+    """How many times as long sglang takes. Older results are left out, as above."""
     as_vllm = replace(constants, sglang_generation=1.0)
-    for step in (step for step in steps if step.run.rollout_engine == "sglang"):
+    for step in (step for step in steps if step.run.rollout_engine == "sglang" and step.run.share_prompts):
         predicted = timing.generation_s(step.run, step.gpu, as_vllm)
         yield "sglang_generation", step.phases_s["gen"] / predicted, step.file
 
