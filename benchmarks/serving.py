@@ -5,12 +5,14 @@
 Models have Qwen3-VL shapes with random weights, images are 640x480 JPEGs, and decoding is greedy as in the evaluation.
 Answers have exactly the requested number of tokens (the end of a turn is ignored). Every request shows an image that
 the server has not seen. Latency is measured with one request at a time, throughput with `--concurrency` in flight.
-With `-- --load-format dummy` no weights are written to the disk: the server makes them up.
+`--dummy` writes no weights to the disk: the server makes them up.
 """
 
 import argparse
 import asyncio
 import itertools
+import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, work_folder, write_result
+from benchmarks.drafts import TOKENS_A_STEP, synthetic_config
 from benchmarks.spread import spread
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import cli
@@ -28,6 +31,7 @@ from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.server import Server
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.grounding import render_prompt
+from qwen3vl_rl.models.fp8 import fp8_config
 
 WARM_UP = 4
 
@@ -122,6 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--dummy", action="store_true", help="no weights on the disk")
+    parser.add_argument("--quantize", choices=("fp8",), help="as `qwen3vl_rl.export` does; with --dummy")
+    parser.add_argument("--drafts", choices=TOKENS_A_STEP, help="speculation, accepted as measured (benchmarks.drafts)")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1, 15, 50, 100, 200, 500])
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
     parser.add_argument("--load-tokens", type=int, nargs="+", default=[100], help="answer lengths under load")
@@ -129,7 +136,32 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--requests-per-slot", type=int, default=4, help="requests under load, for each one in flight")
     parser.add_argument("--rounds", type=int, default=2, help="repetitions of all loads")
     parser.add_argument("--timeout-s", type=float, default=120, help="limit for one request")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.quantize and not args.dummy:
+        parser.error("--quantize: expected --dummy, because no weights are quantized")
+    return args
+
+
+def model_of(args: argparse.Namespace, work: Path) -> tuple[Path, list[str]]:
+    """The checkpoint, and the flags of the server."""
+    flags = list(args.server_arguments)
+    if args.drafts:
+        flags += ["--speculative-config", json.dumps(synthetic_config(args.drafts))]
+    if not args.dummy:
+        return random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu"), flags
+    checkpoint = random_checkpoint(args.size, work, "meta")
+    if args.quantize:
+        checkpoint = quantized(checkpoint)
+    return checkpoint, [*flags, "--load-format", "dummy"]
+
+
+def quantized(shape: Path) -> Path:
+    """A copy of the checkpoint `shape`, which has no weights, with the configuration of an export in 8 bits."""
+    copy = shape.with_name(f"{shape.name}-fp8")
+    shutil.copytree(shape, copy, dirs_exist_ok=True)
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": fp8_config()}))
+    return copy
 
 
 def main() -> None:
@@ -138,16 +170,15 @@ def main() -> None:
     loads = args.rounds * len(args.load_tokens) * sum(args.concurrency) * args.requests_per_slot
     requests = WARM_UP + len(args.tokens) * args.repeats + loads
     with work_folder(args.work) as work:
-        made_up = "dummy" in args.server_arguments
-        checkpoint = random_checkpoint(args.size, work, "meta" if made_up else "cuda" if has_gpu() else "cpu")
+        checkpoint, flags = model_of(args, work)
         images = work / f"images-{args.engine}"
         log = work / f"server-{args.engine}-{args.size}.log"
-        server = Server(ENGINES[args.engine], log, images, settings, args.server_arguments)
+        server = Server(ENGINES[args.engine], log, images, settings, flags)
         with ThreadPoolExecutor() as pool, server:
             drawn = pool.submit(lambda: list(shapes_samples(images, requests)))
             begin = time.perf_counter()
             model = server.load(str(checkpoint))
-            start = {name: getattr(args, name) for name in ("size", "engine", "server_arguments")}
+            start = {name: getattr(args, name) for name in ("size", "engine", "quantize", "drafts", "server_arguments")}
             start["start_s"] = round(time.perf_counter() - begin, 1)
 
             def save(found: dict) -> None:
