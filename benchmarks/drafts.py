@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from qwen3vl_rl.evaluation.serving.answer_draft import DRAFT_TOKENS
+from benchmarks.answer_draft import DRAFT_TOKENS
 
 STEPS_WITH_DRAFT = 0.15
 TOKENS_A_STEP: Mapping[str, float] = MappingProxyType({"sometimes": 6.3, "always": 1.8})  # of the steps with a draft

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.answer_draft import DRAFT_TOKENS, LOOKUP_TOKENS, speculative_config
 from benchmarks.common import work_folder, write_result
 from benchmarks.spread import spread
 from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.errors import cli
-from qwen3vl_rl.evaluation.serving.answer_draft import DRAFT_TOKENS, LOOKUP_TOKENS, speculative_config
-from qwen3vl_rl.evaluation.serving.engines import VLLM
+from qwen3vl_rl.evaluation.serving.engines import VLLM, on_cpu
 from qwen3vl_rl.evaluation.serving.predict import Target, predict
 from qwen3vl_rl.evaluation.serving.questions import read_questions
 from qwen3vl_rl.evaluation.serving.server import Server
@@ -38,6 +38,8 @@ ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
 def ask(args: argparse.Namespace, questions: Sequence[Question], config: dict | None, log: Path) -> tuple[list, float]:
     """The predictions in the order of `questions`, and how many draft tokens the model accepted."""
     flags = ["--speculative-config", json.dumps(config)] if config else []
+    if config and on_cpu():
+        flags += ["--worker-extension-cls", "benchmarks.cpu_sampler.Worker"]
     settings, rows = load_settings(max_tokens=args.max_tokens), dict[str, Prediction]()
     with Server(VLLM, log, args.images, settings, [*flags, *args.server_arguments]) as server:
         name = server.load(str(args.model))
