@@ -79,7 +79,7 @@ async def straightforward(target: Target, questions: Sequence[Question], concurr
             tokens, choice = reply.usage.completion_tokens, reply.choices[0]
             return score(question, choice.message.content, parser="strict", tokens=tokens, latency_s=seconds)
 
-    async with AsyncOpenAI(base_url=f"{target.url}/v1", api_key="none", timeout=target.timeout_s) as client:
+    async with AsyncOpenAI(base_url=f"{target.urls[0]}/v1", api_key="none", timeout=target.timeout_s) as client:
         rows = await asyncio.gather(*(answer(question) for question in questions))
     out.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
@@ -119,7 +119,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict]]:
     measured: dict[str, list[dict]] = {client: [] for client in CLIENTS}
     with Server(VLLM, folder / "server.log", folder, settings, args.server_arguments) as server:
         name = server.load(str(args.model))
-        target = Target(server.url, name, folder, by_path=True, settings=settings)
+        target = Target(server.urls, name, folder, by_path=True, settings=settings)
         for client in CLIENTS:  # warm up the server and imports
             timed(client, target, questions[: 2 * args.concurrency], args.concurrency, folder / "rows.jsonl")
         for repeat in range(args.repeats):

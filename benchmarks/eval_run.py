@@ -28,7 +28,7 @@ from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import Target, predict
-from qwen3vl_rl.evaluation.serving.server import Server
+from qwen3vl_rl.evaluation.serving.server import Server, Servers
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.training.gpus import gpu_busy_percent
 
@@ -91,6 +91,7 @@ def one_round(target: Target, questions: Sequence[Question], in_flight: int) -> 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--engines-per-gpu", type=int, default=1, help="servers that share the GPUs")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--requests", type=int, default=1498, help="requests per round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -108,9 +109,10 @@ def main() -> None:
         images.mkdir(parents=True, exist_ok=True)
         warm_up = 2 * max(args.in_flight) // PER_PICTURE * PER_PICTURE  # questions about whole pictures
         questions = iter(make_questions(images, warm_up + args.requests * args.rounds * len(args.in_flight)))
-        with Server(ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments) as server:
+        what = ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments
+        with Server(*what) if args.engines_per_gpu == 1 else Servers(args.engines_per_gpu, *what) as server:
             name = server.load(str(checkpoint))
-            target = Target(server.url, name, images, by_path=server.by_path, settings=settings)
+            target = Target(server.urls, name, images, by_path=server.by_path, settings=settings)
             one_round(target, list(islice(questions, warm_up)), max(args.in_flight))
             for _ in range(args.rounds):
                 for in_flight, rounds in measured.items():
@@ -120,7 +122,10 @@ def main() -> None:
 
 
 def result(args: argparse.Namespace, measured: dict[int, list[dict]]) -> dict:
-    settings = {name: getattr(args, name) for name in ("size", "engine", "requests", "tokens", "server_arguments")}
+    settings = {
+        name: getattr(args, name)
+        for name in ("size", "engine", "engines_per_gpu", "requests", "tokens", "server_arguments")
+    }
     rates = {
         str(in_flight): {"requests_per_s": spread(found["requests_per_s"] for found in rounds), "rounds": rounds}
         for in_flight, rounds in measured.items()

@@ -43,7 +43,7 @@ def ask(args: argparse.Namespace, questions: Sequence[Question], config: dict | 
     settings, rows = load_settings(max_tokens=args.max_tokens), dict[str, Prediction]()
     with Server(VLLM, log, args.images, settings, [*flags, *args.server_arguments]) as server:
         name = server.load(str(args.model))
-        target = Target(server.url, name, args.images, server.by_path, settings)
+        target = Target(server.urls, name, args.images, server.by_path, settings)
         predict(target, questions[:WARM_UP], WARM_UP, lambda row: None)
         server.reset_caches()
         before = accepted(server.url)

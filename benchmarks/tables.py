@@ -21,7 +21,7 @@ from benchmarks.results import BASE, FOLDER, read_result
 from qwen3vl_rl.grounding import parser_name
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = DOCS / "performance.md", *sorted((DOCS / "log").glob("*.md"))
+PAGES = DOCS / "performance.md", DOCS / "serving.md", *sorted((DOCS / "log").glob("*.md"))
 ENGINES = ("sglang", "vllm")
 Results = Sequence[tuple[Path, dict]]
 
@@ -212,6 +212,23 @@ def evaluation_run(results: Results) -> Lines:
     return [head, *(line for _, result in results for line in evaluation_rows(result))]
 
 
+def speculation(results: Results) -> Lines:
+    head = ("device", "drafts", "tokens a step", "ms an answer", "times as fast, by question", "answers that differ")
+    rows = (
+        [
+            device(result),
+            way,
+            f"{found['tokens_per_step']:.2f}",
+            interval({key: 1000 * value for key, value in found["latency_s"].items()}, 0),
+            interval(found["times_faster"]),
+            f"{found['differing_answers']} of {result['questions']}",
+        ]
+        for _, result in results
+        for way, found in result["ways"].items()
+    )
+    return [head, *rows]
+
+
 def reward(results: Results) -> Lines:
     rows = (
         (row["answer"], row["words"], parser_name(row["parser"]), row["value"])
@@ -308,6 +325,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], Lines]]] = {
     "throughput": ("serving_*.json", throughput),
     "evaluation-client": ("eval_client_*.json", evaluation_client),
     "evaluation-run": ("eval_run_*.json", evaluation_run),
+    "speculation": ("speculation_*.json", speculation),
     "grpo": ("grpo_*.json", grpo),
     "learning": ("learning_*.json", learning),
     "engines": ("engines_*.json", engines),

@@ -71,7 +71,7 @@ def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
         run = Run(folder, str(checkpoint), questions, settings, server)
         run.complete(args.images, Load(concurrency=64))
         name = server.load(str(checkpoint))
-        target = Target(server.url, name, args.images, server.by_path, settings)
+        target = Target(server.urls, name, args.images, server.by_path, settings)
         try:
             asked = logprobs.ask(target, questions)
         except RequestFailed as failure:

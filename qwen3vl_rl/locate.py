@@ -37,7 +37,7 @@ def ask(url: str, model: str | None, image: Path, sent: str, *, amodal: bool, ma
         raise InputError(f"{image}: expected a picture ({error})") from None
     settings = load_settings(prompt="qwen3_amodal" if amodal else None)
     endpoint = Endpoint(url)
-    target = Target(endpoint.url, chosen_model(endpoint, model), image.parent, endpoint.by_path, settings)
+    target = Target(endpoint.urls, chosen_model(endpoint, model), image.parent, endpoint.by_path, settings)
     question = Question("located/000001", "located", Sample("1", image.name, *picture.size, sent, None))
     try:
         (completion,) = complete(target, [question], max_tokens=max_tokens)

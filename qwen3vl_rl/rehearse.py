@@ -200,7 +200,7 @@ def _answer(config: DictConfig, checkpoint: Path, question: Question, engine: st
     with Server(ENGINES[engine], checkpoint.with_name(SERVER_LOG), images, settings) as server:
         served = server.load(str(checkpoint))
         answers = []
-        predict(Target(server.url, served, Path("/"), server.by_path, settings), [question], 1, answers.append)
+        predict(Target(server.urls, served, Path("/"), server.by_path, settings), [question], 1, answers.append)
     (answer,) = answers
     if answer.error:
         raise SystemExit(f"error: the server refused the question ({answer.error})")

@@ -13,7 +13,7 @@ from qwen3vl_rl.evaluation.run import Load
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
-from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.server import AnyServer, Endpoint, EngineError, Server, Servers
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings, load_settings
 from qwen3vl_rl.grounding import parser_name
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry-failed", action="store_true", help="repeat questions whose request failed earlier")
     add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="timeout of one request")
     add("--engine", choices=ENGINES, default="vllm", help="the server to start (default: vllm)")
+    add("--engines-per-gpu", type=int, default=1, metavar="N", help="vLLM servers that share each GPU (default: 1)")
     add("--endpoint", metavar="URL", help="use this running server; in --model, PATH is then a model that it serves")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments for the server")
 
@@ -57,11 +58,15 @@ def questions(args: argparse.Namespace, settings: Settings) -> list[Question]:
     return read_questions(args.data, args.images, args.split, args.limit, settings.sentences == "joined")
 
 
-def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> Server | Endpoint:
+def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> AnyServer:
+    count = args.engines_per_gpu
+    if count < 1 or (count > 1 and args.endpoint):
+        raise InputError(f"--engines-per-gpu: expected 1 or more, and none with --endpoint, got {count}")
     if args.endpoint:
         return Endpoint(args.endpoint)
     images = readable_folder(questions, args.images)
-    return Server(ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments)
+    what = ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments
+    return Server(*what) if count == 1 else Servers(count, *what)
 
 
 def load(args: argparse.Namespace) -> Load:

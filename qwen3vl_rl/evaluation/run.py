@@ -20,7 +20,7 @@ from qwen3vl_rl.evaluation.scoring.metrics import latency_fields, summarize, sum
 from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, read_timing
 from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S, Target, predict, warm_up
 from qwen3vl_rl.evaluation.serving.questions import describe_questions
-from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.server import AnyServer, EngineError
 from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training.progress import CountProgress
@@ -49,9 +49,7 @@ class Run:
     server, settings or samples.
     """
 
-    def __init__(
-        self, folder: Path, model: str, questions: Sequence[Question], settings: Settings, server: Server | Endpoint
-    ):
+    def __init__(self, folder: Path, model: str, questions: Sequence[Question], settings: Settings, server: AnyServer):
         self.folder, self.model, self.questions = folder, model, questions
         self.settings, self.server = settings, server
         self._config = {
@@ -104,7 +102,7 @@ class Run:
     def _ask(self, todo: list[Question], images: Path, load: Load) -> None:
         self.write_config()
         name = self.server.load(self.model)
-        target = Target(self.server.url, name, images, self.server.by_path, self.settings, load.timeout_s)
+        target = Target(self.server.urls, name, images, self.server.by_path, self.settings, load.timeout_s)
         try:
             # All questions count, answered or not: those that are left may be the few that the server always refuses.
             warm_up(target, self._warming())

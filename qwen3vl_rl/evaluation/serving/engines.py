@@ -16,9 +16,15 @@ import httpx
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.settings import Settings
+from qwen3vl_rl.training.gpus import gpu_memories_mib
 
 MAX_PROMPT_TOKENS = 16384  # longest prompt of stage 2 in the EGM recipe, image included
 SERVED_NAME = "evaluated"
+GPU_SHARE = 0.9  # of the memory of a GPU for vLLM, as in the released evaluation
+# In each server beside weights and cache: activations and graphs. Two servers of 2B ran with 30 GiB for them.
+WORK_GIB = 8.0
+LEAST_CACHE_GIB = 4.0  # 64 sequences of the recipe's tokens at 8B, about
+GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class Engine:
     command: Callable[[Path, int, Path, Settings, int], list[str]]
     load_weights: Callable[[httpx.Client, Path], None] | None  # None: restart
     reset_caches: Callable[[httpx.Client], None] | None  # of prompts and images; None: not supported
+    # Flags for a server with this share of the memory of its GPUs (checkpoint, share); None: not supported.
+    share_gpu: Callable[[Path, float], list[str]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,7 +100,26 @@ def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: 
     if on_cpu():  # fp32, as in training on a CPU; compiling small models costs more than it gains
         return [*command, "--dtype", "float32", "--enforce-eager", "--skip-mm-profiling"]
     # As in the released evaluation: one replica per GPU, 0.9 of its memory.
-    return [*command, "--data-parallel-size", str(replicas), "--gpu-memory-utilization", "0.9"]
+    return [*command, "--data-parallel-size", str(replicas), "--gpu-memory-utilization", str(GPU_SHARE)]
+
+
+def _vllm_share_gpu(checkpoint: Path, share: float) -> list[str]:
+    """Raises InputError where the share holds too little of the cache beside the weights.
+
+    The cache has a fixed size, because servers that start at once would each measure the memory of all.
+    """
+    if on_cpu():
+        return []
+    weights_gib = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) / GIB
+    memory_gib = GPU_SHARE * share * min(gpu_memories_mib()) / 1024
+    cache_gib = memory_gib - weights_gib - WORK_GIB
+    if cache_gib < LEAST_CACHE_GIB:
+        raise InputError(
+            f"engines per GPU: {checkpoint}: expected at least {weights_gib + WORK_GIB + LEAST_CACHE_GIB:.0f} GiB "
+            f"of a GPU for each, found {memory_gib:.0f} GiB"
+        )
+    cache = ["--kv-cache-memory-bytes", str(int(cache_gib * GIB))]
+    return ["--gpu-memory-utilization", f"{GPU_SHARE * share:.3f}", *cache]
 
 
 def _vllm_load_weights(client: httpx.Client, checkpoint: Path) -> None:
@@ -112,6 +139,7 @@ VLLM = Engine(
     command=_vllm_command,
     load_weights=_vllm_load_weights,
     reset_caches=_vllm_reset_caches,
+    share_gpu=_vllm_share_gpu,
     environment={
         "VLLM_SERVER_DEV_MODE": "1",  # enables the endpoints that swap weights; the server listens on localhost only
         # Engine, API and client share two cores. Engine threads that spin for each other cut 49 samples/s to 2.

@@ -1,10 +1,12 @@
 """Asks a server every question once, with bounded concurrency, and passes on each prediction when it is finished."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 
 from qwen3vl_rl.data.openai_client import Choice, Completion, NoReply, OpenAIClient, RequestFailed, for_each
 from qwen3vl_rl.data.pictures import picture_url
@@ -24,13 +26,15 @@ FORCED_ANSWER = target_text("", (0, 0, 0, 0), "").partition("0")[0]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The server to ask, and how to ask it.
+    """The servers to ask, and how to ask them.
 
+    `urls`: of one server, or of several that give the same answers; one of them is asked all questions about an image,
+    so that it encodes the image once.
     `by_path`: the server reads images from our disk. Otherwise the request contains them, as it always does for images
     that the server might decode differently.
     """
 
-    url: str
+    urls: Sequence[str]
     model: str
     images: Path
     by_path: bool
@@ -72,21 +76,33 @@ def complete(target: Target, questions: Sequence[Question], **fields) -> list[Co
     """
 
     async def ask() -> list[Completion]:
-        async with OpenAIClient(f"{target.url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s) as client:
-            predictor = _Predictor(target, client)
-            return [await predictor.complete(question, **fields) for question in questions]
+        async with predictors(target) as ask_about:
+            return [await ask_about(question).complete(question, **fields) for question in questions]
 
     return asyncio.run(ask())
 
 
 async def _predict(target: Target, questions: Sequence[Question], concurrency: int, finished) -> None:
-    async with OpenAIClient(f"{target.url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s) as client:
-        predictor = _Predictor(target, client)
+    async with predictors(target) as ask_about:
 
         async def answer(question: Question) -> None:
-            finished(await predictor.answer(question))
+            finished(await ask_about(question).answer(question))
 
         await for_each(questions, answer, min(concurrency, len(questions)))
+
+
+@asynccontextmanager
+async def predictors(target: Target) -> AsyncIterator[Callable[[Question], "_Predictor"]]:
+    """Yields what chooses the server of a question."""
+    async with AsyncExitStack() as open_clients:
+        clients = [
+            await open_clients.enter_async_context(
+                OpenAIClient(f"{url}/v1", attempts=ATTEMPTS, timeout_s=target.timeout_s)
+            )
+            for url in target.urls
+        ]
+        found = [_Predictor(target, client) for client in clients]
+        yield lambda question: found[crc32(question.sample.image.encode()) % len(found)]
 
 
 class _Predictor:

@@ -1,8 +1,8 @@
 """The model servers that the evaluation uses: one that it starts, swaps weights in and stops, or a running one.
 
 Both offer `load(model)`, which makes the server answer as that model and returns the name to request; `reset_caches()`;
-`url`; `by_path`, whether the server reads images from our disk; and `fingerprint(model)` and `describe()`, which cover
-all that affects the predictions.
+`urls`, at which equal servers listen; `by_path`, whether the server reads images from our disk; and
+`fingerprint(model)` and `describe()`, which cover all that affects the predictions.
 """
 
 import socket
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
@@ -39,13 +40,28 @@ class Server:
 
     by_path = True
 
-    def __init__(self, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()):
+    def __init__(
+        self,
+        engine: Engine,
+        log: Path,
+        images: Path,
+        settings: Settings,
+        arguments: Sequence[str] = (),
+        *,
+        gpu_share: float = 1.0,
+    ):
+        """gpu_share: of the memory that a server usually takes, with other servers on the same GPUs."""
         self.url, self.device, self._version = "", device_name(), engine.version
         self._engine, self._log, self._images = engine, log, images.resolve()
-        self._settings, self._arguments = settings, arguments
+        self._settings, self._arguments, self._gpu_share = settings, arguments, gpu_share
         self._process: subprocess.Popen | None = None
         self._log_start = 0
+        self._starting_since: float | None = None
         self._checkpoint: Path | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,)
 
     def __enter__(self) -> "Server":
         return self
@@ -54,6 +70,12 @@ class Server:
         self.stop()
 
     def load(self, checkpoint: str) -> str:
+        self.begin(checkpoint)
+        self.wait_until_healthy()
+        return SERVED_NAME
+
+    def begin(self, checkpoint: str) -> None:
+        """Begin to load: a server that has to start is not waited for."""
         path = resolve_checkpoint(checkpoint)
         if self._checkpoint is None or (path != self._checkpoint and not self._can_swap(path)):
             self.stop()
@@ -61,7 +83,6 @@ class Server:
         elif path != self._checkpoint:
             self._swap(path)
         self._checkpoint = path
-        return SERVED_NAME
 
     def reset_caches(self) -> None:
         """Reset the caches of prompts and images if the engine can, so that repeated questions take their full time."""
@@ -104,16 +125,21 @@ class Server:
             raise InputError(f"max_tokens: expected less than the model's context of {context}, got {max_tokens}")
         length = min(MAX_PROMPT_TOKENS + max_tokens, context)
         command = self._engine.command(checkpoint, length, self._images, self._settings, replicas(self._arguments))
+        if self._gpu_share < 1:
+            command += self._engine.share_gpu(checkpoint, self._gpu_share)
         command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._process = processes.start(command, self._log, self._engine.environment)
         self.url = f"http://127.0.0.1:{port}"
+        self._starting_since = time.monotonic()
         _say(f"starting a server for {checkpoint}, log in {self._log}")
-        self._wait_until_healthy()
 
-    def _wait_until_healthy(self) -> None:
-        start = time.monotonic()
+    def wait_until_healthy(self) -> None:
+        """Wait for a server that is starting."""
+        start, self._starting_since = self._starting_since, None
+        if start is None:
+            return
         while time.monotonic() < start + START_TIMEOUT_S:
             if (code := self._process.poll()) is not None:
                 raise EngineError(self.describe_failure(f"the server exited with code {code} while starting"))
@@ -134,6 +160,56 @@ class Server:
             raise EngineError(self.describe_failure(f"the server did not {what} ({error!r})")) from error
 
 
+class Servers:
+    """`count` equal servers on the same GPUs, each with its part of the memory. Used like a `Server`.
+
+    A single server keeps a GPU busy for a part of the time only if its own process is the bottleneck. Raises InputError
+    if the engine cannot share a GPU.
+    """
+
+    by_path = True
+
+    def __init__(
+        self, count: int, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()
+    ):
+        if engine.share_gpu is None:
+            raise InputError(f"engines per GPU: expected 1 with {engine.package}, got {count}")
+        logs = [log, *(log.with_stem(f"{log.stem}-{number}") for number in range(2, count + 1))]
+        self._servers = [Server(engine, log, images, settings, arguments, gpu_share=1 / count) for log in logs]
+        self.device = f"{device_name()}, {count} servers on each"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(server.url for server in self._servers)
+
+    def __enter__(self) -> "Servers":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for server in self._servers:
+            server.stop()
+
+    def load(self, checkpoint: str) -> str:
+        for server in self._servers:  # at once, because a start takes a minute or two
+            server.begin(checkpoint)
+        for server in self._servers:
+            server.wait_until_healthy()
+        return SERVED_NAME
+
+    def reset_caches(self) -> None:
+        for server in self._servers:
+            server.reset_caches()
+
+    def fingerprint(self, checkpoint: str) -> dict[str, str]:
+        return self._servers[0].fingerprint(checkpoint)
+
+    def describe(self) -> dict:
+        return self._servers[0].describe()
+
+    def describe_failure(self, what: str) -> str:
+        return "\n".join(server.describe_failure(what) for server in self._servers)
+
+
 class Endpoint:
     """A server that someone else runs. A model is given by the name under which it is served."""
 
@@ -142,6 +218,7 @@ class Endpoint:
 
     def __init__(self, url: str):
         self.url = url.rstrip("/").removesuffix("/v1")
+        self.urls = (self.url,)
 
     def __enter__(self) -> "Endpoint":
         return self
@@ -168,6 +245,9 @@ class Endpoint:
 
     def describe_failure(self, what: str) -> str:
         return f"{what} ({self.url})"
+
+
+AnyServer: TypeAlias = Server | Servers | Endpoint
 
 
 def served_models(url: str) -> list[str]:

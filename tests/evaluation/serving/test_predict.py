@@ -90,8 +90,8 @@ QUESTION = Question("s/1", "s", Sample("1", "teaser.png", 160, 128, "the star", 
 def _ask(recorder: ThreadingHTTPServer, settings: Settings, prefix: str = "") -> tuple[list[dict], list[Prediction]]:
     """(requests, predictions) for one question."""
     rows: list[Prediction] = []
-    url = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").url
-    target = Target(url, "tiny", PICTURES, by_path=True, settings=settings)
+    urls = Endpoint(f"http://127.0.0.1:{recorder.server_port}{prefix}/v1").urls
+    target = Target(urls, "tiny", PICTURES, by_path=True, settings=settings)
     predict(target, [QUESTION], 1, rows.append)
     return [request for _, request in recorder.requests], rows
 

@@ -24,7 +24,7 @@ from qwen3vl_rl.evaluation.run import Load, Run
 from qwen3vl_rl.evaluation.serving.engines import VLLM
 from qwen3vl_rl.evaluation.serving.predict import FORCED_ANSWER, Target, predict, warm_up
 from qwen3vl_rl.evaluation.serving.questions import read_questions
-from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server
+from qwen3vl_rl.evaluation.serving.server import Endpoint, EngineError, Server, Servers
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.grounding import render_prompt
 
@@ -274,7 +274,7 @@ def test_pixel_limits_reach_the_model(checkpoints):
 
 
 def _predict(server, world, questions, settings, rows):
-    target = Target(server.url, "evaluated", world / "images", server.by_path, settings)
+    target = Target(server.urls, "evaluated", world / "images", server.by_path, settings)
     warm_up(target, [questions[0], questions[-1]])
     predict(target, questions, 4, lambda row: rows.__setitem__(row.key, row))
 
@@ -285,6 +285,30 @@ def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
         Endpoint(server.url).load("another")
     with pytest.raises(InputError, match="expected an OpenAI-compatible server"):
         Endpoint("http://127.0.0.1:9").load("evaluated")
+
+
+def test_two_servers_on_one_device_share_the_questions(checkpoints, world, questions, server, tmp_path):
+    """Each image belongs to one of them, and the answers are those of a single server."""
+    settings = load_settings(max_tokens=MAX_TOKENS)
+    alone: dict[str, str] = {}
+    server.load(str(checkpoints[1]))
+    one = Target(server.urls, "evaluated", world / "images", server.by_path, settings)
+    predict(one, questions, 4, lambda row: alone.__setitem__(row.key, row.text))
+    with Servers(2, VLLM, tmp_path / "server.log", world / "images", settings) as servers:
+        servers.load(str(checkpoints[0]))
+        servers.load(str(checkpoints[1]))  # swaps the weights of both
+        together: dict[str, str] = {}
+        both = Target(servers.urls, "evaluated", world / "images", servers.by_path, settings)
+        predict(both, questions, 4, lambda row: together.__setitem__(row.key, row.text))
+        assert together == alone
+        asked = [finished_requests(url) for url in servers.urls]
+        assert min(asked) > 0 and sum(asked) == len(questions)
+        assert (tmp_path / "server-2.log").exists()
+
+
+def finished_requests(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:request_success_total"))
 
 
 def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp_path):
