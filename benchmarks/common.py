@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +26,7 @@ from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.models.shapes import PUBLISHED
+from qwen3vl_rl.training.starts import revision
 
 SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
 IMAGE_PX = (640, 480)
@@ -151,20 +151,6 @@ def origin(module: str) -> dict:
     device = f"{count} x {torch.cuda.get_device_name()}" if count else f"CPU, {os.cpu_count()} x {cpu_name()}"
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     return {"command": command, **revision(ROOT), "device": device, "versions": versions}
-
-
-def revision(checkout: Path) -> dict[str, str | bool]:
-    """`commit`, and `dirty`: whether tracked files other than results differ from it. Empty outside of a checkout."""
-    git = ("git", "-C", str(checkout))
-    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
-    try:
-        commit, changed = (
-            subprocess.run([*git, *words], check=True, capture_output=True, text=True).stdout.strip()
-            for words in (("rev-parse", "--short", "HEAD"), status)
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"commit": commit, "dirty": bool(changed)}
 
 
 def cpu_name() -> str:

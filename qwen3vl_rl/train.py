@@ -22,7 +22,7 @@ from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, latest_step, repair_checkpoint_record
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.recipe import check_choices
+from qwen3vl_rl.training.recipe import check_choices, make_absolute
 
 COLUMNS = {
     "reward": "critic/score/mean",
@@ -65,22 +65,14 @@ def summary(metrics: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
 
 
 def make_paths_absolute(config: DictConfig) -> None:
-    """Make the recipe's paths absolute, since Ray's workers may run in another folder.
-
-    Values that are not paths, such as a model on the hub or the name of a reward, stay as they are.
-    """
+    """Make the recipe's paths absolute, since Ray's workers may run in another folder. The name of a reward stays."""
     kwargs = config.reward.custom_reward_function.reward_kwargs
     if kwargs.reward_type is None:
         raise InputError("reward.function: expected FILE.py:NAME, got nothing")
     file, colon, name = kwargs.reward_type.rpartition(":")
     if colon:
         kwargs.reward_type = f"{Path(file).expanduser().resolve()}:{name}"
-    for key in ("data.train_files", "data.val_files", "actor_rollout_ref.model.path"):
-        value = OmegaConf.select(config, key)
-        values = [value] if isinstance(value, str) else value or []
-        found = [str(path.resolve()) if (path := Path(one).expanduser()).exists() else one for one in values]
-        if value:
-            OmegaConf.update(config, key, found[0] if isinstance(value, str) else found)
+    make_absolute(config, "data.train_files", "data.val_files", "actor_rollout_ref.model.path")
 
 
 def set_sglang_sampling(config: DictConfig) -> None:

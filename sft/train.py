@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, repair_checkpoint_record
-from qwen3vl_rl.training.recipe import LORA, check_choices, check_paths
+from qwen3vl_rl.training.recipe import LORA, check_choices, check_paths, make_absolute
 from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, is_first_node, record_data_hash
 
 COLUMNS = {
@@ -62,6 +62,7 @@ def check(config: DictConfig) -> int:
     """Check all that is known before a start. Returns the number of steps; raises InputError with what to change."""
     files = ["data.train_files", *(["data.val_files"] if config.data.val_files else [])]
     check_paths(config, "model.path", *files)
+    make_absolute(config, "model.path")
     rows = {key: preflight.check_rows(config, key, COLUMNS_OF_FILE, "sft.build_dataset") for key in files}
     for key in files:
         preflight.check_texts(config, key, "messages", "model.path")

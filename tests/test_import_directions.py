@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {  # a part of the package, or `sft`: the part
     "evaluation": FRONT_DOORS,
     "sft": FRONT_DOORS,
     "train": FRONT_DOORS,
-    "export": FRONT_DOORS,
+    "export": FRONT_DOORS | {"evaluation"},
     "plan": FRONT_DOORS,
     "first_contact": FRONT_DOORS | {"evaluation"},
     "monitor": FRONT_DOORS,

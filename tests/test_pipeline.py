@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.export import export
 from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.provenance import CARD
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -73,7 +74,7 @@ def test_rl_reports_its_reward_and_validates(rl_run):
 @pytest.mark.parametrize("stage", ["sft", "rl"])
 def test_an_export_is_whole_and_keeps_what_goes_with_the_weights(stage, starter, sft_checkpoint, rl_checkpoint):
     checkpoint = {"sft": sft_checkpoint, "rl": rl_checkpoint}[stage]
-    assert {path.name for path in checkpoint.iterdir()} == {path.name for path in starter.iterdir()}
+    assert {path.name for path in checkpoint.iterdir()} == {path.name for path in starter.iterdir()} | {CARD}
     for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json", "generation_config.json"):
         assert (checkpoint / name).read_text() == (starter / name).read_text()
     assert json.loads((checkpoint / "config.json").read_text())["dtype"] == "float32"

@@ -160,24 +160,33 @@ def _check_config(path: Path) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, each complete, in the order of their names."""
-    files = sorted({folder / name for name in _tensor_files(folder).values()} or {folder / _SINGLE})
+    """The safetensors files of a checkpoint and their index if it has one. The files are complete."""
+    index = folder / _INDEX
+    if not index.exists():
+        _stored(folder / _SINGLE)
+        return [folder / _SINGLE]
+    if not (listed := _read_json(index).get("weight_map")):
+        raise InputError(f'{index}: field "weight_map": expected the files of all tensors, found none')
+    files = sorted({folder / name for name in listed.values()})
     for file in files:
-        try:
-            with safe_open(file, "pt") as weights:
-                stored = set(weights.keys())
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{file}: expected a complete safetensors file ({error})") from None
-        for name, place in _tensor_files(folder).items():
-            if folder / place == file and name not in stored:
-                raise InputError(f"{file}: expected {name}, as {_INDEX} says, found no such tensor")
-    return files
+        if missing := {name for name, place in listed.items() if place == file.name} - _stored(file):
+            raise InputError(f"{file}: expected {min(missing)}, which {_INDEX} lists, found no such tensor")
+    return [*files, index]
+
+
+def _stored(file: Path) -> set[str]:
+    """Names of the tensors in a file."""
+    try:
+        with safe_open(file, "pt") as weights:
+            return set(weights.keys())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: expected a complete safetensors file ({error})") from None
 
 
 def _other_files(folder: Path) -> list[Path]:
-    """Everything at the top of the folder but hidden files and weights."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in files if path.suffix not in _WEIGHT_SUFFIXES)
+    """Everything at the top of the folder but hidden files, weights and lists of weights."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [path for path in files if path.suffix not in _WEIGHT_SUFFIXES and not path.name.endswith(".index.json")]
 
 
 def _read_json(path: Path) -> dict:

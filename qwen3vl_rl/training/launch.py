@@ -24,11 +24,12 @@ from qwen3vl_rl.training.checkpoints import signs_before
 from qwen3vl_rl.training.metrics import METRICS_FILE, is_validation, read_new_rows
 from qwen3vl_rl.training.page import write_page
 from qwen3vl_rl.training.progress import StepProgress
+from qwen3vl_rl.training.provenance import record_start
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
+from qwen3vl_rl.training.starts import SECRET
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
-SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")
 TEMPORARY = "egm-"  # prefix of a run's temporary folder
 REGISTER = "qwen3vl_rl.verl_ext.register"
 
@@ -65,6 +66,7 @@ def _run_locked(config: DictConfig, command: Sequence[str], columns: Mapping[str
         runtime_env = {"env_vars": forwarded | environment} | quoted_python()
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env", runtime_env, force_add=True)
     OmegaConf.save(config, folder / RECIPE_FILE)
+    record_start(config)
     recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE_FILE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0

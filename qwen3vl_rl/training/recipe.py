@@ -42,6 +42,16 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
                 raise InputError(f"{key}: no such file or folder: {path}")
 
 
+def make_absolute(config: DictConfig, *keys: str) -> None:
+    """Make the paths at these keys absolute. Other values, such as a model on the hub, stay as they are."""
+    for key in keys:
+        value = OmegaConf.select(config, key)
+        values = [value] if isinstance(value, str) else value or []
+        found = [str(path.resolve()) if (path := Path(one).expanduser()).exists() else one for one in values]
+        if value:
+            OmegaConf.update(config, key, found[0] if isinstance(value, str) else found)
+
+
 def is_hub_name(model: str) -> bool:
     """Whether `model` looks like `owner/name` on the Hugging Face hub rather than a path below an existing folder."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model)) and not Path(model).parent.exists()

@@ -1,8 +1,9 @@
 """The folder of a run, and the rules by which a new start resumes the run in it.
 
-The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `train.log`, all output of verl and
-its engines; `metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, the page of the run; and the
-checkpoints, `global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that was not resumed.
+The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `provenance.json`, commit, overrides
+and training rows; `train.log`, all output of verl and its engines; `metrics-*.jsonl`, verl's metrics, one file per
+start; `monitor.html`, the page of the run; and the checkpoints, `global_step_*`. Files whose names begin with
+`earlier-` belong to an earlier run that was not resumed.
 """
 
 import hashlib
@@ -15,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
-from qwen3vl_rl.training.recipe import ON_POLICY
+from qwen3vl_rl.training.recipe import ON_POLICY, make_absolute
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
+PROVENANCE_FILE = "provenance.json"  # see provenance.py
 FETCHED_FILE = "fetched.json"  # in a checkpoint of stage 2: the number of prompts taken from the data so far
 
 # Current key -> the key under which earlier versions wrote the setting into recipe.yaml.
@@ -41,11 +43,21 @@ def record_data_hash(config: DictConfig, key: str) -> None:
 
     A file may have been replaced under its old name. A run that resumed with it would mix two data sets.
     """
+    OmegaConf.update(config, hash_key(key), data_hash(config, key), force_add=True)
+
+
+def hash_key(key: str) -> str:
+    """The key of a recipe that holds the SHA-256 of the files of `key`."""
+    return f"trainer.{key.removeprefix('data.')}_sha256"
+
+
+def data_hash(config: DictConfig, key: str) -> str:
+    """The SHA-256 of the files of `key`, all together. Raises OSError if one cannot be read."""
     value, digest = OmegaConf.select(config, key), hashlib.sha256()
     for path in [value] if isinstance(value, str) else value:
         with Path(path).expanduser().open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    OmegaConf.update(config, f"trainer.{key.removeprefix('data.')}_sha256", digest.hexdigest(), force_add=True)
+    return digest.hexdigest()
 
 
 def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
@@ -56,9 +68,9 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
     folder = Path(config.trainer.default_local_dir)
     if not _resumes(config) or not (folder / RECIPE_FILE).exists():
         return
-    earlier = _load_recipe(folder)
+    earlier = load_recipe(folder)
     for key in keys:
-        old, new = _recorded(earlier, key), _setting(config, key)
+        old, new = recorded(earlier, key), _setting(config, key)
         if old != new:
             raise InputError(
                 f"{folder}: holds a run with another {key}; choose a folder with trainer.default_local_dir=… "
@@ -80,13 +92,13 @@ def check_same_workers(config: DictConfig, key: str) -> None:
 
 
 def set_earlier_run_aside(config: DictConfig) -> None:
-    """Rename the metrics and the checkpoint record of a run that this start does not resume.
+    """Rename metrics, provenance and checkpoint record of a run that this start does not resume.
 
     They would count as part of the new run otherwise.
     """
     if _resumes(config) or config.trainer.get("val_only") or not is_first_node():
         return
-    for name in ("metrics-*.jsonl", LATEST):
+    for name in ("metrics-*.jsonl", PROVENANCE_FILE, LATEST):
         for path in Path(config.trainer.default_local_dir).glob(name):
             path.rename(path.with_name(f"earlier-{path.name}"))
 
@@ -112,9 +124,11 @@ def _resumes(config: DictConfig) -> bool:
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
 
 
-def _load_recipe(folder: Path) -> DictConfig:
-    """The recipe of the run in `folder`, with former names of parser and loss replaced by the current ones."""
+def load_recipe(folder: Path) -> DictConfig:
+    """The recipe of the run in `folder`, with former names of parser and loss replaced by the current ones, and the
+    path of stage 1's model made absolute, as it is now."""
     recipe = OmegaConf.load(folder / RECIPE_FILE)
+    make_absolute(recipe, "model.path")
     if OmegaConf.select(recipe, LOSS) == FORMER_LOSS:
         is_released = OmegaConf.select(recipe, "actor_rollout_ref.actor.loss_agg_mode") == "token-mean"
         OmegaConf.update(recipe, LOSS, "gspo_sequence_mean" if is_released else "gspo")
@@ -125,7 +139,7 @@ def _load_recipe(folder: Path) -> DictConfig:
     return recipe
 
 
-def _recorded(recipe: DictConfig, key: str) -> object:
+def recorded(recipe: DictConfig, key: str) -> object:
     """The value of `key` in a recipe that an earlier version may have written without this key."""
     value = _setting(recipe, key)
     if value is None and key in FORMER_KEYS:

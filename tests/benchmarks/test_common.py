@@ -1,11 +1,9 @@
-import subprocess
-
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from benchmarks.common import IMAGE_PX, portable, revision, rl_parquet, see_whole_images, shapes_samples
+from benchmarks.common import IMAGE_PX, portable, rl_parquet, see_whole_images, shapes_samples
 from qwen3vl_rl.models.shapes import image_tokens
 
 pytestmark = pytest.mark.slow
@@ -45,23 +43,3 @@ def test_results_hold_no_absolute_path():
         "images": "1.jpg",
         "numbers": [1, 2.5, None],
     }
-
-
-def test_a_result_records_its_commit_and_whether_files_differ_from_it(tmp_path):
-    def git(*words: str) -> str:
-        author = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(["git", "-C", tmp_path, *author, *words], check=True, capture_output=True, text=True)
-        return done.stdout.strip()
-
-    assert revision(tmp_path) == {}
-    git("init")
-    for path in (tmp_path / "code.py", tmp_path / "benchmarks" / "results" / "x.json"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("1")
-    git("add", ".")
-    git("commit", "-m", "one")
-    commit = git("rev-parse", "--short", "HEAD")
-    (tmp_path / "benchmarks" / "results" / "x.json").write_text("2")
-    assert revision(tmp_path) == {"commit": commit, "dirty": False}
-    (tmp_path / "code.py").write_text("2")
-    assert revision(tmp_path) == {"commit": commit, "dirty": True}

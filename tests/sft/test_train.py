@@ -1,5 +1,9 @@
 """What stops stage 1 before verl is started."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +14,23 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.preflight.resume import KINDS
 from qwen3vl_rl.training.recipe import verl_config
-from qwen3vl_rl.training.run_folder import LATEST, RECIPE_FILE, record_data_hash
+from qwen3vl_rl.training.run_folder import LATEST, PROVENANCE_FILE, RECIPE_FILE, record_data_hash
+from qwen3vl_rl.training.starts import revision
 from sft.train import train
 
 pytestmark = pytest.mark.slow
 
-CONFIG = Path(__file__).parents[2] / "sft" / "config"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "sft" / "config"
+# Stage 1, with a trainer that ends at once.
+WITHOUT_TRAINER = """
+import runpy
+from qwen3vl_rl.training import processes
+
+start = processes.start
+processes.start = lambda command, *others: start([command[0], "-c", ""], *others)
+runpy.run_module("sft.train", run_name="__main__", alter_sys=True)
+"""
 
 
 def rows_of(count: int) -> pd.DataFrame:
@@ -135,3 +150,18 @@ def test_a_finished_run_says_so_and_starts_nothing(recipe, checkpointed, capsys,
 def test_a_folder_keeps_to_one_run(recipe, checkpointed, override):
     with pytest.raises(InputError, match="holds a run with another " + override.partition("=")[0].rpartition(".")[0]):
         train(recipe(override))
+
+
+def test_a_start_records_its_command_its_rows_and_where_its_model_is(tmp_path):
+    rows_of(70).to_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "base").mkdir()
+    overrides = ["size=tiny", "hardware=cpu", "model.path=base", "data.train_files=rows.parquet"]
+    overrides += ["data.train_batch_size=32", "trainer.default_local_dir=run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", WITHOUT_TRAINER, *overrides], cwd=tmp_path, env=environment, check=True)
+    recipe = OmegaConf.load(tmp_path / "run" / RECIPE_FILE)
+    assert recipe.model.path == str(tmp_path / "base")
+    written = json.loads((tmp_path / "run" / PROVENANCE_FILE).read_text())
+    assert written["starts"] == [{"commit": None, "dirty": None} | revision(ROOT) | {"overrides": overrides}]
+    assert written["train_files"]["by_file"] == [70]
+    assert not any(key in recipe.trainer for key in ("overrides", "code_commit"))  # W&B's config has the recipe

@@ -79,6 +79,20 @@ def test_a_fast_run_with_the_former_name_of_its_loss_is_resumed(config, tmp_path
     check_same_run(config, [key, LOSS, "algorithm"])
 
 
+def test_an_earlier_run_of_stage_1_named_its_model_by_a_relative_path(config, tmp_path, monkeypatch):
+    folder, key = tmp_path / "run", "model.path"
+    for path in (folder, tmp_path / "base", tmp_path / "other"):
+        path.mkdir()
+    (folder / LATEST).write_text("2")
+    OmegaConf.save(OmegaConf.merge(config, {"model": {"path": "base"}}), folder / RECIPE_FILE)
+    monkeypatch.chdir(tmp_path)
+    OmegaConf.update(config, key, str(tmp_path / "base"), force_add=True)
+    check_same_run(config, [key])
+    OmegaConf.update(config, key, str(tmp_path / "other"))
+    with pytest.raises(InputError, match=r"base there, .*other here"):
+        check_same_run(config, [key])
+
+
 def test_options_of_a_filter_that_is_off_make_no_other_run(config, tmp_path):
     folder, filters = tmp_path / "run", "algorithm.filter_groups"
     folder.mkdir()

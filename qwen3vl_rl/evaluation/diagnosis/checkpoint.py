@@ -82,7 +82,10 @@ def weights(checkpoint: Path) -> Finding:
         for name, shape in read_tensor_shapes(path).items()
     }
     missing = [f"{name} is missing" for name in wanted if name not in stored]
-    unknown = [f"{name} is not part of this model" for name in stored if name not in wanted and name != HEAD]
+    known = {*wanted, HEAD}
+    if getattr(model.config, "quantization_config", None):
+        known |= {f"{name}_scale" for name in wanted}
+    unknown = [f"{name} is not part of this model" for name in stored if name not in known]
     other = [
         f"{name} has shape {stored[name]}, expected {shape}"
         for name, shape in wanted.items()

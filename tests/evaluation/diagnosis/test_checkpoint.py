@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from qwen3vl_rl.evaluation.diagnosis.checkpoint import HEAD, look
+from qwen3vl_rl.models.fp8 import quantize_fp8
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,11 @@ def test_an_intact_checkpoint_needs_attention_only_for_its_size(starter):
     assert attention(starter) == {}
     assert {one.name for one in findings if not one.is_fine} == UNLIKE_QWENS
     assert all(one.means and one.change for one in findings if not one.is_fine)
+
+
+def test_scales_of_a_quantized_checkpoint_belong_to_its_model(starter, tmp_path):
+    quantize_fp8(starter, tmp_path / "fp8")
+    assert attention(tmp_path / "fp8") == {}
 
 
 def test_another_architecture_is_named_and_nothing_else_looked_at(broken):
