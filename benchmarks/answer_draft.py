@@ -3,12 +3,11 @@
 After `</think>` an answer has a fence, a key, a box and a label. The box is often the last one of the reasoning, and
 the label is the referring expression. Reasoning repeats words and boxes, so that prompt lookup drafts parts of it. vLLM
 checks a draft in one step, and keeps its tokens up to the first that the model would not have chosen: greedy answers
-stay the same.
+stay the same up to rounding.
 """
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -117,7 +116,7 @@ class AnswerDraft:
 
         self.limit = vllm_config.speculative_config.num_speculative_tokens
         self.max_model_len = vllm_config.model_config.max_model_len
-        self.tokenizer = AutoTokenizer.from_pretrained(Path(vllm_config.model_config.tokenizer))
+        self.tokenizer = AutoTokenizer.from_pretrained(vllm_config.model_config.tokenizer)
 
     def load_model(self, model: object) -> None:
         """Nothing: a draft needs no weights."""

@@ -91,12 +91,15 @@ def one_round(target: Target, questions: Sequence[Question], in_flight: int) -> 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--engines-per-gpu", type=int, default=1, help="servers that share the GPUs")
+    parser.add_argument("--servers-per-gpu", type=int, default=1, help="servers that share the GPUs")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--requests", type=int, default=1498, help="requests per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=100, help="tokens of an answer")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.requests % PER_PICTURE:
+        parser.error(f"--requests: expected a multiple of {PER_PICTURE}, the questions about a picture")
+    return args
 
 
 def main() -> None:
@@ -109,8 +112,8 @@ def main() -> None:
         images.mkdir(parents=True, exist_ok=True)
         warm_up = 2 * max(args.in_flight) // PER_PICTURE * PER_PICTURE  # questions about whole pictures
         questions = iter(make_questions(images, warm_up + args.requests * args.rounds * len(args.in_flight)))
-        what = ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments
-        with Server(*what) if args.engines_per_gpu == 1 else Servers(args.engines_per_gpu, *what) as server:
+        options = ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments
+        with Server(*options) if args.servers_per_gpu == 1 else Servers(args.servers_per_gpu, *options) as server:
             name = server.load(str(checkpoint))
             target = Target(server.urls, name, images, by_path=server.by_path, settings=settings)
             one_round(target, list(islice(questions, warm_up)), max(args.in_flight))
@@ -124,7 +127,7 @@ def main() -> None:
 def result(args: argparse.Namespace, measured: dict[int, list[dict]]) -> dict:
     settings = {
         name: getattr(args, name)
-        for name in ("size", "engine", "engines_per_gpu", "requests", "tokens", "server_arguments")
+        for name in ("size", "engine", "servers_per_gpu", "requests", "tokens", "server_arguments")
     }
     rates = {
         str(in_flight): {"requests_per_s": spread(found["requests_per_s"] for found in rounds), "rounds": rounds}

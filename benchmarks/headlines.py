@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 SELECTION = Path(__file__).with_suffix(".yaml")
 PLAN = "python -m qwen3vl_rl.plan --gpu h100 size=8b hardware=node8"
 TOKENS = (1, 42, 50, 101, 200, 500)  # answers of 100 tokens, as in older results, stand in the column of 101
+WEIGHTS_TOKENS = (50, 101, 200)
 MIN_CORES = 0.1  # processes that keep less busy are left out
 PAPER_MS = {"EGM-8B, paper": "737 (at 101 tokens)", "Qwen3-VL-235B-Instruct, paper": "4,320 (length not known)"}
 # Read off the axis of the paper's figure of accuracy against latency, about 3 % off; 737 is printed. One EGM answer has
@@ -145,29 +146,29 @@ def serving() -> Lines:
 
 
 def answers() -> Lines:
-    """What answers without and with reasoning cost: alone, and in GPU time under load, beside the paper's figure."""
-    head = ("model", *(f"{n} tokens, {what}" for n in (50, 101) for what in ("alone", "GPU time at 64 in flight")))
+    """What answers without and with reasoning cost: alone and under load, next to the paper's figure."""
+    head = ("model", *(f"{n} tokens, {what}" for n in (42, 101) for what in ("alone", "64 in flight")))
     rows = []
     for choice in selected("answers"):
         result = result_of(choice)
         alone = {row["answer_tokens"]: 1000 * row["latency_s"]["median"] for row in result["latency"]}
-        cells = [ms for n in (50, 101) for ms in (f"{alone[n]:.0f}", _gpu_ms(result, n))]
+        cells = [ms for n in (42, 101) for ms in (f"{alone[n]:.0f}" if n in alone else "", _server_ms(result, n))]
         rows.append([_model(result["size"]), *cells, *PAPER_FIGURE_MS[result["size"]]])
     return [(*head, "paper, Instruct", "paper, EGM"), *rows]
 
 
-def _gpu_ms(result: dict, tokens: int) -> str:
-    """Of an answer; empty where it was not measured."""
-    rates = [row["requests_per_s"] for row in result["throughput"] if row["answer_tokens"] == tokens]
+def _server_ms(result: dict, tokens: int) -> str:
+    """A second divided by the answers of a second, with 64 requests in flight; empty where it was not measured."""
+    asked = {"answer_tokens": tokens, "concurrency": 64}
+    rates = [row["requests_per_s"] for row in result["throughput"] if asked.items() <= row.items()]
     return f"{1000 / median(rates):.0f}" if rates else ""
 
 
 def weights() -> Lines:
     """Latency and load of 8B with 16-bit weights, with 8-bit weights, and with drafts."""
-    lengths = (50, 101, 200)
     head = (
         "weights",
-        *(f"{n} tokens, ms" for n in lengths),
+        *(f"{n} tokens, ms" for n in WEIGHTS_TOKENS),
         "times as fast at 101 tokens",
         "requests/s at 64 in flight",
     )
@@ -178,9 +179,10 @@ def _weights_row(choice: Choice) -> Sequence[object]:
     found, first = result_of(choice), result_of(selected("weights")[0])
     latency_s = {row["answer_tokens"]: row["latency_s"] for row in found["latency"]}
     base_s = next(row["latency_s"] for row in first["latency"] if row["answer_tokens"] == 101)
-    alone = [interval({key: 1000 * value for key, value in latency_s[n].items()}, 0) for n in (50, 101, 200)]
+    alone = [interval({key: 1000 * value for key, value in latency_s[n].items()}, 0) for n in WEIGHTS_TOKENS]
     faster = base_s["median"] / latency_s[101]["median"]
-    return choice["label"], *alone, f"{faster:.2f}", f"{found['throughput'][0]['requests_per_s']:.1f}"
+    rate = find(found["throughput"], choice, concurrency=64, answer_tokens=101)["requests_per_s"]
+    return choice["label"], *alone, f"{faster:.2f}", f"{rate:.1f}"
 
 
 def token_heads() -> list[str]:
@@ -206,15 +208,20 @@ def work() -> Lines:
 def evaluation() -> Lines:
     """Where evaluations spend their time."""
     head = ("model", "device", "engine", "flags of the server", "in flight", "requests/s", "GPU busy", "cores in use")
-    lines = [line for choice in selected("evaluation") for line in evaluation_rows(result_of(choice))]
-    return [head, *((_model(size), gpu, _engine_name(served), *rest) for gpu, size, served, *rest in lines)]
+    lines = []
+    for choice in selected("evaluation"):
+        for gpu, size, served, flags, *rest in evaluation_rows(result_of(choice)):
+            lines.append((_model(size), gpu, _engine_name(served), choice.get("label", flags), *rest))
+    return [head, *lines]
 
 
 def evaluation_rows(result: dict) -> Iterator[Sequence[object]]:
     """Device, model, engine, flags, and by requests in flight: requests per second, busy share of the GPU, and cores
     in use, by kind of process."""
     settings = result["settings"]
-    flags = f"`{' '.join(settings['server_arguments'])}`" if settings["server_arguments"] else ""
+    shared = settings.get("servers_per_gpu", 1)
+    words = [*(["--servers-per-gpu", str(shared)] if shared > 1 else []), *settings["server_arguments"]]
+    flags = f"`{' '.join(words)}`" if words else ""
     for in_flight, found in result["in_flight"].items():
         busy = fmean(share for one in found["rounds"] for share in one["gpu_busy_percent"])
         cores: dict[str, float] = defaultdict(float)

@@ -23,7 +23,7 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, shapes_samples, work_folder, write_result
-from benchmarks.drafts import TOKENS_A_STEP, synthetic_config
+from benchmarks.drafts import synthetic_config
 from benchmarks.spread import spread
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import cli
@@ -128,10 +128,10 @@ def parse() -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("--dummy", action="store_true", help="no weights on the disk")
     parser.add_argument("--quantize", choices=("fp8",), help="as `qwen3vl_rl.export` does; with --dummy")
-    parser.add_argument("--drafts", choices=TOKENS_A_STEP, help="speculation, accepted as measured (benchmarks.drafts)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 15, 50, 100, 200, 500])
+    parser.add_argument("--drafts", action="store_true", help="speculation, accepted as measured (benchmarks.drafts)")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 42, 50, 101, 200, 500])
     parser.add_argument("--repeats", type=int, default=8, help="requests per answer length")
-    parser.add_argument("--load-tokens", type=int, nargs="+", default=[100], help="answer lengths under load")
+    parser.add_argument("--load-tokens", type=int, nargs="+", default=[101], help="answer lengths under load")
     parser.add_argument("--concurrency", type=int, nargs="*", default=[64, 256], help="the recipe evaluates with 64")
     parser.add_argument("--requests-per-slot", type=int, default=4, help="requests under load, for each one in flight")
     parser.add_argument("--rounds", type=int, default=2, help="repetitions of all loads")
@@ -146,7 +146,7 @@ def model_of(args: argparse.Namespace, work: Path) -> tuple[Path, list[str]]:
     """The checkpoint, and the flags of the server."""
     flags = list(args.server_arguments)
     if args.drafts:
-        flags += ["--speculative-config", json.dumps(synthetic_config(args.drafts))]
+        flags += ["--speculative-config", json.dumps(synthetic_config())]
     if not args.dummy:
         return random_checkpoint(args.size, work, "cuda" if has_gpu() else "cpu"), flags
     checkpoint = random_checkpoint(args.size, work, "meta")

@@ -17,7 +17,7 @@ from benchmarks.answer_draft import DRAFT_TOKENS, LOOKUP_TOKENS, speculative_con
 from benchmarks.common import work_folder, write_result
 from benchmarks.spread import spread
 from qwen3vl_rl.data.predictions import Prediction, Question
-from qwen3vl_rl.errors import cli
+from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.serving.engines import VLLM, on_cpu
 from qwen3vl_rl.evaluation.serving.predict import Target, predict
 from qwen3vl_rl.evaluation.serving.questions import read_questions
@@ -32,11 +32,11 @@ LOOKUP = {
     "prompt_lookup_min": min(LOOKUP_TOKENS),
 }
 WAYS = {"none": None, "prompt lookup": LOOKUP, "answer drafts": speculative_config()}
-ACCEPTED = "vllm:spec_decode_num_accepted_tokens_total"
+COUNTS = "vllm:spec_decode_num"
 
 
-def ask(args: argparse.Namespace, questions: Sequence[Question], config: dict | None, log: Path) -> tuple[list, float]:
-    """The predictions in the order of `questions`, and how many draft tokens the model accepted."""
+def ask(args: argparse.Namespace, questions: Sequence[Question], config: dict | None, log: Path) -> tuple[list, dict]:
+    """The predictions in the order of `questions`, and the counts of `drafting` for them."""
     flags = ["--speculative-config", json.dumps(config)] if config else []
     if config and on_cpu():
         flags += ["--worker-extension-cls", "benchmarks.cpu_sampler.Worker"]
@@ -46,22 +46,31 @@ def ask(args: argparse.Namespace, questions: Sequence[Question], config: dict | 
         target = Target(server.urls, name, args.images, server.by_path, settings)
         predict(target, questions[:WARM_UP], WARM_UP, lambda row: None)
         server.reset_caches()
-        before = accepted(server.url)
+        before = drafting(server.url)
         predict(target, questions, 1, lambda row: rows.__setitem__(row.key, row))
-        return [rows[question.key] for question in questions], accepted(server.url) - before
+        if failed := [row.error for row in rows.values() if row.error]:
+            raise InputError(f"{len(failed)} questions failed ({failed[0]})")
+        after = drafting(server.url)
+        return [rows[question.key] for question in questions], {name: after[name] - before[name] for name in before}
 
 
-def accepted(url: str) -> float:
+def drafting(url: str) -> dict[str, float]:
+    """vLLM's counts so far: `drafts`, which are steps with a draft, and `accepted_tokens` of them."""
     lines = httpx.get(f"{url}/metrics", trust_env=False).text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(ACCEPTED))
+    return {
+        name: sum(float(line.split()[-1]) for line in lines if line.startswith(f"{COUNTS}_{name}_total"))
+        for name in ("drafts", "accepted_tokens")
+    }
 
 
-def measured(rows: Sequence[Prediction], drafted: float, plain: Sequence[Prediction]) -> dict:
-    tokens = sum(row.tokens for row in rows)
+def measured(rows: Sequence[Prediction], counts: dict[str, float], plain: Sequence[Prediction]) -> dict:
+    tokens, drafts, accepted = sum(row.tokens for row in rows), counts["drafts"], counts["accepted_tokens"]
     pairs = list(zip(plain, rows, strict=True))
     return {
         "answer_tokens": spread(row.tokens for row in rows),
-        "tokens_per_step": tokens / (tokens - drafted),
+        "tokens_per_step": tokens / (tokens - accepted),
+        "steps_with_draft": drafts / (tokens - accepted),
+        "tokens_per_step_with_draft": 1 + accepted / drafts if drafts else None,
         "latency_s": spread(row.latency_s for row in rows),
         "times_faster": spread(before.latency_s / row.latency_s for before, row in pairs),
         "differing_answers": sum(before.text != row.text for before, row in pairs),
@@ -84,9 +93,9 @@ def main() -> None:
     plain: list[Prediction] = []
     with work_folder(args.work) as work:
         for name, config in WAYS.items():
-            rows, drafted = ask(args, questions, config, work / "server.log")
+            rows, counts = ask(args, questions, config, work / "server.log")
             plain = plain or rows
-            found[name] = measured(rows, drafted, plain)
+            found[name] = measured(rows, counts, plain)
             print(f"{name}: {json.dumps(found[name])}", flush=True)
             write_result(args.out, "benchmarks.speculation", {"questions": len(questions), "ways": found})
 

@@ -173,11 +173,12 @@ def fit_reserved(steps: Sequence[Measured], constants: Constants) -> Found:
 
 def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
     """From latencies of single requests: a token costs a constant and the time to read all weights. Needs two sizes."""
-    points = []
+    points, used = [], []
     for path in paths:
         result = json.loads(path.read_text())
-        if len(result["latency"]) < 3:  # cut short
-            continue
+        if len(result["latency"]) < 3 or result.get("quantize") or result.get("drafts"):
+            continue  # cut short, or other bytes per weight, or several tokens per step
+        used.append(path.name)
         tokens, seconds = zip(
             *((row["answer_tokens"], row["latency_s"]["median"]) for row in result["latency"]), strict=True
         )
@@ -186,7 +187,7 @@ def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
         points.append((read, np.polyfit(tokens, seconds, 1)[0]))
     if len({read for read, _ in points}) > 1:
         slope, step_s = np.polyfit(*zip(*points, strict=True), 1)
-        files = ", ".join(sorted(path.name for path in paths))
+        files = ", ".join(sorted(used))
         yield "decode_bandwidth_share", 1 / slope, files
         yield "decode_step_s", max(step_s, 0.0), files
 

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry-failed", action="store_true", help="repeat questions whose request failed earlier")
     add("--request-timeout", type=float, default=REQUEST_TIMEOUT_S, metavar="S", help="timeout of one request")
     add("--engine", choices=ENGINES, default="vllm", help="the server to start (default: vllm)")
-    add("--engines-per-gpu", type=int, default=1, metavar="N", help="vLLM servers that share each GPU (default: 1)")
+    add("--servers-per-gpu", type=int, default=1, metavar="N", help="vLLM servers that share each GPU (default: 1)")
     add("--endpoint", metavar="URL", help="use this running server; in --model, PATH is then a model that it serves")
     add("server_arguments", nargs="*", metavar="-- SERVER_ARGUMENT", help="further arguments for the server")
 
@@ -59,14 +59,16 @@ def questions(args: argparse.Namespace, settings: Settings) -> list[Question]:
 
 
 def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Question]) -> AnyServer:
-    count = args.engines_per_gpu
-    if count < 1 or (count > 1 and args.endpoint):
-        raise InputError(f"--engines-per-gpu: expected 1 or more, and none with --endpoint, got {count}")
+    count = args.servers_per_gpu
+    if count < 1:
+        raise InputError(f"--servers-per-gpu: expected at least 1, got {count}")
+    if count > 1 and args.endpoint:
+        raise InputError("--servers-per-gpu: expected 1 with --endpoint, whose server already runs")
     if args.endpoint:
         return Endpoint(args.endpoint)
     images = readable_folder(questions, args.images)
-    what = ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments
-    return Server(*what) if count == 1 else Servers(count, *what)
+    options = ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments
+    return Server(*options) if count == 1 else Servers(count, *options)
 
 
 def load(args: argparse.Namespace) -> Load:

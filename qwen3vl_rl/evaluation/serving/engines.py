@@ -21,7 +21,7 @@ from qwen3vl_rl.training.gpus import gpu_memories_mib
 MAX_PROMPT_TOKENS = 16384  # longest prompt of stage 2 in the EGM recipe, image included
 SERVED_NAME = "evaluated"
 GPU_SHARE = 0.9  # of the memory of a GPU for vLLM, as in the released evaluation
-# In each server beside weights and cache: activations and graphs. Two servers of 2B ran with 30 GiB for them.
+# Assumed, for each server: activations, graphs and CUDA's own. Two servers of 2B ran with 33 GiB left for them.
 WORK_GIB = 8.0
 LEAST_CACHE_GIB = 4.0  # 64 sequences of the recipe's tokens at 8B, about
 GIB = 1024**3
@@ -36,8 +36,8 @@ class Engine:
     command: Callable[[Path, int, Path, Settings, int], list[str]]
     load_weights: Callable[[httpx.Client, Path], None] | None  # None: restart
     reset_caches: Callable[[httpx.Client], None] | None  # of prompts and images; None: not supported
-    # Flags for a server with this share of the memory of its GPUs (checkpoint, share); None: not supported.
-    share_gpu: Callable[[Path, float], list[str]] | None = None
+    # (checkpoint, share of the memory of its GPUs, the user's flags): flags for that share; None: not supported.
+    share_gpu: Callable[[Path, float, Sequence[str]], list[str]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -76,6 +76,14 @@ def replicas(arguments: Sequence[str]) -> int:
     """How many replicas fit on the GPUs of this machine, given the parallel sizes in the server's `arguments`."""
     if on_cpu():
         return 1
+    gpus, wanted = _gpu_count(), replica_gpus(arguments)
+    if wanted < 1 or gpus < wanted:
+        raise InputError(f"server arguments: a replica of {wanted} GPUs, this machine has {gpus}")
+    return gpus // wanted
+
+
+def replica_gpus(arguments: Sequence[str]) -> int:
+    """The GPUs of one replica."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-tp", "--tp", "--tp-size", "--tensor-parallel-size", dest="tensor", type=int, default=1)
     parser.add_argument("-pp", "--pp", "--pp-size", "--pipeline-parallel-size", dest="pipeline", type=int, default=1)
@@ -83,10 +91,7 @@ def replicas(arguments: Sequence[str]) -> int:
         size, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise InputError(f"server arguments: {error}") from None
-    gpus, wanted = _gpu_count(), size.tensor * size.pipeline
-    if wanted < 1 or gpus < wanted:
-        raise InputError(f"server arguments: a replica of {wanted} GPUs, this machine has {gpus}")
-    return gpus // wanted
+    return size.tensor * size.pipeline
 
 
 def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: Settings, replicas: int) -> list[str]:
@@ -103,19 +108,19 @@ def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: 
     return [*command, "--data-parallel-size", str(replicas), "--gpu-memory-utilization", str(GPU_SHARE)]
 
 
-def _vllm_share_gpu(checkpoint: Path, share: float) -> list[str]:
-    """Raises InputError where the share holds too little of the cache beside the weights.
+def _vllm_share_gpu(checkpoint: Path, share: float, arguments: Sequence[str]) -> list[str]:
+    """Raises InputError where the share holds too little of the cache next to the weights.
 
     The cache has a fixed size, because servers that start at once would each measure the memory of all.
     """
     if on_cpu():
         return []
-    weights_gib = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) / GIB
+    weights_gib = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors")) / GIB / replica_gpus(arguments)
     memory_gib = GPU_SHARE * share * min(gpu_memories_mib()) / 1024
     cache_gib = memory_gib - weights_gib - WORK_GIB
     if cache_gib < LEAST_CACHE_GIB:
         raise InputError(
-            f"engines per GPU: {checkpoint}: expected at least {weights_gib + WORK_GIB + LEAST_CACHE_GIB:.0f} GiB "
+            f"--servers-per-gpu: {checkpoint}: expected at least {weights_gib + WORK_GIB + LEAST_CACHE_GIB:.0f} GiB "
             f"of a GPU for each, found {memory_gib:.0f} GiB"
         )
     cache = ["--kv-cache-memory-bytes", str(int(cache_gib * GIB))]

@@ -76,24 +76,24 @@ def complete(target: Target, questions: Sequence[Question], **fields) -> list[Co
     """
 
     async def ask() -> list[Completion]:
-        async with predictors(target) as ask_about:
-            return [await ask_about(question).complete(question, **fields) for question in questions]
+        async with predictor_of(target) as predictor:
+            return [await predictor(question).complete(question, **fields) for question in questions]
 
     return asyncio.run(ask())
 
 
 async def _predict(target: Target, questions: Sequence[Question], concurrency: int, finished) -> None:
-    async with predictors(target) as ask_about:
+    async with predictor_of(target) as predictor:
 
         async def answer(question: Question) -> None:
-            finished(await ask_about(question).answer(question))
+            finished(await predictor(question).answer(question))
 
         await for_each(questions, answer, min(concurrency, len(questions)))
 
 
 @asynccontextmanager
-async def predictors(target: Target) -> AsyncIterator[Callable[[Question], "_Predictor"]]:
-    """Yields what chooses the server of a question."""
+async def predictor_of(target: Target) -> AsyncIterator[Callable[[Question], "_Predictor"]]:
+    """Yields a function from a question to the predictor of its server."""
     async with AsyncExitStack() as open_clients:
         clients = [
             await open_clients.enter_async_context(

@@ -70,8 +70,12 @@ class Server:
         self.stop()
 
     def load(self, checkpoint: str) -> str:
-        self.begin(checkpoint)
-        self.wait_until_healthy()
+        try:
+            self.begin(checkpoint)
+            self.wait_until_healthy()
+        except EngineError:
+            self.stop()  # the next load starts it again
+            raise
         return SERVED_NAME
 
     def begin(self, checkpoint: str) -> None:
@@ -99,7 +103,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop the process group that `load` started, if any."""
-        child, self._process, self._checkpoint = self._process, None, None
+        child, self._process, self._checkpoint, self._starting_since = self._process, None, None, None
         if child is not None:
             processes.stop(child)
 
@@ -126,7 +130,7 @@ class Server:
         length = min(MAX_PROMPT_TOKENS + max_tokens, context)
         command = self._engine.command(checkpoint, length, self._images, self._settings, replicas(self._arguments))
         if self._gpu_share < 1:
-            command += self._engine.share_gpu(checkpoint, self._gpu_share)
+            command += self._engine.share_gpu(checkpoint, self._gpu_share, self._arguments)
         command += ["--host", "127.0.0.1", "--port", str(port), *self._arguments]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
@@ -163,8 +167,8 @@ class Server:
 class Servers:
     """`count` equal servers on the same GPUs, each with its part of the memory. Used like a `Server`.
 
-    A single server keeps a GPU busy for a part of the time only if its own process is the bottleneck. Raises InputError
-    if the engine cannot share a GPU.
+    One server often leaves the GPU idle, because its own processes are the bottleneck. Raises InputError if the engine
+    cannot share a GPU.
     """
 
     by_path = True
@@ -173,7 +177,7 @@ class Servers:
         self, count: int, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()
     ):
         if engine.share_gpu is None:
-            raise InputError(f"engines per GPU: expected 1 with {engine.package}, got {count}")
+            raise InputError(f"--servers-per-gpu: expected 1 with {engine.package}, got {count}")
         logs = [log, *(log.with_stem(f"{log.stem}-{number}") for number in range(2, count + 1))]
         self._servers = [Server(engine, log, images, settings, arguments, gpu_share=1 / count) for log in logs]
         self.device = f"{device_name()}, {count} servers on each"
@@ -186,14 +190,21 @@ class Servers:
         return self
 
     def __exit__(self, *_) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         for server in self._servers:
             server.stop()
 
     def load(self, checkpoint: str) -> str:
-        for server in self._servers:  # at once, because a start takes a minute or two
-            server.begin(checkpoint)
-        for server in self._servers:
-            server.wait_until_healthy()
+        try:
+            for server in self._servers:  # they start at once, because a start takes a minute or two
+                server.begin(checkpoint)
+            for server in self._servers:
+                server.wait_until_healthy()
+        except EngineError:
+            self.stop()  # the next load starts them again
+            raise
         return SERVED_NAME
 
     def reset_caches(self) -> None:

@@ -26,10 +26,11 @@ def test_servers_on_one_gpu_divide_its_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(engines, "gpu_memories_mib", lambda: [81_920, 81_920])
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(4 * engines.GIB)
-    flags = engines.VLLM.share_gpu(tmp_path, 0.5)
+    flags = engines.VLLM.share_gpu(tmp_path, 0.5, [])
     assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
         "--gpu-memory-utilization": "0.450",
         "--kv-cache-memory-bytes": str((36 - 4 - 8) * engines.GIB),
     }
     with pytest.raises(InputError, match="expected at least 16 GiB of a GPU for each, found 14 GiB"):
-        engines.VLLM.share_gpu(tmp_path, 0.2)
+        engines.VLLM.share_gpu(tmp_path, 0.2, [])
+    assert engines.VLLM.share_gpu(tmp_path, 0.2, ["-tp=4"])[-1] == str(int((0.9 * 0.2 * 80 - 1 - 8) * engines.GIB))

@@ -318,7 +318,9 @@ def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp
             VLLM, tmp_path / "server.log", world / "images", load_settings(max_tokens=9), ["--no-such-option"]
         ) as server,
     ):
-        server.load(str(checkpoints[0]))
+        with pytest.raises(EngineError):
+            server.load(str(checkpoints[0]))
+        server.load(str(checkpoints[0]))  # starts again, and fails again
 
 
 def test_stopping_ends_the_servers_processes_and_no_others(server):
