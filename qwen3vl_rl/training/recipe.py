@@ -1,6 +1,7 @@
 """Checks of a composed recipe before a run starts, for both stages."""
 
 import importlib.util
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,16 @@ def check_paths(config: DictConfig, model: str, *files: str) -> None:
         for path in [value] if isinstance(value, str) else value:
             if not Path(path).expanduser().exists() and not (key == model and is_hub_name(path)):
                 raise InputError(f"{key}: no such file or folder: {path}")
+    _check_not_quantized(model, Path(OmegaConf.select(config, model)).expanduser() / "config.json")
+
+
+def _check_not_quantized(key: str, path: Path) -> None:
+    try:
+        quantized = json.loads(path.read_text()).get("quantization_config")
+    except (OSError, ValueError):  # on the hub, or reported by others
+        return
+    if quantized:
+        raise InputError(f"{key}: {path}: quantization_config: expected none, because quantized weights do not train")
 
 
 def make_absolute(config: DictConfig, *keys: str) -> None:
