@@ -21,12 +21,12 @@ import argparse
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
-from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.common import SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.hf_trainer import flatten, pad
@@ -61,7 +61,8 @@ def packed_copies(
     model: Qwen3VLForConditionalGeneration, pack: Callable[[Qwen3VLForConditionalGeneration, str], None]
 ) -> dict[str, Qwen3VLForConditionalGeneration]:
     """For each configuration, a copy of `model` whose attention `pack` replaced. flash-attn has no CPU kernels."""
-    package = {"flash-attn": "flash_attn_package"} if model.device.type == "cuda" and find_spec("flash_attn") else {}
+    installed = model.device.type == "cuda" and is_flash_attn_2_available()
+    package = {"flash-attn": "flash_attn_package"} if installed else {}
     copies = {}
     for configuration, function in ({"packed": NAME} | package).items():
         copies[configuration] = deepcopy(model)

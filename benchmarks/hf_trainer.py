@@ -1,6 +1,5 @@
 """The baseline of stage 1: transformers' Trainer on flattened batches, as in the release."""
 
-import importlib.util
 import math
 import time
 from functools import partial
@@ -11,6 +10,7 @@ import torch
 import transformers
 from omegaconf import DictConfig
 from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
+from transformers.utils import is_flash_attn_2_available
 
 # verl replaces these forward methods for the whole process; the baseline restores them in its own model.
 FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
@@ -110,7 +110,7 @@ class Trainer:
 
 
 def flash_implementation() -> str:
-    return "flash_attention_2" if importlib.util.find_spec("flash_attn") else "sdpa"
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
 def use_varlen_as_flash(model: torch.nn.Module) -> None:

@@ -32,7 +32,7 @@ class Workload:
     image_px: tuple[int, int] = (640, 480)  # width, height
     answer_tokens: int = 101  # mean of EGM-8B's answers
     train_rows: int = 83_989
-    val_rows: int = 5_741  # a tenth of each of the eight RefCOCO splits
+    val_rows: int = 2_647  # a tenth of the three val splits, as examples/data_preprocess/grounding_val.sh draws it
 
 
 PAPER_WORKLOAD = Workload()
