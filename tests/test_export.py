@@ -131,6 +131,13 @@ def test_scores_must_be_a_finished_evaluation(saved_run, evaluate, tmp_path):
         export(saved_run, tmp_path / "hf", scores=scores)
 
 
+def test_others_may_read_the_weights_if_they_may_read_the_rest(saved_run, tmp_path):
+    """A server may belong to another user."""
+    export(saved_run, tmp_path / "model")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 @pytest.mark.parametrize("target", ["sigmoid/best", "run/hf"])
 def test_a_folder_whose_name_says_little_is_named_with_its_parent(saved_run, tmp_path, target):
     export(saved_run, tmp_path / target, "best")
