@@ -28,7 +28,7 @@ from qwen3vl_rl.data.predictions import Prediction, Question
 from qwen3vl_rl.errors import cli
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import Target, predict
-from qwen3vl_rl.evaluation.serving.server import Server, Servers
+from qwen3vl_rl.evaluation.serving.server import new_server
 from qwen3vl_rl.evaluation.serving.settings import load_settings
 from qwen3vl_rl.training.gpus import gpu_busy_percent
 
@@ -113,7 +113,7 @@ def main() -> None:
         warm_up = 2 * max(args.in_flight) // PER_PICTURE * PER_PICTURE  # questions about whole pictures
         questions = iter(make_questions(images, warm_up + args.requests * args.rounds * len(args.in_flight)))
         options = ENGINES[args.engine], work / "server.log", images, settings, args.server_arguments
-        with Server(*options) if args.servers_per_gpu == 1 else Servers(args.servers_per_gpu, *options) as server:
+        with new_server(args.servers_per_gpu, *options) as server:
             name = server.load(str(checkpoint))
             target = Target(server.urls, name, images, by_path=server.by_path, settings=settings)
             one_round(target, list(islice(questions, warm_up)), max(args.in_flight))

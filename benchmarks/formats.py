@@ -24,6 +24,11 @@ def interval(found: dict[str, float], digits: int = 2) -> str:
     return f"{found['median']:.{digits}f} [{found['min']:.{digits}f}, {found['max']:.{digits}f}]"
 
 
+def milliseconds(found_s: dict[str, float]) -> str:
+    """`interval` of seconds, in whole milliseconds."""
+    return interval({name: 1000 * value for name, value in found_s.items()}, 0)
+
+
 def device(result: dict) -> str:
     """`H100` for `2 x NVIDIA H100 80GB HBM3`, `CPU` for a device that is no GPU."""
     found = re.search(r"NVIDIA (\w+)", result["device"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.formats import Lines, device, engine, interval, markdown, rollout_engine
+from benchmarks.formats import Lines, device, engine, interval, markdown, milliseconds, rollout_engine
 from benchmarks.planner import tables as planner
 from benchmarks.results import BASE, FOLDER, read_result
 from benchmarks.spread import spread, times_faster
@@ -179,7 +179,7 @@ def _weights_row(choice: Choice) -> Sequence[object]:
     found, first = result_of(choice), result_of(selected("weights")[0])
     latency_s = {row["answer_tokens"]: row["latency_s"] for row in found["latency"]}
     base_s = next(row["latency_s"] for row in first["latency"] if row["answer_tokens"] == 101)
-    alone = [interval({key: 1000 * value for key, value in latency_s[n].items()}, 0) for n in WEIGHTS_TOKENS]
+    alone = [milliseconds(latency_s[n]) for n in WEIGHTS_TOKENS]
     faster = base_s["median"] / latency_s[101]["median"]
     rate = find(found["throughput"], choice, concurrency=64, answer_tokens=101)["requests_per_s"]
     return choice["label"], *alone, f"{faster:.2f}", f"{rate:.1f}"
@@ -192,7 +192,7 @@ def token_heads() -> list[str]:
 def latencies(result: dict) -> list[str]:
     """Milliseconds for each length of `TOKENS`; empty where a length was not measured."""
     found = {101 if (n := row["answer_tokens"]) == 100 else n: row["latency_s"] for row in result["latency"]}
-    return [interval({k: 1000 * v for k, v in found[n].items()}, 0) if n in found else "" for n in TOKENS]
+    return [milliseconds(found[n]) if n in found else "" for n in TOKENS]
 
 
 def paper_latencies() -> Iterator[tuple[str, list[str]]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.formats import Lines, columns, device, engine, interval, markdown, rollout_engine
+from benchmarks.formats import Lines, columns, device, engine, interval, markdown, milliseconds, rollout_engine
 from benchmarks.headlines import HEADLINES, evaluation_rows, latencies, paper_latencies, token_heads
 from benchmarks.planner import tables as planner
 from benchmarks.results import BASE, FOLDER, read_result
@@ -219,7 +219,7 @@ def speculation(results: Results) -> Lines:
             device(result),
             way,
             f"{found['tokens_per_step']:.2f}",
-            interval({key: 1000 * value for key, value in found["latency_s"].items()}, 0),
+            milliseconds(found["latency_s"]),
             interval(found["times_faster"]),
             f"{found['differing_answers']} of {result['questions']}",
         ]

@@ -37,8 +37,8 @@ from qwen3vl_rl.export import export
 from qwen3vl_rl.training import processes
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.gpus import gpu_used_mib
-from qwen3vl_rl.training.launch import TEMPORARY
 from qwen3vl_rl.training.metrics import read_metrics
+from qwen3vl_rl.training.processes import TEMPORARY
 from qwen3vl_rl.training.rehearsal import NAME, STEPS, Rehearsal, advice, first_question, report
 from qwen3vl_rl.training.run_folder import LOG
 

@@ -195,7 +195,7 @@ def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
 def fit_generation(steps: Sequence[Measured], constants: Constants) -> Found:
     """With vLLM, and all other constants given: the seconds that an answer costs its engine and its node. It needs two
     numbers of GPUs. With two lengths of answers it also finds the time that each sequence of a batch adds to a token.
-    Older results, in which every answer was a request of its own, are left out."""
+    Older results, in which every answer was a separate request, are left out."""
     steps = [step for step in steps if step.run.rollout_engine == "vllm" and step.run.share_prompts]
     runs = [step.run for step in steps]
     if len({run.gpus for run in runs}) < 2:

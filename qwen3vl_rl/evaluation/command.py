@@ -13,7 +13,7 @@ from qwen3vl_rl.evaluation.run import Load
 from qwen3vl_rl.evaluation.serving.engines import ENGINES
 from qwen3vl_rl.evaluation.serving.predict import REQUEST_TIMEOUT_S
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
-from qwen3vl_rl.evaluation.serving.server import AnyServer, Endpoint, EngineError, Server, Servers
+from qwen3vl_rl.evaluation.serving.server import AnyServer, Endpoint, EngineError, new_server
 from qwen3vl_rl.evaluation.serving.settings import PARSERS, Settings, load_settings
 from qwen3vl_rl.grounding import parser_name
 
@@ -67,8 +67,7 @@ def server(args: argparse.Namespace, settings: Settings, questions: Sequence[Que
     if args.endpoint:
         return Endpoint(args.endpoint)
     images = readable_folder(questions, args.images)
-    options = ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments
-    return Server(*options) if count == 1 else Servers(count, *options)
+    return new_server(count, ENGINES[args.engine], args.out / "server.log", images, settings, args.server_arguments)
 
 
 def load(args: argparse.Namespace) -> Load:

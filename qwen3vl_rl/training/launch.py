@@ -30,7 +30,6 @@ from qwen3vl_rl.training.starts import SECRET
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
-TEMPORARY = "egm-"  # prefix of a run's temporary folder
 REGISTER = "qwen3vl_rl.verl_ext.register"
 
 
@@ -72,7 +71,7 @@ def _run_locked(config: DictConfig, command: Sequence[str], columns: Mapping[str
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
     _on_stop_signals(_exit)
-    with TemporaryDirectory(prefix=TEMPORARY, dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
+    with TemporaryDirectory(prefix=processes.TEMPORARY, dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
         child = processes.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
         tree = processes.ProcessTree(child.pid)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 STOP_TIMEOUT_S = 20
 SHARED_MEMORY = "/dev/shm/"
+TEMPORARY = "egm-"  # prefix of a run's temporary folder
 WEIGHTS = "verl_weights_*"  # verl's segments for a weight sync; they are often gone before a snapshot sees them
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

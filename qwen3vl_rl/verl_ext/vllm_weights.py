@@ -16,7 +16,7 @@ from verl.workers.rollout.vllm_rollout import ServerAdapter
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 
-from qwen3vl_rl.training.launch import TEMPORARY
+from qwen3vl_rl.training.processes import TEMPORARY
 
 
 def own_socket(handle: str) -> str:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from qwen3vl_rl.evaluation.serving.engines import on_cpu
-from qwen3vl_rl.training.launch import TEMPORARY
+from qwen3vl_rl.training.processes import TEMPORARY
 from qwen3vl_rl.training.workload import compose_recipe
 
 pytestmark = pytest.mark.slow

@@ -221,6 +221,14 @@ class Servers:
         return "\n".join(server.describe_failure(what) for server in self._servers)
 
 
+def new_server(
+    count: int, engine: Engine, log: Path, images: Path, settings: Settings, arguments: Sequence[str] = ()
+) -> Server | Servers:
+    """A server, or `count` of them on the same GPUs."""
+    options = engine, log, images, settings, arguments
+    return Server(*options) if count == 1 else Servers(count, *options)
+
+
 class Endpoint:
     """A server that someone else runs. A model is given by the name under which it is served."""
 
