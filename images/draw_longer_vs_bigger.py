@@ -2,28 +2,32 @@
 
     python -m images.draw_longer_vs_bigger examples/longer_vs_bigger/results.json --out images/longer_vs_bigger.png
 
-Error bars of the first two panels span the lowest and the highest seed. Those of the other panels are 95 % intervals
-over images.
+Error bars span the lowest and the highest seed. Where reasoning is cut, they are 95 % intervals over images.
 """
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
 
 from examples.longer_vs_bigger import tables
 from qwen3vl_rl.data.refshapes import MAKERS
 from qwen3vl_rl.errors import InputError, cli
 
 BUBBLE_PT2 = 1.5e-5  # area per parameter
-COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by training
-FIELDS = ("parameters", "average", "kinds", "splits")
+COLOURS = {"direct": "C1", "sft": "C2", "rl": "C3"}  # by training, in the order of the arrows
+LEARNING = {"rl": "C3", "rl_ours": "C0"}
+FIELDS = ("parameters", "language_parameters", "tokens", "average", "kinds", "splits")
+ACCURACY = "Acc@0.5, average, %"
 
 
 class Results:
@@ -35,7 +39,7 @@ class Results:
     def __init__(self, path: Path):
         try:
             self.all = json.loads(path.read_text(encoding="utf-8"))
-            self.models, self.latency = self.all["models"], self.all["latency"]
+            self.models = self.all["models"]
             missing = [(name, key) for name, model in self.models.items() for key in FIELDS if model.get(key) is None]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: expected a file of examples.longer_vs_bigger.collect ({error})") from error
@@ -47,18 +51,10 @@ class Results:
         untrained = [f"{rung}/direct" for rung in self.rungs if not self.runs(rung, "direct")]
         if untrained:
             raise InputError(f"{path}: expected the accuracy of {', '.join(untrained)}, found none")
-        unmeasured = [f"{rung}/direct" for rung in self.rungs if self.latency_ms(rung, "direct") is None]
-        if unmeasured:
-            raise InputError(f"{path}: expected the latency of {', '.join(unmeasured)}, found none")
 
     def runs(self, rung: str, kind: str) -> list[dict]:
         """One run per seed."""
         return list(tables.runs(self.all, rung, kind).values())
-
-    def latency_ms(self, rung: str, kind: str) -> float | None:
-        """Latency of a single request, for the seed that was measured. None if none was."""
-        names = [name for name in self.latency if f"{name}-".startswith(f"{rung}/{kind}-")]
-        return 1000 * self.latency[names[0]]["alone_s"] if names else None
 
     def pairs(self, rung: str) -> list[tuple[dict, dict]]:
         """(direct, RL) for each seed that has both."""
@@ -81,34 +77,35 @@ def percent(run: dict) -> float:
 
 
 def draw_tradeoff(axis: plt.Axes, results: Results) -> None:
-    """Accuracy against the latency of one request. A line joins direct answers by size, arrows lead from them to RL."""
+    """Accuracy against operations. A line joins direct answers by size, arrows lead from them over SFT to RL."""
     for number, rung in enumerate(results.rungs):
-        points = {kind: runs for kind in COLOURS if (runs := results.runs(rung, kind))}
-        places = {}
-        for kind, runs in points.items():
-            if (latency_ms := results.latency_ms(rung, kind)) is None:
-                continue
-            accuracy, low, high = spread(runs, percent)
-            places[kind] = latency_ms, accuracy
-            colour = COLOURS[kind]
-            axis.scatter(latency_ms, accuracy, s=runs[0]["parameters"] * BUBBLE_PT2 + 12, color=colour, alpha=0.6)
-            axis.errorbar(latency_ms, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
-            side = -1 if kind == "rl" or (kind == "direct" and number % 2) else 1  # neighbours on opposite sides
+        places = {kind: place(runs) for kind in COLOURS if (runs := results.runs(rung, kind))}
+        for kind, (gflop, accuracy, low, high) in places.items():
+            size, colour = results.runs(rung, kind)[0]["parameters"] * BUBBLE_PT2 + 12, COLOURS[kind]
+            axis.scatter(gflop, accuracy, s=size, color=colour, alpha=0.6)
+            axis.errorbar(gflop, accuracy, yerr=[[low], [high]], color=colour, capsize=2)
+            below = kind == "direct" and number % 2 == 0
             axis.annotate(
-                f"{rung} {kind}", places[kind], textcoords="offset points", fontsize=8,
-                xytext=(6 * side, -14 if kind == "direct" else 8),
-                ha="left" if side > 0 else "right",
+                f"{rung} {kind}", (gflop, accuracy), textcoords="offset points", fontsize=8,
+                xytext=(8, -18 if below else 10), ha="left",
             )  # fmt: skip
-        if "rl" in places:
-            axis.annotate("", places["rl"], places["direct"], arrowprops={"arrowstyle": "->", "color": "C3"})
-    line = [
-        (results.latency_ms(rung, "direct"), spread(results.runs(rung, "direct"), percent)[0]) for rung in results.rungs
-    ]
+        for start, end in itertools.pairwise(places.values()):
+            axis.annotate("", end[:2], start[:2], arrowprops={"arrowstyle": "->", "color": "C3"})
+    line = [place(results.runs(rung, "direct"))[:2] for rung in results.rungs]
     axis.plot(*zip(*line, strict=True), color="black", linestyle=":", linewidth=1)
-    axis.margins(x=0.25)
+    axis.margins(x=0.15, y=0.15)
     axis.set(
-        title="bigger (dotted) or longer (arrows)", xlabel="latency of one request, ms", ylabel="Acc@0.5, average, %"
-    )
+        title="bigger (dotted) or longer (arrows)", xscale="log", ylabel=ACCURACY,
+        xlabel="operations of the language model for an answer, GFLOP",
+    )  # fmt: skip
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def place(runs: list[dict]) -> tuple[float, float, float, float]:
+    """Mean operations (GFLOP), and the `spread` of the accuracy."""
+    return fmean(map(tables.answer_gflop, runs)), *spread(runs, percent)
 
 
 def draw_kinds(axis: plt.Axes, results: Results) -> None:
@@ -129,40 +126,52 @@ def draw_kinds(axis: plt.Axes, results: Results) -> None:
     axis.set(title="gain of reasoning (SFT, GRPO) by kind", ylabel="percentage points")
 
 
-def draw_oracle(axis: plt.Axes, results: Results) -> None:
-    """Accuracy on the same boxes, asked for in the original wording and in the simplest one."""
-    for rung in results.rungs:
-        for kind, marker in (("direct", "o"), ("rl", "^")):
-            run = results.models.get(f"oracle-{rung}/{kind}")
-            if run is None:
-                continue
-            for split, colour in (("refshapes_asked", "C0"), ("refshapes_simple", "C2")):
-                found = run["splits"][split]
-                low, high = (100 * abs(found["acc"] - bound) for bound in found["interval"])
-                label = f"{split.removeprefix('refshapes_')}, {kind}"
-                axis.errorbar(
-                    rung, 100 * found["acc"], yerr=[[low], [high]], color=colour, marker=marker, label=label, capsize=2
-                )
+def draw_learning(axis: plt.Axes, results: Results) -> None:
+    """Right answers (upper lines) and tokens (lower lines, right axis) while RL learns, one line per run."""
+    tokens = axis.twinx()
+    for name, curve in results.all.get("learning", {}).items():
+        for kind, colour in LEARNING.items():
+            if name.startswith(f"{kind}-") and name.rpartition("-")[2].isdigit():
+                axis.plot(curve["step"], 100 * np.array(curve["acc"]), color=colour, label=tables.ANSWERS[kind])
+                tokens.plot(curve["step"], curve["tokens"], color=colour, linestyle=":")
     handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    axis.legend(handles.values(), handles.keys(), frameon=False)
-    axis.set(title="the same boxes in simple words", xlabel="language model", ylabel="Acc@0.5, %")
+    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize=8, loc="lower right")
+    tokens.set(ylim=(0, 250), ylabel="tokens (dotted)")
+    tokens.spines["top"].set_visible(False)
+    axis.set(
+        ylim=(40, 100), xlabel="step of GRPO", ylabel="sampled answers that are right, %", title="GRPO goes longer"
+    )
 
 
-def draw_budgets(axis: plt.Axes, results: Results) -> None:
-    """Accuracy against tokens where reasoning is cut and the answer is then forced."""
+def draw_tokens(axis: plt.Axes, results: Results) -> None:
+    """Accuracy against tokens: trainings, `efficient` rewards, and reasoning that is cut after some tokens."""
+    for rung in [rung for rung in results.rungs if results.pairs(rung)]:
+        for kind, colour in COLOURS.items():
+            if not (runs := results.runs(rung, kind)):
+                continue
+            accuracy, low, high = spread(runs, percent)
+            tokens = fmean(run["tokens"] for run in runs)
+            axis.errorbar(tokens, accuracy, yerr=[[low], [high]], marker="o", color=colour, label=f"{rung} {kind}")
+    for name in [name for name in results.models if "efficient" in name]:
+        run = results.models[name]
+        axis.plot(run["tokens"], percent(run), marker="x", color="C4", linestyle="", label="reward=efficient")
     for model, ways in results.all.get("budgets", {}).items():
         cuts = sorted(ways, key=lambda way: int(way.removeprefix("budget-")) if way != "free" else math.inf)
         tokens, averages = zip(*((ways[cut]["tokens"], ways[cut]["average"]) for cut in cuts), strict=True)
         accuracy = np.array([100 * average["acc"] for average in averages])
         bounds = 100 * np.array([average["interval"] for average in averages]).T
-        axis.errorbar(tokens, accuracy, yerr=np.abs(bounds - accuracy), marker="o", capsize=2, label=model)
-        axis.legend(frameon=False)
-    axis.set(title="reasoning cut short", xlabel="tokens of an answer, mean", ylabel="Acc@0.5, average, %")
+        label = f"{model}, reasoning cut"
+        axis.errorbar(
+            tokens, accuracy, yerr=np.abs(bounds - accuracy), color="gray", marker=".", capsize=2, label=label
+        )
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(handles.values(), handles.keys(), frameon=False, fontsize=8, loc="upper left")
+    axis.set(title="accuracy against tokens", xlabel="tokens of an answer, mean", ylabel=ACCURACY)
 
 
 def draw(results: Results) -> plt.Figure:
     figure, axes = plt.subplots(2, 2, figsize=(12, 9), layout="constrained")
-    panels = draw_tradeoff, draw_kinds, draw_oracle, draw_budgets
+    panels = draw_tradeoff, draw_kinds, draw_learning, draw_tokens
     for axis, panel in zip(axes.flat, panels, strict=True):
         panel(axis, results)
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,8 @@
 """Collect the results of an experiment in one file: python -m examples.longer_vs_bigger.collect --out OUT FILE.json
 
-The file holds the size, the accuracies by split and by kind of expression, the tokens and the latency of each model,
-and the paired differences between models. Unfinished evaluations are left out. Intervals are bootstrapped over images.
-They do not cover the variation between trainings; for that, `by_seed` lists the difference of each seed.
+The file holds the size, the accuracies by split and by kind of expression and the tokens of each model, and the paired
+differences between models. Unfinished evaluations are left out. Intervals are bootstrapped over images. They do not
+cover the variation between trainings; for that, `by_seed` lists the difference of each seed.
 """
 
 import argparse
@@ -22,11 +22,10 @@ from examples.longer_vs_bigger.run import SLICES
 from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
-from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, Result, missing_part, read_result, read_scaling
+from qwen3vl_rl.evaluation.scoring.results import Result, missing_part, read_result, read_scaling
 from qwen3vl_rl.models.shapes import find_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
-LATENCY = "latency-"  # prefix of folders of eval/ that were measured with nothing else on the GPU
 STUDY = ("study-", "compared-")  # prefixes of folders of eval/ that hold the starter's models of one seed
 REASONING = ("sft", "rl", "sft_thorough")  # trainings after which models reason
 STRICTER = (0.75, 0.9)  # further IoU thresholds
@@ -52,18 +51,13 @@ def collect(out: Path) -> dict:
     budgets = out / "budgets"
     slices = [json.loads(path.read_text()) for path in sorted((out / "jobs" / SLICES).glob("*.json"))]
     return {
+        "device": ", ".join(sorted({result.timing["server"]["device"] for result in results.values()})),
         "jobs_s": {name: job["seconds"] for name, job in jobs.items()},
         "slices": slices,
         "gpu_s": round(sum(part["seconds"] * part["gpus"] for part in slices)),
         "models": {
             name: size_of(out, folders[name]) | accuracies(result) | {"kinds": by_kind(result, kinds)}
             for name, result in results.items()
-            if not name.startswith(LATENCY)
-        },
-        "latency": {
-            name.removeprefix(LATENCY): latency(result.timing)
-            for name, result in results.items()
-            if name.startswith(LATENCY) and SINGLE_REQUEST in result.timing
         },
         "differences": dict(differences(results, out, folders)),
         "study": study(finished),
@@ -240,23 +234,6 @@ def above(result: Result, iou: float) -> float:
     """The share of answers with a higher IoU, averaged over splits like the accuracy."""
     splits = ([row for row in result.predictions if row.split == split] for split in result.summary["average"]["of"])
     return fmean(fmean(row.iou > iou for row in rows if row.xyxy_px) for rows in splits)
-
-
-def latency(timing: dict) -> dict:
-    """Medians and 95th percentiles of a single request and of requests under load.
-
-    The rate is None if the evaluation was resumed with nothing left to ask.
-    """
-    return {
-        "alone_requests": timing[SINGLE_REQUEST]["requests"],
-        "alone_s": timing[SINGLE_REQUEST]["p50_s"],
-        "alone_p95_s": timing[SINGLE_REQUEST]["p95_s"],
-        "loaded_s": timing["latency"]["average"]["p50_s"],
-        "loaded_p95_s": timing["latency"]["average"]["p95_s"],
-        "in_flight": timing.get("concurrency"),
-        "requests_per_s": timing.get("requests_per_s"),
-        "device": timing["server"]["device"],
-    }
 
 
 def accuracy(fields: dict) -> dict:

@@ -21,16 +21,12 @@ CACHE_BYTES, GPU_SHARE = 1_500_000_000, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`commands` run one after the other. `share` is the part of a GPU that they take, 0 for none.
-
-    A `last` job waits until all others have finished or failed.
-    """
+    """`commands` run one after the other. `share` is the part of a GPU that they take, 0 for none."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     needs: tuple[str, ...] = ()
     share: float = 0.0
-    last: bool = False
 
 
 class Experiment:
@@ -47,7 +43,7 @@ class Experiment:
         """All jobs. Among jobs that are ready, earlier ones start first."""
         return [
             *self.data(), *self.bases(), *self.longer(), *self.ablations(), *self.direct(), *self.studies(),
-            *self.evaluations(), *self.latencies(),
+            *self.evaluations(),
         ]  # fmt: skip
 
     def gpu_share(self, name: str) -> float:
@@ -208,14 +204,6 @@ class Experiment:
         )  # fmt: skip
         yield Job("budgets", (budgets,), (best, f"data-{FIRST}"), share=self.share)
 
-    def latencies(self) -> Iterator[Job]:
-        """Latencies of one seed. They run last and with a whole GPU, because other jobs would slow requests down."""
-        for rung in self.config.ladder:
-            models = {f"{training}-{FIRST}": job for training, job in self.first(rung).items()}
-            limits = flat((f"--{name}", value) for name, value in self.config.latency.items())
-            job = self.evaluation(rung, models, folder=f"latency-{rung}", limits=limits)
-            yield replace(job, share=1.0, last=True)
-
     def trainings(self, rung: str) -> tuple[str, ...]:
         return ("direct", "sft", "rl", "sft_thorough") if rung in self.config.longer else ("direct",)
 
@@ -260,14 +248,14 @@ class Experiment:
 
     def evaluation(
         self, rung: str, models: dict[str, str], *, folder: str | None = None, questions: str = "eval",
-        needs: str = f"data-{FIRST}", limits: Sequence = ("--latency-samples", 0),
+        needs: str = f"data-{FIRST}",
     ) -> Job:  # fmt: skip
         """Evaluate all models of one shape with one server. `models` maps names to the jobs that train them."""
         folder = folder or rung
         named = flat(("--model", f"{name}={self.checkpoint(job)}") for name, job in models.items())
         out = self.out / "eval" / folder
-        command = python("qwen3vl_rl.evaluation", *self.asked(questions), *limits, "--out", out, *named, "--",
-                         *self.server)  # fmt: skip
+        command = python("qwen3vl_rl.evaluation", *self.asked(questions), "--latency-samples", 0, "--out", out, *named,
+                         "--", *self.server)  # fmt: skip
         return Job(f"eval-{folder}", (command,), (*models.values(), needs), share=self.share)
 
     def asked(self, questions: str) -> list:

@@ -43,7 +43,7 @@ class Running:
 
 
 class Queue:
-    """Runs each job once the jobs that it needs are done and a GPU has room for it. `last` jobs run after all others.
+    """Runs each job once the jobs that it needs are done and a GPU has room for it.
 
     `gpus`: names of the GPUs for CUDA. Raises InputError for a job that can never run.
     """
@@ -107,11 +107,7 @@ class Queue:
         return len(self.waiting) + len(self.running)
 
     def start_ready(self) -> None:
-        ready = [job for job in self.waiting if self.done.issuperset(job.needs)]
-        others = [job for job in ready if not job.last]
-        if others or not all(running.job.last for running in self.running):
-            ready = others
-        for job in ready:
+        for job in [job for job in self.waiting if self.done.issuperset(job.needs)]:
             gpu = max(range(len(self.free)), key=self.free.__getitem__)
             if job.share <= self.free[gpu] + 1e-9:
                 self.free[gpu] -= job.share
@@ -214,8 +210,7 @@ def main() -> None:
         jobs = with_needs(jobs, args.only)
     if args.dry:
         for job in jobs:
-            needs = "all others" if job.last else ", ".join(job.needs) or "nothing"
-            print(f"{job.name:<24} after {needs}")
+            print(f"{job.name:<24} after {', '.join(job.needs) or 'nothing'}")
         return
     (out / "jobs").mkdir(parents=True, exist_ok=True)
     with alone_in(out):

@@ -1,11 +1,10 @@
-"""Fill the tables of this folder's README from its results.json, or print all tables:
+"""Fill the tables of this folder's README from its results.json, or print all tables of a file:
 
-    python -m examples.longer_vs_bigger.tables [--all]
+    python -m examples.longer_vs_bigger.tables [FILE]
 
 `TABLES[NAME]` makes the table that the README has between `<!-- NAME -->` and `<!-- end -->`. The accuracy of a model
 with several seeds is their mean, with the lowest and the highest seed in brackets. A base has one seed, with its 95 %
-interval over images in brackets. Differences have such intervals, followed by the difference of each seed. Latencies
-are medians, with the 95th percentile in brackets.
+interval over images in brackets. Differences have such intervals, followed by the difference of each seed.
 """
 
 import argparse
@@ -13,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.formats import markdown
 from benchmarks.tables import fill
@@ -72,29 +72,24 @@ def accuracy(found: dict[str, dict], at: Callable[[dict], dict]) -> str:
     return spread([estimate["acc"] for estimate in estimates], estimates[0]["interval"])
 
 
+def answer_gflop(model: dict) -> float:
+    """10^9 operations of the language model for an answer, at two per parameter and token. Reading the prompt and the
+    image is not counted."""
+    return 2e-9 * model["language_parameters"] * model["tokens"]
+
+
 def ladder(results: dict) -> str:
-    head = (
-        "model",
-        "language parameters",
-        "answers",
-        "average",
-        *SPLITS,
-        "tokens",
-        "ms, one request",
-        "ms, 64 in flight",
-    )
+    head = ("model", "language parameters", "answers", "average", *SPLITS, "tokens", "GFLOP")
 
     def rows() -> Iterator[Sequence[object]]:
         for rung, training, found in trained(results):
             first, *_ = found.values()
-            latency = next((results["latency"][name] for name in found if name in results["latency"]), None)
-            places = ("alone", "loaded") if latency else ()
-            measured_ms = [f"{1000 * latency[f'{at}_s']:.0f} [{1000 * latency[f'{at}_p95_s']:.0f}]" for at in places]
+            models = list(found.values())
             yield (
                 rung, f"{first['language_parameters'] / 1e6:.1f} M", ANSWERS[training],
                 accuracy(found, lambda model: model["average"]),
                 *(accuracy(found, lambda model, split=split: model["splits"][split]) for split in SPLITS.values()),
-                f"{sum(model['tokens'] for model in found.values()) / len(found):.0f}", *(measured_ms or ["", ""]),
+                f"{fmean(model['tokens'] for model in models):.0f}", f"{fmean(map(answer_gflop, models)):.1f}",
             )  # fmt: skip
 
     return markdown([head, *rows()])
@@ -241,13 +236,15 @@ def all_tables(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="print all tables and leave the README as it is")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="print all tables of this file, and leave the README as it is"
+    )
     args = parser.parse_args()
-    readme, collected = FOLDER / "README.md", FOLDER / "results.json"
+    readme, collected = FOLDER / "README.md", args.file or FOLDER / "results.json"
     if not collected.is_file():
         raise InputError(f"{collected}: expected the output of examples.longer_vs_bigger.collect, found no file")
     results, text = json.loads(collected.read_text()), readme.read_text()
-    if args.all:
+    if args.file:
         print(all_tables(results))
         return
     if not any(f"<!-- {name} -->" in text for name in TABLES):

@@ -13,7 +13,8 @@ def model(parameters: int, acc: float, **changes) -> dict:
     splits = dict.fromkeys(("refshapes_asked", "refshapes_simple"), found)
     kinds = {kind: found | {"samples": 10} for kind in ("attribute", "relation")}
     return {
-        "parameters": parameters, "splits": splits, "average": found, "kinds": kinds,
+        "parameters": parameters, "language_parameters": parameters, "tokens": 50, "splits": splits, "average": found,
+        "kinds": kinds,
     } | changes  # fmt: skip
 
 
@@ -22,16 +23,15 @@ def figure(tmp_path):
     models = {
         "b/base": model(20_000_000, 0.7),
         "a/base": model(5_000_000, 0.5),
-        "oracle-a/direct": model(5_000_000, 0.8),
+        "ablations/rl-efficient_50": model(5_000_000, 0.7),
     }
     models |= {f"a/direct-{seed}": model(5_000_000, 0.6 + seed / 50) for seed in range(3)}
-    models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25) for seed in range(3)}
+    models |= {f"a/rl-{seed}": model(5_000_000, 0.8 + seed / 25, tokens=100) for seed in range(3)}
     models["b/direct-0"] = model(20_000_000, 0.7)
-    latency = {"a/direct-0": 0.06, "a/rl-0": 0.084, "b/direct-0": 0.07}
-    latency = {name: {"alone_s": seconds} for name, seconds in latency.items()}
     cut = {"tokens": 40, "average": {"acc": 0.8, "interval": [0.8, 0.8]}}
     budgets = {"rl-a-0": {"free": cut, "budget-128": cut | {"tokens": 42}, "budget-0": cut | {"tokens": 20}}}
-    content = {"models": models, "latency": latency, "budgets": budgets}
+    curve = {"step": [2, 4], "acc": [0.7, 0.8], "tokens": [80, 110]}
+    content = {"models": models, "learning": {"rl-a-0": curve, "study_rl-35-0": curve}, "budgets": budgets}
     (tmp_path / "results.json").write_text(json.dumps(content))
     results = Results(tmp_path / "results.json")
     assert results.rungs == ["a", "b"] and len(results.pairs("a")) == 3 and not results.pairs("b")
@@ -41,9 +41,9 @@ def figure(tmp_path):
 def test_a_line_joins_direct_answers_and_an_arrow_leads_to_rl(figure):
     axis = figure.axes[0]
     (line,) = (line for line in axis.lines if line.get_linestyle() == ":")
-    assert line.get_xydata().ravel().tolist() == pytest.approx([60, 62, 70, 70])
+    assert line.get_xydata().ravel().tolist() == pytest.approx([0.5, 62, 2, 70])
     (arrow,) = (text for text in axis.texts if not text.get_text())
-    assert (*arrow.xyann, *arrow.xy) == pytest.approx((60, 62, 84, 84))
+    assert (*arrow.xyann, *arrow.xy) == pytest.approx((0.5, 62, 1, 84))
 
 
 def test_gains_are_paired_by_seed(figure):
@@ -55,12 +55,17 @@ def test_gains_are_paired_by_seed(figure):
 
 
 def test_budgets_are_drawn_in_order_at_their_mean_tokens(figure):
-    (line,) = figure.axes[3].containers[0].lines[:1]
+    line = figure.axes[3].containers[-1].lines[0]
     assert line.get_xydata().ravel().tolist() == pytest.approx([20, 80, 42, 80, 40, 80])
 
 
-def test_the_oracle_panel_shows_both_wordings(figure):
-    assert {text.get_text() for text in figure.axes[2].get_legend().get_texts()} == {"asked, direct", "simple, direct"}
+def test_learning_curves_of_the_ladder_have_accuracy_and_tokens(figure):
+    accuracy, tokens = figure.axes[2], figure.axes[4]
+    assert [axis.lines[0].get_xydata().ravel().tolist() for axis in (accuracy, tokens)] == [
+        [2, 70, 4, 80],
+        [2, 80, 4, 110],
+    ]
+    assert len(accuracy.lines) == len(tokens.lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -69,14 +74,13 @@ def test_the_oracle_panel_shows_both_wordings(figure):
         "{}",
         "[]",
         "no json",
+        '{"models": null}',
+        '{"models": ["a/base"]}',
         '{"models": {}}',
-        '{"latency": {}, "models": null}',
-        '{"latency": {}, "models": ["a/base"]}',
-        '{"latency": {}, "models": {}}',
-        '{"latency": {}, "models": {"a/base": {}}}',
-        json.dumps({"latency": {}, "models": {"a/base": model(1, 0.5)}}),
-        json.dumps({"latency": {}, "models": {"a/base": model(1, 0.5, kinds=None)}}),
-        json.dumps({"latency": {}, "models": {"oracle-a/base": model(1, 0.5)}}),
+        '{"models": {"a/base": {}}}',
+        json.dumps({"models": {"a/base": model(1, 0.5)}}),
+        json.dumps({"models": {"a/base": model(1, 0.5, kinds=None)}}),
+        json.dumps({"models": {"oracle-a/base": model(1, 0.5)}}),
     ],
 )
 def test_other_files_are_rejected(tmp_path, content):

@@ -157,30 +157,11 @@ def test_a_failure_is_reported_at_the_limit_too(tmp_path):
     assert queue.unfinished() == 1
 
 
-def test_the_largest_rung_starts_first_and_latencies_are_measured_last_and_alone(tmp_path):
+def test_the_largest_rung_starts_first_and_jobs_share_a_gpu(tmp_path):
     jobs = [job for job in Experiment(read_config([]), tmp_path, "gpu1").jobs() if job.share]
-    names = [job.name for job in jobs]
-    assert names[:4] == ["base-62m", "base-16m", "base-4m", "base-1m"]
-    assert names[-4:] == [f"eval-latency-{rung}" for rung in ("1m", "4m", "16m", "62m")]
-    assert all(job.share == 1 and job.last for job in jobs[-4:]) and not any(job.last for job in jobs[:-4])
-    shares = {job.name: job.share for job in jobs[:-4]}
+    assert [job.name for job in jobs[:4]] == ["base-62m", "base-16m", "base-4m", "base-1m"]
+    shares = {job.name: job.share for job in jobs}
     assert max(shares.values()) < 1 and shares["direct-62m-0"] > shares["direct-1m-0"]
-
-
-def test_last_jobs_wait_for_all_that_can_run_even_if_some_fail(tmp_path):
-    said, pause = tmp_path / "said", ("bash", "-c", "sleep 1")
-    jobs = [
-        Job("latency", (note(said, "last"),), ("model",), share=1.0, last=True),
-        Job("model", (note(said, "model"),)),
-        Job("bad", (note(said, "bad", code=3),), ("model",)),
-        Job("after", (note(said, "never"),), ("bad",)),
-        Job("bad latency", (note(said, "never"),), ("bad",), share=1.0, last=True),
-        Job("slow", (pause, note(said, "slow")), ("model",)),
-    ]
-    with pytest.raises(InputError, match="bad failed"):
-        Queue(jobs, tmp_path, ["0", "1"], NO_LIMIT).run()
-    *words, last = said.read_text().split()
-    assert last == "last0" and sorted(words) == ["bad0", "bad0", "model0", "slow0"]
 
 
 def test_each_run_records_its_gpu_time(tmp_path):
