@@ -1,4 +1,4 @@
-"""Checkpoints written by another number of ranks: each rank reads its part of every tensor from all shards.
+"""Checkpoints written by other ranks or with another layout: each rank reads its part of every tensor from all shards.
 
 verl names shards by rank and number of ranks, and loads only the shard of its own rank. Here the files are
 memory-mapped, so that a rank reads only its part from disk.
@@ -12,8 +12,6 @@ import torch
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
-
-PLAIN = 0  # verl's FSDP version of a model that FSDP has not wrapped
 
 
 class AnyRanksCheckpointManager(FSDPCheckpointManager):
@@ -30,14 +28,14 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
         torch.distributed.barrier()
 
     def _ranks_of(self, folder: Path) -> int | None:
-        """The number of ranks that wrote the checkpoint; None if this run has the same ranks and sharding, which verl
+        """The number of ranks that wrote the checkpoint; None if this run has the same ranks and layout, which verl
         loads itself. verl writes the number only on the first node."""
-        own, path = folder / _name("model", self.world_size, self.rank), folder / "fsdp_config.json"
-        if own.exists() and not path.exists():
-            return None
-        saved, is_sharded = json.loads(path.read_text()), isinstance(next(self.model.parameters()), DTensor)
-        is_same = (saved["world_size"], saved["FSDP_version"] != PLAIN) == (self.world_size, is_sharded)
-        return None if is_same else saved["world_size"]
+        own = folder / _name("model", self.world_size, self.rank)
+        if not own.exists():
+            return json.loads((folder / "fsdp_config.json").read_text())["world_size"]
+        saved = torch.load(own, map_location="cpu", mmap=True, weights_only=False)
+        is_same = _layout(next(iter(saved.values()))) == _layout(next(self.model.parameters()))
+        return None if is_same else self.world_size
 
     @torch.no_grad()
     def _load_model(self, shards: Sequence[dict]) -> None:
@@ -73,6 +71,11 @@ class AnyRanksCheckpointManager(FSDPCheckpointManager):
             self.load_rng_state(extra["rng"])
         if extra["lr_scheduler"] is not None and self.lr_scheduler is not None:
             self.lr_scheduler.load_state_dict(extra["lr_scheduler"])
+
+
+def _layout(tensor: torch.Tensor) -> tuple | None:
+    """How FSDP distributes a tensor over the ranks, which `fsdp_size` and `no_shard` change; None for a plain one."""
+    return (tensor.placements, tuple(tensor.device_mesh.mesh.shape)) if isinstance(tensor, DTensor) else None
 
 
 def copy_part(shards: Sequence[torch.Tensor], into: torch.Tensor) -> None:

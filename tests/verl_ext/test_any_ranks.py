@@ -49,9 +49,11 @@ def test_losses_equal_those_of_a_run_on_the_same_ranks(train, sft_command, tmp_p
 
     whole = run("two", 2)
     one = run("one", 1, ("two", 2))
-    again = run("again", 2, ("one", 3))
-    plain = run("plain", 1, ("two", 3), "engine.no_shard=true")
-    assert list(whole) == [1, 2, 3, 4] and (list(one), list(again), list(plain)) == ([3, 4], [4], [4])
-    for found in (one, again, plain):
+    again = run("again", 2, ("one", 3), "engine.fsdp_size=1")
+    plain = run("plain", 1, ("one", 3), "engine.no_shard=true")
+    copies = run("copies", 2, ("two", 3), "engine.fsdp_size=1")  # two copies instead of two shards
+    assert list(whole) == [1, 2, 3, 4] and list(one) == [3, 4]
+    assert list(again) == list(plain) == list(copies) == [4]
+    for found in (one, again, plain, copies):
         for step, loss in found.items():
             assert loss == pytest.approx(whole[step], abs=TOLERANCE), step
