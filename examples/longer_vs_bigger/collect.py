@@ -23,7 +23,7 @@ from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
 from qwen3vl_rl.evaluation.scoring.results import SINGLE_REQUEST, Result, missing_part, read_result, read_scaling
-from qwen3vl_rl.models.shapes import find_shape
+from qwen3vl_rl.models.families import read_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
 LATENCY = "latency-"  # prefix of folders of eval/ that were measured with nothing else on the GPU
@@ -207,7 +207,7 @@ def size_of(out: Path, folder: Path) -> dict[str, int]:
     path = checkpoint_of(out, folder)
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: expected the checkpoint that {folder} evaluated, found no config.json in it")
-    shape = find_shape("tiny", str(path))
+    shape = read_shape(path)
     return {"parameters": shape.parameters, "language_parameters": shape.language_parameters}
 
 
