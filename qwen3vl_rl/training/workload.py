@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
-from qwen3vl_rl.models.families import FAMILIES, Family, read_family, read_shape
+from qwen3vl_rl.models.families import FAMILIES, read_family, read_shape
+from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
 from qwen3vl_rl.training.recipe import check_choices
 

@@ -1,4 +1,4 @@
-"""verl 0.9.1's FSDP engine for Qwen3-VL, in both stages; `engine_config.py` documents its switches.
+"""verl 0.9.1's FSDP engine for our families of models, in both stages; `engine_config.py` documents its switches.
 
 Attention is packed (see `models/packed_attention.py`): always over images, over text if `use_remove_padding` is set.
 
@@ -65,7 +65,7 @@ register(SEQUENCE_PARALLEL, sequence_parallel_attention)
 
 # verl looks up (device, vendor) first. Its own engine is registered for the device only.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
-class Qwen3VLEngine(FSDPEngineWithLMHead):
+class GroundingEngine(FSDPEngineWithLMHead):
     def _build_module(self):
         config = self.engine_config
         config.check(torch.distributed.get_world_size(), self.use_remove_padding)

@@ -1,5 +1,8 @@
 """Which parameters train, and the precision of the others."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
@@ -34,6 +37,12 @@ def test_the_main_merger_may_train_alone():
     trained = {name for name, parameter in model.model.visual.named_parameters() if parameter.requires_grad}
     assert trained == {f"merger.{name}" for name, _ in model.model.visual.merger.named_parameters()}
     assert len(model.model.visual.deepstack_merger_list)
+
+
+def test_a_model_with_one_merger_has_none_to_freeze():
+    one = SimpleNamespace(mergers=lambda model: [model])
+    with pytest.raises(ValueError, match="expected a model with several mergers"):
+        freeze_deepstack_mergers(torch.nn.Linear(1, 1), one)
 
 
 def test_frozen_weights_are_converted_to_16_bits_if_that_is_exact():

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
-from qwen3vl_rl.models.families import FAMILIES, Family, find_family
+from qwen3vl_rl.models.families import FAMILIES, find_family
+from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.families.qwen3_vl import EDGES, QWENS_PIXELS
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from qwen3vl_rl.data.parquet import open_parquet
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.models.families import Family, family_of
-from qwen3vl_rl.models.families.interface import Limits
+from qwen3vl_rl.models.families import family_of
+from qwen3vl_rl.models.families.interface import Family, Limits
 from qwen3vl_rl.models.resizing import fitted_size
 from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
 
