@@ -40,7 +40,8 @@ from benchmarks.sft_throughput import (
     recipe,
     seconds_of,
 )
-from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packing, register
+from qwen3vl_rl.models.families.qwen3_vl.parts import pack_images
+from qwen3vl_rl.models.packed_attention import NAME, pack_text, packing, register
 
 
 def flash_attn_package(module, query, key, value, attention_mask, scaling, cu_seq_lens_q, max_length_q, **options):

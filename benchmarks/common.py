@@ -25,10 +25,10 @@ from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.models.shapes import PUBLISHED
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.training.starts import revision
 
-SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
+SIZES = ("tiny", *QWEN3_VL.sizes)  # `tiny` has the starter's shape, to try a script out on a CPU
 IMAGE_PX = (640, 480)
 WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # limits of the area in px, Qwen3-VL's own
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
@@ -82,18 +82,18 @@ def build_checkpoint(size: str, folder: Path, device: str) -> None:
 
 def published_config(size: str, tokenizer) -> Qwen3VLConfig:
     """The published configuration of Qwen3-VL in this size, with the token ids of `tokenizer`."""
-    shape = PUBLISHED[size]
+    shape = QWEN3_VL.sizes[size]
     text = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     changes = {f"text_config.{name}": getattr(shape, name) for name in (*text, "head_dim")} | {
         "text_config.rope_parameters.rope_theta": 5e6,
         "text_config.rope_parameters.mrope_section": [24, 20, 20],
         "text_config.max_position_embeddings": 262144,
-        "vision_config.depth": shape.vision_depth,
-        "vision_config.hidden_size": shape.vision_hidden_size,
-        "vision_config.intermediate_size": shape.vision_intermediate_size,
+        "vision_config.depth": shape.vision.depth,
+        "vision_config.hidden_size": shape.vision.hidden_size,
+        "vision_config.intermediate_size": shape.vision.intermediate_size,
         "vision_config.num_heads": 16,
-        "vision_config.num_position_embeddings": shape.vision_positions,
-        "vision_config.deepstack_visual_indexes": DEEPSTACK[shape.vision_depth],
+        "vision_config.num_position_embeddings": shape.vision.num_position_embeddings,
+        "vision_config.deepstack_visual_indexes": DEEPSTACK[shape.vision.depth],
         "vision_config.out_hidden_size": shape.hidden_size,
     }
     config = build_config(tokenizer, changes)

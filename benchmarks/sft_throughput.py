@@ -49,7 +49,8 @@ from benchmarks.common import SIZES, random_checkpoint, shapes_traces, write_res
 from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
 from benchmarks.spread import spread
 from qwen3vl_rl.data.parquet import write_rows
-from qwen3vl_rl.models.shapes import Shape, find_shape
+from qwen3vl_rl.models.families import read_shape
+from qwen3vl_rl.models.shapes import Shape
 from qwen3vl_rl.training import cpu
 from qwen3vl_rl.training.recipe import verl_config
 from sft.build_dataset import SFT_SCHEMA, sft_row
@@ -111,9 +112,9 @@ def needed_tflop(shape: Shape, batch: list[dict]) -> float:
     """Floating-point operations, in 10^12, that one update on `batch` needs: three forward passes of what trains."""
     total = 0.0
     for sample in batch:
-        seen = int(sample["multi_modal_inputs"]["image_grid_thw"].prod()) / shape.merge**2
+        seen = int(sample["multi_modal_inputs"]["image_grid_thw"].prod()) / shape.vision.spatial_merge_size**2
         total += 3 * shape.language_flops(len(sample["input_ids"]), logits=int(sample["loss_mask"].sum()))
-        total += shape.vision_flops(seen) + 2 * shape.merger_flops(seen)
+        total += shape.vision.flops(seen) + 2 * shape.vision.merger_flops(seen)
     return total / 1e12
 
 
@@ -321,7 +322,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         changed = compose_recipe([*overrides, *changes])
         return Egm(changed, batches)
 
-    shape = find_shape(args.size, str(model))
+    shape = read_shape(model)
     per_update = {
         "tokens": statistics.mean(sum(len(s["input_ids"]) for s in batch) for batch in batches),
         "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),

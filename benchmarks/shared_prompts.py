@@ -23,9 +23,9 @@ from benchmarks.common import IMAGE_PX, SIZES, has_gpu, random_checkpoint, work_
 from benchmarks.sft_throughput import seconds_of
 from benchmarks.spread import spread, times_faster
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
-from qwen3vl_rl.models.image_embeds import image_places, place_images
+from qwen3vl_rl.models.families.qwen3_vl.parts import blocks, image_places, pack_images, place_images
 from qwen3vl_rl.models.logprobs import Scored, score_hidden
-from qwen3vl_rl.models.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.models.packed_attention import pack_text, packing
 from qwen3vl_rl.models.shared_prompts import Group, fill_micro_batches, lay_out
 
 PROMPTS, ANSWERS, TEXT_TOKENS, LIMIT = 16, 16, 40, 25_600
@@ -119,7 +119,7 @@ def measure(checkpoint: Path, device: str, rounds: int, prompts: int) -> dict:
     del exact
 
     if device == "cuda":
-        compile_blocks(model)
+        compile_blocks(blocks(model))
     fitting = LIMIT // (ANSWERS * (prompt + 101))
     batches = {
         "samples": [groups[first : first + fitting] for first in range(0, prompts, fitting)],

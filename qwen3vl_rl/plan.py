@@ -14,7 +14,7 @@ Nothing is started, and neither torch nor a GPU is needed. The exit code is 1 if
 import argparse
 
 from qwen3vl_rl.errors import InputError, cli
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX
+from qwen3vl_rl.models.families.qwen3_vl import MERGED_PATCH_PX
 from qwen3vl_rl.training import preflight
 from qwen3vl_rl.training.gpus import GPUS
 from qwen3vl_rl.training.memory import problems

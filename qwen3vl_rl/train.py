@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import parser_name
+from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, latest_step, repair_checkpoint_record
 from qwen3vl_rl.training.metrics import read_metrics
@@ -76,14 +77,14 @@ def make_paths_absolute(config: DictConfig) -> None:
 
 
 def set_sglang_sampling(config: DictConfig) -> None:
-    """Forbid sampling the image and video placeholders, and pass on `rollout.ignore_eos`.
+    """Forbid sampling the placeholders of images and videos, and pass on `rollout.ignore_eos`.
 
     verl 0.9.1 does both only for vLLM. A sampled placeholder has no image, and the actor fails on such an answer.
     """
     model = Path(config.actor_rollout_ref.model.path).expanduser()
     path = model / "config.json" if model.is_dir() else hf_hub_download(str(model), "config.json")
     ids = json.loads(Path(path).read_text())
-    bias = {str(ids[name]): -1e4 for name in ("image_token_id", "video_token_id")}
+    bias = {str(ids[key]): -1e4 for key in find_family(ids).placeholder_keys}
     key = "actor_rollout_ref.rollout.engine_kwargs.sglang.preferred_sampling_params"
     given = OmegaConf.select(config, key) or {}
     sampling = dict(json.loads(given) if isinstance(given, str) else given)

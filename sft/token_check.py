@@ -14,6 +14,7 @@ from qwen3vl_rl.data.expressions import own_tokens
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.families import family_of
 
 PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
 MARK = "<image>"
@@ -32,15 +33,17 @@ class TokenCheck:
         self.own_tokens = own_tokens(self.processor.tokenizer.get_added_vocab())
         self.max_length = max_length
         self.pixels = yaml.safe_load(PIXELS.read_text())["sft"]
-        if not self._render("x").endswith("<think>\n"):
+        self.family = family_of(model)
+        self.limits = self.family.picture_limits(Path(model).expanduser(), self.pixels)
+        if self.family.opens_thinking and not self._render("x").endswith("<think>\n"):
             raise InputError(f"--processor: expected a Thinking model, whose template opens <think>, got {model}")
 
     def length(self, row: dict, width: int, height: int) -> int:
         """Tokens of a row with an image of `width` x `height` px, and with a newline at the end (`loss_span: turn`)."""
         user, target = (message["content"] for message in row["messages"])
-        patches = self.processor.image_processor.get_number_of_image_patches(height, width, dict(self.pixels))
         text = len(self._tokenize(self._render(user.removeprefix(MARK)))) + len(self._target(target))
-        return text + patches // self.processor.image_processor.merge_size**2  # minus the placeholder, plus the newline
+        picture = self.family.picture_tokens(width, height, self.limits)
+        return text + picture  # minus the placeholder, plus the newline
 
     def checked(self, rows: Iterable[dict], schema, count: int) -> Iterator[dict]:
         """`rows` unchanged, after comparing the first `count` of them. Raises InputError for a difference."""

@@ -23,7 +23,7 @@ from qwen3vl_rl.data.predictions import question_key
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.scoring.metrics import compare, summarize
 from qwen3vl_rl.evaluation.scoring.results import Result, missing_part, read_result, read_scaling
-from qwen3vl_rl.models.shapes import find_shape
+from qwen3vl_rl.models.families import read_shape
 from qwen3vl_rl.training.metrics import read_metrics
 
 STUDY = ("study-", "compared-")  # prefixes of folders of eval/ that hold the starter's models of one seed
@@ -201,7 +201,7 @@ def size_of(out: Path, folder: Path) -> dict[str, int]:
     path = checkpoint_of(out, folder)
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: expected the checkpoint that {folder} evaluated, found no config.json in it")
-    shape = find_shape("tiny", str(path))
+    shape = read_shape(path)
     return {"parameters": shape.parameters, "language_parameters": shape.language_parameters}
 
 

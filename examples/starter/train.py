@@ -31,7 +31,7 @@ from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH, WORLDS, World, referrals
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import eval_iou, parse_box_1000
 from qwen3vl_rl.models.compiled_blocks import compile_blocks, restore_blocks
-from qwen3vl_rl.models.packed_attention import pack_images
+from qwen3vl_rl.models.families.qwen3_vl.parts import blocks, pack_images
 
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the learning rates grow
@@ -81,7 +81,7 @@ def train(
 
     model.train()
     if device.type == "cuda":
-        compile_blocks(model)
+        compile_blocks(blocks(model))
         step = RecordedStep(step)
     losses, started, warm, waited_s = [], time.perf_counter(), None, 0.0
     bar = tqdm(range(first, steps), desc="starter", unit="step", mininterval=5, initial=first, total=steps)
@@ -101,7 +101,7 @@ def train(
     if device.type == "cuda":
         torch.cuda.synchronize()
     end = time.perf_counter()
-    restore_blocks(model)
+    restore_blocks(blocks(model))
     timed = steps - first - UNTIMED if warm else steps - first
     return {
         "loss": round(torch.stack(losses[-50:]).mean().item(), 4),

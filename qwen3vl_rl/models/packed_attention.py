@@ -1,8 +1,8 @@
 """Attention over packed sequences: all images of a batch in the vision tower, all samples in the language model.
 
-Without the flash-attn package, transformers 5.9 calls attention once per image and vision layer, masks packed text with
-a matrix of packed length squared, and computes the vision tower's position indices image by image. Here one call per
-layer attends over the whole batch, and the indices are computed once per image size.
+Without the flash-attn package, transformers 5.9 masks packed text with a matrix of packed length squared, and may call
+attention once per image and vision layer. Here one call per layer attends over the whole batch. `pack_text` selects it
+for the language model, and `pack_images` of a family for its vision tower.
 
 The attention function is registered through transformers' `AttentionInterface`. transformers passes cumulative lengths
 only to functions whose name contains "flash", hence the name. The function is selected on a loaded model, because
@@ -10,14 +10,11 @@ transformers would look for the flash-attn package if it met such a name while l
 """
 
 from copy import copy
-from functools import lru_cache
-from itertools import accumulate
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, Qwen3VLForConditionalGeneration
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import flash_attention_mask
-from transformers.vision_utils import get_vision_bilinear_indices_and_weights, get_vision_position_ids
 
 NAME = "packed_as_flash"
 
@@ -99,37 +96,6 @@ def _stack(x: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:
     return list(x.split(lengths, dim=2))
 
 
-@lru_cache(maxsize=1024)
-def _image_indices(
-    grid_thw: tuple[int, int, int], grid_per_side: int, merge_size: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Bilinear indices and weights (4, patches) and position ids (patches, 2) of an image of t x h x w patches."""
-    grid = torch.tensor([grid_thw])
-    parts = get_vision_bilinear_indices_and_weights(grid, grid_per_side, merge_size)
-    parts = *parts, get_vision_position_ids(grid, merge_size)
-    return tuple(part.to(device, non_blocking=True) for part in parts)
-
-
-def _add_indices(visual: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-    """Forward pre-hook of the vision tower: passes the indices that it would otherwise compute image by image."""
-    if "cu_seqlens" in kwargs:
-        return None
-    device, images = args[0].device, [tuple(image) for image in kwargs["grid_thw"].tolist()]
-    merge = visual.spatial_merge_size
-    parts = (_image_indices(image, visual.num_grid_per_side, merge, device) for image in images)
-    indices, weights, positions = zip(*parts, strict=True)
-    frames = [h * w for t, h, w in images for _ in range(t)]
-    ends = torch.tensor([0, *accumulate(frames)], dtype=torch.int32)
-    indices = {
-        "bilinear_indices": torch.cat(indices, dim=1),
-        "bilinear_weights": torch.cat(weights, dim=1),
-        "position_ids": torch.cat(positions),
-        "cu_seqlens": ends.to(device, non_blocking=True),
-        "longest": max(frames),
-    }
-    return args, {**kwargs, **indices}
-
-
 def register(name: str, function) -> None:
     """Register an attention function over packed sequences with transformers; `name` must contain "flash"."""
     AttentionInterface.register(name, function)
@@ -139,22 +105,19 @@ def register(name: str, function) -> None:
 register(NAME, packed_attention)
 
 
-def pack_images(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
-    """Make the vision tower of a loaded model attend over whole batches with the attention function `name`."""
-    _choose(model.model.visual, name)
-    model.model.visual.register_forward_pre_hook(_add_indices, with_kwargs=True)
-
-
-def pack_text(model: Qwen3VLForConditionalGeneration, name: str = NAME) -> None:
+def pack_text(model: PreTrainedModel, name: str = NAME) -> None:
     """Make the language model attend over packed samples with the attention function `name`.
 
     Its forward pass then needs the arguments that `packing` returns.
     """
-    _choose(model.model.language_model, name)
+    attend_with(name, model.model.language_model)
 
 
-def _choose(part: torch.nn.Module, name: str) -> None:
-    """Give the modules of `part` a separate config that names our function, because the model's config is saved."""
+def attend_with(name: str, part: torch.nn.Module) -> None:
+    """Make the modules of `part` attend with the function `name`.
+
+    They get a separate config that names it, because the model's own config is saved.
+    """
     shared, own = part.config, copy(part.config)
     own._attn_implementation = name
     for module in part.modules():

@@ -1,8 +1,7 @@
 """Prompt images, prepared once for all answers and sent to the trainer as bytes.
 
-Qwen's image processor returns float32 values and repeats each patch, because a patch spans two frames: 7.4 MB for an
-image of 640 x 480 px. A prepared image holds the bytes of one frame, an eighth of that. `restore_patches` computes the
-same floats from them on the trainer's device.
+Image processors return float32 values, after rescaling and normalising. A prepared image holds the bytes before that.
+The family's `restore_pixels` computes the same floats from them on the trainer's device.
 """
 
 from collections import OrderedDict
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from transformers import BatchFeature
+
+from qwen3vl_rl.models.families.interface import Prompts
 
 KEPT = 256  # entries per cache and worker: all prompts of the recipe's step, even if one worker gets them all
 
@@ -43,11 +44,12 @@ class Recent:
 
 
 class PreparedImages:
-    """A Qwen image processor with a cache. `pixel_values` are uint8 (patches, channels * patch²), not normalised."""
+    """An image processor with a cache. Its `pixel_values` are the `pixel_bytes` of a family."""
 
-    def __init__(self, processor):
+    def __init__(self, processor, prompts: Prompts):
         self.prompts = {"decoded": Recent(), "tokens": Recent(), "requests": Recent()}
         self._processor = processor
+        self._prompts = prompts
         self._prepared = Recent()
 
     def __getattr__(self, name: str):
@@ -61,24 +63,4 @@ class PreparedImages:
 
     def _prepare(self, images: Sequence[Image], options: dict) -> dict[str, torch.Tensor]:
         found = self._processor(images=images, **options | {"do_rescale": False, "do_normalize": False})
-        frames = _frames(found["pixel_values"], self._processor)
-        return {**found, "pixel_values": frames[:, :, 0].flatten(1)}
-
-
-def restore_patches(patches: torch.Tensor, image_processor) -> torch.Tensor:
-    """Compute the output of `image_processor`, float32 (patches, channels * frames * patch²), from prepared patches.
-
-    The order of operations is the processor's, so that the bits are the same if the device divides as a CPU does.
-    """
-    means, stds = image_processor.image_mean, image_processor.image_std
-    scale = 1 / image_processor.rescale_factor
-    mean, std = (torch.tensor(values, device=patches.device).mul(scale)[:, None] for values in (means, stds))
-    normal = patches.unflatten(1, (len(means), -1)).float().sub(mean).div(std)
-    return normal[:, :, None].expand(-1, -1, image_processor.temporal_patch_size, -1).flatten(1)
-
-
-def _frames(pixel_values: torch.Tensor, image_processor) -> torch.Tensor:
-    """Unflatten to (patches, channels, frames, patch²)."""
-    return pixel_values.unflatten(
-        1, (len(image_processor.image_mean), image_processor.temporal_patch_size, image_processor.patch_size**2)
-    )
+        return {**found, "pixel_values": self._prompts.pixel_bytes(found["pixel_values"], self._processor)}

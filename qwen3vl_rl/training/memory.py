@@ -34,7 +34,7 @@ def update_memory_gib(run: Run, memory_gib: float, constants: MemoryConstants) -
     embeddings = shape.vocab_size * shape.hidden_size
     sharded = embeddings + shape.block_weights  # one GPU: the 16-bit copies that autocast keeps
     if run.gpus > 1:  # the most that is gathered at once: embeddings, vision tower, a layer and the next one
-        sharded = 2 * embeddings + shape.vision_parameters + 2 * shape.block_weights
+        sharded = 2 * embeddings + shape.vision.parameters + 2 * shape.block_weights
     held = shape.parameters if run.no_shard or run.gathered_at_once else sharded
     if run.adapter_rank and run.no_shard:  # the frozen weights are in 16 bits already
         held = embeddings

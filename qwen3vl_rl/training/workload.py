@@ -10,7 +10,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED, Shape, find_shape, image_tokens
+from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
+from qwen3vl_rl.models.families import FAMILIES, read_family, read_shape
+from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
 from qwen3vl_rl.training.recipe import check_choices
 
 ROLES = "actor_rollout_ref"
@@ -20,7 +23,6 @@ SEQUENCE_RANKS = "actor.fsdp_config.ulysses_sequence_parallel_size"
 FP32_BYTES = 4
 HEAD_TOKENS = 8192  # tokens whose logits are in memory at once (models/logprobs.py)
 PROMPT_TEXT_TOKENS = 40  # template, question and an expression of a dozen words
-LAYER = "Qwen3VLTextDecoderLayer"
 ALL = "all-linear"  # LoRA adapters on all linear layers
 
 
@@ -161,7 +163,7 @@ class Run:
         prompts, images = (
             self.prompts if shared else self.answers for shared in (self.share_prompts, self.share_images)
         )
-        image = self.shape.vision_flops(self.image_tokens)
+        image = self.shape.vision.flops(self.image_tokens)
         return self.answers * (sample - prompt) + prompts * prompt + images * image
 
 
@@ -205,22 +207,26 @@ def sequence_ranks(actor: DictConfig) -> int:
     return actor.fsdp_config.get("ulysses_sequence_parallel_size", 1)
 
 
-def recipe_shape(config: DictConfig) -> Shape:
-    """The shape of the checkpoint in the folder `model.path`, or else the published shape of the chosen size.
+def recipe_model(config: DictConfig) -> tuple[Family, Shape]:
+    """Family and shape of the checkpoint in the folder `model.path`, or else those that are published for the chosen
+    size.
 
     A config from `hydra.main` does not hold the chosen size. Raises InputError if neither is known.
     """
+    model = config.actor_rollout_ref.model.path
+    if model and (folder := Path(model).expanduser()).joinpath(MODEL_CONFIG).is_file():
+        return read_family(folder), read_shape(folder)
     size = OmegaConf.select(config, "hydra.runtime.choices.size")
-    try:
-        return find_shape(size, config.actor_rollout_ref.model.path)
-    except KeyError:
-        raise InputError(f"size={size}: expected {', '.join(PUBLISHED)}, or a model.path that is a folder") from None
+    known = {name: (family, shape) for family in FAMILIES.values() for name, shape in family.sizes.items()}
+    if size not in known:
+        raise InputError(f"size={size}: expected {', '.join(known)}, or a model.path that is a folder")
+    return known[size]
 
 
 def read_run(config: DictConfig, workload: Workload) -> Run:
     """Raises InputError for settings and models that the memory model does not cover."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    shape = recipe_shape(config)
+    family, shape = recipe_model(config)
     fsdp, gpus = actor.fsdp_config, config.trainer.nnodes * config.trainer.n_gpus_per_node
     check_modelled(config)
     shares = fsdp.share_prompts and actor.ppo_mini_batch_size % gpus == 0  # else GPUs split a prompt's answers
@@ -231,7 +237,7 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         gpus_per_node=config.trainer.n_gpus_per_node,
         prompts=config.data.train_batch_size,
         answers_per_prompt=rollout.n,
-        image_tokens=image_tokens(*workload.image_px),
+        image_tokens=family.picture_tokens(*workload.image_px),
         share_prompts=shares,
         share_images=shares,
         head_tokens=HEAD_TOKENS if fsdp.response_logits_only else math.inf,
@@ -252,7 +258,7 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         checkpointing=config.actor_rollout_ref.model.enable_gradient_checkpointing,
         adapter_rank=config.actor_rollout_ref.model.lora_rank,
         no_shard=fsdp.no_shard,
-        gathered_at_once=bool(layers) and LAYER not in layers,
+        gathered_at_once=bool(layers) and family.layer_class not in layers,
         param_offload=fsdp.param_offload,
         optimizer_offload=fsdp.optimizer_offload,
         ref_offload=config.actor_rollout_ref.ref.fsdp_config.param_offload,

@@ -27,6 +27,7 @@ from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import TokenOutput
 
 from qwen3vl_rl.data.pictures import open_picture, to_rgb
+from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.models.prepared_images import PreparedImages
 
 NAME = "image_once"
@@ -40,10 +41,11 @@ MEDIA = ("images", "videos", "audios")  # in the order in which verl's data set 
 class ImageOnceAgentLoop(SingleTurnAgentLoop):
     """verl's single-turn loop; selected with `rollout.agent.default_agent_loop`."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args, hf_model_type: str, **kwargs):
+        super().__init__(*args, hf_model_type=hf_model_type, **kwargs)
+        self._family = find_family({"model_type": hf_model_type})
         if not isinstance(self.processor.image_processor, PreparedImages):  # once per worker
-            self.processor.image_processor = PreparedImages(self.processor.image_processor)
+            self.processor.image_processor = PreparedImages(self.processor.image_processor, self._family.prompts)
         rollout = self.rollout_config
         self._may_share = (
             rollout.name in SHARING
@@ -76,8 +78,10 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         return dict(await self._once("decoded", messages, partial(self._decode, messages)))
 
     async def _decode(self, messages: list[dict]) -> dict:
-        """Open the images as all stages do. verl then resizes them for the recipe's patch size."""
+        """Open the images as all stages do. verl then resizes those of some families for the recipe's patch size."""
         opened, config = await asyncio.to_thread(with_pictures, messages), self.data_config
+        if not self._family.resizes_first:
+            return {"images": pictures_of(opened)}
         found = await self.dataset_cls.process_multi_modal_info(opened, config.image_patch_size, config)
         return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 
@@ -116,6 +120,12 @@ class SharedRequest:
 def with_pictures(messages: list[dict]) -> list[dict]:
     """The messages with all images opened, which they hold or name by their paths."""
     return [message | {"content": _opened(message["content"])} for message in messages]
+
+
+def pictures_of(messages: list[dict]) -> list[Image]:
+    """All images of messages that `with_pictures` has opened."""
+    parts = (part for message in messages if not isinstance(message["content"], str) for part in message["content"])
+    return [part["image"] for part in parts if "image" in part]
 
 
 def _opened(content: str | list[dict]) -> str | list[dict]:

@@ -19,6 +19,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigW
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 from verl.utils.profiler import simple_timer
 
+from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.models.prepared_images import Recent
 from qwen3vl_rl.verl_ext.agent_loop import NAME, ImageOnceAgentLoop
 
@@ -75,10 +76,16 @@ class GroupWorker(VerlWorker):
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
         """As in verl, but once per prompt: all answers to it have the same image inputs."""
-        compute, media = super()._compute_multi_modal_inputs, output.multi_modal_data or {}
+        verls, media = super()._compute_multi_modal_inputs, output.multi_modal_data or {}
         if media.keys() != {"images"}:
-            return compute(output, input_ids)
-        return dict(self._image_inputs.get(media["images"], lambda: compute(output, input_ids)))
+            return verls(output, input_ids)
+        prompts = find_family({"model_type": self.hf_model_type}).prompts
+
+        def compute() -> dict[str, torch.Tensor]:
+            own = prompts.image_inputs(self.processor, media["images"], output.mm_processor_kwargs or {})
+            return verls(output, input_ids) if own is None else own
+
+        return dict(self._image_inputs.get(media["images"], compute))
 
 
 def reward_input(output: AgentLoopOutput, fields: Mapping[str, Any]) -> DataProto:

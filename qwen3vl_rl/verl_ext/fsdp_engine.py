@@ -1,4 +1,4 @@
-"""verl 0.9.1's FSDP engine for Qwen3-VL, in both stages; `engine_config.py` documents its switches.
+"""verl 0.9.1's FSDP engine for our families of models, in both stages; `engine_config.py` documents its switches.
 
 Attention is packed (see `models/packed_attention.py`): always over images, over text if `use_remove_padding` is set.
 
@@ -28,17 +28,16 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
-from qwen3vl_rl.models.image_embeds import image_places, place_images
+from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.models.logprobs import Scored, precedes_loss, score_hidden
 from qwen3vl_rl.models.lora import folded
-from qwen3vl_rl.models.packed_attention import NAME, pack_images, pack_text, packed_attention, packing, register
+from qwen3vl_rl.models.packed_attention import NAME, pack_text, packed_attention, packing, register
 from qwen3vl_rl.models.parameters import (
     count_parameters,
     freeze_deepstack_mergers,
     freeze_vision_encoder,
     hold_as_used,
 )
-from qwen3vl_rl.models.prepared_images import restore_patches
 from qwen3vl_rl.models.shared_prompts import lay_out
 from qwen3vl_rl.verl_ext.any_ranks import AnyRanksCheckpointManager
 from qwen3vl_rl.verl_ext.micro_batches import GROUPS, IMAGES
@@ -66,30 +65,32 @@ register(SEQUENCE_PARALLEL, sequence_parallel_attention)
 
 # verl looks up (device, vendor) first. Its own engine is registered for the device only.
 @EngineRegistry.register("language_model", "fsdp2", device=["cuda", "cpu"], vendor=["nvidia", "amd", "cpu"])
-class Qwen3VLEngine(FSDPEngineWithLMHead):
+class GroundingEngine(FSDPEngineWithLMHead):
     def _build_module(self):
         config = self.engine_config
         config.check(torch.distributed.get_world_size(), self.use_remove_padding)
         module = super()._build_module()
+        self._family = find_family(self.model_config.hf_config.to_dict())
+        parts = self._family.parts
         self._places_images = self.use_remove_padding and not self.use_ulysses_sp
-        pack_images(module)
+        parts.pack_images(module)
         if self.use_remove_padding:
             pack_text(module, SEQUENCE_PARALLEL if self.use_ulysses_sp else NAME)
         if self._places_images:
-            place_images(module)
+            parts.place_images(module)
         if config.freeze_vision:
-            freeze_vision_encoder(module)
+            freeze_vision_encoder(module, parts)
         if config.freeze_deepstack_mergers:
-            freeze_deepstack_mergers(module)
+            freeze_deepstack_mergers(module, parts)
         if config.compile_blocks:
-            compile_blocks(module)
+            compile_blocks(parts.blocks(module))
         if config.response_logits_only:
             module.lm_head.forward = partial(self._score, module.lm_head.forward)
         return module
 
     def _build_fsdp_module(self, module):
         if self.rank == 0 and not self.engine_config.forward_only:
-            print(count_parameters(module), flush=True)
+            print(count_parameters(module, self._family.parts), flush=True)
         config = self.engine_config
         offloaded_reference = config.offloads_reference(get_device_name())
         if config.no_shard and not offloaded_reference:
@@ -182,8 +183,8 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
             inputs |= layout.attention
         elif self.use_remove_padding:
             inputs |= packing(self._on_host["input_ids"].offsets(), output_args["pad_size"])
-        if "image_grid_thw" in inputs and "pixel_values_videos" not in inputs and self._places_images:
-            inputs |= image_places(inputs["input_ids"], inputs.pop("image_grid_thw"), self.model_config.hf_config)
+        if self._places_images:
+            inputs = self._family.parts.add_image_places(inputs, self.model_config.hf_config)
         if self.engine_config.response_logits_only:
             positions = self._find_loss_positions(output_args["pad_size"])
             self._loss_positions = to_device(positions)
@@ -192,7 +193,7 @@ class Qwen3VLEngine(FSDPEngineWithLMHead):
         inputs, output_args = ({k: to_device(v) for k, v in part.items()} for part in (inputs, output_args))
         if "pixel_values" in inputs and inputs["pixel_values"].dtype == torch.uint8:
             image_processor = self.model_config.processor.image_processor
-            inputs["pixel_values"] = restore_patches(inputs["pixel_values"], image_processor)
+            inputs["pixel_values"] = self._family.prompts.restore_pixels(inputs["pixel_values"], image_processor)
         return inputs, output_args
 
     def prepare_model_outputs(self, output, output_args, micro_batch: TensorDict, logits_processor_func):

@@ -249,11 +249,11 @@ ON_THE_MODEL: tuple[Hook, ...] = (
         test="models/test_packed_attention.py",
     ),
     Hook(
-        module="qwen3vl_rl.models.image_embeds",
+        module="qwen3vl_rl.models.families.qwen3_vl.parts",
         extends="Qwen3VLModel.forward",
         private=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
         reason="image features are inserted by positions known on the host; masks on the device make the host wait",
-        test="models/test_image_embeds.py",
+        test="models/families/qwen3_vl/test_parts.py",
     ),
 )
 

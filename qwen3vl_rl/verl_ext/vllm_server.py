@@ -15,6 +15,7 @@ from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, 
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
+from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.verl_ext.shared_request import AnswersSharedRequests
 
 WHOLE = {"output_kind": RequestOutputKind.FINAL_ONLY, "detokenize": False}
@@ -31,6 +32,9 @@ class GroupServer(AnswersSharedRequests, vLLMHttpServer):
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **options: Any
     ) -> TokenOutput:
         whole = WHOLE if "n" in sampling_params else {}
+        if options.get("image_data"):
+            prompts = find_family({"model_type": self.model_config.hf_config.model_type}).prompts
+            prompt_ids = prompts.engine_prompt(prompt_ids, self.model_config.processor)
         return await super().generate(prompt_ids, sampling_params | whole, request_id, **options)
 
     def _apply_quantization(self) -> tuple[str | None, dict[str, Any]]:

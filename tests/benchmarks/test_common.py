@@ -4,7 +4,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from benchmarks.common import IMAGE_PX, portable, rl_parquet, see_whole_images, shapes_samples
-from qwen3vl_rl.models.shapes import image_tokens
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def test_benchmark_checkpoints_see_whole_images(tmp_path, starter):
         images = AutoProcessor.from_pretrained(folder).image_processor
         grid = images(Image.open(tmp_path / "images" / sample.image), return_tensors="pt")["image_grid_thw"]
         found[name] = int(grid.prod()) // 4
-    assert found["whole"] == image_tokens(*IMAGE_PX) == 300
+    assert found["whole"] == QWEN3_VL.picture_tokens(*IMAGE_PX) == 300
     assert found["own"] < 64
 
 

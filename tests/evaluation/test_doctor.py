@@ -22,7 +22,8 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, sample_row
 from qwen3vl_rl.evaluation.doctor import look
 from qwen3vl_rl.grounding import Box, answer_text, px_to_1000
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
+from qwen3vl_rl.models.families.qwen3_vl import MERGED_PATCH_PX, QWENS_PIXELS
+from qwen3vl_rl.models.resizing import fitted_size
 
 SIZES = ((640, 480), (480, 640), (500, 375), (427, 640), (612, 612))  # sizes of COCO images
 LEFT_TURN = 6  # EXIF orientation: viewers rotate the stored picture clockwise by 90 degrees

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from qwen3vl_rl.models.families import read_shape
 from qwen3vl_rl.models.lora import fold_adapters
-from qwen3vl_rl.models.shapes import read_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +46,7 @@ def test_the_parameters_of_our_recipes_adapters_are_counted():
         ours = config.get("actor_rollout_ref", config).model
         lora = LoraConfig(r=4, target_modules=ours.target_modules, exclude_modules=ours.exclude_modules)
         adapted = get_peft_model(model, lora)
-        assert adapted.get_nb_trainable_parameters()[0] == read_folder(starter).adapter_parameters(rank=4)
+        assert adapted.get_nb_trainable_parameters()[0] == read_shape(starter).adapter_parameters(rank=4)
         model = adapted.unload()
 
 

@@ -1,9 +1,13 @@
 """Which parameters train, and the precision of the others."""
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_tokenizer
+from qwen3vl_rl.models.families.qwen3_vl import parts
 from qwen3vl_rl.models.parameters import (
     count_parameters,
     freeze_deepstack_mergers,
@@ -15,8 +19,8 @@ from qwen3vl_rl.models.parameters import (
 def test_the_log_line_counts_trained_parameters():
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(build_config(build_tokenizer(), {}))
-    freeze_vision_encoder(model)
-    vision, mergers, language = (part.split() for part in count_parameters(model).split(": ")[1].split(", "))
+    freeze_vision_encoder(model, parts)
+    vision, mergers, language = (part.split() for part in count_parameters(model, parts).split(": ")[1].split(", "))
     assert vision[:2] == ["vision", "encoder"]
     assert vision[2] == "0.0M"
     assert mergers[1] == mergers[3]
@@ -28,11 +32,17 @@ def test_the_log_line_counts_trained_parameters():
 def test_the_main_merger_may_train_alone():
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(build_config(build_tokenizer(), {}))
-    freeze_vision_encoder(model)
-    freeze_deepstack_mergers(model)
+    freeze_vision_encoder(model, parts)
+    freeze_deepstack_mergers(model, parts)
     trained = {name for name, parameter in model.model.visual.named_parameters() if parameter.requires_grad}
     assert trained == {f"merger.{name}" for name, _ in model.model.visual.merger.named_parameters()}
     assert len(model.model.visual.deepstack_merger_list)
+
+
+def test_a_model_with_one_merger_has_none_to_freeze():
+    one = SimpleNamespace(mergers=lambda model: [model])
+    with pytest.raises(ValueError, match="expected a model with several mergers"):
+        freeze_deepstack_mergers(torch.nn.Linear(1, 1), one)
 
 
 def test_frozen_weights_are_converted_to_16_bits_if_that_is_exact():

@@ -1,4 +1,4 @@
-"""Prepared images take an eighth of the bytes and restore the floats of the image processor."""
+"""An image is prepared once for all answers."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from PIL import Image
 
 from examples.starter.build import build_processor
 from qwen3vl_rl.models import prepared_images
-from qwen3vl_rl.models.prepared_images import PreparedImages, Recent, restore_patches
+from qwen3vl_rl.models.families.qwen3_vl import prompts
+from qwen3vl_rl.models.prepared_images import PreparedImages, Recent
 
 
 @pytest.fixture
@@ -20,28 +21,11 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-@pytest.mark.parametrize("size", [(160, 128), (640, 480), (333, 217)], ids=str)
-def test_the_trainer_gets_the_floats_of_the_image_processor(image_processor, size):
-    """Bit for bit, also if the processor resizes."""
-    plain = image_processor(images=[noise(*size)], return_tensors="pt")
-    sent = PreparedImages(image_processor)(images=[noise(*size)], return_tensors="pt")
-    assert torch.equal(restore_patches(sent["pixel_values"], image_processor), plain["pixel_values"])
-    assert torch.equal(sent["image_grid_thw"], plain["image_grid_thw"])
-    assert sent["pixel_values"].nbytes * 8 == plain["pixel_values"].nbytes
-
-
-def test_other_means_and_deviations(image_processor):
-    image_processor.image_mean, image_processor.image_std = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
-    plain = image_processor(images=[noise(160, 128)], return_tensors="pt")
-    sent = PreparedImages(image_processor)(images=[noise(160, 128)], return_tensors="pt")
-    assert torch.equal(restore_patches(sent["pixel_values"], image_processor), plain["pixel_values"])
-
-
 def test_an_image_is_prepared_once_and_not_mixed_up_with_others(image_processor, monkeypatch):
     calls = []
     prepare = PreparedImages._prepare
     monkeypatch.setattr(PreparedImages, "_prepare", lambda *args: calls.append(1) or prepare(*args))
-    prepared, image = PreparedImages(image_processor), noise(160, 128)
+    prepared, image = PreparedImages(image_processor, prompts), noise(160, 128)
     first, again = (prepared(images=[image], return_tensors="pt") for _ in range(2))
     assert len(calls) == 1 and torch.equal(first["pixel_values"], again["pixel_values"])
     other = prepared(images=[noise(160, 128, seed=1)], return_tensors="pt")

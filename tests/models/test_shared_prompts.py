@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import Qwen3VLForConditionalGeneration
 
 from examples.starter.build import build_config, build_model, build_tokenizer
-from qwen3vl_rl.models.image_embeds import image_places, place_images
-from qwen3vl_rl.models.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.models.families.qwen3_vl.parts import image_places, pack_images, place_images
+from qwen3vl_rl.models.packed_attention import pack_text, packing
 from qwen3vl_rl.models.shared_prompts import Group, fill_micro_batches, lay_out
 
 pytestmark = pytest.mark.slow

@@ -24,7 +24,7 @@ def test_training_state_is_sixteen_bytes_a_parameter(run_8b, constants):
 def test_several_gpus_gather_embeddings_and_tower_whole_and_layers_one_by_one(run_8b, constants):
     gathered = update_memory_gib(run_8b, MEMORY_GIB, constants)["weights in 16 bits"] * GIB / BF16_BYTES
     shape = run_8b.shape
-    assert gathered > shape.vision_parameters + 2 * shape.vocab_size * shape.hidden_size
+    assert gathered > shape.vision.parameters + 2 * shape.vocab_size * shape.hidden_size
     assert gathered < shape.parameters / 2
 
 

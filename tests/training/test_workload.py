@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks import grpo_step
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import PUBLISHED
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +26,13 @@ def test_what_the_planner_does_not_know_is_refused(read, change):
 def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    assert read("size=2b").shape == PUBLISHED["2b"]
+    assert read("size=2b").shape == QWEN3_VL.sizes["2b"]
 
 
 def test_a_plan_reads_the_recipe(read, run_8b):
     run = run_8b
     assert (run.gpus, run.prompts, run.answers_per_prompt, run.tokens_per_micro_batch) == (8, 256, 16, 25600)
-    assert run.shape == PUBLISHED["8b"]
+    assert run.shape == QWEN3_VL.sizes["8b"]
     assert run.param_offload and run.optimizer_offload and run.ref_offload and run.reference and run.old_log_probs
     changed = read("size=2b", "hardware=gpu1", "speed=fast")
     assert not (changed.param_offload or changed.optimizer_offload or changed.ref_offload or changed.old_log_probs)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,3 +158,12 @@ def test_one_request_gives_every_answer_its_share():
 
 def test_a_failed_request_fails_every_answer():
     assert [type(error) for error in share(Client(OSError("the engine died")), 3)] == [OSError] * 3
+
+
+def test_a_family_may_take_pictures_as_they_are(build):
+    loop = build(ImageOnceAgentLoop)
+    loop._family = SimpleNamespace(resizes_first=False)
+    image = noise(500, 375)
+    messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Where?"}]}]
+    media = asyncio.run(loop.process_multi_modal_info([{"role": "system", "content": "Locate."}, *messages]))
+    assert [found.tobytes() for found in media["images"]] == [image.tobytes()]

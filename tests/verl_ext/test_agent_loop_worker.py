@@ -5,10 +5,14 @@ import pickle
 from types import SimpleNamespace
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
 from examples.starter.build import build_processor
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
+from qwen3vl_rl.models.prepared_images import Recent
 from qwen3vl_rl.verl_ext.agent_loop_worker import GroupWorker, VerlWorker
 from qwen3vl_rl.verl_ext.reward_manager import GroundingRewardManager
 
@@ -78,3 +82,28 @@ def test_an_empty_answer_is_scored_too(rewarder):
     assert scored(GroupWorker, rewarder, "").reward_score == 0.5
     _, text, _, extra = rewarder.seen[0]
     assert (text, extra["length_tokens"]) == ("", 0)
+
+
+def test_a_family_may_make_the_image_inputs_itself_once_for_all_answers(monkeypatch):
+    worker, made = object.__new__(GroupWorker), []
+    worker._image_inputs, worker.hf_model_type, worker.processor = Recent(), "qwen3_vl", object()
+
+    def image_inputs(processor, images, options):
+        made.append((processor, images, options))
+        return {"pixel_values": torch.ones(1)}
+
+    monkeypatch.setattr(QWEN3_VL.prompts, "image_inputs", image_inputs)
+    images, limits = [Image.new("RGB", (4, 4))], {"max_pixels": 1024}
+    for answer in ([5], [6, 7]):
+        output = AgentLoopOutput(
+            prompt_ids=[1],
+            response_ids=answer,
+            response_mask=[1] * len(answer),
+            metrics=AgentLoopMetrics(),
+            multi_modal_data={"images": images},
+            mm_processor_kwargs=limits,
+        )
+        assert worker._compute_multi_modal_inputs(output, torch.tensor([[1, *answer]])) == {
+            "pixel_values": torch.ones(1)
+        }
+    assert made == [(worker.processor, images, limits)]

@@ -42,7 +42,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from verl.utils.fsdp_utils import apply_fsdp2
 from examples.starter.build import build_config, build_model, build_tokenizer
 from qwen3vl_rl.plan import compose_recipe
-from qwen3vl_rl.models.shapes import PUBLISHED
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 folder, *cases = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{folder}/ranks", rank=0, world_size=1)
@@ -51,7 +51,7 @@ def say(_, args, kwargs):
     print(kwargs["position_embeddings"][0].dtype)
 
 for role, size in (case.split("-") for case in cases):
-    tied = {"tie_word_embeddings": PUBLISHED[size].tie_word_embeddings}
+    tied = {"tie_word_embeddings": QWEN3_VL.sizes[size].tie_word_embeddings}
     model = build_model(build_config(build_tokenizer(), tied), seed=0)
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tensordict_utils import get_tensordict
 from verl.workers.utils.losses import ppo_loss
-from qwen3vl_rl.verl_ext.fsdp_engine import Qwen3VLEngine
+from qwen3vl_rl.verl_ext.fsdp_engine import GroundingEngine
 from qwen3vl_rl.plan import compose_recipe
 
 folder, out, rank, ranks, *overrides = sys.argv[1:]
@@ -35,7 +35,7 @@ recipe = compose_recipe(words + overrides).actor_rollout_ref
 model, actor = omega_conf_to_dataclass(recipe.model), omega_conf_to_dataclass(recipe.actor)
 actor.engine.use_remove_padding = model.use_remove_padding
 torch.manual_seed(0)  # of the adapters' first values
-engine = Qwen3VLEngine(model, actor.engine, actor.optim, actor.checkpoint)
+engine = GroundingEngine(model, actor.engine, actor.optim, actor.checkpoint)
 engine.initialize()
 
 samples, images, draw = {}, [], torch.Generator().manual_seed(0)

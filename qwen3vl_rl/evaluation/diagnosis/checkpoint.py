@@ -13,14 +13,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
+from qwen3vl_rl.models.families import FAMILIES, find_family
+from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.families.qwen3_vl import EDGES, QWENS_PIXELS
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
-from qwen3vl_rl.models.shapes import EDGES, PUBLISHED, QWENS_PIXELS, read_shape
 
-ARCHITECTURE = "Qwen3VLForConditionalGeneration"
 PATCH_PX, MERGE, FRAMES = 16, 2, 2
 MEAN_AND_DEVIATION = [0.5, 0.5, 0.5]
 ASKED = "Locate the red star, output its bbox coordinates using JSON format"
-TURN = f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{ASKED}<|im_end|>\n<|im_start|>assistant\n"
 OPEN_THINK = "<think>\n"
 HEAD = "lm_head.weight"
 ANSWER_TOKENS = 2048  # longest answer of stage 2 in the EGM recipe
@@ -39,9 +39,14 @@ def look(checkpoint: Path) -> Iterator[Finding]:
     """
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     found = (config.get("architectures") or ["none"])[0]
-    if found != ARCHITECTURE:
+    family = next((family for family in FAMILIES.values() if family.architecture == found), None)
+    if family is None:
         means = "Box format, picture sizes, packed attention and memory estimates are made for dense Qwen3-VL models."
-        yield Finding("architecture", found, means, f"Use a checkpoint of {ARCHITECTURE}: Qwen3-VL 2B, 4B, 8B or 32B.")
+        known = "; ".join(
+            f"{family.architecture}: {family.name} {', '.join(map(str.upper, family.sizes))}"
+            for family in FAMILIES.values()
+        )
+        yield Finding("architecture", found, means, f"Use a checkpoint of {known}.")
         return
     yield Finding("architecture", f"{found}, {published_size(config)}")
     yield weights(checkpoint)
@@ -56,7 +61,7 @@ def look(checkpoint: Path) -> Iterator[Finding]:
             "processor", reason, means, "Copy their files from the model that this checkpoint was trained from."
         )
         return
-    yield template(processor)
+    yield template(processor, family)
     yield special_tokens(config, processor.tokenizer)
     yield digits(processor.tokenizer)
     yield patches(config, processor.image_processor)
@@ -65,8 +70,9 @@ def look(checkpoint: Path) -> Iterator[Finding]:
 
 
 def published_size(config: Mapping[str, Any]) -> str:
-    shape = read_shape(config)
-    return next((size.upper() for size, known in PUBLISHED.items() if known == shape), "no published size")
+    family = find_family(config)
+    shape = family.shape(config)
+    return next((size.upper() for size, known in family.sizes.items() if known == shape), "no published size")
 
 
 def weights(checkpoint: Path) -> Finding:
@@ -126,21 +132,22 @@ def context(config: Mapping[str, Any]) -> Finding:
     return Finding("context", f"{length:,} tokens", means, change)
 
 
-def template(processor) -> Finding:
+def template(processor, family: Family) -> Finding:
     """Whether the chat template gives the prompt that Qwen3-VL was trained on."""
+    thinking = family.turn(ASKED)
     content = [{"type": "image"}, {"type": "text", "text": ASKED}]
     seen = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
-    if seen == TURN + OPEN_THINK:
+    if seen == thinking:
         return Finding("chat template", "opens <think>, as for Qwen3-VL-Thinking")
-    if seen == TURN:
+    if seen == thinking.removesuffix(OPEN_THINK):
         means = (
             "The model answers without reasoning, as Qwen3-VL-Instruct does. Stage 1 trains reasoning inside <think> "
             "and rejects this template. Stage 2 and the evaluation accept it."
         )
         return Finding("chat template", "opens no <think>", means, "Start from the Thinking checkpoint of this size.")
-    at = next((i for i, (a, b) in enumerate(zip(seen, TURN + OPEN_THINK, strict=False)) if a != b), len(seen))
+    at = next((i for i, (a, b) in enumerate(zip(seen, thinking, strict=False)) if a != b), len(seen))
     part = seen[max(0, at - SHOWN // 2) : at + SHOWN]
     means = "Qwen3-VL was trained on other tokens around the question."
     change = "Copy chat_template.jinja (or .json) from the published checkpoint of this size."

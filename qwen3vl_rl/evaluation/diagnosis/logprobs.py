@@ -14,6 +14,7 @@ from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.predict import Target, complete
 from qwen3vl_rl.evaluation.serving.settings import Settings
 from qwen3vl_rl.grounding import render_prompt
+from qwen3vl_rl.models.families import find_family
 
 ANSWERS, TOKENS = 4, 32
 LIMIT = 0.1  # mean difference in nats; bfloat16 on a GPU gives far less, another model or template far more
@@ -67,8 +68,10 @@ def _reference(
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     turn = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-    limits = {"size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}}
-    resized = {"images_kwargs": limits} if settings.max_pixels else {}
+    resized = {}
+    if settings.max_pixels:
+        limits = find_family(model.config.to_dict()).pixel_arguments(settings.min_pixels, settings.max_pixels)
+        resized = {"images_kwargs": limits}
     inputs = processor(text=[text], images=[open_picture(images / sample.image)], return_tensors="pt", **resized)
     more = torch.tensor([list(answer)])
     start = inputs.input_ids.shape[1]

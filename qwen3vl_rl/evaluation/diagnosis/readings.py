@@ -12,7 +12,8 @@ from qwen3vl_rl.data.readings import READINGS, XYXY_1000, Numbers, Reading, Shar
 from qwen3vl_rl.data.sample_card import reasoning_and_answer
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import answer_numbers
-from qwen3vl_rl.models.shapes import MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
+from qwen3vl_rl.models.families.qwen3_vl import MERGED_PATCH_PX, QWENS_PIXELS
+from qwen3vl_rl.models.resizing import fitted_size
 
 RESIZED = "xyxy in px of the resized picture"
 BEYOND = 1e6  # no coordinate is larger

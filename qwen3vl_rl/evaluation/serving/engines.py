@@ -16,6 +16,7 @@ import httpx
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.evaluation.serving.settings import Settings
+from qwen3vl_rl.models.families import read_family
 from qwen3vl_rl.training.gpus import gpu_memories_mib
 
 MAX_PROMPT_TOKENS = 16384  # longest prompt of stage 2 in the EGM recipe, image included
@@ -100,8 +101,8 @@ def _vllm_command(checkpoint: Path, max_model_len: int, images: Path, settings: 
     command += ["--served-model-name", SERVED_NAME, "--max-model-len", str(max_model_len)]
     command += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--allowed-local-media-path", str(images)]
     if settings.max_pixels:
-        size = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}  # areas, despite the names
-        command += ["--mm-processor-kwargs", json.dumps({"size": size})]
+        limits = read_family(checkpoint).pixel_arguments(settings.min_pixels, settings.max_pixels)
+        command += ["--mm-processor-kwargs", json.dumps(limits)]
     if on_cpu():  # fp32, as in training on a CPU; compiling small models costs more than it gains
         return [*command, "--dtype", "float32", "--enforce-eager", "--skip-mm-profiling"]
     # As in the released evaluation: one replica per GPU, 0.9 of its memory.

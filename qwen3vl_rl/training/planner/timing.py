@@ -97,7 +97,7 @@ def generation_s(run: Run, gpu: Gpu, constants: Constants) -> float:
     Prompts are encoded once for all samples (prefix caching), then each wave of sequences is generated token by token.
     The host's time per answer is added.
     """
-    prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision_flops(run.image_tokens)
+    prompt = run.shape.language_flops(run.prompt_tokens, 1) + run.shape.vision.flops(run.image_tokens)
     prefill = run.prompts * prompt / (run.gpus * forward_rate(run, gpu, constants))
     sequences = answers_per_engine(run)
     slots = min(run.rollout_slots, cache_tokens(run, gpu.memory_gib, constants) // run.sequence_tokens)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from omegaconf import DictConfig
@@ -14,28 +13,32 @@ from tokenizers import Tokenizer
 
 from qwen3vl_rl.data.parquet import open_parquet
 from qwen3vl_rl.errors import InputError, row_error
-from qwen3vl_rl.models.shapes import EDGES, MERGED_PATCH_PX, QWENS_PIXELS, fitted_size
+from qwen3vl_rl.models.families import family_of
+from qwen3vl_rl.models.families.interface import Family, Limits
+from qwen3vl_rl.models.resizing import fitted_size
 from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
 
 VERLS_TOKENS = (4, 16_384)  # fewest and most tokens of an image after verl's resize, before the processor's
-TURN = "<|im_start|>user\n<|vision_start|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n<think>\n"
+PATCH_PX = 16  # for verl's resize, if data.image_patch_size is not set
 MOST_TOKENS_OF_TURN = 32  # at most, without the text
 
 
 class Resizing(NamedTuple):
-    """How an image is resized: by verl to multiples of `verls_side_px`, then by the processor to a size in `pixels`."""
+    """How an image is resized: by verl to multiples of `verls_side_px`, if it does so for the family, then by the
+    family's processor within `limits`."""
 
+    family: Family
     verls_side_px: int
-    pixels: tuple[int, int]
+    limits: Limits
 
     def tokens(self, width: int, height: int) -> int:
         """Tokens of an image of this size in px; 0 if the size is unknown."""
         if min(width, height) <= 0:
             return 0
-        limits = tuple(count * self.verls_side_px**2 for count in VERLS_TOKENS)
-        resized = fitted_size(width, height, self.verls_side_px, limits)
-        columns, rows = fitted_size(*resized, MERGED_PATCH_PX, self.pixels)
-        return columns * rows // MERGED_PATCH_PX**2
+        if self.family.resizes_first:
+            pixels = tuple(count * self.verls_side_px**2 for count in VERLS_TOKENS)
+            width, height = fitted_size(width, height, self.verls_side_px, pixels)
+        return self.family.picture_tokens(width, height, self.limits)
 
 
 class LongPrompts(NamedTuple):
@@ -54,8 +57,11 @@ def check_prompt_lengths(config: DictConfig, key: str, rows: int) -> int:
     the size of their image are assumed to fit.
     """
     limit, left = config.data.max_prompt_length, rows
-    count_tokens = _text_counter(Path(config.actor_rollout_ref.model.path).expanduser())
-    resizing = Resizing(2 * (config.data.get("image_patch_size") or MERGED_PATCH_PX // 2), pixel_limits(config))
+    model = config.actor_rollout_ref.model.path
+    family, folder = family_of(model), Path(model).expanduser()
+    count_tokens = _text_counter(folder, family)
+    side_px = 2 * (config.data.get("image_patch_size") or PATCH_PX)
+    resizing = Resizing(family, side_px, family.picture_limits(folder, config.data.get("mm_processor_kwargs") or {}))
     for path in file_paths(config, key):
         found = find_long_prompts(path, limit, resizing, count_tokens)
         if not found.count:
@@ -95,32 +101,16 @@ def find_long_prompts(
     return LongPrompts(count, *shown)
 
 
-def pixel_limits(config: DictConfig) -> tuple[int, int]:
-    """The fewest and most pixels to which the processor resizes an image."""
-    path, given = Path(config.actor_rollout_ref.model.path).expanduser(), config.data.get("mm_processor_kwargs") or {}
-    settings = _settings(path / "processor_config.json").get("image_processor")
-    size = (settings or _settings(path / "preprocessor_config.json")).get("size") or {}  # none for a Hub name
-    least, most = (size.get(name, known) for name, known in zip(EDGES, QWENS_PIXELS, strict=True))
-    return given.get("min_pixels", least), given.get("max_pixels", most)
-
-
-def _settings(path: Path) -> dict:
-    try:
-        return orjson.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-
-
-def _text_counter(model: Path) -> Callable[[list[str]], list[int]]:
+def _text_counter(model: Path, family: Family) -> Callable[[list[str]], list[int]]:
     """A function that counts the tokens of user turns without their images; 0 if the model has no tokenizer here."""
     path = model / "tokenizer.json"
     if not path.is_file():
         return lambda texts: [0] * len(texts)
     tokenizer = Tokenizer.from_file(str(path))
     return lambda texts: [
-        len(found)
+        len(found) - 1  # the placeholder
         for found in tokenizer.encode_batch(
-            [TURN.format((text or "").replace("<image>", "", 1)) for text in texts], add_special_tokens=False
+            [family.turn((text or "").replace("<image>", "", 1)) for text in texts], add_special_tokens=False
         )
     ]
 

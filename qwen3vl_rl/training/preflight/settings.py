@@ -5,7 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import read_folder
+from qwen3vl_rl.models.checkpoint_files import CONFIG
+from qwen3vl_rl.models.families import family_of, read_family, read_shape
 from qwen3vl_rl.reward import PARTS
 from qwen3vl_rl.training.preflight.rows import OUR_REWARD
 from qwen3vl_rl.training.recipe import ON_POLICY
@@ -102,13 +103,14 @@ def check_fsdp_wrapping(config: DictConfig) -> None:
     verl makes a unit of each untied embedding, also of the vision tower's. FSDP fails if that comes after a unit that
     contains it.
     """
-    recipe, path = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser() / "config.json"
+    recipe, folder = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser()
     key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
     units = OmegaConf.select(config, key) or []
-    if "Qwen3VLVisionModel" not in units or recipe.actor.fsdp_config.no_shard or not path.is_file():
+    if recipe.actor.fsdp_config.no_shard or not (folder / CONFIG).is_file():
         return
-    if not read_folder(path.parent).tie_word_embeddings:
-        raise InputError(f"{key}={list(units)}: expected [Qwen3VLTextDecoderLayer] for {path.parent}, as in size=8b")
+    family = read_family(folder)
+    if family.vision_class in units and not read_shape(folder).tie_word_embeddings:
+        raise InputError(f"{key}={list(units)}: expected [{family.layer_class}] for {folder}, as in size=8b")
 
 
 def check_strategy(config: DictConfig, key: str) -> None:
@@ -167,15 +169,17 @@ def check_trainer(config: DictConfig) -> None:
 
 
 def check_agent_loop(config: DictConfig) -> None:
-    """Our agent loop has no critic, because only our training engine reads its images. Pixel limits come in pairs."""
+    """Our agent loop has no critic, because only our training engine reads its images. Limits of pictures come in
+    pairs."""
     loop, key = config.actor_rollout_ref.rollout.agent.default_agent_loop, "rollout.agent.default_agent_loop"
     if loop == "image_once":
         other = f"otherwise use actor_rollout_ref.{key}=single_turn_agent"
         if config.algorithm.adv_estimator == "gae":
             raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
-    limits = {"min_pixels", "max_pixels"} & set(config.data.mm_processor_kwargs or {})
+    names = family_of(config.actor_rollout_ref.model.path).limit_names
+    limits = set(names) & set(config.data.mm_processor_kwargs or {})
     if len(limits) == 1:  # the trainer's processor ignores a single limit, vLLM's does not
-        raise InputError(f"data.mm_processor_kwargs: expected min_pixels and max_pixels, got {limits.pop()} alone")
+        raise InputError(f"data.mm_processor_kwargs: expected {' and '.join(names)}, got {limits.pop()} alone")
 
 
 def check_on_policy(config: DictConfig) -> None:

@@ -11,7 +11,8 @@ import pytest
 from benchmarks import grpo_step
 from benchmarks.planner import fit
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import BF16_BYTES, PUBLISHED
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
+from qwen3vl_rl.models.shapes import BF16_BYTES
 from qwen3vl_rl.training.gpus import GPUS
 from qwen3vl_rl.training.memory import rollout_memory_gib, update_memory_gib
 from qwen3vl_rl.training.planner.constants import Constants, read_constants
@@ -149,7 +150,7 @@ def measured_steps(
 
 
 def measured_latencies(path: Path, size: str, constants: Constants) -> Path:
-    read_s = BF16_BYTES * PUBLISHED[size].language_parameters / GPU.memory_bytes_per_s
+    read_s = BF16_BYTES * QWEN3_VL.sizes[size].language_parameters / GPU.memory_bytes_per_s
     token_s = constants.decode_step_s + read_s / constants.decode_bandwidth_share
     rows = [{"answer_tokens": n, "latency_s": always(0.05 + n * token_s)} for n in (1, 15, 50, 100, 200)]
     path.write_text(json.dumps({"device": DEVICE, "size": size, "latency": rows}))

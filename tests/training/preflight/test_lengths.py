@@ -4,18 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from qwen_vl_utils.vision_process import smart_resize
 from transformers import AutoProcessor
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from qwen3vl_rl.data.pictures import MAX_RATIO
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import fitted_size
 from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
 
 SIZES = [(64, 64), (320, 96), (500, 375), (33, 20)]
@@ -40,13 +35,6 @@ def compose(recipe, starter, tmp_path):
         return recipe(*given, f"data.max_prompt_length={limit}", *more)
 
     return make
-
-
-@given(st.integers(1, 9000), st.integers(1, 9000), st.sampled_from([28, 32]))
-def test_pictures_are_resized_as_qwen_does(width, height, side):
-    if max(width, height) <= MAX_RATIO * min(width, height):
-        expected = smart_resize(height, width, side, min_pixels=4 * side**2, max_pixels=16384 * side**2)
-        assert fitted_size(width, height, side, (4 * side**2, 16384 * side**2)) == expected[::-1]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.models.shapes import PUBLISHED
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.training.gpus import GPUS, gpu_memories_mib
 from qwen3vl_rl.training.memory import problems
 from qwen3vl_rl.training.planner.constants import read_constants
@@ -52,12 +52,12 @@ def checkpoint(tmp_path):
     """`checkpoint(size)`: a folder with the configuration of a published model."""
 
     def make(size: str) -> Path:
-        folder, shape = tmp_path / size, asdict(PUBLISHED[size])
+        folder, shape = tmp_path / size, asdict(QWEN3_VL.sizes[size])
         folder.mkdir()
-        vision = {name: shape.pop(f"vision_{name}") for name in ("depth", "hidden_size", "intermediate_size")}
-        vision |= {"num_position_embeddings": shape.pop("vision_positions"), "spatial_merge_size": shape.pop("merge")}
-        vision["deepstack_visual_indexes"] = list(range(shape.pop("vision_mergers") - 1))
-        (folder / "config.json").write_text(json.dumps({"text_config": shape, "vision_config": vision}))
+        vision = shape.pop("vision")
+        vision["deepstack_visual_indexes"] = list(range(vision.pop("mergers") - 1))
+        config = {"model_type": "qwen3_vl", "text_config": shape, "vision_config": vision}
+        (folder / "config.json").write_text(json.dumps(config))
         return folder
 
     return make

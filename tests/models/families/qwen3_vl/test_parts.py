@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from examples.starter.build import build_config, build_model, build_tokenizer
-from qwen3vl_rl.models.image_embeds import image_places, place_images
-from qwen3vl_rl.models.packed_attention import pack_images, pack_text, packing
+from qwen3vl_rl.models.families.qwen3_vl.parts import add_image_places, image_places, pack_images, place_images
+from qwen3vl_rl.models.packed_attention import pack_text, packing
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +32,7 @@ def test_images_inserted_by_position_give_the_same_loss_and_gradients():
     for pack in (pack_images, pack_text, place_images):
         pack(placed)
     inputs = {"input_ids": ids, "position_ids": torch.cat(positions, dim=2), "pixel_values": pixels}
-    inputs |= image_places(ids, GRIDS, config) | packing(ends)
+    inputs = add_image_places(inputs | {"image_grid_thw": GRIDS}, config) | packing(ends)
     found = placed.lm_head(placed.model(**inputs).last_hidden_state).square().mean()
 
     torch.testing.assert_close(found, expected)
@@ -40,6 +40,13 @@ def test_images_inserted_by_position_give_the_same_loss_and_gradients():
     found.backward()
     for (name, one), (_, other) in zip(plain.named_parameters(), placed.named_parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_texts_and_videos_keep_their_inputs():
+    text = {"input_ids": torch.zeros(1, 3)}
+    video = text | {"image_grid_thw": GRIDS, "pixel_values_videos": torch.zeros(1)}
+    assert add_image_places(text, None) is text
+    assert add_image_places(video, None) is video
 
 
 def test_a_prompt_with_too_few_image_tokens_is_refused():

@@ -1,0 +1,49 @@
+"""The families of models that can be trained. `interface.py` says what a family must answer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.checkpoint_files import CONFIG, read_config
+from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
+from qwen3vl_rl.models.shapes import Shape
+
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (QWEN3_VL,)}
+
+
+def find_family(config: Mapping) -> Family:
+    """The family of a model with this Hugging Face configuration. Raises InputError if it is not one of `FAMILIES`."""
+    found = config.get("model_type")
+    if found not in FAMILIES:
+        raise InputError(f"model_type: expected {' or '.join(FAMILIES)}, found {found}")
+    return FAMILIES[found]
+
+
+def read_family(folder: Path) -> Family:
+    """The family of the checkpoint in `folder`. Raises InputError naming its config.json."""
+    config = read_config(folder)
+    try:
+        return find_family(config)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from None
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of the checkpoint in `folder`. Raises InputError naming its config.json."""
+    family = read_family(folder)
+    try:
+        return family.shape(read_config(folder))
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / CONFIG}: expected the configuration of a {family.name} model ({error!r})"
+        ) from None
+
+
+def family_of(model: str) -> Family:
+    """The family of the checkpoint in the folder `model`. A model on the Hugging Face hub is taken for a Qwen3-VL.
+
+    Raises InputError if the folder holds a model of no known family.
+    """
+    folder = Path(model).expanduser()
+    return read_family(folder) if (folder / CONFIG).is_file() else QWEN3_VL
