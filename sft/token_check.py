@@ -14,6 +14,7 @@ from qwen3vl_rl.data.expressions import own_tokens
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.grounding import answer_opening
 from qwen3vl_rl.models.families import family_of
 
 PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
@@ -32,10 +33,12 @@ class TokenCheck:
             raise InputError(f"--processor: expected a checkpoint with a processor, got {model} ({reason})") from None
         self.own_tokens = own_tokens(self.processor.tokenizer.get_added_vocab())
         self.max_length = max_length
-        self.pixels = yaml.safe_load(PIXELS.read_text())["sft"]
         self.family = family_of(model)
+        pixels = yaml.safe_load(PIXELS.read_text())["sft"]  # of size=8b; other families have their processor's limits
+        self.pixels = pixels if pixels.keys() <= set(self.family.limit_names) else {}
         self.limits = self.family.picture_limits(Path(model).expanduser(), self.pixels)
-        if self.family.opens_thinking and not self._render("x").endswith("<think>\n"):
+        self.opening = answer_opening(self._render("x"))
+        if self.family.opens_thinking and self.opening:
             raise InputError(f"--processor: expected a Thinking model, whose template opens <think>, got {model}")
 
     def length(self, row: dict, width: int, height: int) -> int:
@@ -93,7 +96,7 @@ class TokenCheck:
         return self.processor.apply_chat_template([message], add_generation_prompt=True, **options)
 
     def _target(self, text: str) -> list[int]:
-        return self._tokenize(text + self.processor.tokenizer.eos_token)
+        return self._tokenize(self.opening + text + self.processor.tokenizer.eos_token)
 
     def _tokenize(self, text: str) -> list[int]:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)

@@ -106,9 +106,8 @@ def corpus(count: int = 4_000):
     yield from ["user\n", "assistant\n", "system\n"] * 1000
 
 
-@cache
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Train the tokenizer. It takes seconds, so the result is kept for the process."""
+def train_tokenizer(special: list[str]) -> Tokenizer:
+    """A tokenizer of RefShapes text with these special tokens and those that open and close reasoning."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [  # a digit, a word with its space, or a run of anything else: JSON punctuation becomes few tokens
@@ -120,10 +119,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(corpus(), trainer)
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     core.add_tokens([AddedToken(token, special=False, normalized=False) for token in PLAIN_ADDED])
+    return core
+
+
+@cache
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer's training takes seconds, so the result is kept for the process."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=core,
+        tokenizer_object=train_tokenizer(SPECIAL),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         chat_template=CHAT_TEMPLATE,

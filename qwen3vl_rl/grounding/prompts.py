@@ -10,6 +10,8 @@ from qwen3vl_rl.grounding.boxes import IntBox
 
 # Prompts of the released recipe, except for `qwen3_both` (ours) and `grounding_me` (from the data set of that name).
 # `TURNS` defines the user turns around them.
+OPEN_THINK = "<think>\n"  # as the templates of Thinking models open it
+
 PROMPTS: Mapping[str, str] = MappingProxyType(
     {
         "qwen3": "Locate {sent}, output its bbox coordinates using JSON format",
@@ -89,3 +91,8 @@ def answer_text(xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | Non
 def target_text(reasoning: str, xyxy_1000: IntBox | None, label: str, visible_1000: IntBox | None = None) -> str:
     """The target after the Thinking template's `<think>` line. Empty `reasoning` gives a direct answer."""
     return f"{reasoning}\n</think>\n\n{answer_text(xyxy_1000, label, visible_1000)}"
+
+
+def answer_opening(generation_prompt: str) -> str:
+    """What an answer with reasoning starts with: nothing if the generation prompt has opened `<think>`, else that."""
+    return "" if generation_prompt.endswith(OPEN_THINK) else OPEN_THINK

@@ -32,6 +32,13 @@ class Hook(NamedTuple):
 
 AFTER_IMPORT: tuple[Hook, ...] = (
     Hook(
+        module=f"{OURS}.processor",
+        extends="verl.utils.tokenizer.tokenizer",
+        private=("verl/utils/tokenizer/tokenizer.py:hf_processor",),
+        reason="processors of families that verl does not know, such as InternVL; verl goes on without a processor",
+        test="verl_ext/test_processor.py",
+    ),
+    Hook(
         module=f"{OURS}.fsdp_engine",
         extends="verl.workers.engine",
         private=(

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
+from qwen3vl_rl.grounding import OPEN_THINK
 from qwen3vl_rl.models.families import FAMILIES, find_family
 from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.families.qwen3_vl import EDGES, QWENS_PIXELS
@@ -21,7 +22,6 @@ from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 PATCH_PX, MERGE, FRAMES = 16, 2, 2
 MEAN_AND_DEVIATION = [0.5, 0.5, 0.5]
 ASKED = "Locate the red star, output its bbox coordinates using JSON format"
-OPEN_THINK = "<think>\n"
 HEAD = "lm_head.weight"
 ANSWER_TOKENS = 2048  # longest answer of stage 2 in the EGM recipe
 SPECIAL = {  # key of config.json -> the token whose id it must hold

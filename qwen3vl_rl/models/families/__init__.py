@@ -6,10 +6,11 @@ from pathlib import Path
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG, read_config
 from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.families.internvl import INTERNVL
 from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.models.shapes import Shape
 
-FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (QWEN3_VL,)}
+FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (QWEN3_VL, INTERNVL)}
 
 
 def find_family(config: Mapping) -> Family:

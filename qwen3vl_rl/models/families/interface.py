@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-Limits = tuple[int, int]  # least and most, in the unit of the family's image processor
+Limits = tuple[int, ...]  # least and most in the unit of the family's image processor, then what else it depends on
 Part = Literal["vision encoder", "mergers", "language model"]
 
 
@@ -32,9 +32,13 @@ class Family(ABC):
     limit_names: the image processor's arguments for the least and the most that it makes of a picture.
     placeholder_keys: keys of config.json with the ids of tokens that stand for a picture or a video. They must not be
         sampled.
-    opens_thinking: whether the chat template of the model that stage 1 starts from opens `<think>`.
+    special_tokens: keys of config.json with ids of tokens, and these tokens.
+    engines: the rollout engines for stage 2.
+    opens_thinking: whether the chat template of the model that stage 1 starts from opens `<think>`. If it does not,
+        stage 1 also trains `<think>`.
     resizes_first: whether training resizes a picture to multiples of two patches before the image processor does, as
         the released code of the recipe does.
+    processor_in_verl: whether verl 0.9.1 loads the processor.
     """
 
     name: str
@@ -45,8 +49,11 @@ class Family(ABC):
     vision_class: str
     limit_names: tuple[str, str]
     placeholder_keys: tuple[str, ...]
+    special_tokens: Mapping[str, str]
+    engines: tuple[str, ...]
     opens_thinking: bool
     resizes_first: bool
+    processor_in_verl: bool
 
     @abstractmethod
     def shape(self, config: Mapping) -> Shape:
@@ -60,7 +67,7 @@ class Family(ABC):
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
         """Tokens of a picture in a prompt, together with those that mark its begin and end unless `turn` has them.
 
-        None stands for limits that the picture is within.
+        None stands for the limits of the published models.
         """
 
     @abstractmethod
@@ -77,10 +84,9 @@ class Family(ABC):
 
     def picture_limits(self, folder: Path, given: Mapping) -> Limits:
         """The limits of pictures with the arguments `given` to the image processor of a checkpoint."""
-        least, most = (
-            given.get(name, own) for name, own in zip(self.limit_names, self.own_limits(folder), strict=True)
-        )
-        return least, most
+        least, most, *others = self.own_limits(folder)
+        names = zip(self.limit_names, (least, most), strict=True)
+        return *(given.get(name, own) for name, own in names), *others
 
     @property
     def parts(self) -> "Parts":

@@ -79,8 +79,17 @@ class Qwen3VL(Family):
     vision_class = "Qwen3VLVisionModel"
     limit_names = ("min_pixels", "max_pixels")
     placeholder_keys = ("image_token_id", "video_token_id")
+    special_tokens = MappingProxyType(
+        {
+            "image_token_id": "<|image_pad|>",
+            "vision_start_token_id": "<|vision_start|>",
+            "vision_end_token_id": "<|vision_end|>",
+        }
+    )
+    engines = ("vllm", "sglang")
     opens_thinking = True  # that of Qwen3-VL-Thinking
     resizes_first = True
+    processor_in_verl = True
 
     def shape(self, config: Mapping) -> Shape:
         vision = config["vision_config"]
