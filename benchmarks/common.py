@@ -18,17 +18,26 @@ from tempfile import TemporaryDirectory
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    InternVLForConditionalGeneration,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
+from examples.starter import internvl
 from examples.starter.build import build_config, build_processor
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, PLAIN, WIDTH, referrals
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
+from qwen3vl_rl.models.families import SIZES as PUBLISHED
+from qwen3vl_rl.models.families.internvl import INTERNVL, Tiling
 from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.training.starts import revision
 
-SIZES = ("tiny", *QWEN3_VL.sizes)  # `tiny` has the starter's shape, to try a script out on a CPU
+SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
 IMAGE_PX = (640, 480)
 WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # limits of the area in px, Qwen3-VL's own
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
@@ -58,18 +67,16 @@ def random_checkpoint(size: str, work: Path, device: str) -> Path:
         # In a separate process, so that the GPU's memory is freed.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as own:
             own.submit(build_checkpoint, size, folder, device).result()
-        if size != "tiny":
+        if size in QWEN3_VL.sizes:
             see_whole_images(folder / "processor_config.json")
     return folder
 
 
 def build_checkpoint(size: str, folder: Path, device: str) -> None:
     """Save random weights of a published shape in bfloat16, with the starter's tokenizer."""
-    processor = build_processor()
-    config = build_config(processor.tokenizer, {}) if size == "tiny" else published_config(size, processor.tokenizer)
     torch.manual_seed(0)
     with torch.device(device):
-        model = Qwen3VLForConditionalGeneration(config)
+        model, processor = internvl_model(size) if size in INTERNVL.sizes else qwen_model(size)
     model.config.dtype = torch.bfloat16
     if device == "meta":
         model.config.architectures = [type(model).__name__]
@@ -78,6 +85,20 @@ def build_checkpoint(size: str, folder: Path, device: str) -> None:
     else:
         model.bfloat16().save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def qwen_model(size: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    processor = build_processor()
+    config = build_config(processor.tokenizer, {}) if size == "tiny" else published_config(size, processor.tokenizer)
+    return Qwen3VLForConditionalGeneration(config), processor
+
+
+def internvl_model(size: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    tiling = Tiling()
+    processor = internvl.build_processor(tiling.side_px, tiling.most)
+    shape = INTERNVL.sizes[size]
+    config = internvl.build_config(processor.tokenizer, shape, rope_theta=1e6, positions=40960)  # Qwen3's
+    return InternVLForConditionalGeneration(config), processor
 
 
 def published_config(size: str, tokenizer) -> Qwen3VLConfig:

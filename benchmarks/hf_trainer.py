@@ -3,6 +3,7 @@
 import math
 import time
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MethodType
 
@@ -11,6 +12,9 @@ import transformers
 from omegaconf import DictConfig
 from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
 from transformers.utils import is_flash_attn_2_available
+
+from qwen3vl_rl.models.families import read_family
+from qwen3vl_rl.models.parameters import freeze_vision_encoder
 
 # verl replaces these forward methods for the whole process; the baseline restores them in its own model.
 FORWARDS = {c: c.forward for c in (qwen3_vl.Qwen3VLModel, qwen3_vl.Qwen3VLForConditionalGeneration)}
@@ -56,7 +60,7 @@ class Trainer:
         self, config: DictConfig, batches: list[list[dict]], change: str, micro: int, bf16_state: bool, device: str
     ):
         padded = change == "padded"
-        model = transformers.Qwen3VLForConditionalGeneration.from_pretrained(
+        model = transformers.AutoModelForImageTextToText.from_pretrained(
             config.model.path, dtype=torch.bfloat16, attn_implementation="sdpa" if padded else flash_implementation()
         )
         if not padded and flash_implementation() == "sdpa":
@@ -64,8 +68,7 @@ class Trainer:
         for module in model.modules():
             if type(module) in FORWARDS:
                 module.forward = MethodType(FORWARDS[type(module)], module)
-        for name, parameter in model.model.visual.named_parameters():
-            parameter.requires_grad_("merger" in name)
+        freeze_vision_encoder(model, read_family(Path(config.model.path)).parts)
         model.config.use_cache = model.config.text_config.use_cache = False
         self.model = model.to(device)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -127,7 +130,8 @@ def use_varlen_as_flash(model: torch.nn.Module) -> None:
         return packed_attention(module, query, key, value, attention_mask, scaling, **options)
 
     register("varlen_as_flash", attend)
-    for part in (model.model.visual, model.model.language_model):
+    visual = getattr(model.model, "visual", None)  # other families attend within tiles, which transformers batches
+    for part in filter(None, (visual, model.model.language_model)):
         part.config._attn_implementation = "varlen_as_flash"
 
 
@@ -136,8 +140,12 @@ def labels(sample: dict) -> torch.Tensor:
 
 
 def images(batch: list[dict]) -> dict[str, torch.Tensor]:
-    names = ("pixel_values", "image_grid_thw")
-    return {name: torch.cat([sample["multi_modal_inputs"][name] for sample in batch]) for name in names}
+    inputs = [sample["multi_modal_inputs"] for sample in batch]
+    return {
+        name: torch.cat([one[name] for one in inputs])
+        for name in ("pixel_values", "image_grid_thw")
+        if name in inputs[0]
+    }
 
 
 def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
@@ -145,7 +153,7 @@ def flatten(batch: list[dict]) -> dict[str, torch.Tensor]:
     return images(batch) | {
         "input_ids": torch.cat([sample["input_ids"] for sample in batch])[None],
         "labels": torch.cat([labels(sample) for sample in batch])[None],
-        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=1)[:, None],
+        "position_ids": torch.cat([sample["position_ids"] for sample in batch], dim=-1).unsqueeze(-2),
     }
 
 
@@ -155,7 +163,7 @@ def pad(batch: list[dict]) -> dict[str, torch.Tensor]:
         "input_ids": stack([sample["input_ids"] for sample in batch]),
         "labels": stack([labels(sample) for sample in batch], padding_value=-100),
         "attention_mask": stack([torch.ones_like(sample["input_ids"]) for sample in batch]),
-        "position_ids": stack([sample["position_ids"].T for sample in batch]).permute(2, 0, 1),
+        "position_ids": torch.movedim(stack([sample["position_ids"].T for sample in batch]), -1, 0),
     }
 
 

@@ -49,6 +49,7 @@ from benchmarks.common import SIZES, random_checkpoint, shapes_traces, write_res
 from benchmarks.hf_trainer import Trainer, flash_implementation, synchronize
 from benchmarks.spread import spread
 from qwen3vl_rl.data.parquet import write_rows
+from qwen3vl_rl.models.checkpoint_files import read_config
 from qwen3vl_rl.models.families import read_shape
 from qwen3vl_rl.models.shapes import Shape
 from qwen3vl_rl.training import cpu
@@ -58,7 +59,7 @@ from sft.build_dataset import SFT_SCHEMA, sft_row
 ROOT = Path(__file__).parents[1]
 H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
 SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
-MICRO_BATCH = {"tiny": 16, "2b": 16, "4b": 8, "8b": 8}  # samples at once in the released recipe
+MICRO_BATCH = {"tiny": 16, "2b": 16}  # samples at once in the released recipe; 8 at other sizes
 IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # common in COCO
 FUSED_LOGITS = ["model.use_fused_kernels=true", "engine.response_logits_only=false"]  # verl's, which compute all tokens
 CHANGES = {
@@ -108,11 +109,11 @@ def recipe(size: str, device: str, checkpoint: Path, parquet: Path, overrides: l
         return compose("sft", [*choice, "optim.total_training_steps=1000", *overrides])
 
 
-def needed_tflop(shape: Shape, batch: list[dict]) -> float:
+def needed_tflop(shape: Shape, batch: list[dict], image_token_id: int) -> float:
     """Floating-point operations, in 10^12, that one update on `batch` needs: three forward passes of what trains."""
     total = 0.0
     for sample in batch:
-        seen = int(sample["multi_modal_inputs"]["image_grid_thw"].prod()) / shape.vision.spatial_merge_size**2
+        seen = int((sample["input_ids"] == image_token_id).sum())
         total += 3 * shape.language_flops(len(sample["input_ids"]), logits=int(sample["loss_mask"].sum()))
         total += shape.vision.flops(seen) + 2 * shape.vision.merger_flops(seen)
     return total / 1e12
@@ -315,18 +316,18 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
         kind, _, change = name.partition(":")
         if kind == "trainer":
             os.environ.pop("LOCAL_RANK", None)  # with it, the trainer would wrap its model for several GPUs
-            return Trainer(config, batches, change, MICRO_BATCH[args.size], args.bf16_state, device)
+            return Trainer(config, batches, change, MICRO_BATCH.get(args.size, 8), args.bf16_state, device)
         # Port 0 is any free port; no other process connects to it.
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
         changes = [override for word in filter(None, change.split("+")) for override in CHANGES[word]]
         changed = compose_recipe([*overrides, *changes])
         return Egm(changed, batches)
 
-    shape = read_shape(model)
+    shape, image_token_id = read_shape(model), read_config(model)["image_token_id"]
     per_update = {
         "tokens": statistics.mean(sum(len(s["input_ids"]) for s in batch) for batch in batches),
         "loss_tokens": statistics.mean(sum(int(s["loss_mask"].sum()) for s in batch) for batch in batches),
-        "tflop": statistics.mean(needed_tflop(shape, batch) for batch in batches),
+        "tflop": statistics.mean(needed_tflop(shape, batch, image_token_id) for batch in batches),
     }
     # Imported before the first `Egm`: verl keeps the exceptions of failed imports, whose frames would otherwise hold a
     # reference to that model, and with it the GPU's memory.

@@ -91,6 +91,7 @@ def check_settings(config: DictConfig) -> None:
         )
     if data.loss_span not in LOSS_SPANS:
         raise InputError(f'data.loss_span: expected {" or ".join(LOSS_SPANS)}, got "{data.loss_span}"')
+    preflight.check_family(config, "model.path", "engine", "pixels.sft")
     preflight.check_strategy(config, "engine.strategy")
     preflight.check_liger(config, "model", "engine")
     preflight.check_response_logits(config, "model", "engine")

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from examples.starter.build import build_checkpoint
+from examples.starter.internvl import build_checkpoint as build_internvl
 from qwen3vl_rl.data import refshapes
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.predictions import Prediction, Question, score
@@ -90,6 +91,12 @@ def sft_command(starter, training_data) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="session")
+def small_rl() -> list[str]:
+    """Overrides that make a step of stage 2 small: 4 prompts with 4 samples each."""
+    return SMALL_RL
+
+
+@pytest.fixture(scope="session")
 def rl_command(sft_checkpoint, training_data) -> Callable[..., list[str]]:
     """`rl_command(folder, *overrides)`: stage 2 on `sft_checkpoint`, 4 prompts with 4 samples each per step."""
 
@@ -119,6 +126,14 @@ def starter(tmp_path_factory) -> Path:
     """A checkpoint of random weights."""
     folder = tmp_path_factory.mktemp("starter") / "checkpoint"
     build_checkpoint(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def internvl(tmp_path_factory) -> Path:
+    """An InternVL checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("internvl") / "checkpoint"
+    build_internvl(folder, seed=0)
     return folder
 
 

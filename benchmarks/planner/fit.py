@@ -22,7 +22,7 @@ import yaml
 from benchmarks import grpo_step
 from benchmarks.common import IMAGE_PX
 from qwen3vl_rl.errors import InputError, cli
-from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
+from qwen3vl_rl.models.families import SIZES
 from qwen3vl_rl.models.shapes import BF16_BYTES
 from qwen3vl_rl.training.gpus import GPUS, Gpu
 from qwen3vl_rl.training.memory import GIB, rollout_memory_gib, update_memory_gib
@@ -183,7 +183,7 @@ def fit_decoding(paths: Sequence[Path], constants: Constants) -> Found:
         tokens, seconds = zip(
             *((row["answer_tokens"], row["latency_s"]["median"]) for row in result["latency"]), strict=True
         )
-        read = BF16_BYTES * QWEN3_VL.sizes[result["size"]].language_parameters
+        read = BF16_BYTES * SIZES[result["size"]][1].language_parameters
         read /= read_gpu(path, result["device"]).memory_bytes_per_s
         points.append((read, np.polyfit(tokens, seconds, 1)[0]))
     if len({read for read, _ in points}) > 1:

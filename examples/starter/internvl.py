@@ -8,6 +8,7 @@ tokens of the family.
 """
 
 import argparse
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -24,10 +25,14 @@ from transformers import (
 
 from examples.starter.build import CONFIG, sinusoids, train_tokenizer
 from qwen3vl_rl.errors import cli
+from qwen3vl_rl.models.families.internvl import InternViTShape
+from qwen3vl_rl.models.shapes import Shape
 
-TILE_PX, PATCH_PX, MERGED = 112, 14, 2  # a side of a tile and of a patch; patches per side of a token
-TILE_TOKENS = (TILE_PX // PATCH_PX // MERGED) ** 2
-MOST_TILES = 2
+PATCH_PX, MERGED = 14, 2  # side of a patch in px; patches per side of a token
+TILE_PX, MOST_TILES = 112, 2
+HEAD_DIM = 64  # of the vision tower's attention
+# The sizes of the starter (`build.CONFIG`). Embeddings are not tied, as in the published models.
+TINY = Shape(192, 576, 4, 3, 1, 64, 0, False, InternViTShape(4, 192, 512, 192, PATCH_PX, TILE_PX))
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>",
     "</ref>", "<box>", "</box>", "<video>",
@@ -60,53 +65,68 @@ CHAT_TEMPLATE = """\
 
 
 @cache
-def build_processor() -> InternVLProcessor:
+def build_processor(tile_px: int = TILE_PX, most_tiles: int = MOST_TILES) -> InternVLProcessor:
+    """The processor for tiles with sides of `tile_px`; the tokenizer has a limit of 4,096 tokens."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(SPECIAL), eos_token="<|im_end|>", pad_token="<|endoftext|>",
         chat_template=CHAT_TEMPLATE, extra_special_tokens=NAMED, padding_side="left",
         model_max_length=CONFIG["text_config"]["max_position_embeddings"],
     )  # fmt: skip
-    size, colours = {"height": TILE_PX, "width": TILE_PX}, {"image_mean": MEAN, "image_std": DEVIATION}
+    size, colours = {"height": tile_px, "width": tile_px}, {"image_mean": MEAN, "image_std": DEVIATION}
     return InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=MOST_TILES, **colours),
+        image_processor=GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=most_tiles, **colours),
         video_processor=InternVLVideoProcessor(size=size, **colours),
-        tokenizer=tokenizer, image_seq_length=TILE_TOKENS, chat_template=CHAT_TEMPLATE,
+        tokenizer=tokenizer, image_seq_length=tile_tokens(tile_px), chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
-    """The starter's sizes (`build.CONFIG`). Embeddings are not tied, as in the published models."""
-    text, vision = CONFIG["text_config"], CONFIG["vision_config"]
-    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    rope = {name: text["rope_parameters"][name] for name in ("rope_type", "rope_theta")}
+def tile_tokens(tile_px: int) -> int:
+    return (tile_px // PATCH_PX // MERGED) ** 2
+
+
+def build_config(
+    tokenizer: PreTrainedTokenizerFast, shape: Shape = TINY, *, rope_theta: float = 1e4, positions: int = 4096
+) -> InternVLConfig:
+    """The configuration of `shape` with the token ids of the tokenizer.
+
+    positions: longest context in tokens. The vocabulary has at least the tokenizer's size.
+    """
+    sizes, vision = asdict(shape), shape.vision
+    sizes = {name: sizes[name] for name in sizes if name not in ("vision", "vocab_size")}
     return InternVLConfig(
-        text_config={
-            **text, **ends, "model_type": "qwen3", "rope_parameters": rope, "vocab_size": len(tokenizer),
-            "tie_word_embeddings": False, "dtype": "float32",
+        text_config=sizes | {
+            "model_type": "qwen3", "vocab_size": max(shape.vocab_size, len(tokenizer)), "dtype": "float32",
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta}, "max_position_embeddings": positions,
+            "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
         },
         vision_config={
-            "hidden_size": vision["hidden_size"], "num_hidden_layers": vision["depth"],
-            "num_attention_heads": vision["num_heads"], "intermediate_size": vision["intermediate_size"],
-            "attention_bias": True, "image_size": [TILE_PX, TILE_PX], "patch_size": [PATCH_PX, PATCH_PX],
+            "hidden_size": vision.hidden_size, "num_hidden_layers": vision.num_hidden_layers,
+            "num_attention_heads": vision.hidden_size // HEAD_DIM, "intermediate_size": vision.intermediate_size,
+            "attention_bias": True, "image_size": [vision.image_size] * 2, "patch_size": [PATCH_PX] * 2,
             "norm_type": "layer_norm", "use_qk_norm": False,
         },
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=TILE_TOKENS,
-        downsample_ratio=1 / MERGED, tie_word_embeddings=False, dtype="float32",
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=tile_tokens(vision.image_size),
+        downsample_ratio=1 / MERGED, tie_word_embeddings=shape.tie_word_embeddings, dtype="float32",
     )  # fmt: skip
 
 
-def build_checkpoint(out: Path, seed: int = 0) -> None:
-    """Write the model, the tokenizer, the processor and the chat template to the folder `out`."""
-    processor = build_processor()
-    config = build_config(processor.tokenizer)
+def build_model(config: InternVLConfig, seed: int) -> InternVLForConditionalGeneration:
     torch.manual_seed(seed)
     model = InternVLForConditionalGeneration(config)
     positions = model.model.vision_tower.embeddings.position_embeddings  # the first is that of the class token
+    side = config.vision_config.image_size[0] // PATCH_PX
     with torch.no_grad():
-        positions[0, 1:] = sinusoids(TILE_PX // PATCH_PX, config.vision_config.hidden_size)
+        positions[0, 1:] = sinusoids(side, config.vision_config.hidden_size)
     ends = {name: getattr(config.text_config, name) for name in ("eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**ends)
-    model.save_pretrained(out)
+    return model
+
+
+def build_checkpoint(out: Path, seed: int = 0) -> None:
+    """Write the tiny model, the tokenizer, the processor and the chat template to the folder `out`."""
+    processor = build_processor()
+    build_model(build_config(processor.tokenizer), seed).save_pretrained(out)
     processor.save_pretrained(out)
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
-from qwen3vl_rl.models.families import FAMILIES, read_family, read_shape
+from qwen3vl_rl.models.families import SIZES, read_family, read_shape
 from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
 from qwen3vl_rl.training.recipe import check_choices
@@ -217,10 +217,9 @@ def recipe_model(config: DictConfig) -> tuple[Family, Shape]:
     if model and (folder := Path(model).expanduser()).joinpath(MODEL_CONFIG).is_file():
         return read_family(folder), read_shape(folder)
     size = OmegaConf.select(config, "hydra.runtime.choices.size")
-    known = {name: (family, shape) for family in FAMILIES.values() for name, shape in family.sizes.items()}
-    if size not in known:
-        raise InputError(f"size={size}: expected {', '.join(known)}, or a model.path that is a folder")
-    return known[size]
+    if size not in SIZES:
+        raise InputError(f"size={size}: expected {', '.join(SIZES)}, or a model.path that is a folder")
+    return SIZES[size]
 
 
 def read_run(config: DictConfig, workload: Workload) -> Run:

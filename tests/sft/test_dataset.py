@@ -12,6 +12,18 @@ from sft.dataset import ThinkingSFTDataset
 PROMPT = "<image>" + render_prompt("qwen3", "the red star")
 
 
+def load_row(processor, folder, answer: str, limits: dict, size=(160, 128), **settings):
+    """The one row of a dataset with an image of `size` (width, height)."""
+    Image.effect_noise(size, 80).convert("RGB").save(folder / "image.png")
+    messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
+    row = {"messages": messages, "images": [str(folder / "image.png")]}
+    pd.DataFrame([row]).to_parquet(folder / "rows.parquet")
+    options = {"apply_chat_template_kwargs": {"processor_kwargs": limits}}
+    config = {"pad_mode": "no_padding", "max_length": 8192, **options, **settings}
+    parquet = str(folder / "rows.parquet")
+    return ThinkingSFTDataset(parquet, processor.tokenizer, OmegaConf.create(config), processor)[0]
+
+
 @pytest.fixture(scope="session")
 def processor(starter):
     return AutoProcessor.from_pretrained(starter)
@@ -22,14 +34,8 @@ def load(processor, tmp_path):
     """`load(answer, size)`: the one row of a dataset with an image of `size` (width, height)."""
 
     def load(answer: str, size=(160, 128), pixels=(784, 50176), **settings):
-        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / "image.png")
-        messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
-        row = {"messages": messages, "images": [str(tmp_path / "image.png")]}
-        pd.DataFrame([row]).to_parquet(tmp_path / "rows.parquet")
-        limits = {"processor_kwargs": {"min_pixels": pixels[0], "max_pixels": pixels[1]}}
-        config = {"pad_mode": "no_padding", "max_length": 8192, "apply_chat_template_kwargs": limits, **settings}
-        parquet = str(tmp_path / "rows.parquet")
-        return ThinkingSFTDataset(parquet, processor.tokenizer, OmegaConf.create(config), processor)[0]
+        limits = {"min_pixels": pixels[0], "max_pixels": pixels[1]}
+        return load_row(processor, tmp_path, answer, limits, size, **settings)
 
     return load
 
@@ -83,3 +89,17 @@ def test_images_are_resized_into_the_recipes_limits(load, size):
     _, rows, columns = load("x", size)["multi_modal_inputs"]["image_grid_thw"][0].tolist()
     assert rows * columns * 16 * 16 <= 50176
     assert abs(columns / rows - size[0] / size[1]) < 0.2
+
+
+def test_an_answer_opens_its_reasoning_if_the_template_does_not(internvl, tmp_path):
+    processor = AutoProcessor.from_pretrained(internvl)
+    answer = target_text("The red one.", (1, 2, 300, 1000), "the red star")
+    for span, end in (("answer", ""), ("turn", "\n")):
+        row = load_row(processor, tmp_path, answer, {"max_patches": 1}, loss_span=span)
+        carries_loss = row["input_ids"][row["loss_mask"].bool()]
+        assert processor.tokenizer.decode(carries_loss) == f"<think>\n{answer}<|im_end|>\n".removesuffix("\n") + end
+        assert processor.tokenizer.decode(row["input_ids"]).count("<think>") == 1
+    assert row["position_ids"].tolist() == list(range(len(row["input_ids"])))
+    processor.save_pretrained(tmp_path / "saved")
+    saved = (tmp_path / "saved" / "processor_config.json").read_text()
+    assert '"patch_size": null' not in saved and saved == (internvl / "processor_config.json").read_text()

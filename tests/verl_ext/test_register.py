@@ -81,7 +81,7 @@ def test_a_hook_is_loaded_with_what_it_extends_and_not_before(user_environment):
     done = subprocess.run(command, cwd=ROOT, env=user_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, losses, engine, source, loader = json.loads(done.stdout.splitlines()[-1])
-    assert first == ["position_ids", "register"]  # verl's package imports what the former extends
+    assert first == ["position_ids", "processor", "register"]  # verl's package imports what the first two extend
     assert losses == ["policy_loss", "position_ids", "register"]
     assert {"fsdp_engine", "policy_loss"} <= set(engine) and "group_by_prompt" not in engine
     assert source == "# Copyright" and loader == "SourceFileLoader"

@@ -1,34 +1,29 @@
-"""Checks of a checkpoint's files against what the project assumes about Qwen3-VL. No weights are loaded.
+"""Checks of a checkpoint's files against what the project assumes about its family. No weights are loaded.
 
-The expected values are those of the published Qwen3-VL checkpoints and of the EGM recipe.
+The expected values are those of the published checkpoints and of the EGM recipe.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightTransform
 
 from qwen3vl_rl.evaluation.diagnosis import Finding
+from qwen3vl_rl.evaluation.diagnosis.pictures import pictures
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
 from qwen3vl_rl.grounding import OPEN_THINK
 from qwen3vl_rl.models.families import FAMILIES, find_family
 from qwen3vl_rl.models.families.interface import Family
-from qwen3vl_rl.models.families.qwen3_vl import EDGES, QWENS_PIXELS
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 
-PATCH_PX, MERGE, FRAMES = 16, 2, 2
-MEAN_AND_DEVIATION = [0.5, 0.5, 0.5]
 ASKED = "Locate the red star, output its bbox coordinates using JSON format"
 HEAD = "lm_head.weight"
 ANSWER_TOKENS = 2048  # longest answer of stage 2 in the EGM recipe
-SPECIAL = {  # key of config.json -> the token whose id it must hold
-    "image_token_id": "<|image_pad|>",
-    "vision_start_token_id": "<|vision_start|>",
-    "vision_end_token_id": "<|vision_end|>",
-}
 SHOWN = 60  # characters of the template that a finding quotes
 
 
@@ -41,7 +36,7 @@ def look(checkpoint: Path) -> Iterator[Finding]:
     found = (config.get("architectures") or ["none"])[0]
     family = next((family for family in FAMILIES.values() if family.architecture == found), None)
     if family is None:
-        means = "Box format, picture sizes, packed attention and memory estimates are made for dense Qwen3-VL models."
+        means = "Box format, picture sizes, packed attention and memory estimates are made for the families below."
         known = "; ".join(
             f"{family.architecture}: {family.name} {', '.join(map(str.upper, family.sizes))}"
             for family in FAMILIES.values()
@@ -62,10 +57,9 @@ def look(checkpoint: Path) -> Iterator[Finding]:
         )
         return
     yield template(processor, family)
-    yield special_tokens(config, processor.tokenizer)
+    yield special_tokens(config, processor.tokenizer, family)
     yield digits(processor.tokenizer)
-    yield patches(config, processor.image_processor)
-    yield pixels(processor.image_processor)
+    yield from pictures(family, config, processor)
     yield ends(checkpoint, processor.tokenizer)
 
 
@@ -82,8 +76,9 @@ def weights(checkpoint: Path) -> Finding:
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:  # the key that transformers reads; 8B's text_config does not have it
         wanted.pop(HEAD, None)
+    renamings = get_model_conversion_mapping(model)
     stored = {
-        name: shape
+        loaded_name(name, renamings): shape
         for path in sorted(checkpoint.glob("*.safetensors"))
         for name, shape in read_tensor_shapes(path).items()
     }
@@ -104,6 +99,13 @@ def weights(checkpoint: Path) -> Finding:
     means = "transformers replaces missing tensors with random numbers; engines fail or answer nonsense."
     change = "Download the checkpoint again. To export one from a run: python -m qwen3vl_rl.export RUN CHECKPOINT."
     return Finding("weights", f"{problems[0]}{more}", means, change)
+
+
+def loaded_name(stored: str, renamings: Sequence[WeightTransform]) -> str:
+    """The name under which transformers loads a tensor; some families are stored under older names."""
+    for renaming in renamings:
+        stored, _ = renaming.rename_source_key(stored)
+    return stored
 
 
 def tied(config: Mapping[str, Any]) -> Finding:
@@ -133,15 +135,18 @@ def context(config: Mapping[str, Any]) -> Finding:
 
 
 def template(processor, family: Family) -> Finding:
-    """Whether the chat template gives the prompt that Qwen3-VL was trained on."""
-    thinking = family.turn(ASKED)
+    """Whether the chat template gives the prompt that the family was trained on."""
+    plain = family.turn(ASKED).removesuffix(OPEN_THINK)
+    thinking = plain + OPEN_THINK
     content = [{"type": "image"}, {"type": "text", "text": ASKED}]
     seen = processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
     if seen == thinking:
         return Finding("chat template", "opens <think>, as for Qwen3-VL-Thinking")
-    if seen == thinking.removesuffix(OPEN_THINK):
+    if seen == plain and not family.opens_thinking:
+        return Finding("chat template", "opens no <think>, which stage 1 trains as a part of the answer")
+    if seen == plain:
         means = (
             "The model answers without reasoning, as Qwen3-VL-Instruct does. Stage 1 trains reasoning inside <think> "
             "and rejects this template. Stage 2 and the evaluation accept it."
@@ -149,15 +154,15 @@ def template(processor, family: Family) -> Finding:
         return Finding("chat template", "opens no <think>", means, "Start from the Thinking checkpoint of this size.")
     at = next((i for i, (a, b) in enumerate(zip(seen, thinking, strict=False)) if a != b), len(seen))
     part = seen[max(0, at - SHOWN // 2) : at + SHOWN]
-    means = "Qwen3-VL was trained on other tokens around the question."
+    means = f"{family.name} was trained on other tokens around the question."
     change = "Copy chat_template.jinja (or .json) from the published checkpoint of this size."
-    return Finding("chat template", f"differs from Qwen3-VL's at {part!r}", means, change)
+    return Finding("chat template", f"differs from {family.name}'s at {part!r}", means, change)
 
 
-def special_tokens(config: Mapping[str, Any], tokenizer) -> Finding:
+def special_tokens(config: Mapping[str, Any], tokenizer, family: Family) -> Finding:
     problems = [
         f"{key}={config.get(key)}, but {token} is {tokenizer.convert_tokens_to_ids(token)}"
-        for key, token in SPECIAL.items()
+        for key, token in family.special_tokens.items()
         if config.get(key) != tokenizer.convert_tokens_to_ids(token)
     ]
     problems += [
@@ -180,39 +185,10 @@ def digits(tokenizer) -> Finding:
     count = len(tokenizer.encode("1000", add_special_tokens=False))
     if count == 4:
         return Finding("digits", "one token each")
-    means = "Qwen3-VL writes coordinates digit by digit. Token budgets and per-token losses here rely on that."
-    return Finding("digits", f"1000 is {count} tokens, expected 4", means, "Use the tokenizer of Qwen3-VL.")
-
-
-def patches(config: Mapping[str, Any], processor) -> Finding:
-    vision = config["vision_config"]
-    wanted = (PATCH_PX, MERGE, FRAMES)
-    model = vision["patch_size"], vision["spatial_merge_size"], vision.get("temporal_patch_size", FRAMES)
-    seen = processor.patch_size, processor.merge_size, processor.temporal_patch_size
-    text = f"{seen[0]} px, merged {seen[1]} x {seen[1]}"
-    if model == seen == wanted:
-        return Finding("patches", text)
-    if model != seen:
-        text += f"; config.json says {model[0]} px, merged {model[1]} x {model[1]}"
-    means = f"Qwen3-VL needs patches of {PATCH_PX} px, merged {MERGE} x {MERGE}. Others fail or misplace boxes."
-    change = "Copy preprocessor_config.json from the model that this checkpoint was trained from."
-    return Finding("patches", text, means, change)
-
-
-def pixels(processor) -> Finding:
-    """The size limits and the colour scaling of pictures."""
-    limits = tuple(processor.size.get(name) for name in EDGES)
-    text = f"{limits[0]} to {limits[1]} pixels per picture"
-    if (list(processor.image_mean), list(processor.image_std)) != (MEAN_AND_DEVIATION, MEAN_AND_DEVIATION):
-        text = f"mean {list(processor.image_mean)}, deviation {list(processor.image_std)}"
-        means = "Qwen3-VL expects colours scaled to -1..1."
-        change = "Set image_mean and image_std in preprocessor_config.json to [0.5, 0.5, 0.5]."
-        return Finding("pixels", text, means, change)
-    if limits == QWENS_PIXELS:
-        return Finding("pixels", text)
-    means = "Stage 2 and evaluation of the paper use Qwen3-VL's own limits, 65,536 to 16,777,216 pixels per picture."
-    change = "Set `size` in preprocessor_config.json, or min_pixels and max_pixels in the --settings file."
-    return Finding("pixels", text, means, change)
+    means = "All families write coordinates digit by digit. Token budgets and per-token losses here rely on that."
+    return Finding(
+        "digits", f"1000 is {count} tokens, expected 4", means, "Use the tokenizer of the published checkpoint."
+    )
 
 
 def ends(checkpoint: Path, tokenizer) -> Finding:

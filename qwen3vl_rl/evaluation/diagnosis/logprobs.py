@@ -77,6 +77,7 @@ def _reference(
     start = inputs.input_ids.shape[1]
     inputs["input_ids"] = torch.cat([inputs.input_ids, more], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs.input_ids)
-    inputs["mm_token_type_ids"] = torch.cat([inputs.mm_token_type_ids, torch.zeros_like(more)], dim=1)
+    if "mm_token_type_ids" in inputs:
+        inputs["mm_token_type_ids"] = torch.cat([inputs.mm_token_type_ids, torch.zeros_like(more)], dim=1)
     logits = model(**inputs.to(model.device)).logits[0, start - 1 : -1].float().cpu()
     return logits.log_softmax(-1).gather(1, more[0, :, None])[:, 0].numpy()

@@ -12,6 +12,10 @@ from qwen3vl_rl.models.shapes import Shape
 
 FAMILIES: Mapping[str, Family] = {family.model_type: family for family in (QWEN3_VL, INTERNVL)}
 
+SIZES: Mapping[str, tuple[Family, Shape]] = {  # the published ones
+    name: (family, shape) for family in FAMILIES.values() for name, shape in family.sizes.items()
+}
+
 
 def find_family(config: Mapping) -> Family:
     """The family of a model with this Hugging Face configuration. Raises InputError if it is not one of `FAMILIES`."""

@@ -7,6 +7,7 @@ Nothing here imports torch or verl.
 from omegaconf import DictConfig
 
 from qwen3vl_rl.reward import check_settings
+from qwen3vl_rl.training.preflight.family import check_family, check_family_engine
 from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
 from qwen3vl_rl.training.preflight.machine import check_gpus, check_gpus_here, check_memory, check_rollout_engine
 from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_whole
@@ -34,6 +35,7 @@ __all__ = [  # in addition to `check`: used by stage 1 and the planner
     "check",
     "check_adapters",
     "check_engine_flags",
+    "check_family",
     "check_gpus_here",
     "check_lengths",
     "check_liger",
@@ -57,6 +59,10 @@ def check(config: DictConfig) -> int:
     check_lengths(config)
     check_whole(config)
     check_engine_flags(config)
+    check_family(
+        config, "actor_rollout_ref.model.path", "actor_rollout_ref.actor.fsdp_config", "data.mm_processor_kwargs"
+    )
+    check_family_engine(config)
     check_fsdp_wrapping(config)
     check_trainer(config)
     check_agent_loop(config)

@@ -51,7 +51,7 @@ def test_a_model_on_the_hub_is_taken_for_a_qwen3_vl():
 
 
 def test_another_family_is_refused():
-    with pytest.raises(InputError, match=r"^model_type: expected qwen3_vl, found llava$"):
+    with pytest.raises(InputError, match=r"^model_type: expected qwen3_vl or internvl, found llava$"):
         find_family({"model_type": "llava"})
 
 
@@ -59,8 +59,8 @@ def test_another_family_is_refused():
     ("config", "message"),
     [
         ("{", r"config\.json: expected the configuration of a model"),
-        ("[]", r"config\.json: model_type: expected qwen3_vl, found None"),
-        ('{"model_type": "qwen2_5_vl"}', r"config\.json: model_type: expected qwen3_vl, found qwen2_5_vl"),
+        ("[]", r"config\.json: model_type: expected qwen3_vl or internvl, found None"),
+        ('{"model_type": "qwen2_5_vl"}', r"config\.json: model_type: expected qwen3_vl or internvl, found qwen2_5_vl"),
         ('{"model_type": "qwen3_vl"}', r"config\.json: expected the configuration of a Qwen3-VL model .*vision_config"),
     ],
     ids=["cut", "list", "another", "incomplete"],
