@@ -82,6 +82,6 @@ def test_a_hook_is_loaded_with_what_it_extends_and_not_before(user_environment):
     assert done.returncode == 0, done.stderr
     first, losses, engine, source, loader = json.loads(done.stdout.splitlines()[-1])
     assert first == ["position_ids", "processor", "register"]  # verl's package imports what the first two extend
-    assert losses == ["policy_loss", "position_ids", "register"]
+    assert losses == ["policy_loss", "position_ids", "processor", "register"]
     assert {"fsdp_engine", "policy_loss"} <= set(engine) and "group_by_prompt" not in engine
     assert source == "# Copyright" and loader == "SourceFileLoader"
