@@ -28,7 +28,7 @@ import torch
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from transformers.utils import is_flash_attn_2_available
 
-from benchmarks.common import SIZES, has_gpu, random_checkpoint, work_folder, write_result
+from benchmarks.common import QWEN_SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.hf_trainer import flatten, pad
 from benchmarks.hf_trainer import images as stack_images
 from benchmarks.sft_throughput import (
@@ -131,7 +131,7 @@ def compare(passes: dict[str, Callable[[], torch.Tensor]], rounds: int, seconds:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="2b")
+    parser.add_argument("--size", choices=QWEN_SIZES, default="2b")
     parser.add_argument("--answer-tokens", type=int, default=110, help="approximate length of the reasoning")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="duration of one round of one configuration")

@@ -37,7 +37,8 @@ from qwen3vl_rl.models.families.internvl import INTERNVL, Tiling
 from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.training.starts import revision
 
-SIZES = ("tiny", *PUBLISHED)  # `tiny` has the starter's shape, to try a script out on a CPU
+SIZES = ("tiny", "internvl_tiny", *PUBLISHED)  # the first two are for trying a script out on a CPU
+QWEN_SIZES = ("tiny", *QWEN3_VL.sizes)
 IMAGE_PX = (640, 480)
 WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # limits of the area in px, Qwen3-VL's own
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
@@ -76,7 +77,7 @@ def build_checkpoint(size: str, folder: Path, device: str) -> None:
     """Save random weights of a published shape in bfloat16, with the starter's tokenizer."""
     torch.manual_seed(0)
     with torch.device(device):
-        model, processor = internvl_model(size) if size in INTERNVL.sizes else qwen_model(size)
+        model, processor = internvl_model(size) if size.startswith("internvl") else qwen_model(size)
     model.config.dtype = torch.bfloat16
     if device == "meta":
         model.config.architectures = [type(model).__name__]
@@ -94,6 +95,9 @@ def qwen_model(size: str) -> tuple[PreTrainedModel, ProcessorMixin]:
 
 
 def internvl_model(size: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    if size == "internvl_tiny":
+        processor = internvl.build_processor()
+        return InternVLForConditionalGeneration(internvl.build_config(processor.tokenizer)), processor
     tiling = Tiling()
     processor = internvl.build_processor(tiling.side_px, tiling.most)
     shape = INTERNVL.sizes[size]

@@ -59,7 +59,7 @@ from sft.build_dataset import SFT_SCHEMA, sft_row
 ROOT = Path(__file__).parents[1]
 H200_TFLOPS = 989.5  # dense bfloat16, from NVIDIA's H200 data sheet
 SAMPLES_PER_UPDATE = 16  # of one GPU: the recipe's 128 over 8 GPUs
-MICRO_BATCH = {"tiny": 16, "2b": 16}  # samples at once in the released recipe; 8 at other sizes
+MICRO_BATCH = {"tiny": 16, "internvl_tiny": 16, "2b": 16}  # samples at once in the released recipe; 8 at other sizes
 IMAGE_SIZES_PX = [(640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (640, 640)]  # common in COCO
 FUSED_LOGITS = ["model.use_fused_kernels=true", "engine.response_logits_only=false"]  # verl's, which compute all tokens
 CHANGES = {

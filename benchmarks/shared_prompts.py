@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
-from benchmarks.common import IMAGE_PX, SIZES, has_gpu, random_checkpoint, work_folder, write_result
+from benchmarks.common import IMAGE_PX, QWEN_SIZES, has_gpu, random_checkpoint, work_folder, write_result
 from benchmarks.sft_throughput import seconds_of
 from benchmarks.spread import spread, times_faster
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
@@ -151,7 +151,7 @@ def measure(checkpoint: Path, device: str, rounds: int, prompts: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="2b")
+    parser.add_argument("--size", choices=QWEN_SIZES, default="2b")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--work", type=Path, help="keep the checkpoint here, and reuse it")

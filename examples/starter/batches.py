@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from examples.starter.tasks import Example
 from qwen3vl_rl.data.refshapes import HEIGHT, ORDINALS, WIDTH, Scene
+from qwen3vl_rl.grounding import answer_opening
 
 IGNORE = -100
 REUSE = 2  # times that each example is used
@@ -32,21 +33,24 @@ class Collator:
 
     def __init__(self, processor):
         self.tokenizer = processor.tokenizer
-        image_tokens = processor.image_processor.get_number_of_image_patches(HEIGHT, WIDTH, {}) // 4
         content = [{"type": "image"}, {"type": "text", "text": "PROMPT"}]
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        before, after = text.replace("<|image_pad|>", "<|image_pad|>" * image_tokens).split("PROMPT")
-        # Special tokens surround the prompt, so tokenizing the three parts separately gives the same tokens.
-        self.before, self.after = self.tokenize([before, after])
+        # Special tokens or a line break surround the prompt, so the three parts have the same tokens as the whole.
+        before, after = text.split("PROMPT")
+        picture = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+        self.before = list(processor(text=[before], images=[picture])["input_ids"][0])
+        (self.after,) = self.tokenize([after])
+        self.opening = answer_opening(text)
 
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         encoded = self.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [text.ids for text in encoded]  # takes half the time of transformers' own call
 
     def encode(self, examples: list[Example]) -> list[Encoded]:
-        prompts, targets = self.tokenize([e.prompt for e in examples]), self.tokenize([e.target for e in examples])
+        prompts = self.tokenize([e.prompt for e in examples])
+        targets = self.tokenize([self.opening + e.target for e in examples])
         return [
             Encoded(e.scene, self.before + prompt + self.after, [*target, self.tokenizer.eos_token_id])
             for e, prompt, target in zip(examples, prompts, targets, strict=True)

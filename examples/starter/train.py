@@ -1,6 +1,7 @@
-"""Train the starter: a tiny Qwen3-VL that detects and answers plain descriptions, but does not reason to a referent.
+"""Train the starter: a tiny model that detects and answers plain descriptions, but does not reason to a referent.
 
-    python -m examples.starter.train --out DIR --workers 14   # one GPU
+    python -m examples.starter.train --out DIR --workers 14                     # a Qwen3-VL, on one GPU
+    python -m examples.starter.train --out DIR --workers 14 --family internvl
 
 `tasks.py` describes the training examples. This loop is separate from sft/train.py and faster for a tiny model: samples
 are not written to disk, nothing is computed per image in Python, and a step is one CUDA graph (`step.py`). After an
@@ -23,15 +24,17 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from examples.starter.batches import IGNORE, REUSE, Batches, Collator, encode_images
 from examples.starter.build import build_checkpoint, read_changes
+from examples.starter.internvl import build_checkpoint as build_internvl
 from examples.starter.muon import Muon
-from examples.starter.step import Batch, FixedImages, RecordedStep
+from examples.starter.step import Batch, RecordedStep, fixed_images
 from examples.starter.tasks import answer_example, starter_examples
 from qwen3vl_rl.data.files import replacing
 from qwen3vl_rl.data.refshapes import HEIGHT, WIDTH, WORLDS, World, referrals
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.grounding import eval_iou, parse_box_1000
 from qwen3vl_rl.models.compiled_blocks import compile_blocks, restore_blocks
-from qwen3vl_rl.models.families.qwen3_vl.parts import blocks, pack_images
+from qwen3vl_rl.models.families import FAMILIES, find_family
+from qwen3vl_rl.models.families.interface import Parts
 
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the learning rates grow
@@ -57,7 +60,7 @@ def train(
     collate = Collator(processor)
     batches = Batches(collate, make_examples, seed, batch_size)
     loader = iter(DataLoader(batches, batch_size=None, num_workers=workers, pin_memory=device.type == "cuda"))
-    fixed, optimizers = FixedImages(model, processor, collate.before), make_optimizers(model, lr)
+    fixed, optimizers = fixed_images(model, processor, collate.before), make_optimizers(model, lr)
     first, earlier_s = 0, 0.0
     if progress:
         first, earlier_s = progress["step"], progress["seconds"]
@@ -81,7 +84,7 @@ def train(
 
     model.train()
     if device.type == "cuda":
-        compile_blocks(blocks(model))
+        compile_blocks(parts_of(model).blocks(model))
         step = RecordedStep(step)
     losses, started, warm, waited_s = [], time.perf_counter(), None, 0.0
     bar = tqdm(range(first, steps), desc="starter", unit="step", mininterval=5, initial=first, total=steps)
@@ -101,7 +104,7 @@ def train(
     if device.type == "cuda":
         torch.cuda.synchronize()
     end = time.perf_counter()
-    restore_blocks(blocks(model))
+    restore_blocks(parts_of(model).blocks(model))
     timed = steps - first - UNTIMED if warm else steps - first
     return {
         "loss": round(torch.stack(losses[-50:]).mean().item(), 4),
@@ -144,7 +147,8 @@ def make_optimizers(model, lr: float) -> list[torch.optim.Optimizer]:
     """
     matrices, others = [], []
     for name, parameter in model.named_parameters():
-        (matrices if parameter.ndim == 2 and "embed" not in name else others).append(parameter)
+        is_hidden = parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head"))
+        (matrices if is_hidden else others).append(parameter)
     on_gpu = model.device.type == "cuda"
     adamw = torch.optim.AdamW(
         others, lr=ADAMW_LR, betas=(0.9, 0.98), weight_decay=0.01, fused=on_gpu, capturable=on_gpu
@@ -170,7 +174,7 @@ def score(model, processor, count: int, world: World, max_new_tokens: int = 256)
     """Greedy Acc@0.5 (strict), mean IoU and mean tokens on `count` fresh samples of every evaluation split."""
     model.eval()
     tokenizer, collate = processor.tokenizer, Collator(processor)
-    fixed, device = FixedImages(model, processor, collate.before), model.device
+    fixed, device = fixed_images(model, processor, collate.before), model.device
     results = {}
     for split, kinds in world.splits.items():
         stream = referrals(f"starter-score-{split}", kinds, float("amodal" in split), world)
@@ -180,9 +184,7 @@ def score(model, processor, count: int, world: World, max_new_tokens: int = 256)
         images = {k: torch.from_numpy(v).to(device) for k, v in encode_images([r.scene for r in drawn]).items()}
         output = model.generate(
             **inputs,
-            mm_token_type_ids=(inputs["input_ids"] == model.config.image_token_id).int(),
-            pixel_values=fixed.pixel_values(**images),
-            image_grid_thw=fixed.grid.expand(count, -1),
+            **fixed.inputs(inputs["input_ids"], images),
             max_new_tokens=max_new_tokens,
             do_sample=False,
         )[:, inputs["input_ids"].shape[1] :]
@@ -196,10 +198,14 @@ def score(model, processor, count: int, world: World, max_new_tokens: int = 256)
     return results
 
 
+def parts_of(model) -> Parts:
+    return find_family(model.config.to_dict()).parts
+
+
 def load(path: Path | str, device: str):
     model = AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     model.to(device)
-    pack_images(model)
+    parts_of(model).pack_images(model)
     return model, AutoProcessor.from_pretrained(path)
 
 
@@ -223,6 +229,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", help="checkpoint to continue training from, without the curriculum")
     parser.add_argument("--vision", help="checkpoint whose vision tower to use, without the curriculum")
+    parser.add_argument("--family", choices=FAMILIES, default="qwen3_vl")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
     parser.add_argument("--world", choices=WORLDS, default="plain", help="world of RefShapes")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -235,17 +242,23 @@ def main() -> None:
     args = parser.parse_args()
     if args.start and args.vision:
         raise InputError("--vision: expected no --start, which comes with a vision tower")
+    if args.family == "internvl" and (args.vision or args.set):
+        raise InputError("--family internvl: expected neither --vision nor --set")
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "score")}
-    if args.start is None:  # older runs did not record it
-        del arguments["start"]
+    for name, default in (("start", None), ("family", "qwen3_vl")):  # older runs did not record them
+        if arguments[name] == default:
+            del arguments[name]
     if is_finished(args.out / SCORES, arguments):
         print(f"{args.out}: already trained with these arguments")
         return
     progress = read_progress(args.out / PROGRESS, arguments, device)
     if args.start is None and not progress:
-        build_checkpoint(args.out, args.seed, read_changes(args.set))
+        if args.family == "internvl":
+            build_internvl(args.out, args.seed)
+        else:
+            build_checkpoint(args.out, args.seed, read_changes(args.set))
     share = args.batch_size / max(1, args.workers) / REUSE  # examples that each worker draws per step
     model, processor = load(args.start or args.out, device)
     if args.vision and not progress:

@@ -14,9 +14,9 @@ from examples.starter import train as starter_train
 from examples.starter.batches import IGNORE, Collator
 from examples.starter.build import build_checkpoint
 from examples.starter.muon import orthogonalize
-from examples.starter.step import FixedImages
+from examples.starter.step import fixed_images
 from examples.starter.tasks import ANY_OBJECT, OTHER_OBJECT, starter_examples
-from examples.starter.train import load, score, take_vision, train
+from examples.starter.train import load, parts_of, score, take_vision, train
 from qwen3vl_rl.data.refshapes import ORDERS, PLAIN
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parse_box_1000
@@ -26,20 +26,22 @@ pytestmark = pytest.mark.slow
 CHECKPOINT = Path(__file__).parents[2] / "examples/starter/checkpoint"
 
 
-@pytest.fixture(scope="module")
-def batch_and_parts(starter):
-    model, processor = load(starter, "cpu")
-    torch.nn.init.normal_(model.model.visual.merger.linear_fc2.weight, std=0.5)  # so that the image matters
+@pytest.fixture(scope="module", params=["starter", "internvl"])
+def batch_and_parts(request):
+    model, processor = load(request.getfixturevalue(request.param), "cpu")
+    (merger, *_) = parts_of(model).mergers(model)
+    (*_, last) = (part for part in merger.modules() if isinstance(part, torch.nn.Linear))
+    torch.nn.init.normal_(last.weight, std=0.5)  # so that the image matters
     examples, collate = list(itertools.islice(starter_examples("test", ramp=1), 6)), Collator(processor)
     return model, processor, examples, collate(collate.encode(examples))
 
 
-def test_logits_equal_those_of_transformers(batch_and_parts, starter):
+def test_logits_equal_those_of_transformers(batch_and_parts):
     model, processor, examples, batch = batch_and_parts
-    fixed = FixedImages(model, processor, Collator(processor).before)
+    fixed = fixed_images(model, processor, Collator(processor).before)
     with torch.no_grad():
         logits = fixed.logits(batch)
-    plain = AutoModelForImageTextToText.from_pretrained(starter)
+    plain = AutoModelForImageTextToText.from_config(model.config).eval()
     plain.load_state_dict(model.state_dict())
     for row, example in enumerate(examples):
         content = [{"type": "image"}, {"type": "text", "text": example.prompt}]
@@ -51,14 +53,16 @@ def test_logits_equal_those_of_transformers(batch_and_parts, starter):
         assert batch["input_ids"][row, :prompt].tolist() == inputs["input_ids"][0].tolist()
         with torch.no_grad():
             expected = plain(**inputs).logits[0, fixed.end :]
-        torch.testing.assert_close(logits[row, : prompt - fixed.end], expected, atol=1e-4, rtol=1e-4)
+        found = logits[row, : prompt - fixed.end]
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)  # resized pictures are equal up to rounding
 
 
 def test_labels_are_the_target_and_its_end(batch_and_parts):
-    _, processor, examples, batch = batch_and_parts
+    model, processor, examples, batch = batch_and_parts
+    opening = "" if model.config.model_type == "qwen3_vl" else "<think>\n"
     for row, example in enumerate(examples):
         target = batch["labels"][row][batch["labels"][row] != IGNORE]
-        assert processor.tokenizer.decode(target) == example.target + "<|im_end|>"
+        assert processor.tokenizer.decode(target) == opening + example.target + "<|im_end|>"
 
 
 def test_the_curriculum_grows_and_keeps_answers_direct():
@@ -99,8 +103,9 @@ def test_orthogonalize_keeps_directions_and_equalizes_singular_values():
 
 
 @pytest.mark.engine
-def test_a_few_steps_reduce_the_loss(starter):
-    model, processor = load(starter, "cpu")
+@pytest.mark.parametrize("checkpoint", ["starter", "internvl"])
+def test_a_few_steps_reduce_the_loss(checkpoint, request):
+    model, processor = load(request.getfixturevalue(checkpoint), "cpu")
     examples = list(itertools.islice(starter_examples("few", ramp=10**9), 8))
     endless = lambda seed: itertools.cycle(examples)  # noqa: E731
     settings = dict(batch_size=8, lr=0.01, seed=0, workers=0)
