@@ -71,7 +71,7 @@ def write_page(folder: Path) -> Path:
         settings=list(settings(folder)),
         warnings=list(warnings(metrics)),
         drawings=[*curves(metrics), *phases(metrics)],
-        validation=latest_validation(folder),
+        validation=latest_validation(folder, max(metrics)),
     )
     with replacing(folder / PAGE) as draft:
         draft.write_text(page, encoding="utf-8")
@@ -121,7 +121,11 @@ def phases(metrics: Metrics) -> Iterator[Drawing]:
     yield Drawing("seconds per step, by phase", svg(stack, "step"))
 
 
-def latest_validation(folder: Path) -> tuple[int, str] | None:
-    """The last step with a page of validation answers, and that page. None if the run has none."""
-    pages = {int(path.stem): path for path in (folder / "validation").glob("*.html") if path.stem.isdecimal()}
+def latest_validation(folder: Path, step: int) -> tuple[int, str] | None:
+    """The last step up to `step` with a page of validation answers, and that page. None if the run has none.
+
+    A run that has resumed from an earlier step leaves the pages of later ones.
+    """
+    found = {int(path.stem): path for path in (folder / "validation").glob("*.html") if path.stem.isdecimal()}
+    pages = {number: path for number, path in found.items() if number <= step}
     return (max(pages), pages[max(pages)].read_text(encoding="utf-8")) if pages else None
