@@ -121,7 +121,7 @@ def draw_kinds(axis: plt.Axes, results: Results) -> None:
             place, label = at + (i - (len(rungs) - 1) / 2) * width, rung if at == 0 else None
             axis.bar(place, gain, width, yerr=[[low], [high]], color=f"C{i}", label=label)
         axis.set_xticks(range(len(kinds)), kinds)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="upper left")
     axis.axhline(0, color="black", linewidth=0.5)
     axis.set(title="gain of reasoning (SFT, GRPO) by kind", ylabel="percentage points")
 

@@ -20,6 +20,7 @@ The model card, README.md, says what the run recorded of base model, data and re
 """
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -129,6 +130,7 @@ def _quantize_in_place(folder: Path) -> None:
 
 
 def _merge(checkpoint: Path, target: Path) -> None:
+    importlib.import_module("qwen3vl_rl.verl_ext.processor")  # before the merger binds verl's look-up of processors
     from verl.model_merger.base_model_merger import ModelMergerConfig  # takes seconds to import
     from verl.model_merger.fsdp_model_merger import FSDPModelMerger
 

@@ -8,14 +8,14 @@ from tempfile import TemporaryDirectory
 import yaml
 from omegaconf import OmegaConf
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
 from qwen3vl_rl.data.expressions import own_tokens
 from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import answer_opening
-from qwen3vl_rl.models.families import family_of
+from qwen3vl_rl.models.families import find_family
 
 PIXELS = Path(__file__).parent / "config" / "pixels.yaml"
 MARK = "<image>"
@@ -33,7 +33,7 @@ class TokenCheck:
             raise InputError(f"--processor: expected a checkpoint with a processor, got {model} ({reason})") from None
         self.own_tokens = own_tokens(self.processor.tokenizer.get_added_vocab())
         self.max_length = max_length
-        self.family = family_of(model)
+        self.family = find_family(AutoConfig.from_pretrained(model).to_dict())
         pixels = yaml.safe_load(PIXELS.read_text())["sft"]  # of size=8b; other families have their processor's limits
         self.pixels = pixels if pixels.keys() <= set(self.family.limit_names) else {}
         self.limits = self.family.picture_limits(Path(model).expanduser(), self.pixels)

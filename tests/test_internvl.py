@@ -1,6 +1,7 @@
 """The chain with a tiny InternVL: stage 1, export, stage 2 with vLLM, evaluation. One run, shared by all tests."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,14 @@ def test_an_export_holds_all_files_of_the_processor(sft_checkpoint, internvl):
     assert kept <= {path.name for path in sft_checkpoint.iterdir()}
     settings = (json.loads((folder / "processor_config.json").read_text()) for folder in (internvl, sft_checkpoint))
     assert next(settings) == next(settings)
+
+
+def test_an_export_of_shards_holds_them_too(sft_run, internvl, tmp_path):
+    step = shutil.copytree(max(sft_run.glob("global_step_*")), tmp_path / "global_step_2")
+    (step / "huggingface" / "model.safetensors").unlink()
+    export(step, tmp_path / "merged")
+    kept = {path.name for path in internvl.iterdir()}
+    assert kept <= {path.name for path in (tmp_path / "merged").iterdir()}
 
 
 def test_transformers_and_vllm_agree_on_the_checkpoint(sft_checkpoint, training_data, tmp_path):

@@ -38,7 +38,7 @@ def add_no_referent_argument(parser: argparse.ArgumentParser) -> None:
 def add_prompts_argument(parser: argparse.ArgumentParser) -> None:
     explained = "format of the user turn: released_sft and released_rl reproduce the release's SFT and RL stage; "
     explained += "both_boxes also asks for the visible part of amodal samples (use it in both stages; evaluate with "
-    explained += "amodal_prompt: qwen3_both in the settings)"
+    explained += "amodal_prompt: qwen3_both in the settings); grounding asks as the release does for InternVL"
     parser.add_argument("--prompts", choices=tuple(TURNS), default=PLAIN, help=explained)
 
 

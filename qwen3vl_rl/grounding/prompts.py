@@ -52,12 +52,14 @@ class Turn(NamedTuple):
 
 
 # Formats of the user turn in training files. The release's two stages differ; its evaluation of Qwen3-VL uses `plain`.
-# `both_boxes` asks for the visible part of amodal samples as a second box.
+# `both_boxes` asks for the visible part of amodal samples as a second box, `grounding` asks as the release does for
+# InternVL.
 PLAIN, BOTH_BOXES = "plain", "both_boxes"
 TURNS: Mapping[str, Turn] = MappingProxyType(
     {
         PLAIN: Turn("<image>"),  # our default in every stage
         BOTH_BOXES: Turn("<image>", instead=MappingProxyType({"qwen3_amodal": "qwen3_both"})),
+        "grounding": Turn("<image>", instead=MappingProxyType({"qwen3": "grounding", "qwen3_amodal": "amodal"})),
         "released_sft": Turn("<image>\n", MappingProxyType({"qwen3": ".", "qwen3_amodal": "."})),
         "released_rl": Turn("<image>\n"),
     }

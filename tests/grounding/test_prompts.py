@@ -46,6 +46,7 @@ def test_user_turn_formats():
         "released_sft": f"<image>\n{text}.",
         "released_rl": f"<image>\n{text}",
         "both_boxes": f"<image>{text}",
+        "grounding": "<image>" + RELEASED_TEXTS["grounding"],
     }
 
 

@@ -1,7 +1,10 @@
 """The families of models that can be trained. `interface.py` says what a family must answer."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG, read_config
@@ -46,9 +49,13 @@ def read_shape(folder: Path) -> Shape:
 
 
 def family_of(model: str) -> Family:
-    """The family of the checkpoint in the folder `model`. A model on the Hugging Face hub is taken for a Qwen3-VL.
+    """The family of the checkpoint in the folder `model`, or of a name on the Hugging Face hub that has been
+    downloaded. Other names are taken for a Qwen3-VL.
 
-    Raises InputError if the folder holds a model of no known family.
+    Raises InputError if the checkpoint is of no known family.
     """
     folder = Path(model).expanduser()
-    return read_family(folder) if (folder / CONFIG).is_file() else QWEN3_VL
+    if (folder / CONFIG).is_file():
+        return read_family(folder)
+    found = try_to_load_from_cache(model, CONFIG) if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else None
+    return read_family(Path(found).parent) if isinstance(found, str) else QWEN3_VL
