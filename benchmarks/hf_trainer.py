@@ -163,8 +163,15 @@ def pad(batch: list[dict]) -> dict[str, torch.Tensor]:
         "input_ids": stack([sample["input_ids"] for sample in batch]),
         "labels": stack([labels(sample) for sample in batch], padding_value=-100),
         "attention_mask": stack([torch.ones_like(sample["input_ids"]) for sample in batch]),
-        "position_ids": torch.movedim(stack([sample["position_ids"].T for sample in batch]), -1, 0),
+        "position_ids": pad_positions([sample["position_ids"] for sample in batch]),
     }
+
+
+def pad_positions(positions: list[torch.Tensor]) -> torch.Tensor:
+    """(samples, length) of positions (length), or (axes, samples, length) of (axes, length)."""
+    if positions[0].dim() == 1:
+        return torch.nn.utils.rnn.pad_sequence(positions, batch_first=True)
+    return torch.stack([pad_positions(list(axis)) for axis in zip(*positions, strict=True)])
 
 
 def synchronize() -> None:

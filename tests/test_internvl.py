@@ -16,11 +16,21 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
-def sft_run(train, internvl, training_data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("internvl") / "sft"
+def published(internvl, tmp_path_factory):
+    """The checkpoint with a config.json that leaves out if embeddings are tied, which transformers then assumes."""
+    folder = shutil.copytree(internvl, tmp_path_factory.mktemp("internvl") / "published")
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("tie_word_embeddings") is False
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sft_run(train, published, training_data):
+    folder = published.with_name("sft")
     train([
         sys.executable, "-m", "sft.train", "hardware=cpu", "size=internvl_tiny", "data.train_batch_size=16",
-        f"model.path={internvl}", f"data.train_files={training_data}/sft.parquet",
+        f"model.path={published}", f"data.train_files={training_data}/sft.parquet",
         f"trainer.default_local_dir={folder}",
     ])  # fmt: skip
     return folder

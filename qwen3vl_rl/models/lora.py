@@ -1,4 +1,4 @@
-"""Merge LoRA adapters into the weights that they adapt, so that transformers, vLLM and sglang load a plain model."""
+"""LoRA adapters: merged into the weights that they adapt, so that all engines load a plain model, and trained."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 META = "lora_train_meta.json"  # next to verl's shards of a run with adapters; holds `r` and `lora_alpha`
 _PREFIX = "base_model.model."  # which peft puts before every parameter name
@@ -48,3 +49,17 @@ def fold_adapters(folder: Path, meta: Path) -> None:
     for file in (*files, *folder.glob("*.safetensors.index.json")):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def require_text_gradients(model: PreTrainedModel) -> None:
+    """Make only the embeddings of text need gradients, without which checkpointed blocks would have none.
+
+    `enable_input_require_grads` of transformers, which verl calls, does so for the inputs of all towers, and the
+    backward pass then runs through those that are frozen.
+    """
+    model.disable_input_require_grads()
+    model.get_input_embeddings().register_forward_hook(_require_gradients)
+
+
+def _require_gradients(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    output.requires_grad_(True)

@@ -32,7 +32,7 @@ def hold_as_used(module: torch.nn.Module, dtype: torch.dtype) -> None:
     Autocast would otherwise convert them in every forward pass.
     """
     for part in module.modules():
-        if isinstance(part, torch.nn.Linear | torch.nn.Conv3d):
+        if isinstance(part, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
             for weight in part.parameters(recurse=False):
                 low = weight.detach().to(dtype)
                 if not weight.requires_grad and torch.equal(low.to(weight.dtype), weight):

@@ -16,6 +16,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.grounding import AMODAL_PROMPTS, PROMPTS, answer_text
+from qwen3vl_rl.models.families import read_family
+from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 from qwen3vl_rl.training.preflight.rows import file_paths
 from qwen3vl_rl.training.provenance import CARD, OTHER_PROMPT, TRAIN_FILES, Base, Origin, Rows
@@ -112,7 +114,8 @@ def write_card(folder: Path, checkpoint: Path, name: str, scores: str | None) ->
         "Use": _use(name),
         "Licence": _licence(base),
     }
-    text = "\n\n".join([_head(name, origin, base), *(f"## {title}\n\n{body}" for title, body in sections.items())])
+    head = _head(name, origin, base, read_family(folder))
+    text = "\n\n".join([head, *(f"## {title}\n\n{body}" for title, body in sections.items())])
     (folder / CARD).write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -121,7 +124,7 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
-def _head(name: str, origin: Origin, base: Base) -> str:
+def _head(name: str, origin: Origin, base: Base, family: Family) -> str:
     """The metadata for the Hugging Face Hub, the title, and one sentence on what the model is."""
     stage = origin.stage
     unknown = {"license": "other", "license_name": "that-of-the-base-model"}
@@ -130,7 +133,12 @@ def _head(name: str, origin: Origin, base: Base) -> str:
         **({"base_model": base.hub} if base.hub else {}),
         "pipeline_tag": "image-text-to-text",
         "library_name": "transformers",
-        "tags": ["qwen3-vl", "visual-grounding", "referring-expression-comprehension", *([stage.tag] if stage else [])],
+        "tags": [
+            family.model_type.replace("_", "-"),
+            "visual-grounding",
+            "referring-expression-comprehension",
+            *([stage.tag] if stage else []),
+        ],
     }
     trained = f"by {stage.title}, stage {stage.number} of EGM" if stage else "with EGM"
     return (

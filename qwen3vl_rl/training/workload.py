@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
 from qwen3vl_rl.models.families import SIZES, read_family, read_shape
-from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.families.interface import Family, Limits
 from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
 from qwen3vl_rl.training.recipe import check_choices
 
@@ -222,6 +222,12 @@ def recipe_model(config: DictConfig) -> tuple[Family, Shape]:
     return SIZES[size]
 
 
+def picture_limits(config: DictConfig, family: Family) -> Limits:
+    """The limits of pictures in the checkpoint's folder, or the published ones, changed by the recipe."""
+    folder = Path(config.actor_rollout_ref.model.path or "").expanduser()
+    return family.picture_limits(folder, config.data.get("mm_processor_kwargs") or {})
+
+
 def read_run(config: DictConfig, workload: Workload) -> Run:
     """Raises InputError for settings and models that the memory model does not cover."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
@@ -236,7 +242,7 @@ def read_run(config: DictConfig, workload: Workload) -> Run:
         gpus_per_node=config.trainer.n_gpus_per_node,
         prompts=config.data.train_batch_size,
         answers_per_prompt=rollout.n,
-        image_tokens=family.picture_tokens(*workload.image_px),
+        image_tokens=family.picture_tokens(*workload.image_px, picture_limits(config, family)),
         share_prompts=shares,
         share_images=shares,
         head_tokens=HEAD_TOKENS if fsdp.response_logits_only else math.inf,

@@ -81,7 +81,7 @@ class ImageOnceAgentLoop(SingleTurnAgentLoop):
         """Open the images as all stages do. verl then resizes those of some families for the recipe's patch size."""
         opened, config = await asyncio.to_thread(with_pictures, messages), self.data_config
         if not self._family.resizes_first:
-            return {"images": pictures_of(opened)}
+            return {"images": found} if (found := pictures_of(opened)) else {}
         found = await self.dataset_cls.process_multi_modal_info(opened, config.image_patch_size, config)
         return {name: media for name, media in zip(MEDIA, found, strict=True) if media is not None}
 

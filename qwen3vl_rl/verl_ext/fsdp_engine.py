@@ -30,7 +30,7 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from qwen3vl_rl.models.compiled_blocks import compile_blocks
 from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.models.logprobs import Scored, precedes_loss, score_hidden
-from qwen3vl_rl.models.lora import folded
+from qwen3vl_rl.models.lora import folded, require_text_gradients
 from qwen3vl_rl.models.packed_attention import NAME, pack_text, packed_attention, packing, register
 from qwen3vl_rl.models.parameters import (
     count_parameters,
@@ -69,8 +69,9 @@ class GroundingEngine(FSDPEngineWithLMHead):
     def _build_module(self):
         config = self.engine_config
         config.check(torch.distributed.get_world_size(), self.use_remove_padding)
-        module = super()._build_module()
         self._family = find_family(self.model_config.hf_config.to_dict())
+        self._family.settle(self.model_config.hf_config)
+        module = super()._build_module()
         parts = self._family.parts
         self._places_images = self.use_remove_padding and not self.use_ulysses_sp
         parts.pack_images(module)
@@ -86,6 +87,12 @@ class GroundingEngine(FSDPEngineWithLMHead):
             compile_blocks(parts.blocks(module))
         if config.response_logits_only:
             module.lm_head.forward = partial(self._score, module.lm_head.forward)
+        return module
+
+    def _build_lora_module(self, module):
+        """As in verl, without a backward pass through a frozen vision tower."""
+        module = super()._build_lora_module(module)
+        require_text_gradients(module.get_base_model())
         return module
 
     def _build_fsdp_module(self, module):

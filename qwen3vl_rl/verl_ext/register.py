@@ -47,6 +47,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
                 for name in (
                     "_build_module",
                     "_build_fsdp_module",
+                    "_build_lora_module",
                     "_gather_and_unpad_packed",
                     "_autocast_dtype",
                     "_is_lora",
@@ -230,7 +231,7 @@ NAMED_IN_RECIPE: tuple[Hook, ...] = (
             f"verl/utils/dataset/multiturn_sft_dataset.py:MultiTurnSFTDataset.{name}"
             for name in ("_build_messages", "_process_single_message")
         ),
-        reason="the target continues the open <think> block, as generation does",
+        reason="the target continues the generation prompt, as generation does, with <think> if that does not open it",
         test="sft/test_dataset.py",
     ),
     Hook(
@@ -261,6 +262,13 @@ ON_THE_MODEL: tuple[Hook, ...] = (
         private=("transformers/models/qwen3_vl/modeling_qwen3_vl.py:Qwen3VLTextModel._deepstack_process",),
         reason="image features are inserted by positions known on the host; masks on the device make the host wait",
         test="models/families/qwen3_vl/test_parts.py",
+    ),
+    Hook(
+        module="qwen3vl_rl.models.families.internvl.parts",
+        extends="InternVLModel.forward",
+        private=(),
+        reason="image features are inserted by positions known on the host; masks on the device make the host wait",
+        test="models/families/internvl/test_parts.py",
     ),
 )
 

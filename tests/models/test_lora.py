@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from qwen3vl_rl.models.families import read_shape
-from qwen3vl_rl.models.lora import fold_adapters
+from qwen3vl_rl.models.lora import fold_adapters, require_text_gradients
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,3 +61,25 @@ def test_a_model_that_is_exact_in_16_bits_is_saved_in_16_bits(tmp_path):
     [(name, weight)] = load_file(tmp_path / "model.safetensors").items()
     expected = base + 2 * adapter["m.lora_B.weight"] @ adapter["m.lora_A.weight"]
     assert name == "m.weight" and torch.equal(weight, expected.bfloat16())
+
+
+@pytest.mark.slow
+def test_adapters_train_without_a_backward_pass_through_the_vision_tower(internvl):
+    model = AutoModelForImageTextToText.from_pretrained(internvl)
+    model.enable_input_require_grads()  # as verl does
+    lora = LoraConfig(r=2, target_modules="all-linear", exclude_modules=".*vision_tower.*", init_lora_weights=False)
+    adapted = get_peft_model(model, lora)
+    seen = []
+    model.model.vision_tower.register_forward_hook(lambda module, inputs, output: seen.append(output.last_hidden_state))
+    inputs = {"input_ids": torch.full((1, 20), 5), "pixel_values": torch.randn(1, 3, 112, 112)}
+    inputs["input_ids"][0, :16] = model.config.image_token_id
+
+    def needs_gradients() -> bool:
+        adapted(**inputs).logits.sum().backward()
+        return seen.pop().requires_grad
+
+    assert needs_gradients()  # why ours is needed
+    require_text_gradients(model)
+    adapted.zero_grad()
+    assert not needs_gradients()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for n, p in adapted.named_parameters() if "lora_B" in n)

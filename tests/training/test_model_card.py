@@ -35,7 +35,7 @@ def weights(tmp_path) -> Path:
     folder = tmp_path / "weights"
     folder.mkdir()
     save_file({"a": torch.zeros(1000, 1500), "b": torch.zeros(5)}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps({"dtype": "bfloat16"}))
+    (folder / "config.json").write_text(json.dumps({"dtype": "bfloat16", "model_type": "qwen3_vl"}))
     return folder
 
 
@@ -284,7 +284,8 @@ def test_recorded_rows_outlive_the_files(card, begin, rl_checkpoint, tmp_path):
 
 
 def test_quantized_weights_are_named(card, rl_checkpoint, weights):
-    config = {"dtype": "bfloat16", "quantization_config": {"quant_method": "compressed-tensors"}}
+    quantized = {"quantization_config": {"quant_method": "compressed-tensors"}}
+    config = {"dtype": "bfloat16", "model_type": "qwen3_vl"} | quantized
     (weights / "config.json").write_text(json.dumps(config))
     save_file({"weight": torch.zeros(2000, 1000), "weight_scale": torch.zeros(50_000)}, weights / "model.safetensors")
     text = card(rl_checkpoint)

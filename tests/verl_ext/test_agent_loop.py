@@ -167,3 +167,4 @@ def test_a_family_may_take_pictures_as_they_are(build):
     messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "Where?"}]}]
     media = asyncio.run(loop.process_multi_modal_info([{"role": "system", "content": "Locate."}, *messages]))
     assert [found.tobytes() for found in media["images"]] == [image.tobytes()]
+    assert asyncio.run(loop.process_multi_modal_info([{"role": "user", "content": "Without a picture"}])) == {}

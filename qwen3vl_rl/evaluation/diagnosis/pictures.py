@@ -40,17 +40,12 @@ def colours(family: Family, processor) -> Finding | None:
 
 def tiles(config: Mapping[str, Any], processor) -> Finding:
     """Whether InternVL's processor cuts tiles of the model's size and writes as many tokens for each as it computes."""
-    vision, size = config["vision_config"], processor.image_processor.size
-    (height, width), (patch, _) = vision["image_size"], vision["patch_size"]
-    wanted = (height, width, round(height * width / patch**2 * config["downsample_ratio"] ** 2))
+    vision, size = INTERNVL.shape(config).vision, processor.image_processor.size
+    wanted = (vision.image_size, vision.image_size, vision.patches // vision.merged)
     seen = size["height"], size["width"], processor.image_seq_length
     text = "{} x {} px, {} tokens each".format(*seen)
-    if seen == wanted and processor.image_processor.crop_to_patches:
-        most = processor.image_processor.max_patches
-        return Finding("tiles", f"{text}, up to {most} and the whole picture")
     if seen == wanted:
-        means = "Pictures are not cut into tiles, so that small objects are lost."
-        return Finding("tiles", text, means, "Set crop_to_patches to true in processor_config.json.")
+        return Finding("tiles", f"{text}, up to {processor.image_processor.max_patches} and the whole picture")
     means = "The model computes {} x {} px and {} tokens for a tile: others fail or misplace boxes.".format(*wanted)
     return Finding("tiles", text, means, COPY)
 

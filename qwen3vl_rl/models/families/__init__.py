@@ -49,8 +49,12 @@ def read_shape(folder: Path) -> Shape:
 
 
 def family_of(model: str) -> Family:
-    """The family of the checkpoint in the folder `model`, or of a name on the Hugging Face hub that has been
-    downloaded. Other names are taken for a Qwen3-VL.
+    """The family of a checkpoint; a name on the Hugging Face hub that is not known here is taken for a Qwen3-VL."""
+    return known_family(model) or QWEN3_VL
+
+
+def known_family(model: str) -> Family | None:
+    """The family of the checkpoint in the folder `model`, or of a name on the hub that has been downloaded, if any.
 
     Raises InputError if the checkpoint is of no known family.
     """
@@ -58,4 +62,4 @@ def family_of(model: str) -> Family:
     if (folder / CONFIG).is_file():
         return read_family(folder)
     found = try_to_load_from_cache(model, CONFIG) if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else None
-    return read_family(Path(found).parent) if isinstance(found, str) else QWEN3_VL
+    return read_family(Path(found).parent) if isinstance(found, str) else None

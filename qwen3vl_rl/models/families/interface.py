@@ -34,6 +34,8 @@ class Family(ABC):
         sampled.
     special_tokens: keys of config.json with ids of tokens, and these tokens.
     engines: the rollout engines for stage 2.
+    sequence_parallel: whether several GPUs can share a sequence (Ulysses).
+    pairs_of_limits: whether a limit of pictures counts only together with the other.
     opens_thinking: whether the chat template of the model that stage 1 starts from opens `<think>`. If it does not,
         stage 1 also trains `<think>`.
     resizes_first: whether training resizes a picture to multiples of two patches before the image processor does, as
@@ -51,6 +53,8 @@ class Family(ABC):
     placeholder_keys: tuple[str, ...]
     special_tokens: Mapping[str, str]
     engines: tuple[str, ...]
+    sequence_parallel: bool
+    pairs_of_limits: bool
     opens_thinking: bool
     resizes_first: bool
     processor_in_verl: bool
@@ -67,7 +71,7 @@ class Family(ABC):
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
         """Tokens of a picture in a prompt, together with those that mark its begin and end unless `turn` has them.
 
-        None stands for the limits of the published models.
+        None stands for a picture within the limits, or for those of the published models where tokens depend on them.
         """
 
     @abstractmethod
@@ -87,6 +91,10 @@ class Family(ABC):
         least, most, *others = self.own_limits(folder)
         names = zip(self.limit_names, (least, most), strict=True)
         return *(given.get(name, own) for name, own in names), *others
+
+    @abstractmethod
+    def settle(self, config: Any) -> None:
+        """Correct a loaded Hugging Face configuration where transformers' defaults contradict the checkpoints."""
 
     @property
     def parts(self) -> "Parts":

@@ -176,9 +176,9 @@ def check_agent_loop(config: DictConfig) -> None:
         other = f"otherwise use actor_rollout_ref.{key}=single_turn_agent"
         if config.algorithm.adv_estimator == "gae":
             raise InputError(f"algorithm.adv_estimator=gae: expected an estimator without a critic; {other}")
-    names = family_of(config.actor_rollout_ref.model.path).limit_names
+    names = (family := family_of(config.actor_rollout_ref.model.path)).limit_names
     limits = set(names) & set(config.data.mm_processor_kwargs or {})
-    if len(limits) == 1:  # the trainer's processor ignores a single limit, vLLM's does not
+    if len(limits) == 1 and family.pairs_of_limits:  # the trainer's processor ignores a single one, vLLM's does not
         raise InputError(f"data.mm_processor_kwargs: expected {' and '.join(names)}, got {limits.pop()} alone")
 
 

@@ -34,6 +34,13 @@ def test_limits_of_another_family_are_refused(internvl, starter):
         check_family(settings(starter, ["Qwen3VLTextDecoderLayer"], pixels={"max_patches": 6}), *KEYS)
 
 
+def test_gpus_that_share_a_sequence_are_refused(internvl):
+    recipe = settings(internvl)
+    recipe.engine.ulysses_sequence_parallel_size = 2
+    with pytest.raises(InputError, match=r"engine\.ulysses_sequence_parallel_size=2: expected 1 for InternVL3\.5"):
+        check_family(recipe, *KEYS)
+
+
 def test_an_engine_that_does_not_serve_the_family_is_refused(internvl, starter):
     def recipe(model, engine):
         return OmegaConf.create({"actor_rollout_ref": {"model": {"path": str(model)}, "rollout": {"name": engine}}})

@@ -121,6 +121,8 @@ class InternVL(Family):
     placeholder_keys = ("image_token_id",)
     special_tokens = MappingProxyType({"image_token_id": PICTURE})
     engines = ("vllm",)
+    sequence_parallel = False  # verl 0.9.1 slices the inputs of no InternVL
+    pairs_of_limits = False
     opens_thinking = False
     resizes_first = False
     processor_in_verl = False
@@ -138,15 +140,19 @@ class InternVL(Family):
         )
         return Shape.of(config, tower)
 
+    def settle(self, config: Any) -> None:
+        """Without the key, transformers ties embeddings. The language model's configuration says whether they are."""
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings
+
     def own_limits(self, folder: Path) -> Limits:
-        processor = read_image_processor(folder)
+        processor, known = read_image_processor(folder), Tiling()
         if not processor:
-            return Tiling()
+            return known
         return Tiling(
-            processor.get("min_patches", 1),
-            processor.get("max_patches", 12),
-            processor["size"]["height"],
-            read_config(folder).get("image_seq_length", 256),
+            processor.get("min_patches", known.least),
+            processor.get("max_patches", known.most),
+            processor.get("size", {}).get("height", known.side_px),
+            read_config(folder).get("image_seq_length", known.tokens),
         )
 
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
@@ -159,7 +165,7 @@ class InternVL(Family):
     def pixel_arguments(self, least: int, most: int) -> dict[str, Any]:
         raise InputError(
             f"min_pixels={least}, max_pixels={most}: expected neither for {self.name}, which cuts pictures into tiles "
-            "of one size; set max_patches in processor_config.json"
+            "of one size; set max_patches of the image processor in processor_config.json or preprocessor_config.json"
         )
 
 

@@ -52,5 +52,7 @@ def _forward(core, plain, input_ids, image_positions=None, **inputs):
     features = core.get_image_features(**vision, return_dict=True).pooler_output.flatten(0, 1)
     embeds = core.get_input_embeddings()(input_ids)
     embeds = embeds.index_copy(1, image_positions, features.to(embeds.dtype)[None])
-    found = core.language_model(**inputs | {"inputs_embeds": embeds})  # transformers adds arguments that are None
+    # Packed attention needs no mask; transformers would look for sample boundaries on the device.
+    ours = {"inputs_embeds": embeds, "attention_mask": {"full_attention": None}}
+    found = core.language_model(**inputs | ours)
     return InternVLModelOutputWithPast(**found, image_hidden_states=features)

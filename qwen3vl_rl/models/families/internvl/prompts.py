@@ -20,7 +20,7 @@ def restore_pixels(pixels: torch.Tensor, image_processor) -> torch.Tensor:
     """
     scale = 1 / image_processor.rescale_factor
     means, stds = image_processor.image_mean, image_processor.image_std
-    mean, std = (torch.tensor(values, device=pixels.device).mul(scale)[:, None, None] for values in (means, stds))
+    mean, std = (torch.tensor(values).mul(scale)[:, None, None].to(pixels.device) for values in (means, stds))
     return pixels.float().sub(mean).div(std)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from qwen3vl_rl.models.checkpoint_files import read_image_processor
 from qwen3vl_rl.models.families.interface import Family, Limits
@@ -87,6 +88,8 @@ class Qwen3VL(Family):
         }
     )
     engines = ("vllm", "sglang")
+    sequence_parallel = True
+    pairs_of_limits = True  # its processor ignores a single one
     opens_thinking = True  # that of Qwen3-VL-Thinking
     resizes_first = True
     processor_in_verl = True
@@ -103,6 +106,9 @@ class Qwen3VL(Family):
             spatial_merge_size=vision["spatial_merge_size"],
         )
         return Shape.of(config, tower)
+
+    def settle(self, config: Any) -> None:
+        """The defaults are those of the checkpoints."""
 
     def own_limits(self, folder: Path) -> Limits:
         size = read_image_processor(folder).get("size") or {}

@@ -24,7 +24,7 @@ def restore_pixels(pixels: torch.Tensor, image_processor) -> torch.Tensor:
     """
     means, stds = image_processor.image_mean, image_processor.image_std
     scale = 1 / image_processor.rescale_factor
-    mean, std = (torch.tensor(values, device=pixels.device).mul(scale)[:, None] for values in (means, stds))
+    mean, std = (torch.tensor(values).mul(scale)[:, None].to(pixels.device) for values in (means, stds))
     normal = pixels.unflatten(1, (len(means), -1)).float().sub(mean).div(std)
     return normal[:, :, None].expand(-1, -1, image_processor.temporal_patch_size, -1).flatten(1)
 

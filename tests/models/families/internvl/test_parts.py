@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import masking_utils
 
 from examples.starter.internvl import TILE_PX, build_config, build_model, build_processor, tile_tokens
+from qwen3vl_rl.models.families.internvl import INTERNVL
 from qwen3vl_rl.models.families.internvl.parts import add_image_places, blocks, mergers, pack_images, place_images
 from qwen3vl_rl.models.packed_attention import pack_text, packing
 
@@ -59,3 +61,23 @@ def test_blocks_are_those_of_both_towers(config):
     assert {type(block).__name__ for block in blocks(model)} == {"InternVLVisionLayer", "Qwen3DecoderLayer"}
     assert len(blocks(model)) == config.vision_config.num_hidden_layers + config.text_config.num_hidden_layers
     assert mergers(model) == [model.model.multi_modal_projector]
+
+
+def test_no_sample_boundaries_are_looked_for_on_the_device(config, monkeypatch):
+    def fail(*args, **kwargs):
+        raise AssertionError("transformers searched the positions")
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", fail)
+    model = build_model(config, seed=0)
+    for pack in (pack_images, pack_text, place_images):
+        pack(model)
+    ids = torch.cat([torch.full((TOKENS,), config.image_token_id), torch.arange(20, 26)])[None]
+    inputs = {"input_ids": ids, "position_ids": torch.arange(ids.shape[1])[None]}
+    inputs["pixel_values"] = torch.zeros(1, 3, TILE_PX, TILE_PX)
+    model.model(**add_image_places(inputs, config) | packing(torch.tensor([0, ids.shape[1]])))
+
+
+def test_a_configuration_without_the_key_gets_the_head_of_its_language_model(config):
+    config.tie_word_embeddings = True  # what transformers makes of a file without it
+    INTERNVL.settle(config)
+    assert config.tie_word_embeddings is False
