@@ -46,12 +46,18 @@ def add_image_places(inputs: dict[str, Any], config: InternVLConfig) -> dict[str
 
 
 def _forward(core, plain, input_ids, image_positions=None, **inputs):
-    if image_positions is None:
-        return plain(input_ids, **inputs)
+    """Texts without images see a blank tile, to no effect: FSDP needs gradients of the same parameters on all ranks."""
     vision = {name: inputs.pop(name) for name in FOR_VISION if name in inputs}
+    if image_positions is None and vision.get("pixel_values") is not None:
+        return plain(input_ids, **inputs, **vision)
+    if image_positions is None:
+        vision["pixel_values"] = torch.zeros(1, 3, *core.config.vision_config.image_size, device=input_ids.device)
     features = core.get_image_features(**vision, return_dict=True).pooler_output.flatten(0, 1)
     embeds = core.get_input_embeddings()(input_ids)
-    embeds = embeds.index_copy(1, image_positions, features.to(embeds.dtype)[None])
+    if image_positions is None:
+        embeds = embeds + 0 * features.sum().to(embeds.dtype)
+    else:
+        embeds = embeds.index_copy(1, image_positions, features.to(embeds.dtype)[None])
     # Packed attention needs no mask; transformers would look for sample boundaries on the device.
     ours = {"inputs_embeds": embeds, "attention_mask": {"full_attention": None}}
     found = core.language_model(**inputs | ours)

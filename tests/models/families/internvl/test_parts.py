@@ -50,6 +50,18 @@ def test_texts_keep_their_inputs(config):
     assert add_image_places(text, config) is text
 
 
+def test_a_text_without_an_image_has_the_same_result_and_gradients_of_all_parts(config):
+    plain, placed = build_model(config, seed=0), build_model(config, seed=0)
+    for pack in (pack_images, pack_text, place_images):
+        pack(placed)
+    ids = torch.arange(20, 40)[None]
+    inputs = {"input_ids": ids, "position_ids": torch.arange(20)[None]} | packing(torch.tensor([0, 20]))
+    found, expected = placed(**inputs, use_cache=False).logits, plain(input_ids=ids).logits
+    torch.testing.assert_close(found, expected)
+    found.square().mean().backward()
+    assert all(p.grad is not None for p in placed.model.parameters())
+
+
 def test_a_prompt_with_too_few_image_tokens_is_refused(config):
     inputs = {"input_ids": torch.full((1, 3), config.image_token_id), "pixel_values": torch.zeros(1, 3, 112, 112)}
     with pytest.raises(ValueError, match="image tokens: expected 16, one per feature of the images, got 3"):
