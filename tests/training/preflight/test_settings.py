@@ -53,7 +53,7 @@ def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
     build_config(build_tokenizer(), {}).save_pretrained(tmp_path)
     settings.check_fsdp_wrapping(recipe(*several, units))
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    with pytest.raises(InputError, match=r"config\.json: model_type: expected qwen3_vl, found qwen2_5_vl"):
+    with pytest.raises(InputError, match=r"config\.json: model_type: expected qwen3_vl or internvl, found qwen2_5_vl"):
         settings.check_fsdp_wrapping(recipe(*several, units))
 
 
