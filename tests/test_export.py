@@ -56,7 +56,9 @@ def saved_run(run) -> Path:
         folder = run / f"global_step_{step}" / "actor" / "huggingface"
         folder.mkdir()
         save_file({"weight": torch.full((8, 8), float(step))}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps({"model_type": "qwen3_vl", "text_config": {}, "vision_config": {}}))
+        (folder / "config.json").write_text(
+            json.dumps({"model_type": "qwen3_vl", "text_config": {}, "vision_config": {}})
+        )
         (folder / CARD).write_text("# Base model")
     return run
 
