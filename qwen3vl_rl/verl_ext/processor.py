@@ -1,6 +1,6 @@
 """verl 0.9.1's look-up of a checkpoint's processor, for families that it does not know.
 
-verl refuses their processors, swallows the error and goes on without a processor.
+verl refuses their processors, swallows the error and continues without one.
 """
 
 import sys

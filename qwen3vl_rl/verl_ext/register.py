@@ -35,7 +35,7 @@ AFTER_IMPORT: tuple[Hook, ...] = (
         module=f"{OURS}.processor",
         extends="verl.utils.tokenizer.tokenizer",
         private=("verl/utils/tokenizer/tokenizer.py:hf_processor",),
-        reason="processors of families that verl does not know, such as InternVL; verl goes on without a processor",
+        reason="processors of families that verl does not know, such as InternVL; verl continues without one",
         test="verl_ext/test_processor.py",
     ),
     Hook(

@@ -30,22 +30,26 @@ def find_family(config: Mapping) -> Family:
 
 def read_family(folder: Path) -> Family:
     """The family of the checkpoint in `folder`. Raises InputError naming its config.json."""
-    config = read_config(folder)
-    try:
-        return find_family(config)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from None
+    return _family_in(folder, read_config(folder))
 
 
 def read_shape(folder: Path) -> Shape:
     """The shape of the checkpoint in `folder`. Raises InputError naming its config.json."""
-    family = read_family(folder)
+    config = read_config(folder)
+    family = _family_in(folder, config)
     try:
-        return family.shape(read_config(folder))
+        return family.shape(config)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{folder / CONFIG}: expected the configuration of a {family.name} model ({error!r})"
         ) from None
+
+
+def _family_in(folder: Path, config: Mapping) -> Family:
+    try:
+        return find_family(config)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from None
 
 
 def family_of(model: str) -> Family:

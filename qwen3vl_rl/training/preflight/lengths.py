@@ -17,6 +17,7 @@ from qwen3vl_rl.models.families import family_of
 from qwen3vl_rl.models.families.interface import Family, Limits
 from qwen3vl_rl.models.resizing import fitted_size
 from qwen3vl_rl.training.preflight.rows import BATCH_ROWS, file_paths
+from qwen3vl_rl.training.workload import picture_limits
 
 VERLS_TOKENS = (4, 16_384)  # fewest and most tokens of an image after verl's resize, before the processor's
 PATCH_PX = 16  # for verl's resize, if data.image_patch_size is not set
@@ -58,10 +59,10 @@ def check_prompt_lengths(config: DictConfig, key: str, rows: int) -> int:
     """
     limit, left = config.data.max_prompt_length, rows
     model = config.actor_rollout_ref.model.path
-    family, folder = family_of(model), Path(model).expanduser()
-    count_tokens = _text_counter(folder, family)
+    family = family_of(model)
+    count_tokens = _text_counter(Path(model).expanduser(), family)
     side_px = 2 * (config.data.get("image_patch_size") or PATCH_PX)
-    resizing = Resizing(family, side_px, family.picture_limits(folder, config.data.get("mm_processor_kwargs") or {}))
+    resizing = Resizing(family, side_px, picture_limits(config, family))
     for path in file_paths(config, key):
         found = find_long_prompts(path, limit, resizing, count_tokens)
         if not found.count:
