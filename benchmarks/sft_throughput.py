@@ -53,6 +53,7 @@ from qwen3vl_rl.models.checkpoint_files import read_config
 from qwen3vl_rl.models.families import read_shape
 from qwen3vl_rl.models.shapes import Shape
 from qwen3vl_rl.training import cpu
+from qwen3vl_rl.training.launch import external_modules
 from qwen3vl_rl.training.recipe import verl_config
 from sft.build_dataset import SFT_SCHEMA, sft_row
 
@@ -292,6 +293,9 @@ def main() -> None:
     args = parse()
     groups = args.group or [["trainer", "egm"]]
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        cpu.activate()
+    os.environ[cpu.EXTERNAL_MODULES] = external_modules()  # verl loads our engine, as in a run
     with TemporaryDirectory() as folder:
         work = args.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
@@ -373,6 +377,4 @@ def report(result: dict) -> None:
 
 
 if __name__ == "__main__":
-    if not torch.cuda.is_available():
-        cpu.activate()
     main()
