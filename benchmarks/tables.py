@@ -229,6 +229,25 @@ def speculation(results: Results) -> Lines:
     return [head, *rows]
 
 
+def edge(results: Results) -> Lines:
+    """Milliseconds of an answer on CPU cores, by size, runtime and length."""
+    lengths = sorted({int(n) for _, result in results for row in result["rows"] for n in row["latency_s"]})
+    head = ("device", "threads", "size", "runtime", *(f"{n} tokens, ms" for n in lengths), "transformers' tokens")
+    rows = (
+        [
+            device(result),
+            result["threads"],
+            row["size"],
+            row["runtime"],
+            *(milliseconds(row["latency_s"][str(n)]) if str(n) in row["latency_s"] else "" for n in lengths),
+            "yes" if row["same_tokens"] else "no",
+        ]
+        for _, result in results
+        for row in result["rows"]
+    )
+    return [head, *rows]
+
+
 def reward(results: Results) -> Lines:
     rows = (
         (row["answer"], row["words"], parser_name(row["parser"]), row["value"])
@@ -326,6 +345,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], Lines]]] = {
     "evaluation-client": ("eval_client_*.json", evaluation_client),
     "evaluation-run": ("eval_run_*.json", evaluation_run),
     "speculation": ("speculation_*.json", speculation),
+    "edge": ("edge_*.json", edge),
     "grpo": ("grpo_*.json", grpo),
     "learning": ("learning_*.json", learning),
     "engines": ("engines_*.json", engines),
