@@ -185,6 +185,19 @@ def _weights_row(choice: Choice) -> Sequence[object]:
     return choice["label"], *alone, f"{faster:.2f}", f"{rate:.1f}"
 
 
+def edge() -> Lines:
+    """Milliseconds of short and long answers on CPU cores: a line for each size, columns for each runtime."""
+    (choice,) = selected("edge")
+    found = result_of(choice)["rows"]
+    asked = [(runtime, str(n)) for runtime in choice["runtimes"] for n in choice["tokens"]]
+    cells = {(row["size"], row["runtime"]): row["latency_s"] for row in found}
+    lines = (
+        [size, *(milliseconds(cells[size, runtime][n]) for runtime, n in asked)]
+        for size in dict.fromkeys(row["size"] for row in found)
+    )
+    return [("size", *(f"{choice['runtimes'][runtime]}, {n} tokens" for runtime, n in asked)), *lines]
+
+
 def token_heads() -> list[str]:
     return [f"{tokens} token{'s' * (tokens > 1)}" for tokens in TOKENS]
 
@@ -292,5 +305,6 @@ HEADLINES: dict[str, Callable[[], str]] = {"plan": plan} | {
         "serving": serving,
         "work": work,
         "evaluation": evaluation,
+        "edge": edge,
     }.items()
 }
