@@ -224,7 +224,8 @@ def recipe_model(config: DictConfig) -> tuple[Family, Shape]:
 
 def picture_limits(config: DictConfig, family: Family) -> Limits:
     """The limits of pictures in the checkpoint's folder, or the published ones, changed by the recipe."""
-    folder = Path(config.actor_rollout_ref.model.path or "").expanduser()
+    model = config.actor_rollout_ref.model.path
+    folder = Path(model).expanduser() if model else None
     return family.picture_limits(folder, config.data.get("mm_processor_kwargs") or {})
 
 

@@ -25,8 +25,11 @@ def test_what_the_planner_does_not_know_is_refused(read, change):
 
 def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 784, "longest_edge": 50176}}')
     monkeypatch.chdir(tmp_path)
-    assert read("size=2b").shape == QWEN3_VL.sizes["2b"]
+    found = read("size=2b")
+    assert found.shape == QWEN3_VL.sizes["2b"]
+    assert found.image_tokens == QWEN3_VL.picture_tokens(640, 480) == 300
 
 
 def test_a_plan_reads_the_recipe(read, run_8b):

@@ -144,7 +144,7 @@ class InternVL(Family):
         """Without the key, transformers ties embeddings. The language model's configuration says whether they are."""
         config.tie_word_embeddings = config.text_config.tie_word_embeddings
 
-    def own_limits(self, folder: Path) -> Limits:
+    def own_limits(self, folder: Path | None) -> Limits:
         processor, known = read_image_processor(folder), Tiling()
         if not processor:
             return known

@@ -110,7 +110,7 @@ class Qwen3VL(Family):
     def settle(self, config: Any) -> None:
         """The defaults are those of the checkpoints."""
 
-    def own_limits(self, folder: Path) -> Limits:
+    def own_limits(self, folder: Path | None) -> Limits:
         size = read_image_processor(folder).get("size") or {}
         least, most = (size.get(name, known) for name, known in zip(EDGES, QWENS_PIXELS, strict=True))
         return least, most
