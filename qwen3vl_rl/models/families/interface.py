@@ -75,6 +75,10 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Width and height in px to which the image processor of the published models resizes a picture."""
+
+    @abstractmethod
     def turn(self, text: str) -> str:
         """A prompt with one picture as the chat template renders it, up to the model's first token. The picture is one
         placeholder token."""

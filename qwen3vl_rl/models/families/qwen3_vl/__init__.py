@@ -119,6 +119,9 @@ class Qwen3VL(Family):
         width, height = fitted_size(width_px, height_px, MERGED_PATCH_PX, limits or (0, math.inf), zero_sides=True)
         return width * height // MERGED_PATCH_PX**2
 
+    def resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return fitted_size(width_px, height_px, MERGED_PATCH_PX, QWENS_PIXELS, zero_sides=True)
+
     def turn(self, text: str) -> str:
         picture = "<|vision_start|><|image_pad|><|vision_end|>"
         return f"<|im_start|>user\n{picture}{text}<|im_end|>\n<|im_start|>assistant\n<think>\n"
