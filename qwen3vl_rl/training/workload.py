@@ -14,7 +14,7 @@ from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
 from qwen3vl_rl.models.families import SIZES, read_family, read_shape
 from qwen3vl_rl.models.families.interface import Family, Limits
 from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
-from qwen3vl_rl.training.recipe import check_choices
+from qwen3vl_rl.training.recipe import check_choices, composition_error
 
 ROLES = "actor_rollout_ref"
 CONFIG = Path(__file__).parents[1] / "config"
@@ -180,7 +180,7 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG), version_base=None):
             return compose("grounding_grpo", plain, return_hydra_config=True)
     except HydraException as error:
-        raise InputError(f"recipe: {' '.join(str(error).split())}") from None
+        raise composition_error(error, CONFIG) from None
 
 
 def check_modelled(config: DictConfig) -> None:
