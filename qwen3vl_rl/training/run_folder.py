@@ -8,7 +8,7 @@ start; `monitor.html`, the page of the run; and the checkpoints, `global_step_*`
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -53,8 +53,14 @@ def hash_key(key: str) -> str:
 
 def data_hash(config: DictConfig, key: str) -> str:
     """The SHA-256 of the files of `key`, all together. Raises OSError if one cannot be read."""
-    value, digest = OmegaConf.select(config, key), hashlib.sha256()
-    for path in [value] if isinstance(value, str) else value:
+    value = OmegaConf.select(config, key)
+    return files_hash([value] if isinstance(value, str) else value)
+
+
+def files_hash(paths: Iterable[Path | str]) -> str:
+    """The SHA-256 of files, all together. Raises OSError if one cannot be read."""
+    digest = hashlib.sha256()
+    for path in paths:
         with Path(path).expanduser().open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -65,10 +71,9 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
 
     verl would resume from them and mix two runs. A run without checkpoints does not count.
     """
-    folder = Path(config.trainer.default_local_dir)
-    if not _resumes(config) or not (folder / RECIPE_FILE).exists():
+    folder, earlier = Path(config.trainer.default_local_dir), earlier_recipe(config)
+    if earlier is None:
         return
-    earlier = load_recipe(folder)
     for key in keys:
         old, new = recorded(earlier, key), _setting(config, key)
         if old != new:
@@ -83,12 +88,12 @@ def check_same_workers(config: DictConfig, key: str) -> None:
 
     torchdata can only restore its position in the data with the same number.
     """
-    recipe = Path(config.trainer.default_local_dir) / RECIPE_FILE
-    if not _resumes(config) or not recipe.exists() or config.trainer.get("val_only"):
+    earlier = earlier_recipe(config)
+    if earlier is None or config.trainer.get("val_only"):
         return
-    then, now = OmegaConf.select(OmegaConf.load(recipe), key), OmegaConf.select(config, key)
+    then, now = OmegaConf.select(earlier, key), OmegaConf.select(config, key)
     if then not in (None, now):
-        raise InputError(f"{key}={now}: expected {then}, the value of the run in {recipe.parent}")
+        raise InputError(f"{key}={now}: expected {then}, the value of the run in {config.trainer.default_local_dir}")
 
 
 def set_earlier_run_aside(config: DictConfig) -> None:
@@ -122,6 +127,12 @@ def resumes_latest(config: DictConfig) -> bool:
 def _resumes(config: DictConfig) -> bool:
     """Whether this start resumes the run in its folder."""
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
+
+
+def earlier_recipe(config: DictConfig) -> DictConfig | None:
+    """The recipe of the run that this start resumes; None if it resumes none."""
+    folder = Path(config.trainer.default_local_dir)
+    return load_recipe(folder) if _resumes(config) and (folder / RECIPE_FILE).exists() else None
 
 
 def load_recipe(folder: Path) -> DictConfig:
