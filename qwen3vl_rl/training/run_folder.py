@@ -1,9 +1,9 @@
 """The folder of a run, and the rules by which a new start resumes the run in it.
 
-The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `provenance.json`, commit, overrides
-and training rows; `train.log`, all output of verl and its engines; `metrics-*.jsonl`, verl's metrics, one file per
-start; `monitor.html`, the page of the run; and the checkpoints, `global_step_*`. Files whose names begin with
-`earlier-` belong to an earlier run that was not resumed.
+The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config without the secrets of overrides;
+`provenance.json`, commit, overrides and training rows; `train.log`, all output of verl and its engines;
+`metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, the page of the run; and the checkpoints,
+`global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that was not resumed.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training.recipe import ON_POLICY, make_absolute
+from qwen3vl_rl.training.starts import hide_secrets
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 PROVENANCE_FILE = "provenance.json"  # see provenance.py
@@ -74,6 +75,7 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
     folder, earlier = Path(config.trainer.default_local_dir), earlier_recipe(config)
     if earlier is None:
         return
+    earlier, config = hide_secrets(earlier), hide_secrets(config)
     for key in keys:
         old, new = recorded(earlier, key), _setting(config, key)
         if old != new:

@@ -3,11 +3,12 @@
 import re
 import subprocess
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # in names of environment variables
@@ -62,9 +63,23 @@ def without_secret(override: str) -> str:
     return f"{key}={HIDDEN}" if equals and _SECRET.search(override) else override
 
 
+def hide_secrets(config: DictConfig) -> DictConfig:
+    """A copy of a recipe, with the values hidden that `without_secret` hides in the overrides of this command."""
+    shown = deepcopy(config)
+    for override in _given() or ():
+        if not override.startswith("~") and without_secret(override) != override:
+            key = override.partition("=")[0].lstrip("+")
+            OmegaConf.update(shown, key, HIDDEN, merge=False, force_add=True)
+    return shown
+
+
 def _overrides() -> list[str] | None:
+    given = _given()
+    return None if given is None else [without_secret(override) for override in given]
+
+
+def _given() -> list[str] | None:
     """The overrides as the user gave them. None if Hydra did not start this process."""
     if not HydraConfig.initialized():
         return None
-    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # keeps ${oc.env:NAME}
-    return [without_secret(override) for override in given]
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # keeps ${oc.env:NAME}

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from qwen3vl_rl.training.starts import ROOT, Start, revision, without_secret
+from qwen3vl_rl.training.starts import ROOT, Start, hide_secrets, revision, without_secret
 
 
 def git(checkout: Path, *words: str) -> str:
@@ -50,6 +50,8 @@ def test_overrides_are_those_of_the_command_as_given(monkeypatch, tmp_path):
         config = compose(overrides=[*given, "hydra.run.dir=."], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
     assert Start.of_this_process().overrides == [*given[:2], "++c.WANDB_API_KEY=***"]
+    shown = hide_secrets(config)
+    assert (shown.a, shown.c.WANDB_API_KEY, config.c.WANDB_API_KEY) == (1, "***", "12ab")
 
 
 @pytest.mark.parametrize(
