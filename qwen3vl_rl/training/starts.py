@@ -17,6 +17,10 @@ HIDDEN = "***"
 _SECRET = re.compile(
     rf"""{"|".join(SECRET)}|(?i:secret|passw|credential|(?:api|access|private)[-_]?key|token['"]?\s*[:=])|://[^/\s]*@"""
 )
+# The folders of an absolute path. A path ends where a list or a mapping goes on. The host of a URL is none.
+_FOLDERS = re.compile(
+    r"""(?<![^\s=:,'"\[{(])(?:file:(?=///))?(?!//[^/])~?/(?:[^,'"\[\]{}()\n]*/)?(?=[^,'"\[\]{}()\n/])"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ def without_secret(override: str) -> str:
     """`override`, with its value hidden if the override seems to hold a secret."""
     key, equals, _ = override.partition("=")
     return f"{key}={HIDDEN}" if equals and _SECRET.search(override) else override
+
+
+def without_folders(text: str) -> str:
+    """`text` with absolute paths reduced to their last part. It is one value, whose paths may contain spaces."""
+    return _FOLDERS.sub("", text)
 
 
 def hide_secrets(config: DictConfig) -> DictConfig:
