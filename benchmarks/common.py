@@ -35,7 +35,7 @@ from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.models.families import SIZES as PUBLISHED
 from qwen3vl_rl.models.families.internvl import INTERNVL, Tiling
 from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
-from qwen3vl_rl.training.starts import revision
+from qwen3vl_rl.training.starts import revision, without_folders
 
 SIZES = ("tiny", "internvl_tiny", *PUBLISHED)  # the first two are for trying a script out on a CPU
 QWEN_SIZES = ("tiny", *QWEN3_VL.sizes)
@@ -48,7 +48,6 @@ PACKAGES = (
     *("pyarrow", "orjson", "pillow", "datasets"),
 )
 ROOT = Path(__file__).resolve().parents[1]
-_ABSOLUTE = re.compile(r"""(?<![\w.:/])(?:file://)?/(?:[^\s/'"=,:]+/)*([^\s/'"=,:]+)""")
 
 
 @contextmanager
@@ -184,9 +183,9 @@ def cpu_name() -> str:
 
 
 def portable(value):
-    """A copy of a JSON value in which every absolute path is reduced to its last component."""
+    """A copy of a JSON value in which every absolute path is reduced to its last component. A space ends a path."""
     if isinstance(value, str):
-        return _ABSOLUTE.sub(r"\1", value)
+        return re.sub(r"\S+", lambda word: without_folders(word[0]), value)
     if isinstance(value, dict):
         return {key: portable(one) for key, one in value.items()}
     return [portable(one) for one in value] if isinstance(value, list | tuple) else value

@@ -68,7 +68,8 @@ class Trainer:
         for module in model.modules():
             if type(module) in FORWARDS:
                 module.forward = MethodType(FORWARDS[type(module)], module)
-        freeze_vision_encoder(model, read_family(Path(config.model.path)).parts)
+        family = read_family(Path(config.model.path))
+        freeze_vision_encoder(model, family.parts)
         model.config.use_cache = model.config.text_config.use_cache = False
         self.model = model.to(device)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -76,6 +77,9 @@ class Trainer:
         self.optimizer = adamw(trained, lr=config.optim.lr, weight_decay=0.0, fused=True)
         collate = pad if padded else flatten
         self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
+        image_processor = transformers.AutoProcessor.from_pretrained(config.model.path).image_processor
+        for row in self.rows:  # our data set has bytes
+            row["pixel_values"] = family.prompts.restore_pixels(row["pixel_values"], image_processor)
         self.accumulation = len(batches[0]) // micro
         self.device, self.checkpointing = device, change != "no-checkpointing"
 

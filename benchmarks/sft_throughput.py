@@ -309,6 +309,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
     start = time.perf_counter()
     model = random_checkpoint(args.size, work, device)
     processor = transformers.AutoProcessor.from_pretrained(model)
+    processor.config = transformers.AutoConfig.from_pretrained(model)  # as verl does
     parquet = build_parquet(work, 4 * SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
     overrides = [*args.set, *(["engine.model_dtype=bf16"] if args.bf16_state else [])]
     compose_recipe = partial(recipe, args.size, device, model, parquet)

@@ -34,7 +34,7 @@ from safetensors import safe_open
 
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.evaluation.reporting.card_scores import CardScores
-from qwen3vl_rl.models.fp8 import quantize_fp8, require_library
+from qwen3vl_rl.models.fp8 import check_quantizable, quantize_fp8, require_library
 from qwen3vl_rl.models.lora import META, fold_adapters
 from qwen3vl_rl.training.checkpoints import VALIDATION, best_step, latest_step
 from qwen3vl_rl.training.model_card import write_card
@@ -49,13 +49,15 @@ def export(source: Path, target: Path, which: str = "latest", scores: Path | Non
     scores: the folder of an evaluation, for the model card.
     fp8: quantize the language model to 8 bits.
 
-    Raises InputError if `source` holds no such checkpoint, if `target` holds other files, or if `scores` is not a
-    finished evaluation of these weights.
+    Raises InputError if `source` holds no such checkpoint, if `target` holds other files, if `scores` is not a finished
+    evaluation of these weights, or if the family cannot be quantized.
     """
     if fp8:
-        require_library()  # before the merge, which takes minutes
+        require_library()
     evaluated = CardScores.read(scores) if scores else None
     checkpoint = find_checkpoint(source, which)
+    if fp8:  # before the merge, which takes minutes
+        check_quantizable(checkpoint / "huggingface")
     with _draft(target) as draft:
         if any(checkpoint.glob("huggingface/*.safetensors")):
             shutil.copytree(checkpoint / "huggingface", draft)

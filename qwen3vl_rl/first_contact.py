@@ -10,7 +10,6 @@ arguments after `--` go to the engine's server. The exit code is 1 if something 
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from qwen3vl_rl.evaluation.serving.predict import Target
 from qwen3vl_rl.evaluation.serving.questions import read_questions, readable_folder
 from qwen3vl_rl.evaluation.serving.server import Server
 from qwen3vl_rl.evaluation.serving.settings import load_settings
+from qwen3vl_rl.models.families import read_shape
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,8 +78,7 @@ def answers(args: argparse.Namespace, checkpoint: Path) -> Iterator[Finding]:
             print(f"no log-probabilities: {failure}", file=sys.stderr)
             asked = []
     yield logprobs.compare(checkpoint, asked, args.images, settings)
-    size = published_size(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
-    yield from judge(read_predictions(folder / "predictions.jsonl"), size)
+    yield from judge(read_predictions(folder / "predictions.jsonl"), published_size(read_shape(checkpoint)))
     report = write_report(folder / "report.html", [read_result(folder)], args.images, {})
     print(f"report: {report}")
 

@@ -26,6 +26,7 @@ from qwen3vl_rl.grounding import Box
 
 COLOR, LINE_PX = "#d9302c", 3
 LONGEST = 2048  # tokens of an answer in stage 2 of the released recipe
+SHOWN_CHARACTERS = 2000  # of reasoning and of an answer; those that fill the token limit are longer
 NO_BOX = 1  # exit code
 
 
@@ -64,6 +65,12 @@ def chosen_model(endpoint: Endpoint, model: str | None) -> str:
     return served[0]
 
 
+def shortened(text: str) -> str:
+    """`text` without the middle if it is long."""
+    half, left_out = SHOWN_CHARACTERS // 2, len(text) - SHOWN_CHARACTERS
+    return f"{text[:half]} … {left_out:,} characters left out … {text[-half:]}" if left_out > 0 else text
+
+
 def draw(image: Path, xyxy_px: Box, out: Path) -> None:
     picture: Image.Image = open_picture(image)
     ImageDraw.Draw(picture).rectangle(xyxy_px, outline=COLOR, width=LINE_PX)
@@ -85,9 +92,9 @@ def main() -> None:
     out = args.out or args.image.with_suffix(".located.png")
     answer = ask(args.url, args.model, args.image, args.sent, amodal=args.amodal, max_tokens=args.max_tokens)
     reasoning, written = reasoning_and_answer(answer.text)
-    print(f"reasoning: {reasoning.strip() or 'none'}")
+    print(f"reasoning: {shortened(reasoning) or 'none'}")
     if answer.pred_xyxy_px is None:
-        print(f"no box in the answer: {written.strip()}")
+        print(f"no box in the answer: {shortened(written)}")
         sys.exit(NO_BOX)
     draw(args.image, answer.pred_xyxy_px, out)
     box = ", ".join(f"{value:g}" for value in answer.pred_xyxy_px)

@@ -8,7 +8,6 @@
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import VALIDATION, is_trained, latest_step, repair_checkpoint_record
 from qwen3vl_rl.training.metrics import read_metrics
-from qwen3vl_rl.training.recipe import check_choices, make_absolute
+from qwen3vl_rl.training.recipe import make_absolute, run_composed
 
 COLUMNS = {
     "reward": "critic/score/mean",
@@ -114,5 +113,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli(lambda: check_choices(Path(__file__).parent / "config", sys.argv[1:]))
-    main()
+    cli(lambda: run_composed(main, Path(__file__).parent / "config"))

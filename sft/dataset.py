@@ -10,6 +10,8 @@ from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 
 from qwen3vl_rl.data.pictures import open_picture
 from qwen3vl_rl.grounding import OPEN_THINK, answer_opening
+from qwen3vl_rl.models.families import find_family
+from qwen3vl_rl.models.prepared_images import UNSCALED
 
 
 @contextmanager
@@ -31,6 +33,9 @@ def patch_size(image_processor: Any) -> Iterator[None]:
 class ThinkingSFTDataset(MultiTurnSFTDataset):
     """`messages` = [user, assistant], `images` = [path]; the assistant's text continues an open `<think>` block.
 
+    processor: as verl loads it, with the model's configuration as `config`. Pixels are the family's `pixel_bytes`, a
+    quarter or an eighth of what the processor returns, because samples come from other processes.
+
     verl renders each message separately with the chat template. The Thinking template drops the reasoning of an
     assistant message without a user message, so this class makes the assistant's tokens: the generation prompt (no
     loss), then the text and the end-of-turn token (loss). If the generation prompt does not open `<think>`, the text
@@ -44,8 +49,11 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
             super().__init__(parquet_files, tokenizer, config, processor, max_samples)
         self.opening = answer_opening(tokenizer.decode(self.generation_prompt))
         self.whole_turn = config.get("loss_span", "answer") == "turn"
-        if OmegaConf.is_config(self.apply_chat_template_kwargs):  # the processor changes its arguments
-            self.apply_chat_template_kwargs = OmegaConf.to_container(self.apply_chat_template_kwargs, resolve=True)
+        self.prompts = find_family(processor.config.to_dict()).prompts
+        given = self.apply_chat_template_kwargs
+        given = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+        limits = given.get("processor_kwargs") or {}
+        self.apply_chat_template_kwargs = {**given, "processor_kwargs": {**limits, **UNSCALED}}
 
     def _build_messages(self, example: dict) -> list[dict]:
         """Open the images as all stages do. verl would resize them, and the processor would then resize them again."""
@@ -54,7 +62,11 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
 
     def _process_single_message(self, index, message, full_message, tools=None, enable_thinking=None):
         if message["role"] != "assistant":
-            return super()._process_single_message(index, message, full_message, tools, enable_thinking)
+            *tokens, found = super()._process_single_message(index, message, full_message, tools, enable_thinking)
+            if "pixel_values" in found:
+                pixels = self.prompts.pixel_bytes(found["pixel_values"], self.processor.image_processor)
+                found = {**found, "pixel_values": pixels}
+            return *tokens, found
         text = "".join(part["text"] for part in message["content"])
         target = self._encode(self.opening + text + self.tokenizer.eos_token + ("\n" if self.whole_turn else ""))
         already_open = len(self._encode(OPEN_THINK)) if self.whole_turn and not self.opening else 0

@@ -33,7 +33,8 @@ class TokenCheck:
             raise InputError(f"--processor: expected a checkpoint with a processor, got {model} ({reason})") from None
         self.own_tokens = own_tokens(self.processor.tokenizer.get_added_vocab())
         self.max_length = max_length
-        self.family = find_family(AutoConfig.from_pretrained(model).to_dict())
+        self.processor.config = AutoConfig.from_pretrained(model)  # as verl does
+        self.family = find_family(self.processor.config.to_dict())
         pixels = yaml.safe_load(PIXELS.read_text())["sft"]  # of size=8b; other families have their processor's limits
         self.pixels = pixels if pixels.keys() <= set(self.family.limit_names) else {}
         self.limits = self.family.picture_limits(Path(model).expanduser(), self.pixels)

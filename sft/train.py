@@ -6,7 +6,6 @@
 `trainer.default_local_dir`. Rerun the command to resume after an interruption.
 """
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -15,7 +14,7 @@ from omegaconf import DictConfig
 from qwen3vl_rl.errors import InputError, cli
 from qwen3vl_rl.training import launch, preflight
 from qwen3vl_rl.training.checkpoints import is_trained, keep_newest, repair_checkpoint_record
-from qwen3vl_rl.training.recipe import LORA, check_choices, check_paths, make_absolute
+from qwen3vl_rl.training.recipe import LORA, check_paths, make_absolute, run_composed
 from qwen3vl_rl.training.run_folder import check_same_run, check_same_workers, is_first_node, record_data_hash
 
 COLUMNS = {
@@ -115,5 +114,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli(lambda: check_choices(Path(__file__).parent / "config", sys.argv[1:]))
-    main()
+    cli(lambda: run_composed(main, Path(__file__).parent / "config"))

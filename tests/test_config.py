@@ -155,6 +155,7 @@ def test_every_training_reward_has_a_recipe():
     [
         (["hardware=toaster"], ', node8, got "toaster"\n'),
         (["size=tiny"], "model.path: expected a path, got nothing\n"),
+        (["data.train_filez=x"], "; add one with +data.train_filez\n"),
     ],
 )
 def test_bad_choices_end_in_one_line(module, arguments, message):

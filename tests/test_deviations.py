@@ -19,10 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.training.recipe import verl_config
 
 ROOT = Path(__file__).parents[1]
-STAGES = {  # folder, recipe, verl's config, heading of the table
-    "sft": (ROOT / "sft" / "config", "sft", "sft_trainer_engine", "## Stage 1"),
-    "rl": (ROOT / "qwen3vl_rl" / "config", "grounding_grpo", "ppo_trainer", "## Stage 2"),
+SFT, RL = ROOT / "sft" / "config", ROOT / "qwen3vl_rl" / "config"
+OURS = ([], ["recipe=released"])
+STAGES = {  # folder, recipe, verl's config, heading of the table, overrides of each of its columns after the first
+    "sft": (SFT, "sft", "sft_trainer_engine", "## Stage 1", OURS),
+    "rl": (RL, "grounding_grpo", "ppo_trainer", "## Stage 2", OURS),
+    "rl_internvl": (RL, "grounding_grpo", "ppo_trainer", "## InternVL3.5", (["size=internvl3_5_8b"],)),
 }
+COMMON = {"rl_internvl": "rl"}  # the table whose first columns also count
 Leaves = dict[str, tuple[Any, Any]]  # by key: as written, and resolved
 
 pytestmark = pytest.mark.slow
@@ -73,9 +77,9 @@ def plain(value: Any) -> Any:
 
 
 def differences(stage: str) -> dict[str, list[Any]]:
-    """By key: the values of the release, of our default and of `recipe=released`, where they differ."""
-    folder, name, *_ = STAGES[stage]
-    configs = the_release(stage), compose_from(folder, name), compose_from(folder, name, "recipe=released")
+    """By key: the value of the release and those of our columns, where they differ."""
+    folder, name, *_, columns = STAGES[stage]
+    configs = the_release(stage), *(compose_from(folder, name, *overrides) for overrides in columns)
     base, *ours = found = [leaves(config) for config in configs]
     users = {key for entry in released(stage)["overrides"] for key in entry.get("user", ())}
     none = (None, None)
@@ -87,10 +91,10 @@ def differences(stage: str) -> dict[str, list[Any]]:
 
 
 def declared(stage: str) -> dict[str, list[Any]]:
-    """The rows of the stage's table of keys: by key, the same three values."""
-    keys = section(stage).split("\nNo value ")[0]
+    """The rows of the stage's table of keys: by key, the same values."""
+    keys, count = section(stage).split("\nNo value ")[0], 1 + len(STAGES[stage][-1])
     rows = [line.strip("|").split(" | ") for line in keys.splitlines() if line.startswith("| `")]
-    return {key.strip(" `"): [read_cell(cell) for cell in cells[:3]] for key, *cells in rows}
+    return {key.strip(" `"): [read_cell(cell) for cell in cells[:count]] for key, *cells in rows}
 
 
 def section(stage: str) -> str:
@@ -111,14 +115,16 @@ def row(key: str, values: list[Any]) -> str:
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_difference_from_the_release_is_declared(stage):
     found, table = differences(stage), declared(stage)
-    groups = tuple(key.removesuffix("*") for key in table if key.endswith(".*"))
-    undeclared = [row(key, found[key]) for key in found if table.get(key) != found[key] and not key.startswith(groups)]
+    common = declared(COMMON[stage]) if stage in COMMON else {}
+    known = {key: values[: 1 + len(STAGES[stage][-1])] for key, values in common.items()} | table
+    groups = tuple(key.removesuffix("*") for key in known if key.endswith(".*"))
+    undeclared = [row(key, found[key]) for key in found if known.get(key) != found[key] and not key.startswith(groups)]
     assert not undeclared, "docs/deviations.md lacks:\n" + "\n".join(undeclared)
     stale = [key for key in table if not any(other == key or other.startswith(key.rstrip("*")) for other in found)]
     assert not stale, "docs/deviations.md declares what is no difference"
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["sft", "rl"])
 def test_what_smaller_models_have_of_their_own_is_named(stage):
     folder, name, *_ = STAGES[stage]
     words = section(stage).replace("….", "actor_rollout_ref.actor.fsdp_config.")
@@ -130,7 +136,7 @@ def test_what_smaller_models_have_of_their_own_is_named(stage):
 
 
 def test_all_overrides_of_the_released_scripts_are_held():
-    for stage, count, first in (("rl", 73, 68), ("sft", 30, 36)):
+    for stage, count, first in (("rl", 73, 68), ("sft", 30, 36), ("rl_internvl", 71, 70)):
         overrides = released(stage)["overrides"]
         assert [entry["line"] for entry in overrides] == list(range(first, first + count))
         assert len({entry["key"] for entry in overrides}) == count
@@ -140,7 +146,7 @@ def test_all_overrides_of_the_released_scripts_are_held():
 def test_overrides_that_do_something_name_keys_of_the_config(stage):
     """A misspelt key of the data would be added to the release and to nothing of ours."""
     folder, name, *_ = STAGES[stage]
-    known = leaves(compose_from(folder, name, "recipe=released"))
+    known = leaves(compose_from(folder, name, *STAGES[stage][-1][-1]))
     for entry in [*released(stage)["overrides"], *released(stage)["unset"]]:
         keys = entry.get("user") or entry.get("does", {entry["key"]: None})
         assert not [key for key in keys if key not in known], entry

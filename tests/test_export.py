@@ -87,6 +87,16 @@ def evaluate(tmp_path, make_prediction) -> Callable[..., Path]:
     return write
 
 
+def test_a_family_that_is_not_quantized_is_refused_before_the_merge(run, tmp_path):
+    """The run has shards alone, and merging them would fail."""
+    config = run / "global_step_4" / "actor" / "huggingface" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"model_type": "internvl"}')
+    with pytest.raises(InputError, match=r'config\.json: field "model_type": expected qwen3_vl, found internvl'):
+        export(run, tmp_path / "fp8", fp8=True)
+    assert not list(tmp_path.glob("fp8*"))
+
+
 def test_an_export_has_a_card_with_the_scores_of_its_evaluation(saved_run, evaluate, tmp_path):
     target = tmp_path / "EGM-8B"
     export(saved_run, target)

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from qwen3vl_rl.data import refshapes
-from qwen3vl_rl.data.samples import read_samples
+from qwen3vl_rl.data.predictions import Question, score
+from qwen3vl_rl.data.samples import Sample, read_samples
+from qwen3vl_rl.locate import NO_BOX, main
 
 ROOT = Path(__file__).parents[1]
 STARTER = ROOT / "examples" / "starter" / "checkpoint"
@@ -67,6 +69,24 @@ def test_a_box_is_printed_and_drawn(served, tmp_path):
     assert before.shape == after.shape and (before != after).any()
     wrong = locate(image, sent, "--url", url, "--model", "other")
     assert wrong.returncode == 2 and f'expected a server of "other", it serves {STARTER.name}' in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("It is.</think>\nNowhere.", "reasoning: It is.\nno box in the answer: Nowhere.\n"),
+        (f"a{'!' * 2**13}b", f"reasoning: none\nno box in the answer: a{'!' * 999} … 6,194 characters left out … "),
+        (f"{'-' * 2010}</think>x", f"reasoning: {'-' * 1000} … 10 characters left out … {'-' * 1000}\nno box"),
+    ],
+    ids=["short", "answer", "reasoning"],
+)
+def test_long_texts_are_printed_without_their_middle(monkeypatch, capsys, text, shown):
+    question = Question("a/1", "a", Sample("1", "a.png", 10, 10, "the cup", None))
+    monkeypatch.setattr("qwen3vl_rl.locate.ask", lambda *_, **__: score(question, text, parser="strict"))
+    monkeypatch.setattr("sys.argv", ["locate", "a.png", "the cup"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == NO_BOX and capsys.readouterr().out.startswith(shown)
 
 
 @pytest.mark.parametrize(

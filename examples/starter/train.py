@@ -35,6 +35,7 @@ from qwen3vl_rl.grounding import eval_iou, parse_box_1000
 from qwen3vl_rl.models.compiled_blocks import compile_blocks, restore_blocks
 from qwen3vl_rl.models.families import FAMILIES, find_family
 from qwen3vl_rl.models.families.interface import Parts
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 RAMP = 0.25  # share of the training over which the curriculum grows
 WARMUP = 0.05  # share of the training over which the learning rates grow
@@ -229,7 +230,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", help="checkpoint to continue training from, without the curriculum")
     parser.add_argument("--vision", help="checkpoint whose vision tower to use, without the curriculum")
-    parser.add_argument("--family", choices=FAMILIES, default="qwen3_vl")
+    parser.add_argument("--family", choices=FAMILIES, help=f"without --start (default: {QWEN3_VL.model_type})")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="change a field of the model")
     parser.add_argument("--world", choices=WORLDS, default="plain", help="world of RefShapes")
     parser.add_argument("--steps", type=int, default=20_000)
@@ -242,13 +243,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.start and args.vision:
         raise InputError("--vision: expected no --start, which comes with a vision tower")
+    if args.start and args.family:
+        raise InputError(f"--family {args.family}: expected no --start, whose checkpoint is of a family already")
     if args.family == "internvl" and (args.vision or args.set):
         raise InputError("--family internvl: expected neither --vision nor --set")
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     arguments = {k: v for k, v in vars(args).items() if k not in ("out", "workers", "score")}
-    for name, default in (("start", None), ("family", "qwen3_vl")):  # older runs did not record them
-        if arguments[name] == default:
+    for name, default in (("start", None), ("family", QWEN3_VL.model_type)):  # older runs did not record them
+        if arguments[name] in (None, default):
             del arguments[name]
     if is_finished(args.out / SCORES, arguments):
         print(f"{args.out}: already trained with these arguments")
@@ -277,7 +280,7 @@ def main() -> None:
     report = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "torch": torch.__version__,
-        "arguments": {k: v for k, v in vars(args).items() if k != "out"},
+        "arguments": {k: v for k, v in vars(args).items() if k != "out"} | {"family": model.config.model_type},
         "training": run,
         "scores": score(model, processor, args.score, WORLDS[args.world]) if args.score else {},
     }

@@ -6,8 +6,10 @@ import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
+from urllib.request import urlopen
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -15,6 +17,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 THUMBNAIL_PX = 512  # larger pictures are shrunk to this side
 THUMBNAIL_QUALITY = 80
 
+FETCH_TIMEOUT_S = 60
+SHOWN_CHARACTERS = 100  # of a URL, in messages
 MAX_PIXELS = 178_956_970  # Pillow rejects larger pictures
 MAX_RATIO = 200  # Qwen's image processor rejects longer pictures
 
@@ -70,6 +74,15 @@ def open_picture(path: Path | str) -> Image.Image:
     """
     with _refusing(), open(path, "rb") as file, _opened(file) as opened:
         return to_rgb(opened)
+
+
+def fetch_picture(url: str) -> Image.Image:
+    """`open_picture` for an http, https or data URL. Raises PictureError, which names the URL."""
+    try:
+        with urlopen(url, timeout=FETCH_TIMEOUT_S) as answer, _opened(io.BytesIO(answer.read())) as opened:
+            return to_rgb(opened)
+    except (OSError, ValueError, HTTPException) as error:
+        raise PictureError(f"a picture at {url[:SHOWN_CHARACTERS]} ({error})") from None
 
 
 def to_rgb(opened: Image.Image) -> Image.Image:

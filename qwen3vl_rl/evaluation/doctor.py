@@ -3,10 +3,10 @@
     python -m qwen3vl_rl.evaluation.doctor OUT/rl/predictions.jsonl                 answers (or OUT/rl)
     python -m qwen3vl_rl.evaluation.doctor refcoco_val.jsonl train.parquet --images DIR     samples, SFT and RL rows
 
-Answers are scored again in other box formats (px, 0..1, 0..1000, px of the resized picture; xyxy, xywh, yxyx, centre
-boxes; before the EXIF rotation). If they are right in another format, the model writes that one. The doctor also
-reports answers that are cut off, contain no box, or never close their reasoning. Boxes of samples are compared with
-the sizes of their pictures. The exit code is 1 if something needs attention.
+Answers are scored again in other box formats (px, 0..1, 0..1000, px of the picture as a family of models resizes it;
+xyxy, xywh, yxyx, centre boxes; before the EXIF rotation). If they are right in another format, the model writes that
+one. The doctor also reports answers that are cut off, contain no box, or never close their reasoning. Boxes of samples
+are compared with the sizes of their pictures. The exit code is 1 if something needs attention.
 """
 
 import argparse

@@ -17,8 +17,10 @@ def read_config(folder: Path) -> dict:
         raise InputError(f"{path}: expected the configuration of a model ({error!r})") from None
 
 
-def read_image_processor(folder: Path) -> dict:
-    """The settings of the image processor of the checkpoint in `folder`; empty if there are none."""
+def read_image_processor(folder: Path | None) -> dict:
+    """The settings of the image processor of the checkpoint in `folder`; empty if there are none, or no folder."""
+    if folder is None:
+        return {}
     return _read(folder / "processor_config.json").get("image_processor") or _read(folder / "preprocessor_config.json")
 
 

@@ -55,7 +55,7 @@ def quantize_fp8(source: Path, target: Path) -> None:
     is not installed. Part of `target` may exist then.
     """
     convert = require_library()
-    _check_config(source / "config.json")
+    check_quantizable(source)
     files = [*_weight_files(source), *_other_files(source)]
     target.mkdir(parents=True)
     with TemporaryDirectory() as links, _quiet_library():
@@ -149,8 +149,9 @@ def _config() -> "QuantizationConfig":
     return QuantizationConfig(config_groups=groups, format=_FORMAT, quantization_status=status, ignore=list(IGNORED))
 
 
-def _check_config(path: Path) -> None:
-    config = _read_json(path)
+def check_quantizable(folder: Path) -> None:
+    """Raise InputError if the config.json in `folder` is not that of a Qwen3-VL that is not quantized."""
+    config = _read_json(path := folder / "config.json")
     if (found := config.get("model_type")) != MODEL_TYPE:
         raise InputError(f'{path}: field "model_type": expected {MODEL_TYPE}, found {found}')
     for place, part in (("", config), ("text_config.", config.get("text_config") or {})):

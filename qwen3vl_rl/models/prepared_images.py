@@ -16,6 +16,7 @@ from transformers import BatchFeature
 
 from qwen3vl_rl.models.families.interface import Prompts
 
+UNSCALED = {"do_rescale": False, "do_normalize": False}  # arguments with which image processors return bytes
 KEPT = 256  # entries per cache and worker: all prompts of the recipe's step, even if one worker gets them all
 
 
@@ -62,5 +63,5 @@ class PreparedImages:
         return BatchFeature(dict(self._prepared.get(images, lambda: self._prepare(images, options), settings)))
 
     def _prepare(self, images: Sequence[Image], options: dict) -> dict[str, torch.Tensor]:
-        found = self._processor(images=images, **options | {"do_rescale": False, "do_normalize": False})
+        found = self._processor(images=images, **options | UNSCALED)
         return {**found, "pixel_values": self._prompts.pixel_bytes(found["pixel_values"], self._processor)}

@@ -26,7 +26,7 @@ from qwen3vl_rl.training.page import write_page
 from qwen3vl_rl.training.progress import StepProgress
 from qwen3vl_rl.training.provenance import record_start
 from qwen3vl_rl.training.run_folder import LOG, RECIPE_FILE, next_metrics_file, set_earlier_run_aside
-from qwen3vl_rl.training.starts import SECRET
+from qwen3vl_rl.training.starts import SECRET, hide_secrets
 
 POLL_S, SNAPSHOT_S = 0.2, 15.0
 FORWARDED = ("WANDB_", "HF_", "NCCL_", "VLLM_", "SGLANG_")
@@ -64,15 +64,16 @@ def _run_locked(config: DictConfig, command: Sequence[str], columns: Mapping[str
         forwarded = forwarded_variables() if os.environ.get("RAY_ADDRESS") else {}
         runtime_env = {"env_vars": forwarded | environment} | quoted_python()
         OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env", runtime_env, force_add=True)
-    OmegaConf.save(config, folder / RECIPE_FILE)
+    OmegaConf.save(hide_secrets(config), folder / RECIPE_FILE)
     record_start(config)
-    recipe = ["--config-path", str(folder), "--config-name", Path(RECIPE_FILE).stem]
     hydra = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]
     begin = log.stat().st_size if log.exists() else 0
     print(f"starting; log in {log}", flush=True)
     _on_stop_signals(_exit)
     with TemporaryDirectory(prefix=processes.TEMPORARY, dir=_short_folder(), ignore_cleanup_errors=True) as temporary:
         environment["TMPDIR"] = temporary  # Ray and vLLM leave files behind
+        OmegaConf.save(config, Path(temporary, RECIPE_FILE))  # with secrets; only this user can read the folder
+        recipe = ["--config-path", temporary, "--config-name", Path(RECIPE_FILE).stem]
         child = processes.start([sys.executable, "-m", *command, *recipe, *hydra], log, environment)
         tree = processes.ProcessTree(child.pid)
         try:

@@ -5,7 +5,6 @@ overrides are those of the run's last start.
 """
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
@@ -22,7 +21,7 @@ from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
 from qwen3vl_rl.training.preflight.rows import file_paths
 from qwen3vl_rl.training.provenance import CARD, OTHER_PROMPT, TRAIN_FILES, Base, Origin, Rows
 from qwen3vl_rl.training.run_folder import hash_key, recorded
-from qwen3vl_rl.training.starts import Start
+from qwen3vl_rl.training.starts import Start, without_folders
 
 NOT_RECORDED = "not recorded"
 PARSER = "reward.custom_reward_function.reward_kwargs.parser"
@@ -31,8 +30,6 @@ HUB = "https://huggingface.co"
 USUAL_PROMPTS = ("qwen3", "qwen3_amodal")  # of `Sample.prompt_name` and of `qwen3vl_rl.locate`
 WHOLE = "(for the whole object if a part of it is hidden)"
 EXAMPLE, EXAMPLE_BOX_1000 = "the red cup", (120, 410, 285, 760)
-# The folders of an absolute path. A path ends where a list or a mapping goes on. The host of a URL is none.
-_FOLDERS = re.compile(r"""(?<![^\s=:,'"\[{(])(?!//[^/])~?/(?:[^,'"\[\]{}()\n]*/)?(?=[^,'"\[\]{}()\n/])""")
 
 # Of each stage, the lines of the card: a title, then the form of the value, then the keys of the recipe in it.
 SETTINGS: Mapping[int, Mapping[str, Sequence[str]]] = MappingProxyType(
@@ -117,11 +114,6 @@ def write_card(folder: Path, checkpoint: Path, name: str, scores: str | None) ->
     head = _head(name, origin, base, read_family(folder))
     text = "\n\n".join([head, *(f"## {title}\n\n{body}" for title, body in sections.items())])
     (folder / CARD).write_text(f"{text}\n", encoding="utf-8")
-
-
-def without_folders(text: str) -> str:
-    """`text` with absolute paths reduced to their last part."""
-    return _FOLDERS.sub("", text)
 
 
 def _head(name: str, origin: Origin, base: Base, family: Family) -> str:

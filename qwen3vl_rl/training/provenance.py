@@ -92,13 +92,36 @@ class Rows:
             return None
         return cls([count.total() for count in counts], dict(sum(counts, Counter())))
 
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The content of `provenance.json`, or of none.
+
+    sha256: of the train files; None if their rows are not recorded.
+    """
+
+    starts: Sequence[Start] | None = None
+    sha256: str | None = None
+    rows: Rows | None = None
+
     @classmethod
-    def recorded(cls, written: Mapping, recipe: DictConfig) -> "Rows | None":
-        """Those in the content of `provenance.json`. None if there are none, or if the recipe has other train files."""
-        files = written.get("train_files")
-        if not files or files["sha256"] != OmegaConf.select(recipe, hash_key(TRAIN_FILES)):
-            return None
-        return cls(files["by_file"], files["by_prompt"])
+    def read(cls, run: Path) -> "Written":
+        """Raises InputError if the file is broken."""
+        path = run / PROVENANCE_FILE
+        if not path.exists():
+            return cls()
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            starts, files = [Start(**start) for start in content["starts"]], content["train_files"]
+            rows = Rows(list(files["by_file"]), dict(files["by_prompt"])) if files else None
+            return cls(starts, files["sha256"] if files else None, rows)
+        except (ValueError, KeyError, TypeError) as error:
+            what = "expected what the starts of this run have recorded; restore or remove the file"
+            raise InputError(f"{path}: {what} ({error!r})") from None
+
+    def rows_of(self, recipe: DictConfig) -> Rows | None:
+        """None if they are not recorded, or if the recipe has other train files."""
+        return self.rows if self.sha256 == OmegaConf.select(recipe, hash_key(TRAIN_FILES)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +146,14 @@ class Origin:
         folder = folder.parent if folder.name == "actor" else folder
         run, step = folder.parent, re.fullmatch(r"global_step_(\d+)", folder.name)
         recipe = load_recipe(run) if (run / RECIPE_FILE).exists() else OmegaConf.create()
-        stage, written = _stage(recipe), _read_provenance(run)
+        stage, written = _stage(recipe), Written.read(run)
         return cls(
             recipe,
             stage,
             step=int(step[1]) if step else None,
             total_steps=_total_steps(run, recipe, stage),
-            starts=[Start(**start) for start in written.get("starts", [])],
-            rows=Rows.recorded(written, recipe) or Rows.count_same(recipe),
+            starts=written.starts or [],
+            rows=written.rows_of(recipe) or Rows.count_same(recipe),
         )
 
 
@@ -169,23 +192,17 @@ def record_start(config: DictConfig) -> None:
     folder = Path(config.trainer.default_local_dir)
     if config.trainer.get("val_only") or not is_first_node():
         return
-    written, this = _read_provenance(folder), asdict(Start.of_this_process())
-    unknown = [asdict(Start())] if (folder / LATEST).exists() else []  # an earlier version has started the run
-    starts = written.get("starts", unknown)
-    rows = Rows.recorded(written, config) or Rows.count(config)
+    written, this = Written.read(folder), Start.of_this_process()
+    unknown = [Start()] if (folder / LATEST).exists() else []  # an earlier version has started the run
+    starts = unknown if written.starts is None else written.starts
+    rows = written.rows_of(config) or Rows.count(config)
     digest = OmegaConf.select(config, hash_key(TRAIN_FILES))
     content = {
-        "starts": starts if starts[-1:] == [this] else [*starts, this],
+        "starts": [asdict(start) for start in (starts if starts[-1:] == [this] else [*starts, this])],
         "train_files": {"sha256": digest} | asdict(rows) if rows else None,
     }
     with replacing(folder / PROVENANCE_FILE) as draft:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_provenance(run: Path) -> dict:
-    """The content of `provenance.json`. Empty if the run has none."""
-    path = run / PROVENANCE_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _stage(recipe: DictConfig) -> Stage | None:

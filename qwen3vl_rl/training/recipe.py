@@ -2,11 +2,16 @@
 
 import importlib.util
 import json
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from qwen3vl_rl.errors import InputError
 
@@ -29,6 +34,41 @@ def check_choices(groups: Path, overrides: Sequence[str]) -> None:
         choices = sorted(path.stem for path in (groups / group).glob("[!_]*.yaml")) if group.isidentifier() else []
         if choices and choice not in choices:
             raise InputError(f'{group}: expected one of {", ".join(choices)}, got "{choice}"')
+
+
+def run_composed(main: Callable[[], None], groups: Path) -> None:
+    """Run `main`, a function of `hydra.main`, with the overrides of this command.
+
+    groups: the folder with our config groups. Raises InputError if the recipe does not compose. Hydra would print
+    several lines.
+    """
+    check_choices(groups, sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors
+    try:
+        main()
+    except HydraException as error:
+        raise composition_error(error, groups) from None
+
+
+def composition_error(error: HydraException, groups: Path) -> InputError:
+    """What is wrong with overrides that do not compose, in one line, which names the keys closest to an unknown one."""
+    missing, found = error.__cause__, re.match(r"Could not override '(.+)'", str(error))
+    if isinstance(error, OverrideParseException):
+        return InputError(f"{error.override}: expected KEY=VALUE ({error.message.splitlines()[0]})")
+    if not found or not isinstance(missing, ConfigAttributeError | ConfigKeyError):
+        return InputError(f"recipe: {' '.join(str(error).split())}")
+    key, composed = found[1], OmegaConf.to_container(missing.parent_node._get_root())
+    known = [*(path.name for path in groups.iterdir() if path.is_dir()), *_keys(composed)]
+    nearest = get_close_matches(key, known)
+    such_as = f", such as {', '.join(nearest)}" if nearest else ""
+    return InputError(f"{key}: expected a key of the recipe{such_as}; add one with +{key}")
+
+
+def _keys(config: object, path: str = "") -> Iterator[str]:
+    """All keys below a mapping, with dots."""
+    for name, value in config.items() if isinstance(config, dict) else ():
+        yield (key := f"{path}{name}")
+        yield from _keys(value, f"{key}.")
 
 
 def check_paths(config: DictConfig, model: str, *files: str) -> None:

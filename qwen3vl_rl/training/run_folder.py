@@ -1,14 +1,14 @@
 """The folder of a run, and the rules by which a new start resumes the run in it.
 
-The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config; `provenance.json`, commit, overrides
-and training rows; `train.log`, all output of verl and its engines; `metrics-*.jsonl`, verl's metrics, one file per
-start; `monitor.html`, the page of the run; and the checkpoints, `global_step_*`. Files whose names begin with
-`earlier-` belong to an earlier run that was not resumed.
+The folder (`trainer.default_local_dir`) holds `recipe.yaml`, the composed config without the secrets of overrides;
+`provenance.json`, commit, overrides and training rows; `train.log`, all output of verl and its engines;
+`metrics-*.jsonl`, verl's metrics, one file per start; `monitor.html`, the page of the run; and the checkpoints,
+`global_step_*`. Files whose names begin with `earlier-` belong to an earlier run that was not resumed.
 """
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import parser_name
 from qwen3vl_rl.training.recipe import ON_POLICY, make_absolute
+from qwen3vl_rl.training.starts import hide_secrets
 
 RECIPE_FILE, LOG, LATEST = "recipe.yaml", "train.log", "latest_checkpointed_iteration.txt"
 PROVENANCE_FILE = "provenance.json"  # see provenance.py
@@ -53,8 +54,14 @@ def hash_key(key: str) -> str:
 
 def data_hash(config: DictConfig, key: str) -> str:
     """The SHA-256 of the files of `key`, all together. Raises OSError if one cannot be read."""
-    value, digest = OmegaConf.select(config, key), hashlib.sha256()
-    for path in [value] if isinstance(value, str) else value:
+    value = OmegaConf.select(config, key)
+    return files_hash([value] if isinstance(value, str) else value)
+
+
+def files_hash(paths: Iterable[Path | str]) -> str:
+    """The SHA-256 of files, all together. Raises OSError if one cannot be read."""
+    digest = hashlib.sha256()
+    for path in paths:
         with Path(path).expanduser().open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -65,10 +72,10 @@ def check_same_run(config: DictConfig, keys: Sequence[str]) -> None:
 
     verl would resume from them and mix two runs. A run without checkpoints does not count.
     """
-    folder = Path(config.trainer.default_local_dir)
-    if not _resumes(config) or not (folder / RECIPE_FILE).exists():
+    folder, earlier = Path(config.trainer.default_local_dir), earlier_recipe(config)
+    if earlier is None:
         return
-    earlier = load_recipe(folder)
+    earlier, config = hide_secrets(earlier), hide_secrets(config)
     for key in keys:
         old, new = recorded(earlier, key), _setting(config, key)
         if old != new:
@@ -83,12 +90,12 @@ def check_same_workers(config: DictConfig, key: str) -> None:
 
     torchdata can only restore its position in the data with the same number.
     """
-    recipe = Path(config.trainer.default_local_dir) / RECIPE_FILE
-    if not _resumes(config) or not recipe.exists() or config.trainer.get("val_only"):
+    earlier = earlier_recipe(config)
+    if earlier is None or config.trainer.get("val_only"):
         return
-    then, now = OmegaConf.select(OmegaConf.load(recipe), key), OmegaConf.select(config, key)
+    then, now = OmegaConf.select(earlier, key), OmegaConf.select(config, key)
     if then not in (None, now):
-        raise InputError(f"{key}={now}: expected {then}, the value of the run in {recipe.parent}")
+        raise InputError(f"{key}={now}: expected {then}, the value of the run in {config.trainer.default_local_dir}")
 
 
 def set_earlier_run_aside(config: DictConfig) -> None:
@@ -122,6 +129,12 @@ def resumes_latest(config: DictConfig) -> bool:
 def _resumes(config: DictConfig) -> bool:
     """Whether this start resumes the run in its folder."""
     return config.trainer.resume_mode != "disable" and (Path(config.trainer.default_local_dir) / LATEST).exists()
+
+
+def earlier_recipe(config: DictConfig) -> DictConfig | None:
+    """The recipe of the run that this start resumes; None if it resumes none."""
+    folder = Path(config.trainer.default_local_dir)
+    return load_recipe(folder) if _resumes(config) and (folder / RECIPE_FILE).exists() else None
 
 
 def load_recipe(folder: Path) -> DictConfig:

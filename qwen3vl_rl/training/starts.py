@@ -3,11 +3,12 @@
 import re
 import subprocess
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = ("KEY", "TOKEN", "SECRET", "PASSWORD")  # in names of environment variables
@@ -15,6 +16,10 @@ HIDDEN = "***"
 # Of an override: such a variable, a key that names a secret, or a URL with a password.
 _SECRET = re.compile(
     rf"""{"|".join(SECRET)}|(?i:secret|passw|credential|(?:api|access|private)[-_]?key|token['"]?\s*[:=])|://[^/\s]*@"""
+)
+# The folders of an absolute path. A path ends where a list or a mapping goes on. The host of a URL is none.
+_FOLDERS = re.compile(
+    r"""(?<![^\s=:,'"\[{(])(?:file:(?=///))?(?!//[^/])~?/(?:[^,'"\[\]{}()\n]*/)?(?=[^,'"\[\]{}()\n/])"""
 )
 
 
@@ -62,9 +67,28 @@ def without_secret(override: str) -> str:
     return f"{key}={HIDDEN}" if equals and _SECRET.search(override) else override
 
 
+def without_folders(text: str) -> str:
+    """`text` with absolute paths reduced to their last part. It is one value, whose paths may contain spaces."""
+    return _FOLDERS.sub("", text)
+
+
+def hide_secrets(config: DictConfig) -> DictConfig:
+    """A copy of a recipe, with the values hidden that `without_secret` hides in the overrides of this command."""
+    shown = deepcopy(config)
+    for override in _given() or ():
+        if not override.startswith("~") and without_secret(override) != override:
+            key = override.partition("=")[0].lstrip("+")
+            OmegaConf.update(shown, key, HIDDEN, merge=False, force_add=True)
+    return shown
+
+
 def _overrides() -> list[str] | None:
+    given = _given()
+    return None if given is None else [without_secret(override) for override in given]
+
+
+def _given() -> list[str] | None:
     """The overrides as the user gave them. None if Hydra did not start this process."""
     if not HydraConfig.initialized():
         return None
-    given = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # keeps ${oc.env:NAME}
-    return [without_secret(override) for override in given]
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # keeps ${oc.env:NAME}

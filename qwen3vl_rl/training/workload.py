@@ -14,7 +14,7 @@ from qwen3vl_rl.models.checkpoint_files import CONFIG as MODEL_CONFIG
 from qwen3vl_rl.models.families import SIZES, read_family, read_shape
 from qwen3vl_rl.models.families.interface import Family, Limits
 from qwen3vl_rl.models.shapes import BF16_BYTES, Shape
-from qwen3vl_rl.training.recipe import check_choices
+from qwen3vl_rl.training.recipe import check_choices, composition_error
 
 ROLES = "actor_rollout_ref"
 CONFIG = Path(__file__).parents[1] / "config"
@@ -180,7 +180,7 @@ def compose_recipe(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG), version_base=None):
             return compose("grounding_grpo", plain, return_hydra_config=True)
     except HydraException as error:
-        raise InputError(f"recipe: {' '.join(str(error).split())}") from None
+        raise composition_error(error, CONFIG) from None
 
 
 def check_modelled(config: DictConfig) -> None:
@@ -224,7 +224,8 @@ def recipe_model(config: DictConfig) -> tuple[Family, Shape]:
 
 def picture_limits(config: DictConfig, family: Family) -> Limits:
     """The limits of pictures in the checkpoint's folder, or the published ones, changed by the recipe."""
-    folder = Path(config.actor_rollout_ref.model.path or "").expanduser()
+    model = config.actor_rollout_ref.model.path
+    folder = Path(model).expanduser() if model else None
     return family.picture_limits(folder, config.data.get("mm_processor_kwargs") or {})
 
 

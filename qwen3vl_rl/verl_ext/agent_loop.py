@@ -26,12 +26,12 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import TokenOutput
 
-from qwen3vl_rl.data.pictures import open_picture, to_rgb
+from qwen3vl_rl.data.pictures import fetch_picture, open_picture, to_rgb
 from qwen3vl_rl.models.families import find_family
 from qwen3vl_rl.models.prepared_images import PreparedImages
 
 NAME = "image_once"
-REMOTE = ("http://", "https://", "data:")  # verl opens these
+REMOTE = ("http://", "https://", "data:")
 SHARING = ("vllm", "sglang")  # rollout engines whose servers are ours
 ANSWERS = "answers"  # key of `TokenOutput.extra_fields` that holds the answers to a shared request
 MEDIA = ("images", "videos", "audios")  # in the order in which verl's data set returns them
@@ -118,23 +118,24 @@ class SharedRequest:
 
 
 def with_pictures(messages: list[dict]) -> list[dict]:
-    """The messages with all images opened, which they hold or name by their paths."""
+    """The messages with all images opened, which they hold or name by their paths or URLs."""
     return [message | {"content": _opened(message["content"])} for message in messages]
 
 
 def pictures_of(messages: list[dict]) -> list[Image]:
     """All images of messages that `with_pictures` has opened."""
     parts = (part for message in messages if not isinstance(message["content"], str) for part in message["content"])
-    return [part["image"] for part in parts if "image" in part]
+    return [part["image"] for part in parts if part.get("image")]
 
 
 def _opened(content: str | list[dict]) -> str | list[dict]:
     if isinstance(content, str):
         return content
-    return [part | {"image": _picture(part["image"])} if "image" in part else part for part in content]
+    named = [part.get("image") or part.get("image_url") for part in content]
+    return [part | {"image": _picture(image)} if image else part for part, image in zip(content, named, strict=True)]
 
 
-def _picture(image: str | Image) -> str | Image:
+def _picture(image: str | Image) -> Image:
     if isinstance(image, Image):
         return to_rgb(image)
-    return image if image.startswith(REMOTE) else open_picture(image.removeprefix("file://"))
+    return fetch_picture(image) if image.startswith(REMOTE) else open_picture(image.removeprefix("file://"))

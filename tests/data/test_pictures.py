@@ -2,12 +2,26 @@
 
 import base64
 import io
+import re
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
-from qwen3vl_rl.data.pictures import THUMBNAIL_PX, encode, open_picture, picture_url, thumbnail_url, to_rgb
+from qwen3vl_rl.data.pictures import (
+    THUMBNAIL_PX,
+    PictureError,
+    data_url,
+    encode,
+    fetch_picture,
+    open_picture,
+    picture_url,
+    thumbnail_url,
+    to_rgb,
+)
 
 
 def noise(width, height):
@@ -32,6 +46,32 @@ def test_a_truncated_file_is_an_error(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encode(noise(300, 200), "jpeg")[:-5000])
     with pytest.raises(OSError):
         open_picture(tmp_path / "a.jpg")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """The address of a server of the files in `tmp_path`."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_picture_at_a_url_is_opened_like_a_file(site, tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise(30, 20).save(tmp_path / "a.png", exif=exif)
+    for url in (f"{site}/a.png", data_url((tmp_path / "a.png").read_bytes(), "image/png")):
+        found = fetch_picture(url)
+        assert found.size == (20, 30) and found.tobytes() == open_picture(tmp_path / "a.png").tobytes()
+
+
+def test_a_url_without_a_picture_is_an_error_that_names_it(site, tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(noise(30, 20), "png")[:500])
+    for url in (f"{site}/a.png", f"{site}/none.png", "data:image/png;base64,abc", "http://127.0.0.1:1/a.png"):
+        with pytest.raises(PictureError, match=f"expected a picture at {re.escape(url)} \\("):
+            fetch_picture(url)
 
 
 def test_small_drawings_are_embedded_losslessly():

@@ -22,8 +22,9 @@ from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample, sample_row
 from qwen3vl_rl.evaluation.doctor import look
 from qwen3vl_rl.grounding import Box, answer_text, px_to_1000
-from qwen3vl_rl.models.families.qwen3_vl import MERGED_PATCH_PX, QWENS_PIXELS
-from qwen3vl_rl.models.resizing import fitted_size
+from qwen3vl_rl.models.families.interface import Family
+from qwen3vl_rl.models.families.internvl import INTERNVL
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 SIZES = ((640, 480), (480, 640), (500, 375), (427, 640), (612, 612))  # sizes of COCO images
 LEFT_TURN = 6  # EXIF orientation: viewers rotate the stored picture clockwise by 90 degrees
@@ -56,10 +57,10 @@ def relative(sample: Sample) -> Box:
     return px_to_1000(sample.xyxy_px, sample.width, sample.height)
 
 
-def resized(sample: Sample) -> list[int]:
-    """The box in px of the resized picture. The processor enlarges small pictures."""
-    seen = fitted_size(sample.width, sample.height, MERGED_PATCH_PX, QWENS_PIXELS)
+def resized(sample: Sample, family: Family = QWEN3_VL) -> list[int]:
+    """The box in px of the resized picture. The processors enlarge small pictures."""
     sides = (sample.width, sample.height)
+    seen = family.resized_px(*sides)
     return [round(v * seen[i % 2] / sides[i % 2]) for i, v in enumerate(sample.xyxy_px)]
 
 
@@ -87,7 +88,8 @@ def answer(numbers: object) -> str:
 
 WRITE: dict[str, Callable[[Sample], str]] = {
     "xyxy in px": lambda s: answer(map(round, s.xyxy_px)),
-    "xyxy in px of the resized picture": lambda s: answer(resized(s)),
+    "xyxy in px of the picture as Qwen3-VL resizes it": lambda s: answer(resized(s)),
+    "xyxy in px of the picture as InternVL3.5 resizes it": lambda s: answer(resized(s, INTERNVL)),
     "xyxy in 0..1": lambda s: answer(v / 1000 for v in relative(s)),
     "xywh in 0..1000": lambda s: answer(xywh(relative(s))),
     "xywh in px": lambda s: answer(xywh(s.xyxy_px)),
@@ -115,7 +117,7 @@ def save_turned(folder: Path, rows: Rows) -> None:
 @pytest.mark.parametrize("convention", WRITE)
 def test_answers_in_another_box_format_are_named(tmp_path, convention):
     small = ((100, 80), (90, 120), (130, 100))  # the processor enlarges these
-    rows = samples(1, sizes=small if "resized" in convention else SIZES)
+    rows = samples(1, sizes=small if "resizes" in convention else SIZES)
     images = tmp_path if "EXIF" in convention else None
     if images:
         save_turned(images, rows)
@@ -157,7 +159,8 @@ BOXES: dict[str, Callable[[Sample], list[float]]] = {
     "xyxy in 0..1000": relative,
     "xyxy in 0..1": lambda s: [v / 1000 for v in relative(s)],
     "xywh in 0..1": lambda s: [v / 1000 for v in xywh(relative(s))],
-    "xyxy in px of the resized picture": resized,
+    "xyxy in px of the picture as Qwen3-VL resizes it": resized,
+    "xyxy in px of the picture as InternVL3.5 resizes it": lambda s: resized(s, INTERNVL),
 }
 
 
@@ -169,7 +172,7 @@ def write_samples(path: Path, rows: Rows, box: Callable[[Sample], list[float]] |
 @pytest.mark.parametrize("convention", BOXES)
 def test_samples_in_another_box_format_are_named(tmp_path, convention):
     small = ((100, 80), (90, 120), (130, 100))
-    rows = samples(3, sizes=small if "resized" in convention else SIZES)
+    rows = samples(3, sizes=small if "resizes" in convention else SIZES)
     found = attention(write_samples(tmp_path / "a.jsonl", rows, BOXES[convention]))
     assert found["coordinates"].endswith(f"look like {convention}"), found
 
@@ -244,7 +247,7 @@ def test_the_command_says_what_to_change(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "qwen3vl_rl.evaluation.doctor", path], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1 and "!!  coordinates" in done.stdout and "Use a Qwen3-VL checkpoint" in done.stdout
+    assert done.returncode == 1 and "!!  coordinates" in done.stdout and "Use a checkpoint of Qwen3-VL" in done.stdout
     right = write_predictions(tmp_path / "right.jsonl", samples(7), lambda s: answer(relative(s)))
     done = subprocess.run(
         [sys.executable, "-m", "qwen3vl_rl.evaluation.doctor", right], capture_output=True, text=True, check=False

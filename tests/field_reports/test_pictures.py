@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image, PngImagePlugin
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
@@ -99,6 +99,7 @@ def test_a_turned_picture_shows_its_box_in_sft_data(turned, starter, tmp_path):
     row = {"messages": [*messages, {"role": "assistant", "content": "x"}], "images": [str(turned)]}
     pd.DataFrame([row]).to_parquet(tmp_path / "rows.parquet")
     processor = AutoProcessor.from_pretrained(starter)
+    processor.config = AutoConfig.from_pretrained(starter)
     config = OmegaConf.create({"pad_mode": "no_padding", "max_length": 8192})
     dataset = ThinkingSFTDataset(str(tmp_path / "rows.parquet"), processor.tokenizer, config, processor)
     (image,) = (dataset._build_messages(row)[0]["content"][0]["image"],)

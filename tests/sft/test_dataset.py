@@ -2,11 +2,14 @@
 
 import pandas as pd
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
 from qwen3vl_rl.grounding import render_prompt, target_text
+from qwen3vl_rl.models.families.internvl import INTERNVL
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from sft.dataset import ThinkingSFTDataset
 
 PROMPT = "<image>" + render_prompt("qwen3", "the red star")
@@ -18,15 +21,22 @@ def load_row(processor, folder, answer: str, limits: dict, size=(160, 128), **se
     messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}]
     row = {"messages": messages, "images": [str(folder / "image.png")]}
     pd.DataFrame([row]).to_parquet(folder / "rows.parquet")
-    options = {"apply_chat_template_kwargs": {"processor_kwargs": limits}}
-    config = {"pad_mode": "no_padding", "max_length": 8192, **options, **settings}
-    parquet = str(folder / "rows.parquet")
-    return ThinkingSFTDataset(parquet, processor.tokenizer, OmegaConf.create(config), processor)[0]
+    options = {"apply_chat_template_kwargs": {"processor_kwargs": "${pixels}"}}
+    data = {"pad_mode": "no_padding", "max_length": 8192, **options, **settings}
+    config = OmegaConf.create({"pixels": limits, "data": data}).data
+    return ThinkingSFTDataset(str(folder / "rows.parquet"), processor.tokenizer, config, processor)[0]
+
+
+def load_processor(checkpoint):
+    """As verl loads it."""
+    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor.config = AutoConfig.from_pretrained(checkpoint)
+    return processor
 
 
 @pytest.fixture(scope="session")
 def processor(starter):
-    return AutoProcessor.from_pretrained(starter)
+    return load_processor(starter)
 
 
 @pytest.fixture
@@ -66,7 +76,9 @@ def test_prompt_is_what_generation_sees_and_target_what_it_writes(load, processo
     assert row["input_ids"].tolist() == prompt.tolist() + written
     assert row["loss_mask"].tolist() == [0] * len(prompt) + [1] * len(written)
     assert processor.tokenizer.decode(prompt).endswith("<|im_start|>assistant\n<think>\n")
-    assert (row["multi_modal_inputs"]["pixel_values"] == seen["pixel_values"]).all()
+    sent = row["multi_modal_inputs"]["pixel_values"]
+    assert sent.nbytes * 8 == seen["pixel_values"].nbytes
+    assert torch.equal(QWEN3_VL.prompts.restore_pixels(sent, processor.image_processor), seen["pixel_values"])
 
 
 def test_loss_covers_the_whole_turn_as_in_the_release(load, processor):
@@ -91,8 +103,25 @@ def test_images_are_resized_into_the_recipes_limits(load, size):
     assert abs(columns / rows - size[0] / size[1]) < 0.2
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_patches": 1}])
+def test_tiles_are_bytes_on_their_way_to_the_trainer(internvl, tmp_path, limits):
+    processor = load_processor(internvl)
+    row = load_row(processor, tmp_path, "x", limits, (320, 150))
+    content = [{"type": "image", "image": Image.open(tmp_path / "image.png")}]
+    seen = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=limits,
+    )["pixel_values"]
+    sent = row["multi_modal_inputs"]["pixel_values"]
+    assert len(seen) == (1 if limits else 3) and sent.nbytes * 4 == seen.nbytes
+    assert torch.equal(INTERNVL.prompts.restore_pixels(sent, processor.image_processor), seen)
+
+
 def test_an_answer_opens_its_reasoning_if_the_template_does_not(internvl, tmp_path):
-    processor = AutoProcessor.from_pretrained(internvl)
+    processor = load_processor(internvl)
     answer = target_text("The red one.", (1, 2, 300, 1000), "the red star")
     for span, end in (("answer", ""), ("turn", "\n")):
         row = load_row(processor, tmp_path, answer, {"max_patches": 1}, loss_span=span)

@@ -156,6 +156,12 @@ def test_a_start_excludes_another_vision_tower(monkeypatch, starter, tmp_path):
         run_main(monkeypatch, tmp_path, "--start", str(starter), "--vision", str(starter))
 
 
+@pytest.mark.parametrize("family", ["internvl", "qwen3_vl"])
+def test_a_start_is_of_a_family_already(monkeypatch, starter, tmp_path, family):
+    with pytest.raises(InputError, match=f"--family {family}: expected no --start, whose checkpoint is of a family"):
+        run_main(monkeypatch, tmp_path, "--start", str(starter), "--family", family)
+
+
 def run_main(monkeypatch, out: Path, *arguments: str) -> None:
     small = ["--steps", "5", "--batch-size", "4", "--workers", "0", "--score", "0"]
     monkeypatch.setattr("sys.argv", ["train", "--out", str(out), *small, *arguments])

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from qwen3vl_rl.data.files import alone_in
 from qwen3vl_rl.errors import InputError
-from qwen3vl_rl.training import cpu, launch
+from qwen3vl_rl.training import cpu, launch, starts
 from qwen3vl_rl.training.metrics import read_metrics
 from qwen3vl_rl.training.run_folder import LATEST, set_earlier_run_aside
 
@@ -56,6 +56,18 @@ def test_a_run_leaves_recipe_log_and_metrics_and_prints_its_steps(config, traine
     assert OmegaConf.load(tmp_path / "run" / "recipe.yaml") == config
     assert (tmp_path / "run" / "train.log").read_text().count("noise ['--config-path'") == 2
     assert read_metrics(tmp_path / "run")[2]["train/loss"] == 1.5
+
+
+def test_a_run_sees_the_secrets_of_overrides_and_its_recipe_does_not(config, trainer, tmp_path, monkeypatch):
+    key = "ray_kwargs.ray_init.runtime_env.env_vars.WANDB_API_KEY"
+    monkeypatch.setattr(starts, "_given", lambda: [f"+{key}=12ab"])
+    OmegaConf.update(config, key, "12ab", force_add=True)
+    read = "import sys, pathlib; print('seen', '12ab' in pathlib.Path(sys.argv[2], 'recipe.yaml').read_text())"
+    launch.run(config, trainer(read), {}, steps=1)
+    assert "seen True" in (tmp_path / "run" / "train.log").read_text()
+    written = OmegaConf.load(tmp_path / "run" / "recipe.yaml")
+    assert OmegaConf.select(written, key) == "***" and OmegaConf.select(config, key) == "12ab"
+    assert written.trainer == config.trainer and "12ab" not in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize(

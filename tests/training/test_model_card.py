@@ -14,7 +14,7 @@ from qwen3vl_rl.data.parquet import write_rows
 from qwen3vl_rl.data.rl_rows import RL_SCHEMA, write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
 from qwen3vl_rl.grounding import PROMPTS
-from qwen3vl_rl.training.model_card import CARD, without_folders, write_card
+from qwen3vl_rl.training.model_card import CARD, write_card
 from qwen3vl_rl.training.provenance import record_start
 from qwen3vl_rl.training.run_folder import LATEST, LOG, RECIPE_FILE, record_data_hash
 from qwen3vl_rl.training.starts import Start
@@ -290,19 +290,3 @@ def test_quantized_weights_are_named(card, rl_checkpoint, weights):
     save_file({"weight": torch.zeros(2000, 1000), "weight_scale": torch.zeros(50_000)}, weights / "model.safetensors")
     text = card(rl_checkpoint)
     assert "| weights | quantized by compressed-tensors |" in text and "| size | 2.00 million parameters |" in text
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("/a/b c/d.parquet", "d.parquet"),
-        ("~/a/d.parquet", "d.parquet"),
-        ("['/a/b.parquet', '/c/d.parquet']", "['b.parquet', 'd.parquet']"),
-        ("x={p: /a/b, q: file:///c/d}", "x={p: b, q: file:d}"),
-        ("model.path=Qwen/Qwen3-VL-8B-Thinking", "model.path=Qwen/Qwen3-VL-8B-Thinking"),
-        ("url=https://host/a/b", "url=https://host/a/b"),
-        ("ratio=1/2", "ratio=1/2"),
-    ],
-)
-def test_paths_lose_their_folders(text, shown):
-    assert without_folders(text) == shown

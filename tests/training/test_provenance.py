@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.data.rl_rows import write_rl_parquet
 from qwen3vl_rl.data.samples import Sample
-from qwen3vl_rl.training.provenance import record_start
+from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training.provenance import Origin, record_start
 from qwen3vl_rl.training.run_folder import LATEST, PROVENANCE_FILE, record_data_hash, set_earlier_run_aside
 from qwen3vl_rl.training.starts import Start
 
@@ -94,6 +95,17 @@ def test_a_validation_and_further_nodes_record_nothing(begin, config, checkpoint
     config.trainer.val_only = False
     monkeypatch.setenv("PET_NODE_RANK", "1")
     assert begin(FIRST) is None
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", "{}", '{"starts": [{"comit": 1}], "train_files": null}'])
+def test_a_broken_record_is_named(begin, tmp_path, broken):
+    begin(FIRST)
+    (tmp_path / "run" / LATEST).write_text("2")
+    (tmp_path / "run" / PROVENANCE_FILE).write_text(broken)
+    with pytest.raises(InputError, match=r"run/provenance\.json: expected what the starts of this run have recorded"):
+        begin(SECOND)
+    with pytest.raises(InputError, match=r"run/provenance\.json: .*; restore or remove the file"):
+        Origin.read(tmp_path / "run" / "global_step_2")
 
 
 def test_rows_that_cannot_be_read_are_left_out(begin, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.training import starts
 from qwen3vl_rl.training.run_folder import LATEST, LOSS, RECIPE_FILE, check_same_run, check_same_workers
 
 
@@ -41,6 +42,20 @@ def test_a_run_from_before_a_setting_did_what_its_default_does(config, tmp_path)
     OmegaConf.update(config, key, "turn")
     with pytest.raises(InputError, match=r"loss_span: answer there, turn here"):
         check_same_run(config, [key])
+
+
+def test_a_hidden_secret_makes_no_other_run(config, tmp_path, monkeypatch):
+    folder, key = tmp_path / "run", f"{REWARD}.reward_kwargs.api_key"
+    folder.mkdir()
+    (folder / LATEST).write_text("2")
+    OmegaConf.update(config, key, "12ab", force_add=True)
+    monkeypatch.setattr(starts, "_given", lambda: [f"+{key}=12ab", "+trainer.x=1"])
+    for recipe in (starts.hide_secrets(config), config):  # earlier versions did not hide it
+        OmegaConf.save(recipe, folder / RECIPE_FILE)
+        check_same_run(config, [REWARD])
+    OmegaConf.update(config, f"{REWARD}.name", "other", force_add=True)
+    with pytest.raises(InputError, match="holds a run with another reward"):
+        check_same_run(config, [REWARD])
 
 
 FREEZE = "actor_rollout_ref.actor.fsdp_config.freeze_vision"

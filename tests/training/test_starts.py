@@ -1,4 +1,4 @@
-"""A start knows the commit of its code and the overrides of its command, and hides secrets in them."""
+"""A start knows the commit of its code and the overrides of its command, without secrets and folders in them."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from qwen3vl_rl.training.starts import ROOT, Start, revision, without_secret
+from qwen3vl_rl.training.starts import ROOT, Start, hide_secrets, revision, without_folders, without_secret
 
 
 def git(checkout: Path, *words: str) -> str:
@@ -50,6 +50,8 @@ def test_overrides_are_those_of_the_command_as_given(monkeypatch, tmp_path):
         config = compose(overrides=[*given, "hydra.run.dir=."], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
     assert Start.of_this_process().overrides == [*given[:2], "++c.WANDB_API_KEY=***"]
+    shown = hide_secrets(config)
+    assert (shown.a, shown.c.WANDB_API_KEY, config.c.WANDB_API_KEY) == (1, "***", "12ab")
 
 
 @pytest.mark.parametrize(
@@ -82,3 +84,19 @@ def test_secrets_are_hidden(override):
 )
 def test_other_overrides_stay(override):
     assert without_secret(override) == override
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/a/b c/d.parquet", "d.parquet"),
+        ("~/a/d.parquet", "d.parquet"),
+        ("['/a/b.parquet', '/c/d.parquet']", "['b.parquet', 'd.parquet']"),
+        ("x={p: /a/b, q: file:///c/d}", "x={p: b, q: d}"),
+        ("model.path=Qwen/Qwen3-VL-8B-Thinking", "model.path=Qwen/Qwen3-VL-8B-Thinking"),
+        ("url=https://host/a/b", "url=https://host/a/b"),
+        ("ratio=1/2", "ratio=1/2"),
+    ],
+)
+def test_paths_lose_their_folders(text, shown):
+    assert without_folders(text) == shown

@@ -25,8 +25,11 @@ def test_what_the_planner_does_not_know_is_refused(read, change):
 
 def test_a_published_size_is_not_looked_for_in_the_folder_at_hand(read, tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 784, "longest_edge": 50176}}')
     monkeypatch.chdir(tmp_path)
-    assert read("size=2b").shape == QWEN3_VL.sizes["2b"]
+    found = read("size=2b")
+    assert found.shape == QWEN3_VL.sizes["2b"]
+    assert found.image_tokens == QWEN3_VL.picture_tokens(640, 480) == 300
 
 
 def test_a_plan_reads_the_recipe(read, run_8b):
@@ -44,7 +47,20 @@ def test_a_plan_reads_the_recipe(read, run_8b):
     assert changed.forward_flops < 0.35 * each.forward_flops
 
 
-@pytest.mark.parametrize("overrides", [["size=9b"], ["size=tiny"], ["size=8b", "trainer.nods=2"]])
-def test_what_does_not_compose_is_bad_input(read, overrides):
-    with pytest.raises(InputError):
-        read(*overrides)
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("size=9b", 'size: expected one of .*, got "9b"'),
+        ("size=tiny", "size=tiny: expected 2b, .*, or a model.path that is a folder"),
+        ("trainer.nods=2", r"^trainer\.nods: expected a key of the recipe, such as trainer\.nnodes, .*; add one with "),
+        ("siz=8b", r"^siz: expected a key of the recipe, such as size; add one with \+siz$"),
+        ("data.mm_processor_kwargs.max_patches=6", r"such as data\.mm_processor_kwargs; add one with \+data\.mm_pro"),
+        ("zzz=1", r"^zzz: expected a key of the recipe; add one with \+zzz$"),
+        ("data.seed=[a", r"^data\.seed=\[a: expected KEY=VALUE \(no viable alternative at input '\[a'\)$"),
+        ("+data.seed=1", "^recipe: Could not append to config"),
+    ],
+)
+def test_what_does_not_compose_is_bad_input(read, override, message):
+    with pytest.raises(InputError, match=message) as error:
+        read(override)
+    assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -16,6 +16,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from examples.starter.build import build_processor
 from qwen3vl_rl import plan
+from qwen3vl_rl.data.pictures import data_url, encode
 from qwen3vl_rl.verl_ext.agent_loop import ANSWERS, ImageOnceAgentLoop, SharedRequest
 
 pytestmark = pytest.mark.slow
@@ -168,3 +169,16 @@ def test_a_family_may_take_pictures_as_they_are(build):
     media = asyncio.run(loop.process_multi_modal_info([{"role": "system", "content": "Locate."}, *messages]))
     assert [found.tobytes() for found in media["images"]] == [image.tobytes()]
     assert asyncio.run(loop.process_multi_modal_info([{"role": "user", "content": "Without a picture"}])) == {}
+
+
+@pytest.mark.parametrize("resizes_first", [True, False])
+@pytest.mark.parametrize("key", ["image", "image_url"])
+def test_remote_pictures_are_opened_as_files_are(build, key, resizes_first):
+    loop, image = build(ImageOnceAgentLoop), noise(128, 160)
+    loop._family = SimpleNamespace(resizes_first=resizes_first)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    url = data_url(encode(image, "png", exif=exif), "image/png")
+    message = {"role": "user", "content": [{"type": "image", key: url}, {"type": "text", "text": "Where?"}]}
+    (found,) = asyncio.run(loop.process_multi_modal_info([message]))["images"]
+    assert found.tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()

@@ -14,6 +14,7 @@ from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, STORED, hits_by_reading
 from qwen3vl_rl.evaluation.scoring.metrics import summarize
 from qwen3vl_rl.evaluation.scoring.published import splits, table
+from qwen3vl_rl.models.families import FAMILIES
 
 FEW = 0.05  # share of the answers; fewer bad answers are normal for a model
 NOISE = "!" * 8  # token 0 of Qwen, repeated
@@ -44,13 +45,17 @@ ADVICE = {  # finding -> what it causes, how to fix it
         "If it is not a Thinking model, serve it with a template that opens no <think>: add -- --chat-template FILE.",
     ),
 }
+KNOWN = " or ".join(family.name for family in FAMILIES.values())
 ANOTHER = "The model writes another box format than the parser reads. Evaluation and reward see wrong boxes."
 # How to fix it, by the format in which the answers are right; `CONVERT` for the others.
 CHANGE: Mapping[str, str] = {
     XYXY_1000: "Remove `coordinates` and `parser` from the --settings file: the recipe's defaults read 0..1000.",
-    XYXY_PX: "Use a Qwen3-VL checkpoint (it answers in 0..1000), or set coordinates: px and parser: released in "
+    XYXY_PX: f"Use a checkpoint of {KNOWN} (they answer in 0..1000), or set coordinates: px and parser: released in "
     "--settings.",
-    RESIZED: "Use a Qwen3-VL checkpoint, which answers in 0..1000. No setting reads px of the resized picture.",
+    **dict.fromkeys(
+        RESIZED,
+        f"Use a checkpoint of {KNOWN}, which answer in 0..1000. No setting reads px of the resized picture.",
+    ),
     STORED: "Apply the EXIF orientation to pictures before the model sees them, as this project does.",
 }
 UNREAD = (

@@ -17,9 +17,10 @@ from qwen3vl_rl.evaluation.diagnosis import Finding
 from qwen3vl_rl.evaluation.diagnosis.pictures import pictures
 from qwen3vl_rl.evaluation.serving.engines import MAX_PROMPT_TOKENS
 from qwen3vl_rl.grounding import OPEN_THINK
-from qwen3vl_rl.models.families import FAMILIES, find_family
+from qwen3vl_rl.models.families import FAMILIES, SIZES
 from qwen3vl_rl.models.families.interface import Family
 from qwen3vl_rl.models.safetensors_header import read_tensor_shapes
+from qwen3vl_rl.models.shapes import Shape
 
 ASKED = "Locate the red star, output its bbox coordinates using JSON format"
 HEAD = "lm_head.weight"
@@ -43,7 +44,7 @@ def look(checkpoint: Path) -> Iterator[Finding]:
         )
         yield Finding("architecture", found, means, f"Use a checkpoint of {known}.")
         return
-    yield Finding("architecture", f"{found}, {published_size(config)}")
+    yield Finding("architecture", f"{found}, {published_size(family.shape(config))}")
     yield weights(checkpoint)
     yield tied(config)
     yield context(config)
@@ -63,10 +64,8 @@ def look(checkpoint: Path) -> Iterator[Finding]:
     yield ends(checkpoint, processor.tokenizer)
 
 
-def published_size(config: Mapping[str, Any]) -> str:
-    family = find_family(config)
-    shape = family.shape(config)
-    return next((size.upper() for size, known in family.sizes.items() if known == shape), "no published size")
+def published_size(shape: Shape) -> str:
+    return next((size.upper() for size, (_, known) in SIZES.items() if known == shape), "no published size")
 
 
 def weights(checkpoint: Path) -> Finding:

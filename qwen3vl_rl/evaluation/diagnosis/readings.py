@@ -1,6 +1,7 @@
 """Scores of the same answers when their numbers are read in other box formats."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import nan
 from pathlib import Path
 
@@ -12,24 +13,28 @@ from qwen3vl_rl.data.readings import READINGS, XYXY_1000, Numbers, Reading, Shar
 from qwen3vl_rl.data.sample_card import reasoning_and_answer
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import answer_numbers
-from qwen3vl_rl.models.families.qwen3_vl import MERGED_PATCH_PX, QWENS_PIXELS
-from qwen3vl_rl.models.resizing import fitted_size
+from qwen3vl_rl.models.families import FAMILIES
+from qwen3vl_rl.models.families.interface import Family
 
-RESIZED = "xyxy in px of the resized picture"
 BEYOND = 1e6  # no coordinate is larger
 STORED = f"{XYXY_1000} of the picture before EXIF turns it"
 
 
-def resized_px(numbers: Numbers, sizes: Sizes) -> Shares:
-    """Read px of the picture as Qwen's processors resize it within their own limits. NaN if its size is unknown."""
-    seen = [
-        (nan, nan) if np.isnan(width) else fitted_size(int(width), int(height), MERGED_PATCH_PX, QWENS_PIXELS)
-        for width, height in sizes
-    ]
-    return numbers / np.tile(np.array(seen, float).reshape(-1, 2), 2)
+def _in_resized_px(family: Family) -> Reading:
+    """Reads px of the picture as the family resizes it. NaN if its size is unknown."""
+    resized_px = cache(family.resized_px)
+
+    def read(numbers: Numbers, sizes: Sizes) -> Shares:
+        seen = [(nan, nan) if np.isnan(width) else resized_px(int(width), int(height)) for width, height in sizes]
+        return numbers / np.tile(np.array(seen, float).reshape(-1, 2), 2)
+
+    return read
 
 
-ANSWER_READINGS: Mapping[str, Reading] = {**READINGS, RESIZED: resized_px}
+RESIZED: Mapping[str, Reading] = {
+    f"xyxy in px of the picture as {family.name} resizes it": _in_resized_px(family) for family in FAMILIES.values()
+}
+ANSWER_READINGS: Mapping[str, Reading] = {**READINGS, **RESIZED}
 
 
 def hits_by_reading(rows: Sequence[Prediction], images: Path | None = None) -> dict[str, np.ndarray]:

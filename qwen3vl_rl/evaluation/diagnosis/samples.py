@@ -7,7 +7,7 @@ from qwen3vl_rl.data.samples import ImageCheck
 from qwen3vl_rl.data.tools.check import Expectations, check_rows
 from qwen3vl_rl.data.tools.conventions import MIN_BOXES
 from qwen3vl_rl.evaluation.diagnosis import Finding
-from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED, resized_px
+from qwen3vl_rl.evaluation.diagnosis.readings import RESIZED
 
 WRONG_PLACE = "The boxes do not fit their pictures as the format requires. Right answers would score 0."
 CONVERT = "Convert the boxes: samples need xyxy in px, SFT and RL rows need xyxy in 0..1000."
@@ -21,7 +21,7 @@ def look_at_samples(path: Path, images: Path | None) -> Iterator[Finding]:
     Raises InputError if the file has none of our formats.
     """
     findings = check_rows(path, Expectations(ImageCheck(images) if images else None, images, set()), shown=1)
-    if other := findings.conventions.other({RESIZED: resized_px}):
+    if other := findings.conventions.other(RESIZED):
         yield Finding("coordinates", other, WRONG_PLACE, CONVERT)
     else:
         count = max(len(findings.conventions.different(in_px)) for in_px in (True, False))

@@ -64,8 +64,8 @@ class Family(ABC):
         """The shape of a model with this Hugging Face configuration. Raises KeyError for one of another family."""
 
     @abstractmethod
-    def own_limits(self, folder: Path) -> Limits:
-        """The limits in the processor's files of a checkpoint; those of the published models if it has none."""
+    def own_limits(self, folder: Path | None) -> Limits:
+        """The limits in the processor's files of a checkpoint; those of the published models if there are none."""
 
     @abstractmethod
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
@@ -73,6 +73,10 @@ class Family(ABC):
 
         None stands for a picture within the limits, or for those of the published models where tokens depend on them.
         """
+
+    @abstractmethod
+    def resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Width and height in px to which the image processor of the published models resizes a picture."""
 
     @abstractmethod
     def turn(self, text: str) -> str:
@@ -86,8 +90,9 @@ class Family(ABC):
         transformers and vLLM take the same. Raises InputError if the processor has no such limits.
         """
 
-    def picture_limits(self, folder: Path, given: Mapping) -> Limits:
-        """The limits of pictures with the arguments `given` to the image processor of a checkpoint."""
+    def picture_limits(self, folder: Path | None, given: Mapping) -> Limits:
+        """The limits of pictures with the arguments `given` to the image processor of a checkpoint, or of the
+        published models without a folder."""
         least, most, *others = self.own_limits(folder)
         names = zip(self.limit_names, (least, most), strict=True)
         return *(given.get(name, own) for name, own in names), *others

@@ -10,7 +10,7 @@ from qwen3vl_rl.reward import check_settings
 from qwen3vl_rl.training.preflight.family import check_family, check_family_engine
 from qwen3vl_rl.training.preflight.lengths import check_prompt_lengths
 from qwen3vl_rl.training.preflight.machine import check_gpus, check_gpus_here, check_memory, check_rollout_engine
-from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_whole
+from qwen3vl_rl.training.preflight.resume import SAME_RUN, check_reward_files, check_whole
 from qwen3vl_rl.training.preflight.rows import check_reward_columns, check_rows, check_steps, check_texts
 from qwen3vl_rl.training.preflight.settings import (
     check_adapters,
@@ -79,6 +79,7 @@ def check(config: DictConfig) -> int:
         rows[key] = check_prompt_lengths(config, key, rows[key])
         record_data_hash(config, key)
     check_same_run(config, SAME_RUN)
+    check_reward_files(config)
     check_same_workers(config, "data.dataloader_num_workers")
     most = config.data.train_max_samples
     return check_steps(config, rows["data.train_files"] if most < 0 else min(most, rows["data.train_files"]))

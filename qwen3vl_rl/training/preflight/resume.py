@@ -4,18 +4,21 @@ import itertools
 import json
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.training.checkpoints import latest_step
 from qwen3vl_rl.training.recipe import LORA
-from qwen3vl_rl.training.run_folder import LATEST, resumes_latest
+from qwen3vl_rl.training.run_folder import LATEST, earlier_recipe, files_hash, resumes_latest
 from qwen3vl_rl.training.workload import TRAINING_ENGINE
+
+REWARD = "reward.custom_reward_function"
+REWARD_HASH = "trainer.reward_sha256"  # in the recipe of a run whose reward is the user's own
 
 # Settings that may not change when a run resumes: they set the data, the answers, the loss and the update. The others
 # (logging, saving, the length of the run, the machine and its use) may change.
 SAME_RUN = (
-    "reward.custom_reward_function",
+    REWARD,
     "algorithm",
     *(f"data.{name}" for name in ("train_files", "val_files", "train_batch_size", "seed", "mm_processor_kwargs")),
     *(f"data.{name}" for name in ("max_prompt_length", "max_response_length", "image_patch_size")),
@@ -34,6 +37,20 @@ SAME_RUN = (
 )
 
 KINDS = ("model", "optim", "extra_state")  # of files; each rank writes one of each
+
+
+def check_reward_files(config: DictConfig) -> None:
+    """A reward of the user's own is the same file when a run resumes. Its SHA-256 is recorded in the recipe."""
+    reward = OmegaConf.select(config, REWARD)
+    named = (reward.reward_kwargs.reward_type.rpartition(":")[0], (reward.path or "").removeprefix("file://"))
+    if not (files := [path for path in named if Path(path).is_file()]):
+        return
+    OmegaConf.update(config, REWARD_HASH, now := files_hash(files), force_add=True)
+    then = OmegaConf.select(earlier_recipe(config) or OmegaConf.create(), REWARD_HASH)
+    if then not in (None, now):
+        run = f"the run in {config.trainer.default_local_dir}"
+        advice = "restore it, or choose a folder with trainer.default_local_dir=…"
+        raise InputError(f"{' or '.join(files)}: expected the reward of {run}, found it changed; {advice}")
 
 
 def check_whole(config: DictConfig) -> None:

@@ -6,7 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.models.checkpoint_files import CONFIG
-from qwen3vl_rl.models.families import family_of, read_family, read_shape
+from qwen3vl_rl.models.families import family_of, read_shape
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.reward import PARTS
 from qwen3vl_rl.training.preflight.rows import OUR_REWARD
 from qwen3vl_rl.training.recipe import ON_POLICY
@@ -98,19 +99,18 @@ def check_adapters(config: DictConfig, model: str, engine: str) -> None:
 
 
 def check_fsdp_wrapping(config: DictConfig) -> None:
-    """The vision tower is no FSDP unit in a model with untied embeddings.
+    """Qwen3-VL's vision tower is no FSDP unit in a model with untied embeddings.
 
-    verl makes a unit of each untied embedding, also of the vision tower's. FSDP fails if that comes after a unit that
-    contains it.
+    verl makes a unit of each untied embedding, also of the one in this tower. FSDP fails if that comes after a unit
+    that contains it. InternVL's tower has none.
     """
     recipe, folder = config.actor_rollout_ref, Path(config.actor_rollout_ref.model.path).expanduser()
     key = "actor_rollout_ref.actor.fsdp_config.wrap_policy.transformer_layer_cls_to_wrap"
     units = OmegaConf.select(config, key) or []
     if recipe.actor.fsdp_config.no_shard or not (folder / CONFIG).is_file():
         return
-    family = read_family(folder)
-    if family.vision_class in units and not read_shape(folder).tie_word_embeddings:
-        raise InputError(f"{key}={list(units)}: expected [{family.layer_class}] for {folder}, as in size=8b")
+    if QWEN3_VL.vision_class in units and not read_shape(folder).tie_word_embeddings:
+        raise InputError(f"{key}={list(units)}: expected [{QWEN3_VL.layer_class}] for {folder}, as in size=8b")
 
 
 def check_strategy(config: DictConfig, key: str) -> None:

@@ -80,7 +80,8 @@ def test_px_of_the_resized_picture_differ_from_px_of_the_file():
         numbers = [2.56 * v for v in box]
         rows.append(score(Question(row.key, row.split, sample), f"</think>\n{numbers}", parser="strict"))
     assert (
-        "100% of the answers are right if read as xyxy in px of the resized picture" in attention(rows)["coordinates"]
+        "100% of the answers are right if read as xyxy in px of the picture as Qwen3-VL resizes it"
+        in attention(rows)["coordinates"]
     )
 
 

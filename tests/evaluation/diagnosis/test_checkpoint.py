@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from qwen3vl_rl.evaluation.diagnosis.checkpoint import HEAD, look
+from qwen3vl_rl.evaluation.diagnosis.checkpoint import HEAD, look, published_size
+from qwen3vl_rl.models.families import SIZES
 from qwen3vl_rl.models.fp8 import quantize_fp8
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,11 @@ def test_an_intact_checkpoint_needs_attention_only_for_its_size(starter):
 def test_scales_of_a_quantized_checkpoint_belong_to_its_model(starter, tmp_path):
     quantize_fp8(starter, tmp_path / "fp8")
     assert attention(tmp_path / "fp8") == {}
+
+
+def test_a_published_size_is_known_by_its_shape_alone():
+    assert [published_size(shape) for _, shape in SIZES.values()] == [name.upper() for name in SIZES]
+    assert published_size(replace(SIZES["8b"][1], num_hidden_layers=1)) == "no published size"
 
 
 def test_another_architecture_is_named_and_nothing_else_looked_at(broken):

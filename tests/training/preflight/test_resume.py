@@ -28,6 +28,24 @@ def test_a_run_resumes_only_with_its_own_settings(recipe, tmp_path, change):
         check_same_run(recipe(place, change), resume.SAME_RUN)
 
 
+@pytest.mark.parametrize("place", ["reward.function={}:mine", "reward.custom_reward_function.path={}"])
+def test_a_run_resumes_only_with_its_own_reward(recipe, tmp_path, place):
+    file, folder = tmp_path / "mine.py", f"trainer.default_local_dir={tmp_path}"
+    chosen = ["reward=custom", "reward.function=mix", place.format(file)]
+    file.write_text("def mine(parts):\n    return parts.iou\n")
+    resume.check_reward_files(first := recipe(folder, *chosen))
+    OmegaConf.save(first, tmp_path / RECIPE_FILE)
+    file.write_text("def mine(parts):\n    return 1.0\n")
+    resume.check_reward_files(recipe(folder, *chosen))  # no checkpoint was saved
+    (tmp_path / LATEST).write_text("2")
+    with pytest.raises(InputError, match=rf"^{file}: expected the reward of the run in {tmp_path}, found it changed"):
+        resume.check_reward_files(recipe(folder, *chosen))
+    resume.check_reward_files(recipe(folder))
+    OmegaConf.save(recipe(folder, *chosen), tmp_path / RECIPE_FILE)  # an earlier version recorded nothing
+    resume.check_reward_files(recipe(folder, *chosen))
+    check_same_run(recipe(folder, *chosen), resume.SAME_RUN)
+
+
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_a_complete_checkpoint_is_resumed_on_any_number_of_gpus(config, tmp_path, ranks):
     shards = tmp_path / "run" / "global_step_5" / "actor"

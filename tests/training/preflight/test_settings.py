@@ -1,8 +1,11 @@
 import pytest
+import torch
 from omegaconf import OmegaConf
+from transformers import InternVLConfig, InternVLVisionModel
 
 from examples.starter.build import build_config, build_tokenizer
 from qwen3vl_rl.errors import InputError
+from qwen3vl_rl.models.families.internvl import INTERNVL
 from qwen3vl_rl.training.preflight import settings
 
 pytestmark = pytest.mark.slow
@@ -55,6 +58,16 @@ def test_the_tower_is_no_unit_where_embeddings_are_units(recipe, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
     with pytest.raises(InputError, match=r"config\.json: model_type: expected qwen3_vl or internvl, found qwen2_5_vl"):
         settings.check_fsdp_wrapping(recipe(*several, units))
+
+
+def test_the_vision_tower_of_internvl_may_be_a_unit(recipe, internvl):
+    """No embedding in it is a unit of its own."""
+    engine, units = "actor_rollout_ref.actor.fsdp_config", f"[{INTERNVL.layer_class},{INTERNVL.vision_class}]"
+    overrides = [f"{engine}.no_shard=false", f"{engine}.wrap_policy.transformer_layer_cls_to_wrap={units}"]
+    settings.check_fsdp_wrapping(recipe(f"actor_rollout_ref.model.path={internvl}", *overrides))
+    with torch.device("meta"):
+        tower = InternVLVisionModel(InternVLConfig.from_pretrained(internvl).vision_config)
+    assert not any(isinstance(module, torch.nn.Embedding) for module in tower.modules())
 
 
 def test_rollouts_on_gpus_of_their_own_divide_those(recipe):

@@ -6,6 +6,7 @@ the whole picture as one more tile. Each tile takes the same number of tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -28,7 +29,12 @@ class Tiling(NamedTuple):
     tokens: int = 256  # of a tile
 
     def tiles(self, width_px: int, height_px: int) -> int:
-        """Tiles of a picture, that of the whole picture included.
+        """Tiles of a picture, that of the whole picture included."""
+        count = prod(self.grid(width_px, height_px))
+        return count + 1 if count > 1 else 1
+
+    def grid(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Columns and rows of the tiles of a picture, without the tile of the whole picture.
 
         The grid is the one whose aspect ratio is closest to the picture's. Of equally close ones the largest is taken
         whose area is less than twice that of the picture, and the smallest if there is none.
@@ -46,8 +52,7 @@ class Tiling(NamedTuple):
             is_small = columns * rows * self.side_px**2 < 2 * width_px * height_px
             if distance < closest or (distance == closest and is_small):
                 found, closest = (columns, rows), distance
-        count = found[0] * found[1]
-        return count + 1 if count > 1 else 1
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ class InternVL(Family):
         """Without the key, transformers ties embeddings. The language model's configuration says whether they are."""
         config.tie_word_embeddings = config.text_config.tie_word_embeddings
 
-    def own_limits(self, folder: Path) -> Limits:
+    def own_limits(self, folder: Path | None) -> Limits:
         processor, known = read_image_processor(folder), Tiling()
         if not processor:
             return known
@@ -158,6 +163,10 @@ class InternVL(Family):
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
         tiling = Tiling(*limits or ())
         return tiling.tiles(width_px, height_px) * tiling.tokens + MARKS
+
+    def resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        columns, rows = (tiling := Tiling()).grid(width_px, height_px)
+        return columns * tiling.side_px, rows * tiling.side_px
 
     def turn(self, text: str) -> str:
         return f"<|im_start|>user\n{PICTURE}\n{text}<|im_end|>\n<|im_start|>assistant\n"

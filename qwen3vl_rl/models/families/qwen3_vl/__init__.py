@@ -110,7 +110,7 @@ class Qwen3VL(Family):
     def settle(self, config: Any) -> None:
         """The defaults are those of the checkpoints."""
 
-    def own_limits(self, folder: Path) -> Limits:
+    def own_limits(self, folder: Path | None) -> Limits:
         size = read_image_processor(folder).get("size") or {}
         least, most = (size.get(name, known) for name, known in zip(EDGES, QWENS_PIXELS, strict=True))
         return least, most
@@ -118,6 +118,9 @@ class Qwen3VL(Family):
     def picture_tokens(self, width_px: int, height_px: int, limits: Limits | None = None) -> int:
         width, height = fitted_size(width_px, height_px, MERGED_PATCH_PX, limits or (0, math.inf), zero_sides=True)
         return width * height // MERGED_PATCH_PX**2
+
+    def resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return fitted_size(width_px, height_px, MERGED_PATCH_PX, QWENS_PIXELS, zero_sides=True)
 
     def turn(self, text: str) -> str:
         picture = "<|vision_start|><|image_pad|><|vision_end|>"

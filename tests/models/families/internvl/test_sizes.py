@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
+from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 
 from benchmarks.common import internvl_model
 from examples.starter.internvl import TILE_PX, build_config, build_processor, tile_tokens
@@ -49,8 +50,15 @@ def test_pictures_have_the_tiles_of_the_processor(width, height, one, other):
     assert tiling.tiles(width, height) == PROCESSOR.image_processor.get_number_of_image_patches(height, width, limits)
 
 
+@given(st.integers(1, 4000), st.integers(1, 4000))
+def test_pictures_are_resized_to_the_tiles_of_the_processor(width, height):
+    columns, rows = get_optimal_tiled_canvas((height, width), (448, 448), 1, 12)
+    assert INTERNVL.resized_px(width, height) == (448 * columns, 448 * rows)
+
+
 def test_a_coco_picture_of_the_published_models():
     assert INTERNVL.picture_tokens(640, 480) == 13 * 256 + 2  # 4 x 3 tiles and the whole picture
+    assert INTERNVL.resized_px(640, 480) == (1792, 1344)
 
 
 def test_a_picture_and_a_turn_have_the_tokens_of_the_processor(internvl):

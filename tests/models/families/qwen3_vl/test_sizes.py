@@ -38,6 +38,7 @@ def test_operations_follow_the_usual_estimate():
 
 def test_a_picture_within_the_limits():
     assert QWEN3_VL.picture_tokens(640, 480) == QWEN3_VL.picture_tokens(640, 480, QWENS_PIXELS) == 300
+    assert QWEN3_VL.resized_px(640, 480) == (640, 480) and QWEN3_VL.resized_px(100, 80) == (288, 256)
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([(784, 50_176), QWENS_PIXELS]))
