@@ -1,11 +1,13 @@
 """The pages: short enough, no dead links, and commands that exist, with options that exist."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,16 +60,42 @@ def test_a_page_opens_with_a_command(page):
     assert "```bash" in page.read_text().splitlines()[:12]
 
 
-@lru_cache
-def help_of(*command: str) -> str:
-    shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    return shown.stdout
+# Runs modules as `python -m` does, one after the other, so that they share what takes seconds to import.
+MODULES = """
+import contextlib, io, json, runpy, sys, traceback
+for line in sys.stdin:
+    sys.argv, said, code = json.loads(line), io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.format_exc()
+    print(json.dumps([code, said.getvalue()]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def said() -> Iterator[Callable[..., str]]:
+    """`said(module, *arguments)`: what `python -m module arguments` prints. A failure of the module fails the test."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", MODULES], cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as child:
+
+        @cache
+        def ask(*command: str) -> str:
+            print(json.dumps(command), file=child.stdin, flush=True)
+            code, text = json.loads(child.stdout.readline())
+            assert code == 0, f"{code}\n{text}"
+            return text
+
+        yield ask
+        child.stdin.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:60])
-def test_a_command_of_a_page_exists_with_its_options(words):
+def test_a_command_of_a_page_exists_with_its_options(words, said):
     if words[0] in ("bash", "sbatch"):
         assert (ROOT / words[1]).exists()
         if words[1] in TRAINING_SCRIPTS:
@@ -79,14 +107,12 @@ def test_a_command_of_a_page_exists_with_its_options(words):
         assert words[1] == "-m", "commands start modules, so that the checkout is on the path"
         module, arguments = words[2], words[3:]
         if module in TRAINERS:
-            command = [sys.executable, "-m", module, *arguments, *(["--cfg", "job"] * ("--cfg" not in arguments))]
-            composed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            assert composed.returncode == 0, composed.stderr
+            assert said(module, *arguments, *(["--cfg", "job"] * ("--cfg" not in arguments)))
             return
         arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
         choices = [word for word in arguments[:1] if re.fullmatch(r"[a-z_0-9]+", word)]  # of a command with several
-        text = help_of(sys.executable, "-m", module)
+        text = said(module, "--help")
         if choices and f"{{{choices[0]}" in text.replace(",", "{"):
-            text = help_of(sys.executable, "-m", module, *choices)
+            text = said(module, *choices, "--help")
         for option in (word.partition("=")[0] for word in arguments if word.startswith("--")):
             assert re.search(rf"{re.escape(option)}(?![\w-])", text), f"{module} has no {option}"
