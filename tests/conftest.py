@@ -62,6 +62,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if STARTS_AN_ENGINE.intersection(item.fixturenames):
             item.add_marker("engine")
+        if item.path.parent.name == "soak":
+            item.add_marker("long")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,6 +13,7 @@ from qwen3vl_rl.errors import InputError
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_files_engine_and_answers_are_looked_at(starter, tmp_path):
     refshapes.build(tmp_path / "data", train=1, val=6, seed=0)

@@ -103,6 +103,7 @@ def test_an_export_of_shards_holds_them_too(sft_run, internvl, tmp_path):
     assert kept <= {path.name for path in (tmp_path / "merged").iterdir()}
 
 
+@pytest.mark.long
 def test_transformers_and_vllm_agree_on_the_checkpoint(sft_checkpoint, training_data, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "qwen3vl_rl.first_contact", str(sft_checkpoint), "--data", str(training_data / "eval"),

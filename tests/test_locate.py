@@ -58,6 +58,7 @@ def locate(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_box_is_printed_and_drawn(served, tmp_path):
     url, image, sent = served

@@ -13,6 +13,7 @@ from qwen3vl_rl.training.rehearsal import NAME
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_stage_1_is_rehearsed_and_leaves_nothing_behind(starter, training_data, tmp_path):
     variables = {"TRAIN_FILE": f"{training_data}/sft.parquet", "MODEL_PATH": str(starter), "OUTPUT_DIR": str(tmp_path)}

@@ -7,7 +7,7 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from benchmarks.attention import compare, differences, image_passes, text_passes
 from benchmarks.sft_throughput import read_batches, recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

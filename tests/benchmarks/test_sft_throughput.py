@@ -7,6 +7,7 @@ import pytest
 SMALL = "from benchmarks import sft_throughput as benchmark; benchmark.SAMPLES_PER_UPDATE = 1; benchmark.main()"
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_the_recipe_is_measured_with_our_engine(tmp_path):
     """verl's own engine does not print which parameters are trained, and a CPU has none."""

@@ -26,6 +26,7 @@ def test_every_result_is_selected_for_a_page_or_named_in_the_log(path):
     assert path.stem in selected or path.name in LOG, "select a row in headlines.yaml or describe the file in docs/log/"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_every_table_prints_every_row(name, monkeypatch, capsys):

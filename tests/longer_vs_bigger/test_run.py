@@ -177,6 +177,7 @@ def test_a_misspelt_setting_is_rejected():
         read_config(["sed=[0]"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hardware", ["cpu", "gpu1"])
 def test_the_experiment_runs_commands_that_exist(tmp_path, hardware):
     jobs = Experiment(read_config([]), tmp_path, hardware).jobs()

@@ -197,6 +197,7 @@ def test_a_published_checkpoint_is_written_completely_or_not_at_all(starter, cop
     assert {path.name for path in tmp_path.iterdir()} == {"copy"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_quantizes_a_published_checkpoint_without_noise(starter, fp8, tmp_path):
     command = [sys.executable, "-m", "qwen3vl_rl.export", starter, tmp_path / "out"]

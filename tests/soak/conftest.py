@@ -1,5 +1,5 @@
-"""The long tests write their outcomes to results.json as they end, each with the commit that it ran on; what passed at
-this commit is not repeated."""
+"""With --soak, long tests write their outcomes to results.json as they end, each with the commit that it ran on. What
+passed at this commit is not repeated."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def write_case(name: str, case: dict) -> None:
 def pytest_collection_modifyitems(config, items):
     passed = {"outcome": "passed", "commit": current_commit()}
     done = {name for name, case in read_cases().items() if case.items() >= passed.items()}
-    again = [item for item in items if item.path.parent == HERE and item.nodeid in done]
+    again = [item for item in items if item.get_closest_marker("long") and item.nodeid in done]
     config.hook.pytest_deselected(items=again)
     items[:] = [item for item in items if item not in again]
     for item in items:
@@ -49,6 +49,6 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
-    if item.path.parent == HERE and (report.when == "call" or not report.passed):
+    if item.get_closest_marker("long") and (report.when == "call" or not report.passed):
         case = {"outcome": report.outcome, "seconds": round(report.duration), "commit": current_commit()}
         write_case(item.nodeid, case)

@@ -102,6 +102,7 @@ def test_orthogonalize_keeps_directions_and_equalizes_singular_values():
     torch.testing.assert_close(orthogonalize(matrices.mT), orthogonalize(matrices).mT)
 
 
+@pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.parametrize("checkpoint", ["starter", "internvl"])
 def test_a_few_steps_reduce_the_loss(checkpoint, request):

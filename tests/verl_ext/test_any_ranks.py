@@ -34,6 +34,7 @@ def losses(folder: Path) -> dict[int, float]:
     return {step: row["train/loss"] for step, row in read_metrics(folder).items()}
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_losses_equal_those_of_a_run_on_the_same_ranks(train, sft_command, tmp_path):
     def run(name: str, ranks: int, moved: tuple[str, int] | None = None, *overrides: str) -> dict[int, float]:

@@ -132,6 +132,7 @@ def test_two_ranks_update_as_one(gathered, checkpoint, alone, tmp_path):
 CHECKPOINTED = "actor_rollout_ref.model.enable_gradient_checkpointing=true"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ranks", "how"), [(1, []), (1, [CHECKPOINTED]), (2, [])], ids=["one", "checkpointed", "two"])
 def test_an_update_with_shared_prompts_equals_one_without(ranks, how, checkpoint, alone, tmp_path):
     share = "actor_rollout_ref.actor.fsdp_config.share_prompts"
@@ -144,6 +145,7 @@ def test_an_update_with_shared_prompts_equals_one_without(ranks, how, checkpoint
         check_gradients(found["gradients"], expected["gradients"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offload", ["false", "true"])
 def test_adapters_have_their_gradients_after_a_pass_of_the_reference(offload, checkpoint, tmp_path):
     """If FSDP keeps gathered weights, peft's own way of disabling adapters removes their gradients."""
@@ -159,6 +161,7 @@ def test_adapters_have_their_gradients_after_a_pass_of_the_reference(offload, ch
         assert (gradient - expected).norm() <= TOLERANCE * expected.norm(), name
 
 
+@pytest.mark.long
 def test_an_internvl_updates_alike_on_two_ranks_with_checkpointing_and_with_shared_prompts(internvl_folder, tmp_path):
     share = "actor_rollout_ref.actor.fsdp_config.share_prompts=false"
     [plain] = update(internvl_folder, tmp_path / "plain", 1, share)
@@ -171,6 +174,7 @@ def test_an_internvl_updates_alike_on_two_ranks_with_checkpointing_and_with_shar
             check_gradients(rank["gradients"], plain["gradients"])
 
 
+@pytest.mark.long
 def test_adapters_of_an_internvl_have_the_same_gradients_with_and_without_shards(internvl_folder, tmp_path):
     fsdp = "actor_rollout_ref.actor.fsdp_config"
     [plain] = update(internvl_folder, tmp_path / "plain", 1, "tuning=lora", f"{fsdp}.no_shard=true")

@@ -67,6 +67,7 @@ def temporary():
         yield folder
 
 
+@pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.skipif(not on_cpu(), reason="weights pass through shared memory here, on a GPU through CUDA")
 def test_two_runs_at_once_get_their_own_weights(temporary):
@@ -80,6 +81,7 @@ def test_two_runs_at_once_get_their_own_weights(temporary):
     assert "worker_extension_cls: expected a class of qwen3vl_rl.verl_ext.vllm_weights" in seen[0]["refused"]
 
 
+@pytest.mark.long
 @pytest.mark.engine
 @pytest.mark.skipif(not on_cpu(), reason="as above")
 def test_a_manually_started_cluster_keeps_verls_socket(temporary):

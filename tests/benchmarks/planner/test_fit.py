@@ -26,6 +26,7 @@ GPU = GPUS["h200"]
 CONSTANTS = replace(read_constants()[0], node_bytes_per_s=2e11, network_bytes_per_s=2e10, rollout_engine_gib=4.0)
 
 
+@pytest.mark.long
 def test_the_fit_finds_the_constants_that_made_the_measurements(tmp_path, monkeypatch):
     planted = replace(
         CONSTANTS,

@@ -184,6 +184,7 @@ def _complete_through(proxy, world, questions, folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.long
 def test_network_faults_cost_no_sample(server, fault_proxy, world, questions, tmp_path, monkeypatch):
     monkeypatch.setattr("qwen3vl_rl.data.openai_client.FIRST_WAIT_S", 0.02)
     with fault_proxy(server.url, lambda n, _: None if n % 3 else FAULTS[n // 3 % len(FAULTS)]) as proxy:
@@ -287,6 +288,7 @@ def test_an_endpoint_must_serve_the_model_that_is_asked_for(server):
         Endpoint("http://127.0.0.1:9").load("evaluated")
 
 
+@pytest.mark.long
 def test_two_servers_on_one_device_share_the_questions(checkpoints, world, questions, server, tmp_path):
     """Each image belongs to one of them, and the answers are those of a single server."""
     settings = load_settings(max_tokens=MAX_TOKENS)
@@ -311,6 +313,7 @@ def finished_requests(url: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:request_success_total"))
 
 
+@pytest.mark.long
 def test_a_server_that_dies_while_starting_shows_its_log(checkpoints, world, tmp_path):
     with (
         pytest.raises(EngineError, match=r"(?s)exited with code 2 while starting.*server\.log.*no-such-option"),

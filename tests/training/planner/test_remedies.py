@@ -28,6 +28,7 @@ def test_remedies_name_the_mildest_change_that_fits(run_8b, constants, change, e
     assert any(expected in words for words in remedies(run, MEMORY_GIB, constants))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words",
     [
