@@ -185,9 +185,9 @@ def _weights_row(choice: Choice) -> Sequence[object]:
     return choice["label"], *alone, f"{faster:.2f}", f"{rate:.1f}"
 
 
-def edge() -> Lines:
+def small_device() -> Lines:
     """Milliseconds of short and long answers on CPU cores: a line for each size, columns for each runtime."""
-    (choice,) = selected("edge")
+    (choice,) = selected("small-device")
     found = result_of(choice)["rows"]
     asked = [(runtime, str(n)) for runtime in choice["runtimes"] for n in choice["tokens"]]
     cells = {(row["size"], row["runtime"]): row["latency_s"] for row in found}
@@ -305,6 +305,6 @@ HEADLINES: dict[str, Callable[[], str]] = {"plan": plan} | {
         "serving": serving,
         "work": work,
         "evaluation": evaluation,
-        "edge": edge,
+        "small-device": small_device,
     }.items()
 }
