@@ -92,7 +92,7 @@ def endpoint(monkeypatch):
     monkeypatch.setattr(openai_client, "FIRST_WAIT_S", 0.001)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.codes, server.asked, server.retry_after = [], [], None
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=[0.01])  # s until it notices its end
         thread.start()
         yield server
         server.shutdown()

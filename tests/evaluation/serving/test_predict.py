@@ -76,7 +76,7 @@ class _Recorder(BaseHTTPRequestHandler):
 def recorder():
     with ThreadingHTTPServer(("127.0.0.1", 0), _Recorder) as server:
         server.requests, server.failing, server.counts, server.ending = [], False, True, "length"
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=[0.01])  # s until it notices its end
         thread.start()
         yield server
         server.shutdown()
