@@ -108,6 +108,15 @@ def corpus(count: int = 4_000):
 
 def train_tokenizer(special: list[str]) -> Tokenizer:
     """A tokenizer of RefShapes text with these special tokens and those that open and close reasoning."""
+    core = Tokenizer.from_str(trained_words())
+    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in PLAIN_ADDED])
+    return core
+
+
+@cache
+def trained_words() -> str:
+    """A tokenizer of RefShapes text as JSON. Its training takes seconds, so the result is kept for the process."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [  # a digit, a word with its space, or a run of anything else: JSON punctuation becomes few tokens
@@ -119,14 +128,11 @@ def train_tokenizer(special: list[str]) -> Tokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(corpus(), trainer)
-    core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-    core.add_tokens([AddedToken(token, special=False, normalized=False) for token in PLAIN_ADDED])
-    return core
+    return core.to_str()
 
 
 @cache
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer's training takes seconds, so the result is kept for the process."""
     return PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(SPECIAL),
         eos_token="<|im_end|>",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from examples.starter.build import build_checkpoint, build_config, build_tokenizer
+from examples.starter.build import build_checkpoint, build_config, build_tokenizer, trained_words
 from qwen3vl_rl.errors import InputError
 from qwen3vl_rl.grounding import render_prompt, target_text
 
@@ -44,6 +44,7 @@ def test_every_digit_is_one_token(processor):
 
 def test_the_same_seed_gives_the_same_weights(starter, tmp_path):
     build_tokenizer.cache_clear()
+    trained_words.cache_clear()
     build_checkpoint(tmp_path, seed=0)
     assert (tmp_path / "model.safetensors").read_bytes() == (starter / "model.safetensors").read_bytes()
     assert (tmp_path / "tokenizer.json").read_bytes() == (starter / "tokenizer.json").read_bytes()
