@@ -29,7 +29,7 @@ from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.common import QWEN_SIZES, has_gpu, random_checkpoint, work_folder, write_result
-from benchmarks.hf_trainer import flatten, pad
+from benchmarks.hf_trainer import flatten, pad, with_floats
 from benchmarks.hf_trainer import images as stack_images
 from benchmarks.sft_throughput import (
     SAMPLES_PER_UPDATE,
@@ -40,6 +40,7 @@ from benchmarks.sft_throughput import (
     recipe,
     seconds_of,
 )
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 from qwen3vl_rl.models.families.qwen3_vl.parts import pack_images
 from qwen3vl_rl.models.packed_attention import NAME, pack_text, packing, register
 
@@ -144,6 +145,7 @@ def main() -> None:
         processor = AutoProcessor.from_pretrained(checkpoint)
         parquet = build_parquet(work, SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
         batch = read_batches(recipe(args.size, device, checkpoint, parquet, []), processor)[0]
+        batch = with_floats(batch, QWEN3_VL.prompts, processor.image_processor)
         model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.bfloat16).to(device)
     found = {"size": args.size, "tokens": sum(len(sample["input_ids"]) for sample in batch)}
     for kind, passes in (("images", image_passes), ("text", text_passes)):

@@ -14,6 +14,7 @@ from transformers.models.qwen3_vl import modeling_qwen3_vl as qwen3_vl
 from transformers.utils import is_flash_attn_2_available
 
 from qwen3vl_rl.models.families import read_family
+from qwen3vl_rl.models.families.interface import Prompts
 from qwen3vl_rl.models.parameters import freeze_vision_encoder
 
 # verl replaces these forward methods for the whole process; the baseline restores them in its own model.
@@ -76,10 +77,9 @@ class Trainer:
         adamw = torch.optim.AdamW if bf16_state else MasterAdamW
         self.optimizer = adamw(trained, lr=config.optim.lr, weight_decay=0.0, fused=True)
         collate = pad if padded else flatten
-        self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
         image_processor = transformers.AutoProcessor.from_pretrained(config.model.path).image_processor
-        for row in self.rows:  # our data set has bytes
-            row["pixel_values"] = family.prompts.restore_pixels(row["pixel_values"], image_processor)
+        batches = [with_floats(batch, family.prompts, image_processor) for batch in batches]
+        self.rows = [collate(b[i : i + micro]) for b in batches for i in range(0, len(b), micro)]
         self.accumulation = len(batches[0]) // micro
         self.device, self.checkpointing = device, change != "no-checkpointing"
 
@@ -137,6 +137,16 @@ def use_varlen_as_flash(model: torch.nn.Module) -> None:
     visual = getattr(model.model, "visual", None)  # other families attend within tiles, which transformers batches
     for part in filter(None, (visual, model.model.language_model)):
         part.config._attn_implementation = "varlen_as_flash"
+
+
+def with_floats(batch: list[dict], prompts: Prompts, image_processor) -> list[dict]:
+    """Samples of our data set, which have pixels as bytes, with those that the image processor returns."""
+    found = []
+    for sample in batch:
+        inputs = sample["multi_modal_inputs"]
+        pixels = prompts.restore_pixels(inputs["pixel_values"], image_processor)
+        found.append(sample | {"multi_modal_inputs": inputs | {"pixel_values": pixels}})
+    return found
 
 
 def labels(sample: dict) -> torch.Tensor:

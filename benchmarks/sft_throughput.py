@@ -309,7 +309,6 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
     start = time.perf_counter()
     model = random_checkpoint(args.size, work, device)
     processor = transformers.AutoProcessor.from_pretrained(model)
-    processor.config = transformers.AutoConfig.from_pretrained(model)  # as verl does
     parquet = build_parquet(work, 4 * SAMPLES_PER_UPDATE, args.answer_tokens, processor.tokenizer)
     overrides = [*args.set, *(["engine.model_dtype=bf16"] if args.bf16_state else [])]
     compose_recipe = partial(recipe, args.size, device, model, parquet)
@@ -355,6 +354,7 @@ def measure(args: argparse.Namespace, groups: list[list[str]], device: str, work
 def read_batches(config: DictConfig, processor) -> list[list[dict]]:
     from sft.dataset import ThinkingSFTDataset
 
+    processor.config = transformers.AutoConfig.from_pretrained(config.model.path)  # as verl does
     rows = ThinkingSFTDataset(config.data.train_files, processor.tokenizer, config.data, processor)
     samples = [rows[i] for i in range(len(rows))]
     return [samples[i : i + SAMPLES_PER_UPDATE] for i in range(0, len(samples), SAMPLES_PER_UPDATE)]

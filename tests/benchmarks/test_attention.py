@@ -5,7 +5,9 @@ import torch
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from benchmarks.attention import compare, differences, image_passes, text_passes
+from benchmarks.hf_trainer import with_floats
 from benchmarks.sft_throughput import read_batches, recipe
+from qwen3vl_rl.models.families.qwen3_vl import QWEN3_VL
 
 pytestmark = pytest.mark.long
 
@@ -13,7 +15,8 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def batch(starter, training_data):
     config = recipe("tiny", "cpu", starter, training_data / "sft.parquet", [])
-    return read_batches(config, AutoProcessor.from_pretrained(starter))[0][:3]
+    processor = AutoProcessor.from_pretrained(starter)
+    return with_floats(read_batches(config, processor)[0][:3], QWEN3_VL.prompts, processor.image_processor)
 
 
 @pytest.fixture(scope="module")
