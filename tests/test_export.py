@@ -157,6 +157,7 @@ def test_a_folder_whose_name_says_little_is_named_with_its_parent(saved_run, tmp
     assert f"# {target}\n" in text and f"bash scripts/serve.sh {target}\n" in text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_command_takes_scores_of_one_checkpoint(saved_run, evaluate, tmp_path):
     command = [sys.executable, "-m", "qwen3vl_rl.export", saved_run, tmp_path / "hf"]

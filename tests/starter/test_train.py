@@ -115,6 +115,7 @@ def test_a_few_steps_reduce_the_loss(checkpoint, request):
     assert train(model, processor, endless, steps=1, **settings)["loss"] < 0.7 * first
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_a_batch_in_parts_is_the_same_step(starter):
     examples = list(itertools.islice(starter_examples("few", ramp=0), 8))
@@ -212,6 +213,7 @@ def test_another_run_in_the_folder_is_rejected(monkeypatch, tmp_path):
         run_main(monkeypatch, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
     run_main(monkeypatch, tmp_path, "--start", str(starter))
@@ -226,6 +228,7 @@ def test_another_start_is_another_run(capsys, monkeypatch, starter, tmp_path):
         run_main(monkeypatch, tmp_path, "--start", str(CHECKPOINT))
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_the_committed_starter_sees_and_leaves_reasoning_to_training():
     model, processor = load(CHECKPOINT, "cpu")

@@ -67,6 +67,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.long
 @pytest.mark.engine
 def test_angles_of_images_keep_their_precision(tmp_path):
     cases = ("actor-2b", "actor-4b", "actor-8b", "ref-8b")

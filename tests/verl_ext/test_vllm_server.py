@@ -55,10 +55,12 @@ def run_alone(code: str, environment: dict[str, str], *arguments: str) -> list:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_a_result_is_split_into_its_answers(user_environment):
     assert run_alone(SPLIT, user_environment) == [["name", [[5, 0]]], ["name", [[5, 1]]]]
 
 
+@pytest.mark.long
 def test_the_engine_and_the_trainer_cut_as_many_tiles_as_the_recipe_says(user_environment, internvl):
     """`data.mm_processor_kwargs` travels with every request."""
     assert run_alone(TILES, user_environment, str(internvl)) == [[True, 1], [True, 13], [True, 3]]
